@@ -1,4 +1,4 @@
-// `make lint` checks the scripts of the pages with this.
+// The rules by which `make lint` checks the scripts of the pages.
 import js from "@eslint/js";
 import { defineConfig } from "eslint/config";
 import globals from "globals";

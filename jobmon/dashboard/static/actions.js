@@ -1,7 +1,7 @@
-// Actions on jobs: the selection of rows, the question before a request, and its progress on any page.
+// Actions on jobs: the selection of rows, the question before a request, and the progress of requests.
 // Without scripts the same forms lead to pages.
 
-const PART = { "X-Jobmon-Part": "1" };
+const PART_HEADERS = { "X-Jobmon-Part": "1" };
 const STORAGE_KEY = "jobmon_toasts"; // for the addresses of the requests that the viewer has not dismissed
 const MAX_TOASTS = 4;
 const toasts = document.getElementById("toasts");
@@ -14,22 +14,23 @@ function start() {
   dialog.id = "confirm";
   dialog.setAttribute("aria-labelledby", "confirm-title");
   document.body.append(dialog);
-  document.addEventListener("submit", submit);
-  document.addEventListener("formdata", writeInUtc);
-  document.addEventListener("click", click);
+  document.addEventListener("submit", handleSubmit);
+  document.addEventListener("formdata", convertToUtc);
+  document.addEventListener("click", handleClick);
   document.addEventListener("change", showSelection);
-  document.addEventListener("keydown", pressKey);
+  document.addEventListener("keydown", handleKey);
   document.addEventListener("htmx:afterSwap", showSelection);
   document.addEventListener("jobmon:tick", updateToasts);
   showToasts();
   showSelection();
-  showZone(document);
+  showLocalTimes(document);
+  // Without a live part, a page has no ticks.
   setInterval(() => { if (!document.querySelector("[data-live]")) updateToasts(); }, 1000);
 }
 
 // Requests
 
-async function submit(event) {
+async function handleSubmit(event) {
   const form = event.target;
   const isQuestion = "confirm" in form.dataset;
   if (!isQuestion && !(dialog.contains(form) && "file" in form.dataset)) return;
@@ -38,7 +39,7 @@ async function submit(event) {
   const body = new URLSearchParams(new FormData(form, event.submitter));
   buttons.forEach((button) => { button.disabled = true; });
   try {
-    const response = await fetch(form.getAttribute("action"), { method: "POST", body, headers: PART });
+    const response = await fetch(form.getAttribute("action"), { method: "POST", body, headers: PART_HEADERS });
     await (isQuestion ? showQuestion(response) : showRequest(response));
   } catch {
     showProblem("jobmon not responding. Try again.");
@@ -48,11 +49,11 @@ async function submit(event) {
   }
 }
 
-// Show the question to which a link leads.
+// Show the question to which a link leads, in the dialog.
 async function followLink(event) {
   event.preventDefault();
   try {
-    await showQuestion(await fetch(event.target.closest("a").href, { headers: PART }));
+    await showQuestion(await fetch(event.target.closest("a").href, { headers: PART_HEADERS }));
   } catch {
     showProblem("jobmon not responding. Try again.");
   }
@@ -80,14 +81,14 @@ async function showRequest(response) {
 
 function openDialog(html) {
   dialog.innerHTML = html;
-  showZone(dialog);
+  showLocalTimes(dialog);
   if (!dialog.open) dialog.showModal();
-  const first = dialog.querySelector("[aria-invalid], input:not([type=hidden]):not([type=checkbox]), textarea");
-  first?.focus();
+  const firstField = dialog.querySelector("[aria-invalid], input:not([type=hidden]):not([type=checkbox]), textarea");
+  firstField?.focus();
 }
 
-// Times are entered in the viewer's zone, and sent in UTC.
-function showZone(part) {
+// The viewer enters times in the own zone; the form sends them in UTC.
+function showLocalTimes(part) {
   part.querySelectorAll("[data-zone]").forEach((zone) => { zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone; });
   part.querySelectorAll("[data-utc]").forEach((field) => {
     const moment = new Date(field.dataset.utc);
@@ -96,7 +97,7 @@ function showZone(part) {
   });
 }
 
-function writeInUtc({ target, formData }) {
+function convertToUtc({ target, formData }) {
   target.querySelectorAll("[data-utc]").forEach((field) => {
     const moment = new Date(field.value);
     if (!Number.isNaN(moment.getTime())) formData.set(field.name, moment.toISOString());
@@ -114,34 +115,34 @@ function showProblem(text) {
 
 // Progress
 
-function storedToasts() {
+function readStoredToasts() {
   return JSON.parse(sessionStorage.getItem(STORAGE_KEY) ?? "[]");
 }
 
-function store(addresses) {
+function storeToasts(addresses) {
   sessionStorage.setItem(STORAGE_KEY, JSON.stringify(addresses.slice(-MAX_TOASTS)));
 }
 
 function addToast(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html").querySelector("[data-toast]");
   if (!fresh) return null;
-  const shown = findToast(fresh.dataset.toast);
-  if (!shown) {
+  const existing = findToast(fresh.dataset.toast);
+  if (!existing) {
     toasts.append(fresh);
-    store([...storedToasts().filter((address) => address !== fresh.dataset.toast), fresh.dataset.toast]);
-  } else if (shown.outerHTML !== fresh.outerHTML) {
-    shown.toggleAttribute("data-over", "over" in fresh.dataset);
-    for (const part of ["p", "progress"]) replacePart(shown, fresh, part);
+    storeToasts([...readStoredToasts().filter((address) => address !== fresh.dataset.toast), fresh.dataset.toast]);
+  } else if (existing.outerHTML !== fresh.outerHTML) {
+    existing.toggleAttribute("data-over", "over" in fresh.dataset);
+    for (const part of ["p", "progress"]) updatePart(existing, fresh, part);
   }
-  return shown ?? fresh;
+  return existing ?? fresh;
 }
 
-// The link and the button keep the focus.
-function replacePart(shown, fresh, part) {
-  const [before, after] = [shown.querySelector(part), fresh.querySelector(part)];
-  if (!before || !after) before?.remove();
-  else if (part === "progress") before.value = after.value;
-  else if (before.textContent !== after.textContent) before.lastChild.replaceWith(...[...after.childNodes].slice(1));
+// The link and the button stay, so that they keep the focus: only the text after the link is replaced.
+function updatePart(existing, fresh, part) {
+  const [element, freshElement] = [existing.querySelector(part), fresh.querySelector(part)];
+  if (!element || !freshElement) element?.remove();
+  else if (part === "progress") element.value = freshElement.value;
+  else if (element.textContent !== freshElement.textContent) element.lastChild.replaceWith(...[...freshElement.childNodes].slice(1));
 }
 
 function findToast(address) {
@@ -150,7 +151,7 @@ function findToast(address) {
 
 async function fetchToast(address) {
   try {
-    const response = await fetch(address, { headers: PART });
+    const response = await fetch(address, { headers: PART_HEADERS });
     if (response.ok) addToast(await response.text());
     else if (response.status < 500 && response.status !== 429) removeToast(address);
   } catch {
@@ -158,10 +159,10 @@ async function fetchToast(address) {
   }
 }
 
-// The page of a request already shows its progress, so there its line is not needed.
+// The page of a request shows its progress itself: there its line is removed.
 async function showToasts() {
   removeToast(document.querySelector("[data-request]")?.dataset.request);
-  for (const address of storedToasts()) await fetchToast(address);
+  for (const address of readStoredToasts()) await fetchToast(address);
 }
 
 function updateToasts() {
@@ -171,52 +172,52 @@ function updateToasts() {
 
 function removeToast(address) {
   findToast(address)?.remove();
-  store(storedToasts().filter((stored) => stored !== address));
+  storeToasts(readStoredToasts().filter((stored) => stored !== address));
 }
 
 // Selection
 
-function boxes() {
+function listBoxes() {
   return [...document.querySelectorAll("#job-rows .c-select input[name=id]")];
 }
 
 function showSelection() {
   const form = document.getElementById("selection");
   if (!form) return;
-  const all = boxes();
-  const count = all.filter((box) => box.checked).length;
+  const boxes = listBoxes();
+  const count = boxes.filter((box) => box.checked).length;
   const scope = form.querySelector("[name=scope]:checked, [name=scope][type=hidden]")?.value;
   document.getElementById("selected-count").textContent = count ? `(${count})` : "";
   form.querySelectorAll("button").forEach((button) => { button.disabled = scope === "selected" && !count; });
-  const head = document.querySelector("[data-select-all]");
-  if (!head) return;
-  head.checked = count > 0 && count === all.length;
-  head.indeterminate = count > 0 && count < all.length;
+  const allBox = document.querySelector("[data-select-all]");
+  if (!allBox) return;
+  allBox.checked = count > 0 && count === boxes.length;
+  allBox.indeterminate = count > 0 && count < boxes.length;
 }
 
-function click(event) {
+function handleClick(event) {
   if (event.target.closest("[data-dismiss]")) removeToast(event.target.closest("[data-toast]").dataset.toast);
   else if (event.target.closest("a[data-confirm]") && !event.ctrlKey && !event.metaKey && !event.shiftKey) followLink(event);
   else if (dialog.contains(event.target) && event.target.closest("[data-close]")) {
     event.preventDefault();
     dialog.close();
   } else if (event.target.matches("[data-select-all]")) {
-    boxes().forEach((box) => { box.checked = event.target.checked; });
+    listBoxes().forEach((box) => { box.checked = event.target.checked; });
     showSelection();
   } else if (event.target.matches(".c-select input[name=id]")) selectRange(event);
 }
 
 function selectRange(event) {
-  const all = boxes();
-  const [from, to] = [all.findIndex((box) => box.value === lastChecked), all.indexOf(event.target)];
+  const boxes = listBoxes();
+  const [from, to] = [boxes.findIndex((box) => box.value === lastChecked), boxes.indexOf(event.target)];
   if (event.shiftKey && from >= 0) {
-    all.slice(Math.min(from, to), Math.max(from, to) + 1).forEach((box) => { box.checked = event.target.checked; });
+    boxes.slice(Math.min(from, to), Math.max(from, to) + 1).forEach((box) => { box.checked = event.target.checked; });
   }
   lastChecked = event.target.value;
   showSelection();
 }
 
-function pressKey(event) {
+function handleKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.target.matches("textarea, select, input:not([type=checkbox]):not([type=radio])")) return;
   if (event.key !== "r" && event.key !== "x") return;

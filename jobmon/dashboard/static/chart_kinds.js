@@ -1,15 +1,16 @@
-// The kinds of charts: the columns that each one draws, and its values in words.
+// The kinds of charts: the columns that each chart draws, and its values in words.
 
 import { formatCount, formatMinute, formatMs, isKnown } from "./chart_format.js";
 import { textsBetween } from "./chart_marks.js";
 
-const NEAR_PX = 5; // a click this near to a line chooses the line
+const NEAR_PX = 5; // a click at most this far from a line chooses the line
 const MIN_BAR_PX = 2; // the least height of a bar with a value, so that one dead job among thousands is visible
 
 // Each line has a column, a label and a style; `--chart-STYLE` is its colour. Lines with `isBar` are
-// stacked bars, the first at the bottom; the column `without`, which has its own bar, is subtracted.
-const bar = (column, label, style, without) => ({ column, label, style, without, isBar: true });
-const durations = (title, name) => ({
+// stacked bars, the first at the bottom. A bar is shorter by the column `subtracted`, which has its own bar.
+// `compared` is the column, with its label, that is also drawn for the period before.
+const makeBar = (column, label, style, subtracted) => ({ column, label, style, subtracted, isBar: true });
+const makeDurationChart = (title, name) => ({
   title,
   height: 160,
   format: formatMs,
@@ -26,27 +27,27 @@ const KINDS = {
       format: formatCount,
       compared: ["succeeded", "succeeded"],
       lines: [
-        bar("succeeded", "succeeded", "succeeded"),
-        bar("failed", "failed", "failed", "dlq"), // the last attempt of a dead job has failed, too
-        bar("dlq", "died", "died"),
+        makeBar("succeeded", "succeeded", "succeeded"),
+        makeBar("failed", "failed", "failed", "dlq"), // `failed` includes the last attempts of dead jobs
+        makeBar("dlq", "died", "died"),
         { column: "enqueued", label: "enqueued", style: "enqueued" },
       ],
       empty: "Nothing was enqueued and no attempt ended",
     },
-    durations("Wait time", "wait"),
-    durations("Run time", "run"),
+    makeDurationChart("Wait time", "wait"),
+    makeDurationChart("Run time", "run"),
   ],
   errors: [
-    { title: "Errors", height: 190, format: formatCount, compared: ["errors", "errors"], lines: [bar("errors", "errors", "failed")], empty: "No errors" },
+    { title: "Errors", height: 190, format: formatCount, compared: ["errors", "errors"], lines: [makeBar("errors", "errors", "failed")], empty: "No errors" },
   ],
 };
 
-/** The charts of a page: `overview` or `errors`. The lines that a viewer hides are in `hidden`. */
+/** The charts of a page: `overview` or `errors`. `hidden` has the lines that the viewer hides. */
 export function makeCharts(name) {
   return (KINDS[name] || KINDS.overview).map((chart) => ({ ...chart, hidden: new Set() }));
 }
 
-/** Why there is nothing to draw, as a sentence; empty if there is something. `range` is the range in words. */
+/** A sentence if there is nothing to draw, else an empty text. `range` is the time range in words. */
 export function explainEmpty(chart, data, range) {
   const columns = chart.lines.map(({ column }) => data[column]);
   if (data.previous) columns.push(data.previous[chart.compared[0]]);
@@ -56,8 +57,9 @@ export function explainEmpty(chart, data, range) {
 }
 
 /**
- * The columns of a plot: the middle of each step, then each line twice: for the steps that are over,
- * and for the step in progress, to which a line leads from the last step that is over.
+ * The columns of a plot: the middle of each step, all lines for the steps that are over, all lines for the
+ * step in progress, and the compared line of the period before. A line to the step in progress begins at
+ * the last step that is over.
  */
 export function plotData(chart, data) {
   const { at, complete, step } = data;
@@ -86,29 +88,29 @@ function drawnColumns(chart, data) {
   });
 }
 
-function barHeight({ column, without }, data, index) {
-  return Math.max(0, (data[column][index] || 0) - ((without && data[without][index]) || 0));
+function barHeight({ column, subtracted }, data, index) {
+  return Math.max(0, (data[column][index] || 0) - ((subtracted && data[subtracted][index]) || 0));
 }
 
-/** The column that the plot draws `top` px below its upper edge at a step; empty if there is none. */
+/** The column of the line or bar that is `top` px below the plot's upper edge at a step; empty if none is. */
 export function columnAt(chart, data, plot, index, top) {
   if (chart.isDuration) return "";
   const drawn = drawnColumns(chart, data);
-  const distance = (lineIndex) => top - plot.valToPos(drawn[lineIndex][index] || 0, "y"); // below its upper end
+  const distance = (lineIndex) => top - plot.valToPos(drawn[lineIndex][index] || 0, "y"); // in px below the upper end
   const shown = [...chart.lines.keys()].filter((lineIndex) => !chart.hidden.has(chart.lines[lineIndex]) && data[chart.lines[lineIndex].column][index]);
-  const near = shown.find((lineIndex) => !chart.lines[lineIndex].isBar && Math.abs(distance(lineIndex)) <= NEAR_PX);
-  const within = shown.find((lineIndex) => chart.lines[lineIndex].isBar && distance(lineIndex) >= 0);
-  return chart.lines[near ?? within]?.column || "";
+  const nearLine = shown.find((lineIndex) => !chart.lines[lineIndex].isBar && Math.abs(distance(lineIndex)) <= NEAR_PX);
+  const hitBar = shown.find((lineIndex) => chart.lines[lineIndex].isBar && distance(lineIndex) >= 0);
+  return chart.lines[nearLine ?? hitBar]?.column || "";
 }
 
-/** The value of each line at a step, as text, in the order of the lines; then the value of the previous period. */
+/** The value of each line at a step as text, in the order of the lines, then the value of the period before. */
 export function valuesAt(chart, data, index) {
   const values = chart.lines.map(({ column }) => data[column][index]);
   if (data.previous) values.push(data.previous[chart.compared[0]][index]);
   return values.map(chart.format);
 }
 
-/** The values of the legend while the cursor is at no step: sums of counts, the newest durations. */
+/** The values of the legend while the cursor is outside the plot: sums of counts, the newest durations. */
 export function restingValues(chart, data) {
   const columns = chart.lines.map(({ column }) => data[column].slice(0, chart.isDuration ? data.complete : undefined));
   if (data.previous) columns.push(data.previous[chart.compared[0]]);
@@ -119,7 +121,7 @@ export function restingValues(chart, data) {
   });
 }
 
-/** A step in words: its time, and whether it is over or lacks runs. */
+/** The time of a step, with a note if it is in progress or runs may be missing. */
 export function describeTime(data, index) {
   const at = data.at[index];
   const notes = index >= data.complete ? ["so far"] : [];
@@ -127,19 +129,19 @@ export function describeTime(data, index) {
   return formatMinute(at) + (notes.length ? ` (${notes.join(", ")})` : "");
 }
 
-/** A step in words: its time, its values and its marks. `labels` has a label for each value. */
+/** A step as a list of texts: its time, its values and its marks. `labels` has a label for each value. */
 export function describeStep(chart, data, labels, index) {
   const values = valuesAt(chart, data, index).map((value, lineIndex) => `${labels[lineIndex]} ${value}`);
   return [describeTime(data, index), ...values, ...marksAt(data, index)];
 }
 
-/** The index of the first step with a known count; 0 if there is none. */
+/** The index of the first step with a known count; 0 if no count is known. */
 export function firstKnownStep({ succeeded, enqueued, errors }) {
   const counts = succeeded || errors;
   return Math.max(0, counts.findIndex((count, index) => isKnown(count) || Boolean(enqueued && isKnown(enqueued[index]))));
 }
 
-/** The texts of the marks in a step. */
+/** The texts of the marks within a step. */
 export function marksAt({ marks, at }, index) {
   return textsBetween(marks, at[index], at[index + 1]);
 }

@@ -1,4 +1,5 @@
-// Elements over the plot of a chart. They are outside it: the plot is an image, which has no parts.
+// Elements over the plot of a chart. They are not inside the plot: it has the role of an image, which hides its parts
+// from screen readers.
 
 /** Move `layer` over the plot; both are in `figure`. */
 export function coverPlot(layer, plot, figure) {

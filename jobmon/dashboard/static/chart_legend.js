@@ -1,21 +1,21 @@
-// The legend of a chart: what each line is, its value at the cursor, and a button that hides the line.
+// The head of a chart: its title, and a legend with the name and value of each line and a button that hides it.
 
 /**
- * A head for the chart: its title, a legend of `entries` ({ label, style, isBar, isHidden }), and
- * `show(moment, values)`, which shows these texts. `toggle(lineIndex)` hides or shows a line;
- * entries without `isHidden` have no button.
+ * The `head` of a chart with its title and a legend of `entries` ({ label, style, isBar, isHidden }), and
+ * `show(moment, values)`, which shows these texts in it. `toggle(lineIndex)` hides or shows a line, and
+ * returns whether it is hidden; entries without `isHidden` have no button.
  */
 export function makeHead(title, entries, toggle) {
-  const head = make("div", "chart-head");
-  const moment = make("span", "moment");
-  const list = make("ul", "keys-of-chart");
+  const head = makeElement("div", "chart-head");
+  const moment = makeElement("span", "moment");
+  const list = makeElement("ul", "keys-of-chart");
   const heading = document.createElement("h2");
   heading.textContent = title;
   const values = entries.map((entry, lineIndex) => {
     const item = document.createElement("li");
-    const key = make(entry.isHidden === undefined ? "span" : "button", "key");
-    const value = make("span", "value");
-    key.append(make("span", `swatch ${entry.isBar ? "block" : "line"} ${entry.style}`), entry.label, " ", value);
+    const key = makeElement(entry.isHidden === undefined ? "span" : "button", "key");
+    const value = makeElement("span", "value");
+    key.append(makeElement("span", `swatch ${entry.isBar ? "block" : "line"} ${entry.style}`), entry.label, " ", value);
     if (entry.isHidden !== undefined) {
       key.type = "button";
       key.setAttribute("aria-pressed", String(!entry.isHidden));
@@ -33,7 +33,7 @@ export function makeHead(title, entries, toggle) {
   return { head, show };
 }
 
-function make(tag, className) {
+function makeElement(tag, className) {
   const element = document.createElement(tag);
   element.className = className;
   return element;

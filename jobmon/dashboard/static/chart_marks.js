@@ -1,22 +1,22 @@
-// Marks in the charts: a thin line at the time of each deployment or other mark, its text on hover and focus.
+// Marks in the charts: a thin line at the time of each deployment or other mark; hover or focus shows its text.
 
 import { formatMinute } from "./chart_format.js";
 import { coverPlot } from "./chart_layer.js";
 
-const MERGE_PX = 10;
+const MERGE_PX = 10; // marks closer than this share a line
 
-/** A uPlot plugin that draws lines over the plot in `figure` for `marks()`, in order of time. */
-export function markLines(figure, marks) {
+/** A uPlot plugin that draws lines over the plot in `figure` for the marks of `readMarks()`, in order of time. */
+export function markLines(figure, readMarks) {
   const layer = document.createElement("div");
   layer.className = "mark-lines";
-  const lines = new Map(); // by content, so that a redrawn line keeps the focus
+  const lines = new Map(); // by text, so that a line with the focus is kept when the plot is drawn again
   return {
     hooks: {
       init: () => figure.append(layer),
       draw: (plot) => {
         coverPlot(layer, plot, figure);
         const shown = new Set();
-        groupMarks(plot, marks()).forEach(({ x, group }) => {
+        groupMarks(plot, readMarks()).forEach(({ x, group }) => {
           const key = group.map(describe).join("\n");
           if (!lines.has(key)) lines.set(key, makeLine(key));
           const line = lines.get(key);
@@ -35,19 +35,19 @@ export function markLines(figure, marks) {
   };
 }
 
-/** The texts of the marks from `start` to before `end` (Unix seconds), or without `end` of all from `start`. */
+/** The texts of the marks at `start` or later and before `end`, if there is an `end` (Unix seconds). */
 export function textsBetween(marks, start, end) {
   return marks.filter(({ at }) => at >= start && !(at >= end)).map(({ text }) => `▾ ${text}`);
 }
 
-/** The marks within the plot's scale, in groups: marks that are too close to each other share a line. */
+/** The marks within the plot's scale, in groups of marks that share a line. */
 function groupMarks(plot, marks) {
   const groups = [];
   marks.forEach((mark) => {
     if (mark.at < plot.scales.x.min || mark.at > plot.scales.x.max) return;
     const x = Math.round(plot.valToPos(mark.at, "x"));
-    const last = groups.at(-1);
-    if (last && x - last.x < MERGE_PX) last.group.push(mark);
+    const lastGroup = groups.at(-1);
+    if (lastGroup && x - lastGroup.x < MERGE_PX) lastGroup.group.push(mark);
     else groups.push({ x, group: [mark] });
   });
   return groups;

@@ -4,7 +4,7 @@
 import { COUNT_STEPS, durationSteps, formatCount, formatDurationTicks, formatTicks, isKnown } from "./chart_format.js";
 import { plotData } from "./chart_kinds.js";
 
-const HEADROOM = 1.08;
+const HEADROOM = 1.08; // the height of the axis, as a multiple of the highest value
 const LINE_WIDTHS = { p50: 2, p95: 1.25, p99: 1, enqueued: 1.75 };
 const DASHES = { p99: [2, 3] };
 const UNFINISHED_ALPHA = "66"; // the opacity of the bar of the step in progress, as hexadecimal digits
@@ -33,12 +33,12 @@ export function makePlot(figure, chart, data, width, plugins) {
   return new uPlot(options, plotData(chart, data), figure);
 }
 
-/** Show or hide a line, with its end in the step in progress; for bars see `plotData`. */
+/** Show or hide a line, also its part in the step in progress. Hidden bars have no height instead: see `plotData`. */
 export function showLine(plot, chart, lineIndex, show) {
   [lineIndex + 1, lineIndex + 1 + chart.lines.length].forEach((series) => plot.setSeries(series, { show }));
 }
 
-/** The value of a colour token. */
+/** The colour in the CSS variable `--NAME`. */
 export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
@@ -67,14 +67,14 @@ function previousSeries() {
   return { stroke: grey, width: 1.25, spanGaps: false, points: { size: 4, fill: grey, show: true, filter: isolatedPoints } };
 }
 
-/** Each bar begins where the one below it ends; percentiles have a band from the 50th to the 95th. */
+/** Areas that uPlot fills between two lines: each bar from the top of the bar below, durations from p50 to p95. */
 function makeBands(chart) {
   if (chart.isDuration) return [{ series: [2, 1], fill: colour("chart-band") }];
   const stacked = chart.lines.filter(({ isBar }) => isBar).map((_, lineIndex) => lineIndex + 1).slice(1);
   return [...stacked, ...stacked.map((series) => series + chart.lines.length)].map((upper) => ({ series: [upper, upper - 1] }));
 }
 
-/** Stripes, so that not only the colour distinguishes bars. */
+/** A pattern of stripes, so that bars differ not only in their colour. */
 function hatch(stroke) {
   const size = 6 * devicePixelRatio;
   const canvas = document.createElement("canvas");
@@ -98,7 +98,7 @@ function durationRange(plot, low, high) {
   return [ticks[0], ticks.at(-1)];
 }
 
-/** The indexes of values between two unknown values: no line leads to them, so a point shows them. */
+/** The indexes of values between two unknown values: they are drawn as points, because no line leads to them. */
 function isolatedPoints(plot, series) {
   const values = plot.data[series];
   return values.flatMap((value, index) => (isKnown(value) && !isKnown(values[index - 1]) && !isKnown(values[index + 1]) ? [index] : []));

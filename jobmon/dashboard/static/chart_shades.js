@@ -5,13 +5,13 @@ import { firstKnownStep } from "./chart_kinds.js";
 
 const FONT_PX = 12;
 
-/** A uPlot plugin that shades the times for which the data of `read()` is incomplete. */
-export function shades(read, colour) {
+/** A uPlot plugin that shades the times for which the data of `readData()` is incomplete. */
+export function shades(readData, colour) {
   return {
     hooks: {
       drawClear: (plot) => {
         const { ctx, bbox } = plot;
-        const data = read();
+        const data = readData();
         ctx.save();
         ctx.beginPath();
         ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);

@@ -1,43 +1,44 @@
-// The cursor of a chart by the keyboard: arrow keys move it, with Shift they select, Enter chooses.
+// The cursor of a chart for the keyboard: arrow keys move it, with Shift they select steps, Enter chooses.
 
 import { coverPlot } from "./chart_layer.js";
 
+// By key: the number of steps that the cursor moves.
 const MOVES = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -Infinity, End: Infinity };
-const OUTSIDE = { left: -10, top: -10 };
+const OUTSIDE = { left: -10, top: -10 }; // a position that hides the cursor
 const NO_SELECTION = { left: 0, width: 0 };
 
 /**
  * A uPlot plugin: a slider over the plot in `figure`, whose values are the steps of the time axis.
- * `describe(index)` is the text of a step. On Enter `choose(plot, index)` is called, or, with steps
- * that were selected, `chooseSteps(first, last)`.
+ * `describe(index)` is the step as a list of texts. Enter calls `choose(plot, index)` or, if steps are
+ * selected, `chooseSteps(first, last)`.
  */
 export function keyboardCursor(figure, title, describe, choose, chooseSteps) {
   const slider = document.createElement("div");
-  let cursorTime = Infinity; // the time of a step in Unix seconds; at first of the newest step
-  let anchor = null; // the index of the step where the selection began; null without one
-  const show = (plot) => {
+  let cursorTime = Infinity; // the time of a step in Unix seconds; at first, that of the newest step
+  let anchor = null; // the index of the step where the selection began; null without a selection
+  const showCursor = (plot) => {
     plot.setCursor({ left: plot.valToPos(plot.data[0][stepIndex(plot, cursorTime)], "x"), top: plot.over.clientHeight / 2 }, true, true);
   };
-  const hide = (plot) => plot.setCursor(OUTSIDE, true, true);
-  const selected = (plot) => [anchor, stepIndex(plot, cursorTime)].sort((one, other) => one - other);
+  const hideCursor = (plot) => plot.setCursor(OUTSIDE, true, true);
+  const selectedSteps = (plot) => [anchor, stepIndex(plot, cursorTime)].sort((a, b) => a - b);
   const describeCursor = (index) => (anchor === null ? describe(index) : [...describe(index), "selected from", describe(anchor)[0]]);
   const move = (plot, event) => {
     const [first, last] = shownSteps(plot);
     const index = stepIndex(plot, cursorTime);
     anchor = event.shiftKey ? anchor ?? index : null;
     cursorTime = plot.data[0][Math.min(Math.max(index + MOVES[event.key], first), last)];
-    plot.setSelect(anchor === null ? NO_SELECTION : measure(plot, ...selected(plot)), false);
+    plot.setSelect(anchor === null ? NO_SELECTION : measureSteps(plot, ...selectedSteps(plot)), false);
     announce(slider, plot, stepIndex(plot, cursorTime), describeCursor);
-    show(plot);
+    showCursor(plot);
   };
-  const press = (plot, event) => {
+  const handleKey = (plot, event) => {
     if (Object.hasOwn(MOVES, event.key)) move(plot, event);
-    else if (event.key === "Enter" && anchor !== null) chooseSteps(...selected(plot));
+    else if (event.key === "Enter" && anchor !== null) chooseSteps(...selectedSteps(plot));
     else if (event.key === "Enter") choose(plot, stepIndex(plot, cursorTime));
     else if (event.key === "Escape") {
       anchor = null;
       plot.setSelect(NO_SELECTION, false);
-      hide(plot);
+      hideCursor(plot);
     } else return;
     event.preventDefault();
   };
@@ -48,9 +49,9 @@ export function keyboardCursor(figure, title, describe, choose, chooseSteps) {
         slider.tabIndex = 0;
         slider.setAttribute("role", "slider");
         slider.setAttribute("aria-label", `Cursor of ${title}: arrow keys move it, with Shift they select, Enter shows the time`);
-        slider.addEventListener("focus", () => show(plot));
-        slider.addEventListener("blur", () => hide(plot));
-        slider.addEventListener("keydown", (event) => press(plot, event));
+        slider.addEventListener("focus", () => showCursor(plot));
+        slider.addEventListener("blur", () => hideCursor(plot));
+        slider.addEventListener("keydown", (event) => handleKey(plot, event));
         figure.append(slider);
       },
       draw: (plot) => {
@@ -67,14 +68,14 @@ function announce(slider, plot, index, describe) {
   Object.entries(values).forEach(([name, value]) => slider.setAttribute(`aria-${name}`, value));
 }
 
-/** The place of the steps from `first` to `last` in the plot. */
-function measure(plot, first, last) {
+/** The position and size of the steps from `first` to `last` in the plot, in px. */
+function measureSteps(plot, first, last) {
   const [times] = plot.data;
   const left = plot.valToPos(times[first], "x");
   return { left, width: Math.max(2, plot.valToPos(times[last], "x") - left), top: 0, height: plot.over.clientHeight };
 }
 
-/** The first and the last index within the plot's scale, which a zoom narrows. */
+/** The indexes of the first and the last step within the plot's scale. */
 function shownSteps(plot) {
   const { min, max } = plot.scales.x;
   const [times] = plot.data;

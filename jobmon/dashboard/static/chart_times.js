@@ -1,11 +1,11 @@
-// Choosing a time in a chart: a click opens the jobs of the time, dragging opens its window; the keyboard shows links.
+// Choosing a time in a chart: a click opens the jobs of a step, dragging opens a time window, Enter shows links.
 
 import { formatMinute } from "./chart_format.js";
 import { keyboardCursor } from "./chart_slider.js";
 import { dragWindow, openSteps, stepLength } from "./window.js";
 
-const CLICK_PX = 4; // a longer way between press and release is dragging
-// By column: the label, the date by which a list of its jobs is filtered, and further parameters of the list.
+const CLICK_PX = 4; // if the pointer moves further while pressed, it drags
+// By column: the label of the link, the date that filters the list, and other parameters of the list.
 const LINKS = {
   finished: ["Finished", "finished", {}],
   succeeded: ["Succeeded", "finished", { status: "succeeded" }],
@@ -15,29 +15,29 @@ const LINKS = {
 const HINT = "Click a time for its jobs, drag to see only that time.";
 
 /**
- * uPlot plugins to choose a time in the plot in `figure`: it opens the list `jobs` with the jobs of that
- * time, or without `jobs` the window of the step. `describe(index)` is the text of a step, `times()` has
- * the start of each step in Unix seconds, `columnAt(plot, index, top)` is the column that is drawn there,
- * or empty. With `isFirst` the plot has a hint.
+ * uPlot plugins to choose a time in the plot in `figure`. A chosen step opens the list at the address `jobs`
+ * with the jobs of that time, or without `jobs` the window of the step. `describe(index)` is a step as a list of
+ * texts, `times()` the start of each step in Unix seconds, `columnAt(plot, index, top)` the column of the line or
+ * bar at this position, or empty. With `isFirst` the plot has a hint.
  */
 export function timeLinks(figure, title, { jobs, describe, times, columnAt, isFirst }) {
   const chooseSteps = (first, last) => openSteps(times(), first, last);
   if (!jobs) {
     const openStep = (_, index) => chooseSteps(index, index);
-    return [keyboardCursor(figure, title, describe, openStep, chooseSteps), dragWindow(times), clickable(openStep)];
+    return [keyboardCursor(figure, title, describe, openStep, chooseSteps), dragWindow(times), chooseOnClick(openStep)];
   }
-  const line = document.createElement("p");
-  line.className = "time-links";
-  line.setAttribute("role", "status");
-  line.textContent = isFirst ? HINT : "";
-  const show = (index) => line.replaceChildren(...makeLinks(times(), index, jobs));
-  const showByKey = (_, index) => {
-    show(index);
-    line.querySelector("a").focus();
+  const paragraph = document.createElement("p");
+  paragraph.className = "time-links";
+  paragraph.setAttribute("role", "status");
+  paragraph.textContent = isFirst ? HINT : "";
+  const showLinks = (index) => paragraph.replaceChildren(...makeLinks(times(), index, jobs));
+  const showAndFocusLinks = (_, index) => {
+    showLinks(index);
+    paragraph.querySelector("a").focus();
   };
   const open = (plot, index, event) => {
-    if (event.pointerType === "touch") { // a tap also shows the values of a time
-      show(index);
+    if (event.pointerType === "touch") { // a tap shows the values of a step, so it opens nothing
+      showLinks(index);
       return;
     }
     const address = makeAddress(times(), index, jobs, columnAt(plot, index, plot.cursor.top));
@@ -45,19 +45,20 @@ export function timeLinks(figure, title, { jobs, describe, times, columnAt, isFi
     else location.assign(address);
   };
   return [
-    keyboardCursor(figure, title, describe, showByKey, chooseSteps), dragWindow(times), clickable(open), { hooks: { init: () => figure.append(line) } },
+    keyboardCursor(figure, title, describe, showAndFocusLinks, chooseSteps), dragWindow(times), chooseOnClick(open), { hooks: { init: () => figure.append(paragraph) } },
   ];
 }
 
-function clickable(choose) {
-  let pressedAt = null;
+/** A uPlot plugin: a click calls `choose(plot, index, event)` with the step under the pointer. */
+function chooseOnClick(choose) {
+  let pressedX = null;
   return {
     hooks: {
       init: (plot) => {
-        plot.over.addEventListener("mousedown", ({ clientX }) => { pressedAt = clientX; });
+        plot.over.addEventListener("mousedown", ({ clientX }) => { pressedX = clientX; });
         plot.over.addEventListener("click", (event) => {
           const { idx } = plot.cursor;
-          const isDrag = pressedAt === null || Math.abs(event.clientX - pressedAt) > CLICK_PX;
+          const isDrag = pressedX === null || Math.abs(event.clientX - pressedX) > CLICK_PX;
           if (!isDrag && Number.isInteger(idx)) choose(plot, idx, event);
         });
       },
@@ -65,17 +66,17 @@ function clickable(choose) {
   };
 }
 
-/** The address of the jobs of a step: those that a column counts, or all that finished. */
+/** The address of the jobs of a step: those that a column counts or, without a column, all that finished. */
 function makeAddress(times, index, jobs, column) {
   const bounds = [times[index], times[index] + stepLength(times)].map((seconds) => new Date(seconds * 1000).toISOString());
   const address = new URL(jobs, location.href);
-  if (column === "failed") { // a job whose attempt failed may have another status by now: the page of errors has all failed attempts
+  if (column === "failed") { // the job of a failed attempt may have another status by now: only the page of errors has all
     address.pathname = address.pathname.replace(/jobs$/, "errors");
-    ["from", "to"].forEach((name, end) => address.searchParams.append(name, bounds[end]));
+    ["from", "to"].forEach((name, bound) => address.searchParams.append(name, bounds[bound]));
     return address;
   }
   const [, date, parameters] = LINKS[column] || LINKS.finished;
-  ["from", "to"].forEach((name, end) => address.searchParams.append(`${date}_${name}`, bounds[end]));
+  ["from", "to"].forEach((name, bound) => address.searchParams.append(`${date}_${name}`, bounds[bound]));
   Object.entries(parameters).forEach(([name, value]) => address.searchParams.append(name, value));
   return address;
 }

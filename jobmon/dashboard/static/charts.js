@@ -8,9 +8,9 @@ import { shades } from "./chart_shades.js";
 import { timeLinks } from "./chart_times.js";
 
 const REFRESH_MS = 10000;
-const MIN_WIDTH = 240;
-const PADDING = 30;
-// Why there is nothing to draw, by the code of the answer.
+const MIN_WIDTH_PX = 240;
+const PADDING_PX = 30; // of a figure, left and right in total
+// By the code of the answer: why there is nothing to draw.
 const UNAVAILABLE = {
   collector_unavailable: "No charts of this range: no collector is running. Start one with `jobmon collector`.",
   indexes_missing: "No charts: indexes are missing. Create them with `jobmon init`.",
@@ -20,9 +20,9 @@ const UNAVAILABLE = {
 const container = document.getElementById("charts");
 const charts = container ? makeCharts(container.dataset.charts) : [];
 let drawn = []; // { chart, plot, showStep } of each chart that has something to draw
-let shape = ""; // the facts that decide which elements there are; if they change, everything is drawn again
+let shape = ""; // decides which elements the charts have; if it changes, everything is drawn again
 let etag = "";
-let data = null; // columns of the same length; `complete` is the number of steps that are over
+let data = null; // the answer: columns of the same length; `complete` is the number of steps that are over
 let requestedAt = 0;
 
 if (container && window.uPlot) {
@@ -42,7 +42,7 @@ async function refresh() {
   try {
     answer = await fetch(container.dataset.url, { headers, cache: "no-store" });
   } catch {
-    return; // the head of the page already shows that jobmon does not respond
+    return; // the header of the page already shows that jobmon does not respond
   }
   if (answer.status === 200) {
     etag = answer.headers.get("ETag");
@@ -77,44 +77,44 @@ function drawChart(chart) {
   const figure = document.createElement("figure");
   figure.className = "chart";
   container.append(figure);
-  const empty = explainEmpty(chart, data, describeRange());
-  const { head, show } = makeHead(chart.title, empty ? [] : legendEntries(chart), (lineIndex) => toggle(chart, lineIndex));
+  const emptyReason = explainEmpty(chart, data, describeRange());
+  const { head, show } = makeHead(chart.title, emptyReason ? [] : makeLegendEntries(chart), (lineIndex) => toggle(chart, lineIndex));
   figure.append(head);
-  if (empty) {
-    const line = document.createElement("p");
-    line.className = "muted nothing";
-    line.textContent = empty;
-    figure.append(line);
+  if (emptyReason) {
+    const paragraph = document.createElement("p");
+    paragraph.className = "muted nothing";
+    paragraph.textContent = emptyReason;
+    figure.append(paragraph);
     return [];
   }
   const showStep = (index) => {
     if (Number.isInteger(index)) show([describeTime(data, index), ...marksAt(data, index)].join(" "), valuesAt(chart, data, index));
     else show(chart.isDuration ? "latest" : "in total", restingValues(chart, data));
   };
-  const follow = { hooks: { setCursor: ({ cursor }) => showStep(cursor.left < 0 ? null : cursor.idx) } };
+  const legendUpdater = { hooks: { setCursor: ({ cursor }) => showStep(cursor.left < 0 ? null : cursor.idx) } };
   const plot = makePlot(figure, chart, data, measureWidth(figure), [
-    shades(() => data, colour), follow, markLines(figure, () => data.marks),
+    shades(() => data, colour), legendUpdater, markLines(figure, () => data.marks),
     ...timeLinks(figure, chart.title, {
       jobs: container.dataset.jobs,
-      describe: (index) => describeStep(chart, data, labels(chart), index),
+      describe: (index) => describeStep(chart, data, listLabels(chart), index),
       times: () => data.at,
       columnAt: (_, index, top) => columnAt(chart, data, plot, index, top),
       isFirst: chart === charts[0],
     }),
   ]);
   plot.root.setAttribute("role", "img");
-  plot.root.setAttribute("aria-label", describeChart(chart, data, labels(chart)));
+  plot.root.setAttribute("aria-label", describeChart(chart, data, listLabels(chart)));
   chart.lines.forEach((line, lineIndex) => { if (chart.hidden.has(line) && !line.isBar) showLine(plot, chart, lineIndex, false); });
   showStep(null);
   return [{ chart, plot, showStep }];
 }
 
-function legendEntries(chart) {
+function makeLegendEntries(chart) {
   const entries = chart.lines.map((line) => ({ ...line, isHidden: chart.hidden.has(line) }));
-  return data.previous ? [...entries, { label: labels(chart).at(-1), style: "previous" }] : entries;
+  return data.previous ? [...entries, { label: listLabels(chart).at(-1), style: "previous" }] : entries;
 }
 
-function labels(chart) {
+function listLabels(chart) {
   const lineLabels = chart.lines.map(({ label }) => label);
   return data.previous ? [...lineLabels, `${chart.compared[1]}, ${container.dataset.previous}`] : lineLabels;
 }
@@ -122,19 +122,19 @@ function labels(chart) {
 /** Hide a line, or show it again; returns whether it is hidden. */
 function toggle(chart, lineIndex) {
   const line = chart.lines[lineIndex];
-  const hide = !chart.hidden.has(line);
-  if (hide) chart.hidden.add(line);
+  const isHidden = !chart.hidden.has(line);
+  if (isHidden) chart.hidden.add(line);
   else chart.hidden.delete(line);
-  const { plot } = drawn.find((one) => one.chart === chart);
+  const { plot } = drawn.find((entry) => entry.chart === chart);
   if (line.isBar) plot.setData(plotData(chart, data));
-  else showLine(plot, chart, lineIndex, !hide);
-  return hide;
+  else showLine(plot, chart, lineIndex, !isHidden);
+  return isHidden;
 }
 
 function update() {
   drawn.forEach(({ chart, plot, showStep }) => {
     plot.setData(plotData(chart, data));
-    plot.root.setAttribute("aria-label", describeChart(chart, data, labels(chart)));
+    plot.root.setAttribute("aria-label", describeChart(chart, data, listLabels(chart)));
     showStep(plot.cursor.left < 0 ? null : plot.cursor.idx);
   });
 }
@@ -147,16 +147,16 @@ function resize() {
 }
 
 function showMessage(text) {
-  const line = document.createElement("p");
-  line.className = "muted nothing";
-  text.split("`").forEach((span, index) => {
+  const paragraph = document.createElement("p");
+  paragraph.className = "muted nothing";
+  text.split("`").forEach((piece, index) => { // every second piece is in backticks
     const code = document.createElement("code");
-    code.textContent = span;
-    line.append(index % 2 ? code : span);
+    code.textContent = piece;
+    paragraph.append(index % 2 ? code : piece);
   });
-  container.replaceChildren(line);
+  container.replaceChildren(paragraph);
 }
 
 function measureWidth(figure) {
-  return Math.max(MIN_WIDTH, figure.clientWidth - PADDING);
+  return Math.max(MIN_WIDTH_PX, figure.clientWidth - PADDING_PX);
 }

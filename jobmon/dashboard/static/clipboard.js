@@ -1,9 +1,9 @@
-// Buttons that copy a text: their `data-copy`, or the text of the element `data-copy-of` or of the next element.
+// Buttons that copy a text: `data-copy`, or the text of the element with the id `data-copy-of`, or of the next element.
 
 const SHOWN_MS = 1200;
 const announcement = document.getElementById("announcement");
 
-/** Let every copy button work, also those that an update adds later. */
+/** Make all copy buttons work, also buttons that an update adds later. */
 export function startCopyButtons() {
   document.addEventListener("click", (event) => {
     const button = event.target.closest(".copy");
@@ -15,7 +15,7 @@ async function copy(button) {
   const { copy: fixedText, copyOf } = button.dataset;
   const text = fixedText ?? (copyOf ? document.getElementById(copyOf) : button.nextElementSibling).textContent;
   if (navigator.clipboard) await navigator.clipboard.writeText(text);
-  else copySelection(text);
+  else copyWithoutClipboard(text);
   button.classList.add("done");
   announcement.textContent = "Copied";
   setTimeout(() => {
@@ -24,8 +24,8 @@ async function copy(button) {
   }, SHOWN_MS);
 }
 
-// Browsers have no `navigator.clipboard` without TLS.
-function copySelection(text) {
+// Without TLS, browsers have no `navigator.clipboard`, except on localhost.
+function copyWithoutClipboard(text) {
   const field = document.createElement("textarea");
   const focused = document.activeElement;
   field.value = text;

@@ -1,17 +1,17 @@
-// Starts the viewer of openapi.json. A token that is typed into it stays in this page's memory.
+// Starts the viewer of openapi.json. A token that a person types into it stays in the memory of this page.
 
 /* global SwaggerUIBundle */
 const root = document.documentElement;
-const system = matchMedia("(prefers-color-scheme: dark)");
+const systemDark = matchMedia("(prefers-color-scheme: dark)");
 
 function followTheme() {
   const { theme } = root.dataset;
-  const isDark = theme === "dark" || (theme === "system" && system.matches);
+  const isDark = theme === "dark" || (theme === "system" && systemDark.matches);
   root.classList.toggle("dark-mode", isDark && !matchMedia("print").matches);
 }
 
 followTheme();
-system.addEventListener("change", followTheme);
+systemDark.addEventListener("change", followTheme);
 document.addEventListener("jobmon:theme", followTheme);
 SwaggerUIBundle({
   url: document.getElementById("docs").dataset.url,

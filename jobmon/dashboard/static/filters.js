@@ -1,24 +1,25 @@
-// The filters of a list: they apply at once, with instants in the viewer's time zone and short addresses.
+// The filters of a list: a changed filter applies at once. Dates are in the viewer's time zone, and filters without
+// a value are not in the address.
 
-const FOCUS_KEY = "jobmon-filter"; // in sessionStorage: the field that had the focus when the list was reloaded
+const FOCUS_KEY = "jobmon-filter"; // in sessionStorage: the field with the focus, when a filter reloads the list
 const form = document.getElementById("filters");
-const more = document.getElementById("more-filters");
-// The visible fields, in the viewer's time zone; the hidden field after each is sent.
-const instants = document.querySelectorAll("[data-instant]");
+const moreFilters = document.getElementById("more-filters");
+// The visible fields of dates, in the viewer's time zone; the form sends the hidden field after each.
+const dateFields = document.querySelectorAll("[data-instant]");
 let isApplying = false;
 
 /** Prepare the form, on pages that have one. */
 export function startFilters() {
   if (!form) return;
   // On a phone the open filters would hide the jobs.
-  const isWrong = form.querySelector("[aria-invalid]");
-  if (!isWrong && matchMedia("(max-width: 620px)").matches) form.closest("details").open = false;
-  showInstants();
-  instants.forEach((field) => field.addEventListener("change", () => {
+  const hasErrors = form.querySelector("[aria-invalid]");
+  if (!hasErrors && matchMedia("(max-width: 620px)").matches) form.closest("details").open = false;
+  showDates();
+  dateFields.forEach((field) => field.addEventListener("change", () => {
     field.nextElementSibling.value = field.value ? new Date(field.value).toISOString() : "";
     if (field.value && isCreationTime(field)) form.elements.range.value = "";
   }));
-  form.elements.range?.addEventListener("change", () => [...instants].filter(isCreationTime).forEach((field) => {
+  form.elements.range?.addEventListener("change", () => [...dateFields].filter(isCreationTime).forEach((field) => {
     field.value = field.nextElementSibling.value = "";
   }));
   form.addEventListener("change", ({ target }) => { if (!target.matches("[data-instant]")) apply(); });
@@ -28,8 +29,8 @@ export function startFilters() {
   });
   form.addEventListener("submit", () => { isApplying = true; });
   form.addEventListener("formdata", ({ formData }) => removeEmpty(formData));
-  document.addEventListener("click", ({ target }) => { if (more?.open && !more.contains(target)) more.open = false; });
-  form.addEventListener("keydown", (event) => { if (event.key === "Escape" && more?.open) closeMore(); });
+  document.addEventListener("click", ({ target }) => { if (moreFilters?.open && !moreFilters.contains(target)) moreFilters.open = false; });
+  form.addEventListener("keydown", (event) => { if (event.key === "Escape" && moreFilters?.open) closeMoreFilters(); });
   addEventListener("pagehide", keepFocus);
   addEventListener("pageshow", (event) => {
     isApplying = false;
@@ -39,7 +40,7 @@ export function startFilters() {
   restoreFocus();
 }
 
-// A range and times of creation exclude each other: the last one that is set counts.
+// A range and creation dates exclude each other: the one that is set last counts, the other is emptied.
 function isCreationTime(field) {
   return field.dataset.instant.startsWith("created_");
 }
@@ -48,16 +49,16 @@ function apply() {
   form.requestSubmit();
 }
 
-function closeMore() {
-  more.open = false;
-  more.querySelector("summary").focus();
+function closeMoreFilters() {
+  moreFilters.open = false;
+  moreFilters.querySelector("summary").focus();
 }
 
 function keepFocus() {
   const field = document.activeElement;
   if (!isApplying || !form.contains(field)) return;
-  const kept = { name: field.name || field.dataset.instant, value: field.type === "checkbox" ? field.value : null };
-  sessionStorage.setItem(FOCUS_KEY, JSON.stringify(kept));
+  const focused = { name: field.name || field.dataset.instant, value: field.type === "checkbox" ? field.value : null };
+  sessionStorage.setItem(FOCUS_KEY, JSON.stringify(focused));
 }
 
 function restoreFocus() {
@@ -65,14 +66,14 @@ function restoreFocus() {
   sessionStorage.removeItem(FOCUS_KEY);
   if (!name) return;
   const fields = [...form.querySelectorAll("input:not([type=hidden]), select")];
-  const field = fields.find((one) => [one.name, one.dataset.instant].includes(name) && (value === null || one.value === value));
+  const field = fields.find((input) => [input.name, input.dataset.instant].includes(name) && (value === null || input.value === value));
   if (!field) return;
-  if (more?.contains(field)) more.open = true;
+  if (moreFilters?.contains(field)) moreFilters.open = true;
   field.focus({ preventScroll: true });
 }
 
-function showInstants() {
-  instants.forEach((field) => {
+function showDates() {
+  dateFields.forEach((field) => {
     const moment = new Date(field.nextElementSibling.value);
     if (!Number.isNaN(moment.getTime())) {
       field.value = new Date(moment - moment.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
@@ -89,9 +90,9 @@ function removeEmpty(formData) {
   }
 }
 
-// After Back, the browser restores the values typed before leaving, but the list shows those of its address.
+// After Back, the browser restores the last typed values, but the list shows the values in its address.
 function resetForm() {
   form.reset();
   form.querySelectorAll("input[type=hidden]").forEach((field) => { field.value = field.defaultValue; });
-  showInstants();
+  showDates();
 }

@@ -1,4 +1,5 @@
-// The search box: suggestions, pages and commands while typing; Ctrl+K shows pages and commands first.
+// The search box: while the viewer types, it offers suggestions, pages and commands. With Ctrl+K, pages and commands
+// come first.
 
 import { switchTheme } from "./theme.js";
 
@@ -6,100 +7,100 @@ const PAUSE_MS = 150; // between the last key and the request
 const box = document.getElementById("find");
 const list = document.getElementById("suggestions");
 const announcement = document.getElementById("announcement");
-let active = -1; // index of the option that Enter opens; -1: Enter submits the text
+let activeIndex = -1; // of the option that Enter opens; -1: Enter submits the text
 let suggestions = ""; // the options that the server found, as markup
 let suggestedFor = ""; // the text for which the server found them
 let isPalette = false; // commands come first, and Enter chooses the first option
 let timer = 0;
-let request = null;
+let requestController = null; // aborts the running request
 
-/** Make the box a combobox, on pages that have it. */
+/** Make the box a combobox, on pages that have the box. */
 export function startFind() {
   if (!box) return;
   const attributes = {
     role: "combobox", "aria-expanded": "false", "aria-controls": list.id, "aria-autocomplete": "list", "aria-haspopup": "listbox",
   };
   Object.entries(attributes).forEach(([name, value]) => box.setAttribute(name, value));
-  box.addEventListener("input", suggest);
+  box.addEventListener("input", updateSuggestions);
   box.addEventListener("keydown", handleKey);
-  box.addEventListener("blur", close);
-  box.form.addEventListener("submit", submit);
+  box.addEventListener("blur", closeList);
+  box.form.addEventListener("submit", handleSubmit);
   list.addEventListener("pointerdown", (event) => event.preventDefault()); // the box keeps the focus
   list.addEventListener("click", (event) => choose(event.target.closest("[role=option]")));
 }
 
-/** Focus the box to search. */
+/** Focus the search box. */
 export function focusFind() {
   isPalette = false;
   box?.focus();
   box?.select();
 }
 
-/** Focus the box, and show the pages and commands. */
+/** Focus the search box, and show the pages and commands. */
 export function openPalette() {
   if (!box) return;
   focusFind();
   isPalette = true;
-  show();
+  showOptions();
 }
 
-function options() {
+function listOptions() {
   return [...list.children];
 }
 
-function suggest() {
-  stopLoading();
-  if (box.value.trim()) timer = setTimeout(load, PAUSE_MS);
+function updateSuggestions() {
+  cancelRequest();
+  if (box.value.trim()) timer = setTimeout(requestSuggestions, PAUSE_MS);
   else suggestions = "";
-  show();
+  showOptions();
 }
 
-function stopLoading() {
+function cancelRequest() {
   clearTimeout(timer);
-  request?.abort();
+  requestController?.abort();
 }
 
-async function load() {
-  request = new AbortController();
+async function requestSuggestions() {
+  requestController = new AbortController();
   const text = box.value;
   const address = `${box.form.action}?${new URLSearchParams({ q: text })}`;
   try {
-    const answer = await fetch(address, { headers: { "X-Jobmon-Part": "1" }, signal: request.signal });
+    const answer = await fetch(address, { headers: { "X-Jobmon-Part": "1" }, signal: requestController.signal });
     if (!answer.ok) return;
     suggestions = await answer.text();
     suggestedFor = text;
   } catch {
-    return; // a newer text, or no connection: Enter still submits
+    return; // a newer text has aborted it, or there is no connection: Enter still submits
   }
-  show();
+  showOptions();
 }
 
-/** Show the suggestions and commands for the present text; the chosen option stays chosen. */
-function show() {
+/** Show the suggestions and commands for the present text; the active option stays active. */
+function showOptions() {
   if (document.activeElement !== box) return;
-  const chosen = options()[active]?.textContent;
+  const activeText = listOptions()[activeIndex]?.textContent;
   const text = box.value.trim().toLowerCase();
-  const matching = listCommands(text).map(makeOption);
+  const commandOptions = listCommands(text).map(makeOption);
   list.innerHTML = suggestions;
-  list[isPalette ? "prepend" : "append"](...matching);
-  options().forEach((option, index) => { option.id = `suggestion-${index}`; });
+  list[isPalette ? "prepend" : "append"](...commandOptions);
+  listOptions().forEach((option, position) => { option.id = `suggestion-${position}`; });
   list.hidden = !list.children.length;
   box.setAttribute("aria-expanded", String(!list.hidden));
-  const kept = chosen ? options().findIndex((option) => option.textContent === chosen) : -1;
-  const choosesFirst = isPalette && text && (matching.length || suggestedFor === box.value);
-  activate(kept < 0 && choosesFirst ? 0 : kept);
-  const count = options().length;
+  const index = activeText ? listOptions().findIndex((option) => option.textContent === activeText) : -1;
+  const activatesFirst = isPalette && text && (commandOptions.length || suggestedFor === box.value);
+  activate(index < 0 && activatesFirst ? 0 : index);
+  const count = listOptions().length;
   announcement.textContent = count ? `${count} ${count === 1 ? "suggestion" : "suggestions"}` : "No suggestions";
 }
 
-function close() {
-  stopLoading();
+function closeList() {
+  cancelRequest();
   list.hidden = true;
   box.setAttribute("aria-expanded", "false");
   activate(-1);
 }
 
-// The commands whose name has `text`: links of the menus, elements with `data-command`, the theme, the help of the keys.
+// The commands whose names have all words of `text`: links of the menus, elements with `data-command`, and two more.
 function listCommands(text) {
   const links = [...document.querySelectorAll(".bar a:not(.brand, [data-command])")].map((link) => (
     { name: link.textContent.trim(), note: link.closest("#queue-menu") ? "queue" : "page", run: () => link.click() }
@@ -118,17 +119,17 @@ function listCommands(text) {
 function makeOption({ name, note, run }) {
   const option = document.createElement("li");
   option.setAttribute("role", "option");
-  const [title, about] = [name, note].map((text) => Object.assign(document.createElement("span"), { textContent: text }));
-  about.className = "note";
-  option.append(title, " ", about);
+  const [nameSpan, noteSpan] = [name, note].map((text) => Object.assign(document.createElement("span"), { textContent: text }));
+  noteSpan.className = "note";
+  option.append(nameSpan, " ", noteSpan);
   option.run = run;
   return option;
 }
 
 function activate(index) {
-  active = index;
-  options().forEach((option, number) => option.setAttribute("aria-selected", String(number === index)));
-  const option = options()[index];
+  activeIndex = index;
+  listOptions().forEach((option, position) => option.setAttribute("aria-selected", String(position === index)));
+  const option = listOptions()[index];
   if (option) {
     box.setAttribute("aria-activedescendant", option.id);
     option.scrollIntoView({ block: "nearest" });
@@ -138,24 +139,24 @@ function activate(index) {
 }
 
 function handleKey(event) {
-  const count = options().length;
+  const count = listOptions().length;
   const isOpen = !list.hidden;
   if (event.isComposing) return;
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
-    if (!isOpen) show();
-    // The keys move in a circle with one more position than options: at that one, none is chosen.
-    else activate((active + 1 + (event.key === "ArrowDown" ? 1 : count)) % (count + 1) - 1);
+    if (!isOpen) showOptions();
+    // The keys move in a circle that has one more position than options: there no option is active.
+    else activate((activeIndex + 1 + (event.key === "ArrowDown" ? 1 : count)) % (count + 1) - 1);
   } else if (event.key === "Escape") {
     event.preventDefault();
-    if (isOpen) close();
-    else if (box.value) clear();
+    if (isOpen) closeList();
+    else if (box.value) clearBox();
     else box.blur();
   }
 }
 
-function submit(event) {
-  const option = list.hidden ? null : options()[active];
+function handleSubmit(event) {
+  const option = list.hidden ? null : listOptions()[activeIndex];
   if (!option) return;
   event.preventDefault();
   choose(option);
@@ -166,20 +167,20 @@ function choose(option) {
   const { address, text } = option.dataset;
   if (text) {
     box.value = text;
-    suggest();
+    updateSuggestions();
     return;
   }
-  close();
+  closeList();
   if (address) {
     location.assign(address);
     return;
   }
-  clear();
+  clearBox();
   box.blur();
   option.run();
 }
 
-function clear() {
+function clearBox() {
   box.value = "";
   suggestions = "";
 }

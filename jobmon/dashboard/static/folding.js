@@ -1,6 +1,6 @@
-// Folded parts: a button opens or closes all of them in an element; a click elsewhere or Escape closes a menu.
+// Folded parts (`<details>`): a button opens or closes all parts of an element. A click outside, or Escape, closes a menu.
 
-/** Let these buttons and menus work, also those that an update adds later. */
+/** Make these buttons and menus work, also those that an update adds later. */
 export function startFolding() {
   document.documentElement.classList.add("scripted"); // shows the buttons
   document.addEventListener("click", (event) => {
@@ -13,7 +13,7 @@ export function startFolding() {
   });
 }
 
-/** Open every folded part; if all are open, close those inside the outermost ones. */
+/** Open all folded parts; if all are open, close them except for the outermost part. */
 function toggleAll(element) {
   const parts = [...element.querySelectorAll("details")];
   const isOpening = parts.some((part) => !part.open);

@@ -1,4 +1,4 @@
-// Starts the scripts of the pages. Without scripts the pages work, but have no charts and do not update themselves.
+// Starts the scripts of the pages. Without scripts the pages work, but have no charts and are not updated.
 
 import { startCopyButtons } from "./clipboard.js";
 import { startFilters } from "./filters.js";
@@ -8,7 +8,7 @@ import { startKeys } from "./keys.js";
 import { startUpdates, update } from "./live.js";
 import { startRowLinks } from "./row_links.js";
 import { startSignIn } from "./sign_in.js";
-import { followTables } from "./table_heads.js";
+import { watchTables } from "./table_heads.js";
 import { startTheme } from "./theme.js";
 import { startPrinting } from "./times.js";
 import { startWindow } from "./window.js";
@@ -26,8 +26,8 @@ startRowLinks();
 startWindow();
 startSignIn();
 startPrinting();
-followTables();
-const unavailable = document.querySelector("[data-reload-after]");
-if (unavailable) setTimeout(() => location.reload(), Number(unavailable.dataset.reloadAfter) * 1000);
+watchTables();
+const unavailableNotice = document.querySelector("[data-reload-after]");
+if (unavailableNotice) setTimeout(() => location.reload(), Number(unavailableNotice.dataset.reloadAfter) * 1000);
 update();
 setInterval(update, UPDATE_MS);

@@ -7,7 +7,7 @@ import { switchTheme } from "./theme.js";
 
 const SECOND_KEY_MS = 1500;
 const help = document.getElementById("help");
-let goUntil = 0; // until this time, a key after `g` opens a page
+let goUntil = 0; // in ms: until this time after `g`, the next key opens a page
 
 const ACTIONS = {
   "/": focusFind,
@@ -15,15 +15,15 @@ const ACTIONS = {
   g: () => { goUntil = Date.now() + SECOND_KEY_MS; },
   j: () => moveSelection(1),
   k: () => moveSelection(-1),
-  n: () => pressButton("n") || moveSelection(1),
-  p: () => pressButton("p") || moveSelection(-1),
-  u: () => pressButton("u"),
-  c: () => pressButton("c", "tr.selected .copy"),
+  n: () => clickElement("n") || moveSelection(1),
+  p: () => clickElement("p") || moveSelection(-1),
+  u: () => clickElement("u"),
+  c: () => clickElement("c", "tr.selected .copy"),
   P: togglePause,
   t: switchTheme,
 };
 
-/** Listen to keys, and show the button that opens the list of them. */
+/** Listen to keys, and show the button that opens the list of the shortcuts. */
 export function startKeys() {
   const button = document.getElementById("help-button");
   button.hidden = false;
@@ -50,9 +50,9 @@ function handleKey(event) {
   }
 }
 
-/** Press the element that `selector` finds, or else the page's button for a key; returns whether there was one. */
-function pressButton(key, selector = null) {
-  const button = (selector && document.querySelector(selector)) || document.querySelector(`[data-key="${key}"]`);
-  button?.click();
-  return Boolean(button);
+/** Click the element that `selector` finds, or else the element for a key; returns whether there is one. */
+function clickElement(key, selector = null) {
+  const element = (selector && document.querySelector(selector)) || document.querySelector(`[data-key="${key}"]`);
+  element?.click();
+  return Boolean(element);
 }

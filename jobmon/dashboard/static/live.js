@@ -1,13 +1,13 @@
-// Keeps an open page up to date: requests its part every second, and shows how old its data is.
+// Keeps an open page up to date: requests its live part every second, and shows how old the data is.
 
 /* global htmx, Idiomorph */
 import { heldJobIds, keepRowOrder, markSelectedRow, reasonToHold, updateRows } from "./rows.js";
-import { followTables } from "./table_heads.js";
+import { watchTables } from "./table_heads.js";
 import { formatDuration, showTimes } from "./times.js";
 
-const SLOW_MS = 4000;
-const STALE_S = 3;
-// The message by the code of an error; with any other code, jobmon itself does not respond.
+const SLOW_MS = 4000; // after this time without an answer, jobmon does not respond
+const STALE_S = 3; // after a failure, older data is marked as old
+// The message by the code of an error; any other failure means that jobmon itself does not respond.
 const FAILURES = {
   database_unavailable: "Database not responding",
   overloaded: "jobmon is busy",
@@ -15,33 +15,34 @@ const FAILURES = {
   identity_provider_unavailable: "Identity provider not responding",
   server_error: "jobmon reports an error",
 };
+// Why the updates end for good, by the code of the error.
 const ENDINGS = {
   access_denied: "This job no longer exists, or you don't have access to it.",
   permission_denied: "You don't have access to this page any more.",
   validation_error: "This page link is no longer valid.",
 };
 
-const part = document.querySelector("[data-live]");
+const livePart = document.querySelector("[data-live]");
 const freshness = document.getElementById("freshness");
-const updated = document.getElementById("updated");
+const updateTime = document.getElementById("updated");
 const pauseButton = document.getElementById("pause");
 const title = document.title;
-const isLive = Boolean(part && window.htmx);
+const isLive = Boolean(livePart && window.htmx);
 let answeredAt = Date.now();
-let requestedAt = 0; // when the request without an answer was sent; 0 if there is none
+let requestedAt = 0; // when the unanswered request was sent; 0 if there is none
 let failure = ""; // why the last request failed, as the page shows it; empty if it did not
-let waitUntil = 0; // no request before this instant
-let paused = false;
-let finished = hasFinished();
+let waitUntil = 0; // before this instant, no request is sent
+let isPaused = false;
+let isFinished = isMarkedFinished();
 
-/** Start updating the page, if it has a part to update. */
+/** Start to update the page, if it has a live part. */
 export function startUpdates() {
   showState();
   if (!isLive) return;
-  pauseButton.hidden = finished;
+  pauseButton.hidden = isFinished;
   pauseButton.addEventListener("click", togglePause);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) update(); });
-  // A field keeps what the viewer types, a row its selection, an opened `<details>` stays open, and charts draw themselves.
+  // An update keeps typed text, selected rows, and which `<details>` are open; charts update themselves.
   Idiomorph.defaults.ignoreActiveValue = true;
   Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => name !== "data-fits" && !(name === "checked" && node.closest(".c-select")) && !(name === "open" && node.tagName === "DETAILS");
   Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => node.id !== "charts";
@@ -49,21 +50,21 @@ export function startUpdates() {
   document.addEventListener("htmx:beforeSwap", prepareSwap);
   document.addEventListener("htmx:afterRequest", readAnswer);
   document.addEventListener("htmx:afterSwap", () => {
-    finished = hasFinished();
-    pauseButton.hidden = finished;
+    isFinished = isMarkedFinished();
+    pauseButton.hidden = isFinished;
     showState();
     showTimes();
     markSelectedRow();
-    followTables();
+    watchTables();
   });
 }
 
-/** Show the present ages, and request the page's part unless updates are paused. */
+/** Show the present ages and, unless updates are paused, over or must wait, request the live part. */
 export function update() {
   showTimes();
   if (!isLive) return;
   showFreshness();
-  if (!paused && !finished && !document.hidden && Date.now() >= waitUntil) {
+  if (!isPaused && !isFinished && !document.hidden && Date.now() >= waitUntil) {
     htmx.trigger(document.body, "jobmon:tick");
     document.dispatchEvent(new Event("jobmon:tick"));
   }
@@ -71,20 +72,20 @@ export function update() {
 
 /** Pause or resume the updates. */
 export function togglePause() {
-  if (!isLive || finished) return;
-  paused = !paused;
-  pauseButton.setAttribute("aria-pressed", String(paused));
-  pauseButton.textContent = paused ? "Paused" : "Pause";
-  if (!paused) update();
+  if (!isLive || isFinished) return;
+  isPaused = !isPaused;
+  pauseButton.setAttribute("aria-pressed", String(isPaused));
+  pauseButton.textContent = isPaused ? "Paused" : "Pause";
+  if (!isPaused) update();
   showFreshness();
 }
 
-/** Whether the server marked the page as finished: its content will not change. */
-function hasFinished() {
+/** Whether the server has marked the content as final. */
+function isMarkedFinished() {
   return Boolean(document.getElementById("finished"));
 }
 
-/** Show the state that the page's part has, if any, before the title of the tab. */
+/** Show the state in the live part, if it has any, before the title of the tab. */
 function showState() {
   const state = document.getElementById("state")?.dataset.state;
   document.title = state ? `${state} · ${title}` : title;
@@ -94,15 +95,15 @@ function showFreshness() {
   const age = (Date.now() - answeredAt) / 1000;
   const isSlow = requestedAt > 0 && Date.now() - requestedAt > SLOW_MS;
   const problem = failure || (isSlow ? "jobmon not responding" : "");
-  const isStale = Boolean(!paused && !finished && problem && age > STALE_S);
+  const isStale = Boolean(!isPaused && !isFinished && problem && age > STALE_S);
   document.documentElement.classList.toggle("is-stale", isStale);
   freshness.classList.toggle("stale", isStale);
-  freshness.classList.toggle("fresh", !isStale && !paused && !finished);
+  freshness.classList.toggle("fresh", !isStale && !isPaused && !isFinished);
   let text;
   if (isStale) text = `${problem} · data ${formatDuration(age)} old`;
-  else if (paused) text = `data ${formatDuration(age)} old`;
-  else if (finished) text = document.getElementById("finished")?.dataset.note ?? "";
-  else text = ["live", reasonToHold(part)].filter(Boolean).join(" · ");
+  else if (isPaused) text = `data ${formatDuration(age)} old`;
+  else if (isFinished) text = document.getElementById("finished")?.dataset.note ?? "";
+  else text = ["live", reasonToHold(livePart)].filter(Boolean).join(" · ");
   if (freshness.textContent !== text) freshness.textContent = text;
 }
 
@@ -111,7 +112,7 @@ function prepareRequest(event) {
   const { elt, headers } = event.detail;
   requestedAt ||= Date.now();
   const isHeld = Boolean(reasonToHold(elt));
-  // After rows were held, they are out of date: the whole part is needed.
+  // After a hold the shown rows are out of date: then the whole part is needed, even if it has not changed.
   const isBehind = "held" in elt.dataset && !isHeld;
   if (elt.dataset.etag && !isBehind) headers["If-None-Match"] = elt.dataset.etag;
   if (isHeld && elt.matches("[data-list]")) headers["X-Jobmon-Held"] = heldJobIds();
@@ -141,7 +142,7 @@ function readAnswer(event) {
   failure = "";
   if (status === 200 || status === 304) {
     answeredAt = Date.now();
-    if (updated) updated.dateTime = new Date(answeredAt).toISOString();
+    if (updateTime) updateTime.dateTime = new Date(answeredAt).toISOString();
     if (status === 200) elt.dataset.etag = xhr.getResponseHeader("ETag") || "";
   } else if (status >= 400 && status < 500 && ![401, 408, 429].includes(status)) {
     endUpdates(ENDINGS[code] || "This page no longer exists.");
@@ -149,20 +150,20 @@ function readAnswer(event) {
     failure = FAILURES[code] || "jobmon not responding";
     const waitMs = 1000 * (Number(xhr?.getResponseHeader("Retry-After")) || 1);
     if (status === 429) waitUntil = Date.now() + waitMs;
-    // Viewers of a busy jobmon come back at different times.
+    // The random time prevents that all viewers of a busy jobmon return at once.
     else if (code === "overloaded") waitUntil = Date.now() + waitMs * (1 + Math.random());
   }
   showFreshness();
 }
 
-// The shown job or list no longer exists, or the viewer lost access to it: mark the data as old.
+// The shown job or list no longer exists, or the viewer has lost access to it: end the updates, and show why.
 function endUpdates(reason) {
-  finished = true;
+  isFinished = true;
   pauseButton.hidden = true;
-  part.classList.add("ended");
-  const line = document.createElement("p");
-  line.className = "card message bad";
-  line.setAttribute("role", "alert");
-  line.textContent = `${reason} Below is its last known state, ${formatDuration((Date.now() - answeredAt) / 1000)} old.`;
-  part.before(line);
+  livePart.classList.add("ended");
+  const paragraph = document.createElement("p");
+  paragraph.className = "card message bad";
+  paragraph.setAttribute("role", "alert");
+  paragraph.textContent = `${reason} Below is its last known state, ${formatDuration((Date.now() - answeredAt) / 1000)} old.`;
+  livePart.before(paragraph);
 }

@@ -1,16 +1,16 @@
-// A click anywhere on a row opens its link, and the row that was opened is marked after Back.
+// A click anywhere on a row opens its link. After Back, the opened row is selected.
 
 import { selectRow } from "./rows.js";
 
 const CONTROLS = "a, button, input, select, textarea, summary, label";
-const MIDDLE = 1;
+const MIDDLE_BUTTON = 1;
 
 /** Listen to clicks on the rows of all tables. */
 export function startRowLinks() {
   document.addEventListener("click", openRow);
   document.addEventListener("auxclick", openRow);
-  // Otherwise the middle button begins to scroll.
-  document.addEventListener("mousedown", (event) => { if (event.button === MIDDLE && findLink(event)) event.preventDefault(); });
+  // Otherwise a press of the middle button starts to scroll the page.
+  document.addEventListener("mousedown", (event) => { if (event.button === MIDDLE_BUTTON && findLink(event)) event.preventDefault(); });
   addEventListener("pageshow", () => { if (history.state?.row) selectRow(history.state.row); });
 }
 
@@ -20,15 +20,15 @@ function findLink(event) {
 }
 
 function openRow(event) {
-  if (event.defaultPrevented || event.button > MIDDLE) return;
-  const inNewTab = event.button === MIDDLE || event.ctrlKey || event.metaKey || event.shiftKey;
+  if (event.defaultPrevented || event.button > MIDDLE_BUTTON) return;
+  const inNewTab = event.button === MIDDLE_BUTTON || event.ctrlKey || event.metaKey || event.shiftKey;
   const row = event.target.closest(".rows tbody tr");
   if (!inNewTab && row?.id && event.target.closest("a")) {
-    history.replaceState({ ...history.state, row: row.id }, ""); // belongs to this visit of the list
+    history.replaceState({ ...history.state, row: row.id }, ""); // for this entry of the browser's history
     return;
   }
   const link = findLink(event);
-  if (!link || getSelection().toString()) return; // the viewer selects text
+  if (!link || getSelection().toString()) return; // after a selection of text, a click opens nothing
   if (inNewTab) open(link.href, "_blank", "noopener");
   else link.click();
 }

@@ -1,16 +1,16 @@
-// Rows of tables: they stay in place under the pointer or with the focus, and `j` and `k` select one.
+// Rows of tables: under the pointer, or with the focus, they stay in place; `j` and `k` select a row.
 
 /* global htmx, Idiomorph */
 import { showTimes } from "./times.js";
 
-const MAX_HEADER_LENGTH = 4000;
-let selected = null; // id of the selected row
+const MAX_HEADER_LENGTH = 4000; // characters
+let selectedId = null; // of the selected row
 
-function allRows() {
+function listRows() {
   return [...document.querySelectorAll(".rows tbody tr")];
 }
 
-/** Why the rows of a list must not move, as the page shows it; empty if they may. */
+/** Why the rows of a list must stay in place, as the page shows it; empty if they may move. */
 export function reasonToHold(list) {
   const bodies = [...list.querySelectorAll(".rows tbody")];
   if (bodies.some((body) => body.matches(":hover"))) return "rows held: pointer on the table";
@@ -18,16 +18,16 @@ export function reasonToHold(list) {
   return "";
 }
 
-/** The ids of the jobs whose rows stay; a header can hold only a part of a long list. */
+/** The ids of the jobs whose rows stay, for a header: as many of the first ones as fit into it. */
 export function heldJobIds() {
   let charactersLeft = MAX_HEADER_LENGTH;
-  const ids = allRows().map((row) => row.dataset.job).filter(Boolean);
+  const ids = listRows().map((row) => row.dataset.job).filter(Boolean);
   return ids.filter((id) => (charactersLeft -= id.length + 1) >= 0).join(",");
 }
 
 /**
- * A part of a page with the rows of each table in the order that the open page has.
- * A row that is no longer in the part keeps its last values, dimmed.
+ * The part of a page with the rows of each table in the order of the open page. A row that is no longer
+ * in the part keeps its last values, and is dimmed.
  */
 export function keepRowOrder(html) {
   const part = parse(html);
@@ -45,21 +45,21 @@ function keepOrder(body) {
   body.replaceChildren(...kept, ...fresh.values());
 }
 
-/** The rows of the open table that has one of these rows, or of the only table; none if there is no such table. */
+/** The rows of the table on the open page that shares a row with `fresh`, or of its only table; else no rows. */
 function findOpenRows(fresh) {
   const bodies = [...document.querySelectorAll(".rows tbody")];
-  const shared = bodies.find((body) => [...body.children].some((row) => row.id && fresh.has(row.id)));
-  return [...((shared ?? (bodies.length === 1 ? bodies[0] : null))?.children ?? [])];
+  const sharing = bodies.find((body) => [...body.children].some((row) => row.id && fresh.has(row.id)));
+  return [...((sharing ?? (bodies.length === 1 ? bodies[0] : null))?.children ?? [])];
 }
 
-/** Update the rows that a list shows without moving any, and offer a button for new rows. */
+/** Update the shown rows of a list without a change of their order, and offer a button for new rows. */
 export function updateRows(list, html) {
   const part = parse(html);
   const rows = [...part.querySelectorAll("#job-rows tbody tr")];
   const isNew = (row) => !document.getElementById(row.id);
-  const known = new Set(rows.map((row) => row.id));
+  const freshIds = new Set(rows.map((row) => row.id));
   rows.filter((row) => !isNew(row)).forEach((row) => morph(document.getElementById(row.id), row));
-  allRows().filter((row) => !known.has(row.id)).forEach((row) => updateRowOffPage(row, part.getElementById(row.id)));
+  listRows().filter((row) => !freshIds.has(row.id)).forEach((row) => updateRowOffPage(row, part.getElementById(row.id)));
   part.querySelectorAll("[hx-swap-oob]").forEach((fresh) => {
     fresh.removeAttribute("hx-swap-oob");
     morph(document.getElementById(fresh.id), fresh);
@@ -69,7 +69,7 @@ export function updateRows(list, html) {
   offerNewRows(list, rows, isNew);
 }
 
-/** Update a row that is no longer on the page of the list; `fresh` is the row with the job's present fields, if known. */
+/** Update a shown row whose job is no longer on this page of the list; `fresh` is its present row, if known. */
 function updateRowOffPage(row, fresh) {
   if (fresh && !("gone" in fresh.dataset)) {
     morph(row, fresh);
@@ -93,15 +93,15 @@ function offerNewRows(list, rows, isNew) {
     button = document.createElement("button");
     button.type = "button";
     button.className = "new-rows";
-    button.addEventListener("click", () => reload(list));
-    list.append(button); // positioned over the page: it must not move a row
+    button.addEventListener("click", () => reloadList(list));
+    list.append(button); // it is fixed over the page, so it moves no row
   }
-  // New rows are newer jobs if they come first in a list with the newest first.
-  const kind = rows.slice(0, count).every(isNew) && !("oldestFirst" in list.dataset) ? "newer" : "other";
+  // New rows are newer jobs if they come first, and the newest job is the first in this order.
+  const kind = rows.slice(0, count).every(isNew) && !("otherOrder" in list.dataset) ? "newer" : "other";
   button.textContent = `Show ${count} ${kind} ${count === 1 ? "job" : "jobs"}`;
 }
 
-function reload(list) {
+function reloadList(list) {
   delete list.dataset.etag;
   document.activeElement.blur();
   htmx.ajax("GET", list.getAttribute("hx-get"), { source: list, target: list, swap: "morph:innerHTML" });
@@ -109,21 +109,21 @@ function reload(list) {
 
 /** Show which row is selected. */
 export function markSelectedRow() {
-  allRows().forEach((row) => row.classList.toggle("selected", row.id === selected));
+  listRows().forEach((row) => row.classList.toggle("selected", row.id === selectedId));
 }
 
 /** Select the row with this id, if the page has it. */
 export function selectRow(id) {
-  selected = id;
+  selectedId = id;
   markSelectedRow();
   document.getElementById(id)?.scrollIntoView({ block: "nearest" });
 }
 
 /** Select the next row (1) or the previous one (-1), and focus its link. */
 export function moveSelection(step) {
-  const rows = allRows();
+  const rows = listRows();
   if (!rows.length) return;
-  const index = rows.findIndex((row) => row.id === selected);
+  const index = rows.findIndex((row) => row.id === selectedId);
   const start = step > 0 ? 0 : rows.length - 1;
   const row = rows[index < 0 ? start : Math.min(Math.max(index + step, 0), rows.length - 1)];
   row.querySelector(".row-link")?.focus();

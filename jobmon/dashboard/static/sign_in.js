@@ -1,10 +1,10 @@
-// Signing in with a token that an identity provider added to the address (`#access_token=…`).
+// Sign-in with a token that an identity provider has added to the address (`#access_token=…`).
 
 const form = document.getElementById("sign-in");
 
 /**
- * Fill such a token into the form. Anybody can send a link with a token of their own, so the button
- * names the subject of the token, and the viewer has to press it.
+ * Fill the token of the address, if there is one, into the form. Anybody can send a link with their own
+ * token, so the button names the subject of the token, and the viewer has to press it.
  */
 export function startSignIn() {
   const token = form && new URLSearchParams(location.hash.slice(1)).get("access_token");
@@ -17,7 +17,7 @@ export function startSignIn() {
   button.focus();
 }
 
-/** The `sub` of a token, which is not verified here; null if the token has no `sub`. */
+/** The `sub` of a token, which is not verified here; null if there is none, or the token is bad. */
 function readSubject(token) {
   try {
     const bytes = atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));

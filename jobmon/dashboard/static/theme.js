@@ -1,10 +1,10 @@
-// The button that switches between the system's theme, light and dark.
+// The button that switches between the themes: that of the system, light and dark.
 
 const THEMES = ["system", "light", "dark"];
 const root = document.documentElement;
 const button = document.getElementById("theme");
 
-/** Show the button. */
+/** Show the button, with the present theme. */
 export function startTheme() {
   button.hidden = false;
   button.addEventListener("click", switchTheme);

@@ -7,8 +7,8 @@ const inYear = new Intl.DateTimeFormat(undefined, {
 });
 const HOUR_S = 3600;
 const DAY_S = 86400;
-// For axes, time windows and the last update: `data-as` names the form.
-const CLOCK_FORMS = {
+// Formats by the value of `data-as`: for axes, time windows and the last update.
+const FORMATS = {
   seconds: new Intl.DateTimeFormat(undefined, { timeStyle: "medium", ...CLOCK }),
   clock: new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", ...CLOCK }),
   moment: new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", ...CLOCK }),
@@ -20,52 +20,52 @@ let isPrinting = false;
 
 /** Seconds in at most two units, like `3 min 20 s`. */
 export function formatDuration(seconds) {
-  const found = UNITS.findIndex(([, size]) => seconds >= size);
-  const index = found < 0 ? UNITS.length - 1 : found;
+  const firstIndex = UNITS.findIndex(([, size]) => seconds >= size);
+  const index = firstIndex < 0 ? UNITS.length - 1 : firstIndex;
   const [unit, size] = UNITS[index];
-  const whole = `${Math.floor(seconds / size)} ${unit}`;
-  if (index === UNITS.length - 1) return whole;
-  const [smaller, smallerSize] = UNITS[index + 1];
-  const part = Math.floor((seconds % size) / smallerSize);
-  return part ? `${whole} ${part} ${smaller}` : whole;
+  const text = `${Math.floor(seconds / size)} ${unit}`;
+  if (index === UNITS.length - 1) return text;
+  const [smallerUnit, smallerSize] = UNITS[index + 1];
+  const count = Math.floor((seconds % size) / smallerSize);
+  return count ? `${text} ${count} ${smallerUnit}` : text;
 }
 
 /**
- * Show every `<time>` of the page: as an age if it has `data-age`, else relative to now within an hour,
- * or within a day if it has `data-as="relative"`. With `data-as="since"` it is only the time of the day
- * within the last day, and the date with the time before that.
+ * Show every `<time>` of the page. With `data-age` it is an age. Without, it is relative to now if less than
+ * an hour away (with `data-as="relative"`, a day), else a date and time. With `data-as="since"` it is a time
+ * of day, if less than a day ago. Other values of `data-as` name a format.
  */
 export function showTimes() {
   document.querySelectorAll("time").forEach(showTime);
 }
 
-/** While the page is printed, show times with their date: an age means nothing on paper. */
+/** While the page is printed, show times with their date: a relative time means nothing on paper. */
 export function startPrinting() {
   matchMedia("print").addEventListener("change", ({ matches }) => {
     isPrinting = matches;
     const printed = document.getElementById("printed");
     if (printed) printed.dateTime = new Date().toISOString();
     showTimes();
-    document.dispatchEvent(new Event("jobmon:theme")); // charts: in the colours of paper, then of the screen
+    document.dispatchEvent(new Event("jobmon:theme")); // charts: first in the colours for paper, then in those of the screen
   });
 }
 
 function showTime(element) {
   const moment = new Date(element.dateTime);
   if (Number.isNaN(moment.getTime())) return;
-  if (isPrinting && !("age" in element.dataset || element.dataset.as in CLOCK_FORMS)) {
+  if (isPrinting && !("age" in element.dataset || element.dataset.as in FORMATS)) {
     element.textContent = (element.id === "printed" ? withZone : withYear).format(moment);
     return;
   }
   const age = (Date.now() - moment) / 1000;
-  const form = CLOCK_FORMS[element.dataset.as === "since" && age < DAY_S ? "clock" : element.dataset.as];
-  if (form) element.textContent = form.format(moment);
+  const format = FORMATS[element.dataset.as === "since" && age < DAY_S ? "clock" : element.dataset.as];
+  if (format) element.textContent = format.format(moment);
   else element.textContent = "age" in element.dataset ? formatDuration(Math.max(0, age)) : formatInstant(moment, age, element.dataset.as === "relative" ? DAY_S : HOUR_S);
   element.title ||= `${withYear.format(moment)}\n${moment.toISOString()}`;
 }
 
-function formatInstant(moment, age, relativeS) {
+function formatInstant(moment, age, maxRelativeS) {
   if (Math.abs(age) < 1) return "now";
-  if (Math.abs(age) < relativeS) return age > 0 ? `${formatDuration(age)} ago` : `in ${formatDuration(-age)}`;
+  if (Math.abs(age) < maxRelativeS) return age > 0 ? `${formatDuration(age)} ago` : `in ${formatDuration(-age)}`;
   return (moment.getFullYear() === new Date().getFullYear() ? inYear : withYear).format(moment);
 }

@@ -1,10 +1,10 @@
-// The time window in the address of a page: it is set in a form, or by dragging in a chart.
+// The time window in the address of a page: the viewer sets it in a form, or drags over a chart.
 
 const form = document.getElementById("window-form");
 const BOUNDS = ["from", "to"];
 const MIN_DRAG_PX = 4;
 
-/** Prepare the form, on pages that have one: its times are in the viewer's time zone. */
+/** Prepare the form, on pages that have one: show its times in the viewer's time zone. */
 export function startWindow() {
   if (!form) return;
   document.getElementById("window-zone").textContent = "Times in your time zone.";
@@ -28,11 +28,11 @@ export function openWindow(from, to) {
 }
 
 /**
- * A uPlot plugin: dragging over the plot opens the window of the steps under it. `times()` has the
+ * A uPlot plugin: to drag over the plot opens this page for the window of these steps. `times()` has the
  * start of each step in Unix seconds.
  */
 export function dragWindow(times) {
-  let isDragging = false; // a selection also changes with the size of the plot, or by the keyboard
+  let isDragging = false; // the size of the plot and the keyboard also change the selection, without dragging
   return {
     opts: (_, options) => ({ ...options, cursor: { ...options.cursor, drag: { x: true, y: false, setScale: false } } }),
     hooks: {
@@ -54,7 +54,7 @@ export function openSteps(times, first, last) {
   openWindow(times[first], times[last] + stepLength(times));
 }
 
-/** The length of a step in seconds. */
+/** The length of a step in seconds; of a single step, a minute. */
 export function stepLength(times) {
   return times.length > 1 ? times[1] - times[0] : 60;
 }
