@@ -25,7 +25,7 @@ log = structlog.get_logger("jobmon.actions")
 
 NO_ACTOR = "No actions are possible now: no actor is running."
 NOT_READ = "No actions are possible now: their records cannot be read."
-# The actions for jobs with this condition; without a condition, all actions suit.
+# The actions that suit jobs with this condition; for other conditions and for none, all suit.
 _BY_CONDITION = {
     JobCondition.EXPIRED.value: (JobAction.RELEASE.value, JobAction.CANCEL.value),
     JobCondition.DUE.value: (
@@ -101,7 +101,5 @@ def _require_actor(kinds: list[ActionKind]) -> ActionButtons:
 
 def write_filter(parameters: Mapping[str, Any]) -> str:
     """The filters among the parameters of a list, as a query string that begins with `?`."""
-    filters = {
-        name: value for name, value in parameters.items() if name not in NO_FILTERS and value
-    }
-    return "?" + urlencode(filters, doseq=True)
+    used = {name: value for name, value in parameters.items() if name not in NO_FILTERS and value}
+    return "?" + urlencode(used, doseq=True)

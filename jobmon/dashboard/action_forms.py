@@ -21,8 +21,7 @@ _BODY = ActionBody()
 class ActionForm:
     """The fields of a form. The confirmation has inputs for the missing fields.
 
-    `filter` is a query string, `key` the idempotency key, `then` the address to which the page
-    returns.
+    `filter` is a query string, `key` the idempotency key, `then` the address to return to.
     """
 
     action: str

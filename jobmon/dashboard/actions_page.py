@@ -227,8 +227,9 @@ class ActionPages:
 
 
 def _answer_filed(state: ActionState) -> BaseResponse:
-    """Redirect to the page of a new request. A script gets its progress in one line instead, and
-    unless it is for one job or type, the address of the page in a header.
+    """Redirect to the page of a new request; a script gets its progress in one line instead.
+
+    Unless the request is for one job or type, the script also gets the address of the page.
     """
     address = url_for("dashboard.action", action_id=state.request.id)
     if not is_part_request():
@@ -256,7 +257,7 @@ def _read_list_query() -> RequestListQuery:
 
 
 def _read_format() -> ListFormat:
-    """The format of the file that a page answers with; JSON for the page itself."""
+    """The format of the file that is requested instead of the page; JSON for the page itself."""
     chosen = request.args.get("format")
     return ListFormat(chosen) if chosen in list(ListFormat) else ListFormat.JSON
 

@@ -1,4 +1,4 @@
-"""The static files of the pages, and the policy that forbids to load anything else."""
+"""The static files of the pages, and the policy that lets pages load nothing else."""
 
 import hashlib
 from functools import cache, cached_property

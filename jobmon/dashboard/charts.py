@@ -45,11 +45,12 @@ def previous_columns(
 ) -> dict[str, list[int | None]]:
     """The compared lines of the period before, step by step; None where runs may be missing."""
     columns = chart_columns(previous, timedelta(0), unknown)
-    in_gap = [any(gap[0] <= at < gap[1] for gap in columns["gaps"]) for at in columns["at"]]
+    has_gap = [
+        any(start <= moment < end for start, end in columns["gaps"]) for moment in columns["at"]
+    ]
     return {
         name: [
-            None if is_in_gap else value
-            for value, is_in_gap in zip(columns[name], in_gap, strict=True)
+            None if is_gap else value for value, is_gap in zip(columns[name], has_gap, strict=True)
         ]
         for name in COMPARED
     }

@@ -26,7 +26,7 @@ class ErrorRow:
 
     `since` is when a new group was first seen; None for others. `types` and `workers` are pairs of
     a name and its number of errors, the most errors first. `trend` has a count for each completed
-    step. `growth` is the change of the count from the period before. Unknown values are None.
+    step. `growth` is the change from the period before. Unknown values are None, or empty lists.
     """
 
     id: str

@@ -51,7 +51,7 @@ class Facts:
 
     @property
     def is_over(self) -> bool:
-        """Whether the window is over; if its history is known, also whether this is final."""
+        """Whether the window lies in the past; with a known history, whether this is final."""
         past = self.past
         if isinstance(past, Missing):
             return self.window.end <= datetime.now(UTC)
@@ -59,11 +59,11 @@ class Facts:
 
 
 def gather(
-    queue: WatchedQueue, page_window: PageWindow, now: datetime, *, with_previous: bool = False
+    queue: WatchedQueue, page_window: PageWindow, now: datetime, *, compares: bool = False
 ) -> Facts:
     """Read everything that an overview of a window needs; raises ApiError 422 and PyMongoError.
 
-    With `with_previous`, it also reads the period before the window.
+    If it `compares`, it also reads the period before the window.
     """
     series = queue.series
     window = page_window.resolve(series, now)
@@ -76,9 +76,7 @@ def gather(
         types=read_history(lambda: series.history_by_type(window), evidence, partly=True),
         samples=series.samples(window),
         marks=queue.marks.find(window.start, window.end),
-        previous=read_previous(queue, window, page_window.distance(window))
-        if with_previous
-        else None,
+        previous=read_previous(queue, window, page_window.distance(window)) if compares else None,
     )
 
 

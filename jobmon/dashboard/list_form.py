@@ -63,10 +63,7 @@ class ShownField:
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """A filter in the address; `other_parameters` are the parameters without it.
-
-    `address` is that of the list with these parameters.
-    """
+    """A filter in the address; `other_parameters` and `address` are of the list without it."""
 
     name: str
     value: str
@@ -225,10 +222,7 @@ class ListForm:
         return [shown for shown in self._show_fields() if not shown.is_in_line]
 
     def _show_fields(self) -> Iterator[ShownField]:
-        """A field for each value in the address, and one for each filter without a value.
-
-        After a type there is an empty field for a further type.
-        """
+        """A field for each value in the address, each filter without a value, and a next type."""
         for field in self._fields:
             values = _list_values(self.parameters.get(field.name))
             shown = ShownField(field=field, value="", error=self._errors.get(field.name, ""))

@@ -29,8 +29,7 @@ from jobmon.web.errors import invalid, unavailable
 from jobmon.web.json_text import dump_json
 from jobmon.web.queues import current_queue
 
-# For this long, viewers of the same overview share one answer.
-CACHE_TTL_S = 1
+CACHE_TTL_S = 1  # how long viewers of the same overview share one answer
 CACHE_SIZE = 100
 DEFAULT_SORT = "-queued"
 PREVIOUS = "previous"
@@ -128,7 +127,7 @@ class OverviewPage:
     def _render(self, query: OverviewQuery) -> str:
         """The part, the same for all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
-        facts = gather(queue, query.window, now, with_previous=bool(query.compare))
+        facts = gather(queue, query.window, now, compares=bool(query.compare))
         shown = overview(facts, queue.mutes.find_active(now))
         only = shown.types_by_condition[query.only] if query.only else None
         rows = sorted_types(shown.types, query.by, query.text, only)

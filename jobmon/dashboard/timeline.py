@@ -81,11 +81,9 @@ def add_actions(steps: list[TimelineStep], done: Iterable[Mapping[str, Any]]) ->
     return merged
 
 
-def _is_end(action: TimelineStep, next_older: list[TimelineStep]) -> bool:
+def _is_end(action: TimelineStep, older: list[TimelineStep]) -> bool:
     """Whether the next older step, if any, is the job's end by this action, as a cancellation."""
-    return any(
-        step.key == "end" and step.name == action.name and not step.note for step in next_older
-    )
+    return any(step.key == "end" and step.name == action.name and not step.note for step in older)
 
 
 def _find_index(steps: list[TimelineStep], at: datetime) -> int:

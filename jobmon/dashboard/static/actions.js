@@ -24,8 +24,7 @@ function start() {
   showToasts();
   showSelection();
   showLocalTimes(document);
-  // Without a live part, a page has no ticks.
-  setInterval(() => { if (!document.querySelector("[data-live]")) updateToasts(); }, 1000);
+  setInterval(() => { if (!document.querySelector("[data-live]")) updateToasts(); }, 1000); // such a page has no ticks
 }
 
 // Requests

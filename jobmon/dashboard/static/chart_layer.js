@@ -1,5 +1,4 @@
-// Elements over the plot of a chart. They are not inside the plot: it has the role of an image, which hides its parts
-// from screen readers.
+// Elements over the plot of a chart. They are not in the plot, because for screen readers the plot is one image.
 
 /** Move `layer` over the plot; both are in `figure`. */
 export function coverPlot(layer, plot, figure) {

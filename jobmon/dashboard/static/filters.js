@@ -1,5 +1,4 @@
-// The filters of a list: a changed filter applies at once. Dates are in the viewer's time zone, and filters without
-// a value are not in the address.
+// The filters of a list: a change applies at once, dates are in the viewer's time zone, empty filters are not sent.
 
 const FOCUS_KEY = "jobmon-filter"; // in sessionStorage: the field with the focus, when a filter reloads the list
 const form = document.getElementById("filters");

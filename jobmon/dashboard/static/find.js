@@ -1,5 +1,4 @@
-// The search box: while the viewer types, it offers suggestions, pages and commands. With Ctrl+K, pages and commands
-// come first.
+// The search box: it offers suggestions, pages and commands while the viewer types; Ctrl+K shows commands first.
 
 import { switchTheme } from "./theme.js";
 
