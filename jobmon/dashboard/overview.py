@@ -9,8 +9,8 @@ from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import capitalize_first
 from jobmon.dashboard.mute_lines import MuteLine, list_mute_lines
 from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
-from jobmon.dashboard.tiles import Tile, tiles
-from jobmon.dashboard.type_table import TypeRow, type_rows
+from jobmon.dashboard.tiles import Tile, make_tiles
+from jobmon.dashboard.type_table import TypeRow, make_type_rows
 from jobmon.diagnosis.attention import failing_types, run_checks, stalled_types
 from jobmon.diagnosis.evidence import Missing
 from jobmon.diagnosis.forecast import MIN_JOBS, Forecast, Outlook, forecast_queue
@@ -42,9 +42,8 @@ class Overview:
     the window are known. `gaps` are the parts of the window in which runs may be missing, each with
     the reason. `marks` are the deployments and other marks of the window, the newest first; None
     without the right to read them. `uncompared` has a sentence for each reason why tiles have no
-    change.
-    `no_forecast` is why it is unknown whether the due jobs clear; empty if it is known, if few are
-    due, or without any history. `is_over`: as in `Facts`.
+    change. `no_forecast` is why it is unknown whether the due jobs clear; empty if it is known, if
+    few are due, or without any history. `is_over`: as in `Facts`.
     """
 
     total: int
@@ -89,10 +88,10 @@ def overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
     forecast = forecast_queue(facts.evidence)
     return Overview(
         total=facts.evidence.stats.total,
-        tiles=tiles(facts, forecast),
+        tiles=make_tiles(facts, forecast),
         strip=make_strip([*notices, *unchecked], text, level),
         mutes=list_mute_lines(checks, mutes),
-        types=type_rows(facts),
+        types=make_type_rows(facts),
         types_by_condition={
             TypeCondition.STALLED: frozenset(stalled_types(facts.evidence)),
             TypeCondition.PAUSED: frozenset(facts.evidence.pauses),

@@ -60,7 +60,7 @@ class Tile:
     change: Change | None = None
 
 
-def tiles(facts: Facts, forecast: Forecast | None) -> list[Tile]:
+def make_tiles(facts: Facts, forecast: Forecast | None) -> list[Tile]:
     """All tiles, in the order of the page; `forecast` is about the due jobs, None for no note."""
     return [
         _make_queued_tile(facts, forecast),

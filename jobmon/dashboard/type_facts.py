@@ -10,7 +10,7 @@ from jobmon.dashboard.formatting import capitalize_first
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
-from jobmon.dashboard.tiles import Tile, is_worth_a_note, tiles
+from jobmon.dashboard.tiles import Tile, is_worth_a_note, make_tiles
 from jobmon.diagnosis.attention import describe_stall, stalled_types
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.evidence_reader import read_history
@@ -173,9 +173,9 @@ def _count_expired(running: RunningJobs, name: str) -> int | None:
     return sum(job.type == name and job.is_expired(now) for job in jobs)
 
 
-def type_tiles(type_facts: TypeFacts) -> list[Tile]:
+def make_type_tiles(type_facts: TypeFacts) -> list[Tile]:
     """The tiles of the overview for one type; their links lead to its jobs only."""
-    return [_restrict_tile(tile, type_facts) for tile in tiles(type_facts.facts, None)]
+    return [_restrict_tile(tile, type_facts) for tile in make_tiles(type_facts.facts, None)]
 
 
 def _restrict_tile(tile: Tile, type_facts: TypeFacts) -> Tile:

@@ -16,7 +16,7 @@ from jobmon.dashboard.error_rows import describe_missing, read_top_errors
 from jobmon.dashboard.overview import GAPS
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response, is_part_request
-from jobmon.dashboard.type_facts import TypeFacts, gather_type, type_tiles
+from jobmon.dashboard.type_facts import TypeFacts, gather_type, make_type_tiles
 from jobmon.dashboard.worker_rows import make_row
 from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.diagnosis.evidence import Missing
@@ -82,7 +82,7 @@ class TypePage:
         return render_template(
             "dashboard/_type.html",
             shown=shown,
-            tiles=type_tiles(shown),
+            tiles=make_type_tiles(shown),
             window=page_window,
             is_filter=is_filter(name),
             missing=missing,

@@ -34,7 +34,7 @@ class TypeRow:
     forecast: str
 
 
-def type_rows(facts: Facts) -> list[TypeRow]:
+def make_type_rows(facts: Facts) -> list[TypeRow]:
     """A row for each type that has jobs now or was active in the window."""
     by_type = facts.types.activity if isinstance(facts.types, History) else {}
     now = facts.evidence.stats.type_counts_for(by_type)
