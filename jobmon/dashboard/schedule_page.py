@@ -64,7 +64,7 @@ class SchedulePage:
         return render_template("dashboard/recurring.html", part=part)
 
     def page(self) -> Response | str:
-        """The jobs that are due in a window, counted by step and type, and the first due jobs."""
+        """The jobs that are due in a window, counted by step and type, and the next jobs."""
         session.require_admin()
         name = request.args.get("window", "day")
         if name not in WINDOWS:
@@ -90,7 +90,7 @@ class SchedulePage:
         return render_template("dashboard/schedule.html", **context)
 
     def _list_next(self) -> ListPage | None:
-        """The first due jobs; None if the list is refused, for example without an index."""
+        """The jobs that are due next; None if the list is refused, for example without an index."""
         job_filter = JobFilter(condition=JobCondition.SCHEDULED)
         query = ListQuery(job_filter=job_filter, oldest_first=True, per_page=NEXT_JOBS)
         try:

@@ -136,7 +136,7 @@ def _read_steps(
 def _find_oldest(
     queue: WatchedQueue, lists: ListResponder, name: str
 ) -> tuple[JobView | None, str]:
-    """The waiting job of the type that was created first, None if no job waits; why if unknown."""
+    """The waiting job of the type that was created first, or None; the reason if it is unknown."""
     if not is_filter(name):
         return None, NOT_A_FILTER
     if not queue.connection.jobs.mapping.has_status:

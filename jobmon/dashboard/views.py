@@ -186,7 +186,7 @@ def _page_context() -> dict[str, Any]:
 
 
 def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, str]]:
-    """Any failure as a page, which has the status of the JSON answer and says what to do next."""
+    """Any failure as a page with the status of its JSON answer, and with what to do next."""
     answer = explain(error)
     if answer.status == HTTPStatus.UNAUTHORIZED:
         return current_app.make_response(session.sign_in_page(answer))
