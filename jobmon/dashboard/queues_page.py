@@ -101,7 +101,7 @@ def find_shown_queue() -> ShownQueue | None:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueMenu:
-    """The name of the page's queue, and the names and addresses of all queues for the caller."""
+    """The name of the page's queue, and (name, address) of each queue that the caller may know."""
 
     name: str
     links: list[tuple[str, str]]

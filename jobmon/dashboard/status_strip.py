@@ -43,7 +43,7 @@ class StatusStrip:
 
 
 def make_strip(notices: Sequence[Chip], sentence: str, level: str = ALL_CLEAR) -> StatusStrip:
-    """The strip with these notices, which are sorted, or with the sentence if there are none."""
+    """The strip with these notices, the worst first, or with the sentence if there are none."""
     return StatusStrip(
         chips=notices[:CHIPS_SHOWN], more=notices[CHIPS_SHOWN:], sentence=sentence, level=level
     )

@@ -244,7 +244,7 @@ def _is_high(facts: Facts, rate: float | None) -> bool:
 
 
 def _fails_now(facts: Facts) -> bool:
-    """Whether the failure rate of the last hour is above the threshold, with enough attempts."""
+    """Whether the failure rate of the last hour is too high, with enough attempts."""
     minutes = facts.evidence.minutes
     if isinstance(minutes, Missing):
         return False

@@ -86,7 +86,7 @@ function openDialog(html) {
   firstField?.focus();
 }
 
-// The viewer enters times in the own zone; the form sends them in UTC.
+// The viewer enters times in the local time zone; the form sends them in UTC.
 function showLocalTimes(part) {
   part.querySelectorAll("[data-zone]").forEach((zone) => { zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone; });
   part.querySelectorAll("[data-utc]").forEach((field) => {

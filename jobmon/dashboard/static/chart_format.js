@@ -35,8 +35,8 @@ export function formatMs(ms) {
   if (!isKnown(ms)) return "–";
   const [unit, size] = UNITS.find(([, unitMs]) => ms >= unitMs) || UNITS.at(-1);
   if (unit === "min") return `${Math.floor(ms / size)}:${pad(Math.floor((ms % size) / 1000))}`;
-  const number = ms / size;
-  return `${Number(number.toFixed(unit !== "ms" && number < 10 ? 1 : 0))} ${unit}`;
+  const amount = ms / size;
+  return `${Number(amount.toFixed(unit !== "ms" && amount < 10 ? 1 : 0))} ${unit}`;
 }
 
 /** Round durations in ms for a logarithmic axis: the first is at most `low`, the last at least `high`. */

@@ -4,7 +4,7 @@ import { formatCount, formatMinute, formatMs, isKnown } from "./chart_format.js"
 import { textsBetween } from "./chart_marks.js";
 
 const NEAR_PX = 5; // a click at most this far from a line chooses the line
-const MIN_BAR_PX = 2; // the least height of a bar with a value, so that one dead job among thousands is visible
+const MIN_BAR_PX = 2; // the minimum height of a bar with a value, so that one dead job among thousands is visible
 
 // Each line has a column, a label and a style; `--chart-STYLE` is its colour. Lines with `isBar` are
 // stacked bars, the first at the bottom. A bar is shorter by the column `subtracted`, which has its own bar.
@@ -97,9 +97,9 @@ export function columnAt(chart, data, plot, index, top) {
   if (chart.isDuration) return "";
   const drawn = drawnColumns(chart, data);
   const distance = (lineIndex) => top - plot.valToPos(drawn[lineIndex][index] || 0, "y"); // in px below the upper end
-  const shown = [...chart.lines.keys()].filter((lineIndex) => !chart.hidden.has(chart.lines[lineIndex]) && data[chart.lines[lineIndex].column][index]);
-  const nearLine = shown.find((lineIndex) => !chart.lines[lineIndex].isBar && Math.abs(distance(lineIndex)) <= NEAR_PX);
-  const hitBar = shown.find((lineIndex) => chart.lines[lineIndex].isBar && distance(lineIndex) >= 0);
+  const visible = [...chart.lines.keys()].filter((lineIndex) => !chart.hidden.has(chart.lines[lineIndex]) && data[chart.lines[lineIndex].column][index]);
+  const nearLine = visible.find((lineIndex) => !chart.lines[lineIndex].isBar && Math.abs(distance(lineIndex)) <= NEAR_PX);
+  const hitBar = visible.find((lineIndex) => chart.lines[lineIndex].isBar && distance(lineIndex) >= 0);
   return chart.lines[nearLine ?? hitBar]?.column || "";
 }
 

@@ -13,7 +13,7 @@ export function startFolding() {
   });
 }
 
-/** Open all folded parts; if all are open, close them except for the outermost part. */
+/** Open all folded parts; if all are open, close them except for the outermost parts. */
 function toggleAll(element) {
   const parts = [...element.querySelectorAll("details")];
   const isOpening = parts.some((part) => !part.open);

@@ -6,7 +6,7 @@ import { watchTables } from "./table_heads.js";
 import { formatDuration, showTimes } from "./times.js";
 
 const SLOW_MS = 4000; // after this time without an answer, jobmon does not respond
-const STALE_S = 3; // after a failure, older data is marked as old
+const STALE_S = 3; // if requests fail, older data is marked as old
 // The message by the code of an error; any other failure means that jobmon itself does not respond.
 const FAILURES = {
   database_unavailable: "Database not responding",
