@@ -56,11 +56,6 @@ class WorkerRow:
     run_p95: int | None
     top_error: WorkerError | None
 
-    @property
-    def is_other(self) -> bool:
-        """Whether the row is the sum of the workers that were not counted by name."""
-        return self.name == OTHER
-
 
 def make_row(worker: Worker, found_workers: FoundWorkers, page_window: PageWindow) -> WorkerRow:
     """A worker as a row."""
