@@ -177,6 +177,31 @@ def test_paused_type_is_resumed_on_the_page_of_a_waiting_job(
     assert stack.queue.lease("w1", types=[job_type]) is not None
 
 
+def test_page_ticks_once_a_second(stack: ActingStack, visit: Visits) -> None:
+    """Catches progress of actions that is requested twice a second."""
+    page = visit(f"{stack.url}/dashboard/jobs", clock=True)
+    expect(page.locator("#freshness")).to_have_text("live")
+    page.evaluate("window.ticks = 0")
+    page.evaluate("document.addEventListener('jobmon:tick', () => { window.ticks += 1; })")
+    page.clock.run_for(5_000)
+    assert page.evaluate("window.ticks") == 5
+
+
+def test_answers_for_the_buttons_do_not_hide_that_the_page_gets_no_data(
+    stack: ActingStack, visit: Visits, job_type: str
+) -> None:
+    """Catches a page that shows "live" with old data, because its buttons are up to date."""
+    page = visit(f"{stack.url}/dashboard/types/{job_type}", clock=True)
+    expect(page.locator("#freshness")).to_have_text("live")
+    headers = {"X-Error-Code": "database_unavailable"}
+    page.route("**/dashboard/types/*", lambda route: route.fulfill(status=503, headers=headers))
+    for _ in range(10):
+        page.clock.run_for(1_000)
+    expect(page.locator("#freshness")).to_have_text(
+        re.compile(r"Database not responding · data 1?\d s old")
+    )
+
+
 def test_new_time_of_a_job_is_entered_in_the_zone_of_the_viewer(
     stack: ActingStack, visit: Visits, job_type: str
 ) -> None:

@@ -65,8 +65,7 @@ export function update() {
   if (!isLive) return;
   showFreshness();
   if (!isPaused && !isFinished && !document.hidden && Date.now() >= waitUntil) {
-    htmx.trigger(document.body, "jobmon:tick");
-    document.dispatchEvent(new Event("jobmon:tick"));
+    htmx.trigger(document.body, "jobmon:tick"); // it also reaches the listeners of the document
   }
 }
 
@@ -110,7 +109,7 @@ function showFreshness() {
 // Usually nothing has changed, and the answer is a 304 without a body.
 function prepareRequest(event) {
   const { elt, headers } = event.detail;
-  requestedAt ||= Date.now();
+  if (elt === livePart) requestedAt ||= Date.now();
   const isHeld = Boolean(reasonToHold(elt));
   // After a hold the shown rows are out of date: then the whole part is needed, even if it has not changed.
   const isBehind = "held" in elt.dataset && !isHeld;
@@ -138,12 +137,13 @@ function readAnswer(event) {
   const { xhr, elt } = event.detail;
   const status = xhr ? xhr.status : 0;
   const code = status ? xhr.getResponseHeader("X-Error-Code") : "";
+  if (status === 200) elt.dataset.etag = xhr.getResponseHeader("ETag") || "";
+  if (elt !== livePart) return; // buttons that update themselves: these have no data
   requestedAt = 0;
   failure = "";
   if (status === 200 || status === 304) {
     answeredAt = Date.now();
     if (updateTime) updateTime.dateTime = new Date(answeredAt).toISOString();
-    if (status === 200) elt.dataset.etag = xhr.getResponseHeader("ETag") || "";
   } else if (status >= 400 && status < 500 && ![401, 408, 429].includes(status)) {
     endUpdates(ENDINGS[code] || "This page no longer exists.");
   } else if (status !== 401) { // a 401 reloads the page, which then shows the sign-in form
