@@ -79,8 +79,8 @@ def describe_uncompared(facts: Facts) -> list[str]:
     """Why values are not compared; empty if all are, or if no comparison is requested."""
     if facts.previous is None:
         return []
-    found = {"Attempts": _find_periods(facts), "Jobs by status": _find_sample(facts)}
-    unknown = {values: result for values, result in found.items() if isinstance(result, Missing)}
+    results = {"Attempts": _find_periods(facts), "Jobs by status": _find_sample(facts)}
+    unknown = {values: result for values, result in results.items() if isinstance(result, Missing)}
     if len({missing.reason for missing in unknown.values()}) == 1 and len(unknown) > 1:
         unknown = {"Values": next(iter(unknown.values()))}
     period = facts.page_window.previous

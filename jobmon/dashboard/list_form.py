@@ -278,7 +278,7 @@ class ListForm:
         ]
 
     def _make_chip(self, name: str, value: str) -> Chip:
-        values = [kept for kept in _list_values(self.parameters[name]) if kept != value]
+        values = [text for text in _list_values(self.parameters[name]) if text != value]
         parameters = {**self.parameters, name: values if values or name in REPEATED else ""}
         return Chip(
             name=name,

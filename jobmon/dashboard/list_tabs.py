@@ -77,10 +77,10 @@ class StatusTabs:
         counts = stats.status_counts() if isinstance(stats, QueueStats) else None
         others = sorted(filter(is_filter, {*(counts or ())} - {*JobStatus}))[:MAX_OTHER_STATUSES]
         chosen = self._form.parameters["status"]
-        shown = dict.fromkeys([*_USUAL_TABS, *((status, "") for status in (*others, *chosen))])
+        tabs = dict.fromkeys([*_USUAL_TABS, *((status, "") for status in (*others, *chosen))])
         if not has_schedule:
-            shown.pop(_SCHEDULED)
-        return [self._make_tab(status, condition) for status, condition in shown]
+            tabs.pop(_SCHEDULED)
+        return [self._make_tab(status, condition) for status, condition in tabs]
 
     def link_due_jobs(self, now: datetime) -> dict[str, str]:
         """For a list of scheduled jobs: links to the jobs due in the next hour, day and week."""
@@ -113,8 +113,8 @@ class StatusTabs:
         if not self._form.is_by_status_and_type:
             return None, _HAS_OTHER_FILTERS
         if isinstance(self._stats, OwnCounts):
-            owned = self._stats.by_status.get(status) if status else self._stats.total
-            return owned, capitalize_first(self._stats.reasons.get(status or TOTAL, ""))
+            own_count = self._stats.by_status.get(status) if status else self._stats.total
+            return own_count, capitalize_first(self._stats.reasons.get(status or TOTAL, ""))
         if condition:
             has_types = bool(self._form.parameters["type"])
             return (None, _IS_BY_TYPE) if has_types else _count_scheduled(self._stats)

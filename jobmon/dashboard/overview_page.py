@@ -128,13 +128,13 @@ class OverviewPage:
         """The part, the same for all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
         facts = gather(queue, query.window, now, compares=bool(query.compare))
-        shown = overview(facts, queue.mutes.find_active(now))
-        only = shown.types_by_condition[query.only] if query.only else None
-        rows = sorted_types(shown.types, query.by, query.text, only)
+        view = overview(facts, queue.mutes.find_active(now))
+        only = view.types_by_condition[query.only] if query.only else None
+        rows = sorted_types(view.types, query.by, query.text, only)
         paused = facts.evidence.pauses
         return render_template(
             "dashboard/_overview.html",
-            shown=shown,
+            overview=view,
             rows=rows[:TYPES_SHOWN],
             type_count=len(rows),
             paused=paused,

@@ -154,8 +154,8 @@ def _split_wait(
 
 def _make_run_span(attempt: AttemptView, started: datetime, ended: datetime) -> _Span:
     status = attempt.status or "unknown"
-    number = "" if attempt.number is None else f" {attempt.number:,}"
-    text = f"attempt{number}: {status}"
+    name = "attempt" if attempt.number is None else f"attempt {attempt.number:,}"
+    text = f"{name}: {status}"
     if status != AttemptStatus.RUNNING:
         text += f" after {_format(ended - started)}"
     return _Span(COLOURS.get(status, status), started, ended, text)

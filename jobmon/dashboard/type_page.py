@@ -75,31 +75,31 @@ class TypePage:
     def _render(self, name: str, page_window: PageWindow) -> str:
         """The part, the same for all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
-        shown = gather_type(queue, self._lists, name, page_window, now)
-        past, window = shown.facts.past, shown.facts.window
+        type_facts = gather_type(queue, self._lists, name, page_window, now)
+        past, window = type_facts.facts.past, type_facts.facts.window
         missing = past if isinstance(past, Missing) else None
         gaps = past.gaps if isinstance(past, History) else ()
         return render_template(
             "dashboard/_type.html",
-            shown=shown,
-            tiles=make_type_tiles(shown),
+            type_facts=type_facts,
+            tiles=make_type_tiles(type_facts),
             window=page_window,
             is_filter=is_filter(name),
             missing=missing,
             gaps=[(gap, GAPS[gap.reason]) for gap in gaps],
             top_errors=read_top_errors(queue, page_window, window, ErrorFilter(types=(name,))),
-            **self._list_workers(queue, shown),
+            **self._list_workers(queue, type_facts),
             **_list_slowest(queue, window, name),
         )
 
-    def _list_workers(self, queue: WatchedQueue, shown: TypeFacts) -> Mapping[str, Any]:
+    def _list_workers(self, queue: WatchedQueue, type_facts: TypeFacts) -> Mapping[str, Any]:
         """The workers that run a job of the type now, or ended an attempt of it in the window."""
-        query = WorkerQuery(types=(shown.name,))
-        found_workers = self._workers.find(queue, shown.facts.window, query)
+        query = WorkerQuery(types=(type_facts.name,))
+        found_workers = self._workers.find(queue, type_facts.facts.window, query)
         workers = found_workers.workers or []
         return {
             "workers": [
-                make_row(worker, found_workers, shown.facts.page_window)
+                make_row(worker, found_workers, type_facts.facts.page_window)
                 for worker in workers[:WORKERS_SHOWN]
             ],
             "worker_count": len(workers),

@@ -70,11 +70,11 @@ async function showRequest(response) {
   else if (response.status !== 201) showProblem(`Not requested: ${response.headers.get("X-Error-Code") ?? response.status}`);
   else {
     const next = response.headers.get("X-Jobmon-Location");
-    const shown = addToast(await response.text());
+    const toast = addToast(await response.text());
     dialog.close();
     document.querySelectorAll(".c-select input").forEach((box) => { box.checked = false; });
     if (next) location.assign(next);
-    else shown?.querySelector("a")?.focus();
+    else toast?.querySelector("a")?.focus();
   }
 }
 

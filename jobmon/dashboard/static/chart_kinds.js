@@ -115,18 +115,18 @@ export function restingValues(chart, data) {
   const columns = chart.lines.map(({ column }) => data[column].slice(0, chart.isDuration ? data.complete : undefined));
   if (data.previous) columns.push(data.previous[chart.compared[0]]);
   return columns.map((values) => {
-    const known = values.filter(isKnown);
-    if (!known.length) return chart.format(null);
-    return chart.format(chart.isDuration ? known.at(-1) : known.reduce((sum, value) => sum + value, 0));
+    const knownValues = values.filter(isKnown);
+    if (!knownValues.length) return chart.format(null);
+    return chart.format(chart.isDuration ? knownValues.at(-1) : knownValues.reduce((sum, value) => sum + value, 0));
   });
 }
 
 /** The time of a step, with a note if it is in progress or runs may be missing. */
 export function describeTime(data, index) {
-  const at = data.at[index];
+  const start = data.at[index];
   const notes = index >= data.complete ? ["so far"] : [];
-  if (data.gaps.some(([from, to]) => at >= from && at < to)) notes.push("runs may be missing");
-  return formatMinute(at) + (notes.length ? ` (${notes.join(", ")})` : "");
+  if (data.gaps.some(([from, to]) => start >= from && start < to)) notes.push("runs may be missing");
+  return formatMinute(start) + (notes.length ? ` (${notes.join(", ")})` : "");
 }
 
 /** A step as a list of texts: its time, its values and its marks. `labels` has a label for each value. */

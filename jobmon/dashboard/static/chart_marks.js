@@ -15,7 +15,7 @@ export function markLines(figure, readMarks) {
       init: () => figure.append(layer),
       draw: (plot) => {
         coverPlot(layer, plot, figure);
-        const shown = new Set();
+        const drawnKeys = new Set();
         groupMarks(plot, readMarks()).forEach(({ x, group }) => {
           const key = group.map(describe).join("\n");
           if (!lines.has(key)) lines.set(key, makeLine(key));
@@ -23,10 +23,10 @@ export function markLines(figure, readMarks) {
           line.style.left = `${x}px`;
           line.classList.toggle("on-right", x > plot.over.clientWidth / 2);
           if (!line.isConnected) layer.append(line);
-          shown.add(key);
+          drawnKeys.add(key);
         });
         lines.forEach((line, key) => {
-          if (shown.has(key)) return;
+          if (drawnKeys.has(key)) return;
           line.remove();
           lines.delete(key);
         });

@@ -37,12 +37,12 @@ export function keepRowOrder(html) {
 
 function keepOrder(body) {
   const fresh = new Map([...body.children].map((row) => [row.id, row]));
-  const kept = findOpenRows(fresh).map((row) => {
+  const openRows = findOpenRows(fresh).map((row) => {
     const freshRow = fresh.get(row.id);
     fresh.delete(row.id);
     return freshRow ?? dim(row.cloneNode(true));
   });
-  body.replaceChildren(...kept, ...fresh.values());
+  body.replaceChildren(...openRows, ...fresh.values());
 }
 
 /** The rows of the table on the open page that shares a row with `fresh`, or of its only table; else no rows. */
