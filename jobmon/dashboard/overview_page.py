@@ -58,8 +58,8 @@ class OverviewQuery:
 
     @classmethod
     @lru_cache(CACHE_SIZE)
-    def _read(cls, _: bytes) -> Self:
-        """The query of the request with this query string: open pages send the same each second."""
+    def _read(cls, _query_string: bytes) -> Self:
+        """The query of this request, cached by its query string: open pages repeat it."""
         window, args = PageWindow.from_request("1h"), request.args
         by = args.get("by", DEFAULT_SORT)
         if by.removeprefix("-") not in SORTS:
