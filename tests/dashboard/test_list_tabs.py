@@ -114,8 +114,8 @@ def test_schedule_links_lead_to_the_jobs_that_are_due_soon() -> None:
     now = datetime.now(UTC)
     parameters = {"status": [], "type": [], "condition": "scheduled"}
     tabs = StatusTabs(ListForm("/jobs", parameters, (), {}), None, None)
-    assert list(tabs.link_schedule(now)) == ["hour", "24 hours", "7 days"]
-    assert "condition=scheduled&due_to=" in tabs.link_schedule(now)["hour"]
+    assert list(tabs.link_due_jobs(now)) == ["hour", "24 hours", "7 days"]
+    assert "condition=scheduled&due_to=" in tabs.link_due_jobs(now)["hour"]
 
 
 def test_tabs_of_an_owner_have_the_counts_of_own_jobs() -> None:
