@@ -22,7 +22,7 @@ COMPARED_CHARACTERS = 1_000  # of the error messages of successive attempts
 class TimelineStep:
     """A past or future step of a job; `at` is None if its time is unknown.
 
-    `status` sets the colour, `key` stays the same in all updates of the page. Durations are in
+    `status` sets the colour, `key` stays the same while the page is updated. Durations are in
     milliseconds: an attempt was due after `delay_ms`, then waited `wait_ms` and ran `run_ms`;
     `total_ms` is from creation to the end. `outcome` is the status of an attempt, `worker` the
     worker that runs or ran it. `folded` are attempts with the same outcome and, apart from the
