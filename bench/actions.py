@@ -1,4 +1,4 @@
-"""Retry all dead jobs by a filter, while workers run and the actor is killed at random.
+"""Retry all dead jobs by a filter, while workers run and the actor is killed at random times.
 
     .venv/bin/python -m bench.actions --jobs 100000
 
@@ -49,14 +49,14 @@ PATHS = (
     "/admin/jobs/timeseries",
     "/dashboard/overview",
 )
-READ_EVERY_S = 0.1
-QUIET_S = 20  # how long latencies are measured without an action, for comparison
-KILL_AFTER_S = (0.0, 8.0)  # the shortest and the longest time from an actor's first job to its kill
-BATCH = 5_000
+READ_PAUSE_S = 0.1
+QUIET_S = 20  # how long latencies are measured before the action, for comparison
+KILL_AFTER_S = (0.0, 8.0)  # the shortest and longest time from an actor's first outcome to its kill
+BATCH = 5_000  # jobs in one insert
 
 
 def fill(uri: str, count: int) -> None:
-    """Add dead jobs of ten types, created a day ago."""
+    """Add dead jobs of ten types, created about a day ago."""
     with MongoClient[dict[str, Any]](uri) as client:
         jobs = client.get_default_database().jobs
         now = datetime.now(UTC)
@@ -84,7 +84,7 @@ def fill(uri: str, count: int) -> None:
 
 
 def run_worker(uri: str, name: str, pause_s: float) -> None:
-    """Lease and report jobs until this process is killed; one attempt in twenty fails."""
+    """Lease and report jobs until this process is killed; about one attempt in twenty fails."""
     with MongoClient[dict[str, Any]](uri) as client:
         queue = JobQueue(client.get_default_database())
         while True:
@@ -97,10 +97,10 @@ def run_worker(uri: str, name: str, pause_s: float) -> None:
 
 
 class Readers:
-    """Threads that request the routes all the time.
+    """Two threads that request `PATHS` in turn.
 
     `take_latencies` returns the sorted latencies in ms since its last call. `statuses` counts all
-    answers by status; 0 means no answer.
+    requests by the status of their answer; 0 means no answer.
     """
 
     def __init__(self, web: Any, token: str) -> None:
@@ -113,8 +113,8 @@ class Readers:
 
     def take_latencies(self) -> list[float]:
         with self._lock:
-            taken, self._latencies_ms = self._latencies_ms, []
-        return sorted(taken)
+            latencies_ms, self._latencies_ms = self._latencies_ms, []
+        return sorted(latencies_ms)
 
     def _read(self, offset: int) -> None:
         for number in range(offset, sys.maxsize):
@@ -129,19 +129,23 @@ class Readers:
             with self._lock:
                 self._latencies_ms.append(took_ms)
                 self.statuses[status] += 1
-            time.sleep(READ_EVERY_S)
+            time.sleep(READ_PAUSE_S)
 
 
-def describe(latencies_ms: list[float]) -> str:
+def describe_latencies(latencies_ms: list[float]) -> str:
     """The number of latencies, their median, and their 99th percentile, as text."""
-    cuts = statistics.quantiles(latencies_ms, n=100)
-    return f"{len(latencies_ms):,} reads, median {cuts[49]:.0f} ms, p99 {cuts[98]:.0f} ms"
+    percentiles = statistics.quantiles(latencies_ms, n=100)
+    median, p99 = percentiles[49], percentiles[98]
+    return f"{len(latencies_ms):,} reads, median {median:.0f} ms, p99 {p99:.0f} ms"
 
 
-def kill_until_over(
+def run_and_kill_actors(
     environment: dict[str, str], requests: ActionRequests, request_id: str, log: Path
 ) -> tuple[int, ActionState]:
-    """Run actors, kill each after some seconds; returns the count of kills and the last state."""
+    """Run one actor after another and kill each, until the request is over.
+
+    Returns the number of actors that were killed before, and the request's last state.
+    """
     kills, known_outcomes = 0, 0
     with log.open("w") as stderr:
         while True:
@@ -159,18 +163,18 @@ def kill_until_over(
 
 
 def _await_kill_time(requests: ActionRequests, request_id: str, known_outcomes: int) -> ActionState:
-    """The request's state when it is over, or some seconds after the actor changed the first job.
+    """The request's state when it is over, or some seconds after the actor's first outcome.
 
     `known_outcomes`: the number of jobs with an outcome when this actor was started.
     """
-    until = sys.float_info.max  # the actor begins late on a busy machine
+    kill_at = sys.float_info.max  # until the first outcome: an actor starts late on a busy machine
     while True:
         state = requests.get(request_id)
         assert state is not None  # noqa: S101
-        if state.is_over or time.monotonic() > until:
+        if state.is_over or time.monotonic() > kill_at:
             return state
-        if state.counts.total > known_outcomes and until == sys.float_info.max:
-            until = time.monotonic() + random.uniform(*KILL_AFTER_S)  # noqa: S311
+        if state.counts.total > known_outcomes and kill_at == sys.float_info.max:
+            kill_at = time.monotonic() + random.uniform(*KILL_AFTER_S)  # noqa: S311
         time.sleep(0.2)
 
 
@@ -180,36 +184,36 @@ def find_mistakes(
     """Compare the oplog, the jobs and the recorded outcomes; returns a line for each mistake."""
     database = client.get_default_database()
     namespace = database.jobs.full_name
-    changes: Counter[Any] = Counter()
-    # `lastAction` was inserted, replaced, or changed in part.
+    change_counts: Counter[Any] = Counter()  # by the job's `_id`
+    # The oplog has these fields if `lastAction` was inserted, replaced, or changed in part.
     for field in ("i.lastAction", "u.lastAction", "slastAction"):
         query = {"ns": namespace, "op": "u", f"o.diff.{field}": {"$exists": True}}
         for entry in client["local"]["oplog.rs"].find(query, {"o2": True}):
-            changes[entry["o2"]["_id"]] += 1
-    outcomes = client[settings.state_db][OUTCOMES]
-    results = {outcome["key"]: outcome for outcome in outcomes.find({"request": request_id})}
+            change_counts[entry["o2"]["_id"]] += 1
+    stored = client[settings.state_db][OUTCOMES].find({"request": request_id})
+    outcomes = {outcome["key"]: outcome for outcome in stored}
     keys = {job["_id"] for job in database.jobs.find({}, {"_id": True})}
     mistakes = []
-    if missing := keys - results.keys():
+    if missing := keys - outcomes.keys():
         mistakes.append(f"{len(missing):,} jobs without an outcome")
-    if repeated := [key for key, times in changes.items() if times > 1]:
+    if repeated := [key for key, count in change_counts.items() if count > 1]:
         mistakes.append(f"{len(repeated):,} jobs were changed more than once")
-    done = {key for key, outcome in results.items() if outcome["result"] == "done"}
-    if mismatched := done ^ changes.keys():
+    done = {key for key, outcome in outcomes.items() if outcome["result"] == "done"}
+    if mismatched := done ^ change_counts.keys():
         mistakes.append(f"{len(mismatched):,} outcomes do not match the oplog")
-    skipped = [outcome for outcome in results.values() if outcome["result"] == "skipped"]
+    skipped = [outcome for outcome in outcomes.values() if outcome["result"] == "skipped"]
     reasons = Counter(outcome["reason"] for outcome in skipped)
     if reasons[""]:
         mistakes.append("jobs were skipped without a reason")
     print(f"outcomes: {len(done):,} done; skipped: {dict(reasons) or 'none'}")
-    jobs_by_runs = database.job_attempts.aggregate(
+    groups = database.job_attempts.aggregate(
         [
             {"$group": {"_id": {"job": "$jobId"}, "runs": {"$sum": 1}}},
             {"$group": {"_id": "$runs", "jobs": {"$sum": 1}}},
         ]
     )
-    runs = {group["_id"]: group["jobs"] for group in jobs_by_runs}
-    print(f"jobs by the number of runs: {runs}")
+    job_counts = {group["_id"]: group["jobs"] for group in groups}
+    print(f"jobs by the number of runs: {job_counts}")
     return mistakes
 
 
@@ -255,21 +259,23 @@ def _retry_all(
     time.sleep(10)  # the collector starts
     readers.take_latencies()
     time.sleep(QUIET_S)
-    print(f"without an action: {describe(readers.take_latencies())}", flush=True)
+    print(f"before the action: {describe_latencies(readers.take_latencies())}", flush=True)
     requests = ActionRequests(connection, connection, Redactor(()))
     create_record_indexes(state_database(connection))
     filed = requests.file(retry_all_dead(count))
     started = time.monotonic()
-    kills, state = kill_until_over(environment, requests, filed.request.id, folder / "actor.log")
+    log = folder / "actor.log"
+    kills, state = run_and_kill_actors(environment, requests, filed.request.id, log)
     took_s = time.monotonic() - started
     print(
         f"{count:,} jobs in {took_s:.0f} s with {kills} kills: {state.phase}, "
         f"{state.counts.done:,} done, {state.counts.skipped:,} skipped"
     )
-    print(f"meanwhile: {describe(readers.take_latencies())}; statuses {dict(readers.statuses)}")
+    latencies = describe_latencies(readers.take_latencies())
+    print(f"during the action: {latencies}; statuses {dict(readers.statuses)}")
     mistakes = find_mistakes(client, connection.settings, filed.request.id)
     if state.counts.total != count:
-        mistakes.append(f"{state.counts.total:,} outcomes in total")
+        mistakes.append(f"{state.counts.total:,} outcomes of {count:,} jobs")
     return mistakes
 
 

@@ -44,10 +44,11 @@ from ..support.commands import database_uri
 from ..support.error_history import ErrorHistory
 from ..support.pages import PART, Page
 
+# The id of a job is its owner's name with an s.
 OWNER_BY_JOB = {"adas": "ada", "bobs": "bob", "nobodys": None, "roots": "root", "olgas": "olga"}
 RETRY_ADAS = {"action": "retry", "ids": ["adas"]}
 
-# Every route with a path to request; `{}` is the id of a job.
+# The routes of each group of callers, each with a path to request; `{}` is the id of a job.
 ANYONE = {
     "/": "/",
     "/dashboard/": "/dashboard/",
@@ -169,8 +170,8 @@ ACTION_ROUTES |= {
 OWNER_ACTION = ("POST", "/job/actions")
 _REQUEST_PAGE = "/dashboard/actions/<string(length=20):action_id>"
 _RETRY_FORM = {"action": "retry", "id": "adas"}
-# The same for pages, with a form as the body. With them, owners may retry one job of their own and
-# see their own requests.
+# The same for pages, with a form as the body. On them, callers without the queue's permission may
+# retry one job that they own and see the requests that they filed.
 ACTION_PAGES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ("GET", "/dashboard/actions"): ("/dashboard/actions", None, None),
     ("GET", _REQUEST_PAGE): ("/dashboard/actions/{}", None, None),
@@ -277,7 +278,7 @@ def get(api: Api, path: str, caller: str, **headers: str) -> Any:
 
 
 def read_outcome(api: Api, path: str, caller: str) -> tuple[int, str | None]:
-    """Status and error code. A page has its code in a header of its part, for 401 in its text."""
+    """Status and error code. A page has its code in a header of its part; for 401, in its text."""
     answer = get(api, path, caller)
     if answer.status_code < 400:
         return answer.status_code, None
@@ -311,7 +312,7 @@ def test_open_routes_send_every_caller_the_same_answer(api: Api, path: str) -> N
     answers = {caller: get(api, path, caller) for caller in CALLERS}
     statuses = {answer.status_code for answer in answers.values()}
     assert statuses in ({200}, {302}, {404})
-    # /readyz has the duration of a ping; the two pages show the caller's name.
+    # /readyz has the duration of a ping; the two others show the caller's name.
     if path not in ("/readyz", "/docs", "/dashboard/nothing/here"):
         for caller, answer in answers.items():
             assert answer.data == answers["none"].data, caller
@@ -327,7 +328,7 @@ def expect_outcome(caller: str, routes: Mapping[str, str]) -> tuple[int, str | N
 @pytest.mark.parametrize(
     "routes",
     [SIGNED_IN, ADMINS, PAGES_OF_SIGNED_IN, PAGES_OF_ADMINS],
-    ids=min,
+    ids=["signed in", "admins", "pages of signed in", "pages of admins"],
 )
 def test_a_route_answers_only_its_callers(api: Api, routes: dict[str, str], caller: str) -> None:
     for path in routes.values():
@@ -377,7 +378,7 @@ def actions_api(_history: None) -> tuple[Api, str]:
 
 
 def send(api: Api, method: str, path: str, token: str | None, body: Any) -> tuple[int, str | None]:
-    """Status and error code of the answer."""
+    """Send a request; returns the status and the error code of the answer."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     answer = api.client.open(path, method=method, json=body, headers=headers)
     code = answer.json["error"]["code"] if answer.status_code >= 400 else None
@@ -418,14 +419,14 @@ def test_a_route_for_actions_answers_only_callers_with_its_permission(
 
 @pytest.mark.parametrize("caller", [*UNAUTHENTICATED, *ROLES])
 @pytest.mark.parametrize("route", ACTION_PAGES, ids=" ".join)
-def test_a_page_about_actions_opens_only_with_its_permission(
+def test_a_page_for_actions_answers_only_callers_with_its_permission(
     actions_api: tuple[Api, str],
     route: tuple[str, str],
     caller: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     api, request_id = actions_api
-    monkeypatch.setattr(  # mongomock cannot list them
+    monkeypatch.setattr(  # mongomock cannot list outcomes
         ActionRequests, "list_outcomes", lambda *_, **__: OutcomePage(outcomes=[])
     )
     address, form, needed = ACTION_PAGES[route]
@@ -455,7 +456,7 @@ def test_an_export_of_action_records_needs_the_access_of_its_list(
     actions_api: tuple[Api, str], address: str, caller: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api, request_id = actions_api
-    monkeypatch.setattr(  # mongomock cannot list them
+    monkeypatch.setattr(  # mongomock cannot list outcomes
         ActionRequests, "list_outcomes", lambda *_, **__: OutcomePage(outcomes=[])
     )
     token = TOKENS[caller] if caller in UNAUTHENTICATED else sign_token("ada", caller)
@@ -472,9 +473,8 @@ def test_an_export_of_action_records_needs_the_access_of_its_list(
     else:
         assert answer.status_code == 200
         assert '"end": true' in answer.text
-    assert ("adas" in answer.text) == (
-        answer.status_code == 200 and "outcomes" not in address and "{}" not in address
-    )
+    # Only the list of requests contains the id of the job.
+    assert ("adas" in answer.text) == (answer.status_code == 200 and "{}" not in address)
 
 
 @pytest.mark.parametrize("job", ["adas", "bobs", "none"])
@@ -498,7 +498,7 @@ def test_an_action_on_a_job_needs_its_owner_or_the_permission(
         assert outcome == (201, None)
 
 
-def test_without_actions_no_route_for_them_exists(api: Api, actions_api: tuple[Api, str]) -> None:
+def test_without_the_setting_no_action_route_exists(api: Api, actions_api: tuple[Api, str]) -> None:
     def list_routes(service: Api) -> set[tuple[str, str]]:
         return {
             (method, rule.rule)
@@ -515,7 +515,7 @@ def test_without_actions_no_route_for_them_exists(api: Api, actions_api: tuple[A
         ("POST", "/job/actions?id=adas", {"action": "retry"}),
     ):
         assert send(api, method, address, TOKENS["admin"], body) == (404, "not_found")
-    # The address of the list of mutes exists, for GET alone.
+    # Without actions, the path of the mutes accepts only GET.
     mutes = "/admin/jobs/mutes"
     assert send(api, "POST", mutes, TOKENS["admin"], {}) == (405, "method_not_allowed")
     ended = send(api, "POST", f"{mutes}/{MUTE_ID}/end", TOKENS["admin"], {})
@@ -599,14 +599,14 @@ def test_an_odd_id_matches_no_job(api: Api, job_id: str) -> None:
 @pytest.mark.parametrize(
     "query", ["job_id[$ne]=x", "job_id=$ne:1", 'job_id={"$ne":1}', "owner[$ne]=x"]
 )
-def test_an_operator_in_a_query_is_text(api: Api, query: str) -> None:
+def test_an_operator_in_a_query_reveals_no_job_of_another_owner(api: Api, query: str) -> None:
     answer = get(api, f"/jobs?{query}", "user")
     assert answer.status_code == 200
     assert {job["createdBy"] for job in answer.json["data"]} <= {"ada"}
 
 
 def drop_varying_headers(answer: Any) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and headers of the answer, without the headers that always differ."""
+    """Status, body and headers of the answer, without the headers that differ in each answer."""
     headers = dict(answer.headers)
     for name in ("Date", "X-Request-ID"):
         headers.pop(name, None)
@@ -622,16 +622,16 @@ def test_another_owners_job_and_a_missing_job_get_the_same_bytes(api: Api) -> No
         "/dashboard/job?id={}",
     ):
         for headers in ({}, PART, {"Accept-Encoding": "br, gzip"}, {"If-None-Match": "*"}):
-            foreign, missing = (
+            of_bob, missing = (
                 drop_varying_headers(get(api, path.format(name), "user", **headers))
                 for name in ("bobs", "none")
             )
-            assert foreign == missing
-            assert foreign[0] == 403
+            assert of_bob == missing
+            assert of_bob[0] == 403
 
 
 class CommandRecorder(CommandListener):
-    """Records the commands that a client sends to its server, with the job's ids replaced."""
+    """Records the commands that a client sends to its server, with masked job ids."""
 
     def __init__(self) -> None:
         self.commands: list[Any] = []
@@ -656,7 +656,7 @@ class CommandRecorder(CommandListener):
 
 
 def _mask_ids(value: Any, key: str = "") -> Any:
-    """The command with the ids of the requested job replaced."""
+    """A command, or a part of it, with the ids of the requested job replaced by `…`."""
     if isinstance(value, Mapping):
         return {name: _mask_ids(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
@@ -669,7 +669,7 @@ def recorded_client(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[tuple[FlaskClient, CommandRecorder]]:
     """A client of the service over the real server, and the commands that the service sends."""
-    jobs = [("adas-job", "ada"), ("bobs-job", "bob"), ("by-object", ObjectId())]
+    jobs = [("adas-job", "ada"), ("bobs-job", "bob"), ("object-id-owner", ObjectId())]
     for name, owner in jobs:
         database.jobs.insert_one(
             {"jobId": name, "createdBy": owner, "payload": {"fill": "x" * 9_000}}
@@ -678,7 +678,7 @@ def recorded_client(
     commands = CommandRecorder()
     uri = database_uri(mongod, database)
     with MongoClient[dict[str, Any]](uri, event_listeners=[commands], tz_aware=True) as client:
-        # A state database of its own: without the tokens that other tests revoke on this server.
+        # The default state database has tokens that other tests on this server revoked.
         settings = make_settings(mongo_uri=uri, state_db=f"{database.name}_state")
         app = create_app(settings, client)
         database.jobs.create_index(indexes.JOB_ID, unique=True)
@@ -704,9 +704,9 @@ def test_another_owners_job_and_a_missing_job_send_the_same_commands(
         name: commands.record(
             lambda name=name: client.get(address.format(name), headers=bearer).data
         )
-        for name in ("bobs-job", "by-object", "none-job", "adas-job")
+        for name in ("bobs-job", "object-id-owner", "none-job", "adas-job")
     }
-    assert sent["bobs-job"] == sent["by-object"] == sent["none-job"]
+    assert sent["bobs-job"] == sent["object-id-owner"] == sent["none-job"]
     assert len(sent["none-job"]) >= 1
     if "?" not in address:
         # One command reads the job and, if the caller owns it, its attempts.

@@ -45,7 +45,7 @@ TEXT_IDS = [
     "null",
     "queue",
 ]
-OTHER_IDS = [
+NON_TEXT_IDS = [
     1_234_567,
     -5,
     Int64(2**53 + 1),
@@ -59,7 +59,7 @@ OTHER_IDS = [
 
 
 def read_ids_by_cursors(queue: WatchedQueue) -> list[str]:
-    """The ids of all jobs, three at a time."""
+    """The ids of all jobs, from pages of three."""
     ids, cursor = [], ""
     while cursor is not None:
         page = queue.get("/admin/jobs/queue", per_page=3, cursor=cursor)
@@ -75,7 +75,7 @@ def queue_and_ids(
     """A queue, and the ids of its jobs; each id is also the owner of its job."""
     mapping = {} if request.param == "jobId" else {"job_fields": {"jobId": "_id"}}
     queue = WatchedQueue(mongod, database, **mapping)
-    ids = [*TEXT_IDS, *OTHER_IDS]
+    ids = [*TEXT_IDS, *NON_TEXT_IDS]
     database.jobs.insert_many(
         {request.param: job_id, "createdBy": job_id, "createdAt": NOW} for job_id in ids
     )
@@ -112,10 +112,10 @@ def test_every_listed_id_opens_in_the_api_and_on_the_page(queue_and_ids: Any) ->
         assert viewer.client.get(link).status_code == 200, link
 
 
-def test_an_owner_has_the_jobs_whose_printed_owner_equals_the_sub(queue_and_ids: Any) -> None:
+def test_caller_owns_the_jobs_whose_printed_owner_is_their_subject(queue_and_ids: Any) -> None:
     queue, _ = queue_and_ids
     api: Api = queue.api
-    for job_id in filter(None, read_ids_by_cursors(queue)):
+    for job_id in filter(None, read_ids_by_cursors(queue)):  # a subject cannot be empty
         answer = api.get_as_owner("/jobs", job_id).json
         assert [job["jobId"] for job in answer["data"]] == [job_id]
         assert answer["meta"]["total"] == 1
@@ -136,26 +136,28 @@ def test_an_owner_has_the_jobs_whose_printed_owner_equals_the_sub(queue_and_ids:
         ("9876543210987654321", []),
     ],
 )
-def test_a_prefix_of_an_id_finds_it(queue_and_ids: Any, prefix: str, expected: list[str]) -> None:
+def test_prefix_finds_ids_except_numbers_beyond_64_bits(
+    queue_and_ids: Any, prefix: str, expected: list[str]
+) -> None:
     queue, _ = queue_and_ids
     assert queue.ids(job_id=prefix) == expected
 
 
-@pytest.mark.parametrize("printed", ["01234567", "1234567.0", "1_234_567", "1234567 ", "1.50"])
-def test_another_spelling_of_an_id_opens_nothing(queue_and_ids: Any, printed: str) -> None:
+@pytest.mark.parametrize("spelling", ["01234567", "1234567.0", "1_234_567", "1234567 ", "1.50"])
+def test_another_spelling_of_an_id_opens_no_job(queue_and_ids: Any, spelling: str) -> None:
     queue, _ = queue_and_ids
-    assert queue.api.get_as_admin("/job", id=printed).status_code == 403
+    assert queue.api.get_as_admin("/job", id=spelling).status_code == 403
 
 
-def test_a_job_whose_owner_is_in_an_array_belongs_to_nobody(
+def test_job_whose_owner_is_in_an_array_or_a_document_belongs_to_nobody(
     mongod: Any, database: Database[dict[str, Any]]
 ) -> None:
-    """Even if the array is not the owner but a part of the path to it."""
+    """The array may be the owner itself, or a field on the path to the owner."""
     queue = WatchedQueue(mongod, database, job_fields={"createdBy": "by.id"})
     database.jobs.insert_many(
         {"jobId": name, "by": creator, "createdAt": NOW, "status": "queued"}
         for name, creator in (
-            ("own", {"id": "ada"}),
+            ("text", {"id": "ada"}),
             ("array", {"id": ["ada", "bob"]}),
             ("in the path", [{"id": "ada"}]),
             ("nested", {"id": [["ada"]]}),
@@ -163,13 +165,14 @@ def test_a_job_whose_owner_is_in_an_array_belongs_to_nobody(
         )
     )
     index = [("by.id", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
-    for prepare in (lambda: None, lambda: database.jobs.create_index(index)):
-        prepare()
+    for has_index in (False, True):
+        if has_index:
+            database.jobs.create_index(index)
         answer = queue.api.get_as_owner("/jobs", "ada").json
-        assert [job["jobId"] for job in answer["data"]] == ["own"]
+        assert [job["jobId"] for job in answer["data"]] == ["text"]
         assert answer["meta"]["total"] == 1
         for query in ({"owner": "ada"}, {"owner": "ada", "status": "queued"}):
-            assert queue.ids(**query) == ["own"]
+            assert queue.ids(**query) == ["text"]
         for name in ("array", "in the path", "nested", "document"):
             assert queue.api.get_as_owner(f"/jobs/{name}", "ada").status_code == 403
             assert queue.get(f"/jobs/{name}")["jobId"] == name

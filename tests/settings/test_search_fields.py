@@ -1,4 +1,4 @@
-"""Search fields: catches a field that redaction hides, and a field that no index can have."""
+"""Search fields: catches one that is accepted though redaction hides it or no index can have it."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def test_search_fields_are_read_from_the_environment(monkeypatch: pytest.MonkeyP
         ({"redact_keys": ("pan",)}, "payload.token", "payload.token"),
     ],
 )
-def test_a_field_has_the_path_of_the_documents(
+def test_search_field_is_mapped_to_its_path_in_the_documents(
     settings: dict[str, Any], name: str, path: str
 ) -> None:
     assert make_settings(name, **settings).find_search_paths() == {name: path}
@@ -52,7 +52,7 @@ def test_a_field_has_the_path_of_the_documents(
         ("payload.mine.id", "mine"),
     ],
 )
-def test_a_field_that_redaction_hides_is_refused(name: str, key: str) -> None:
+def test_search_field_that_redaction_hides_is_refused(name: str, key: str) -> None:
     keys = (*Settings.redact_keys, "mine")
     message = f"JOBMON_SEARCH_FIELDS: {name} cannot be searched: redaction hides the values of "
     with pytest.raises(SettingsError, match=message + key):
@@ -76,14 +76,14 @@ def test_a_field_that_redaction_hides_is_refused(name: str, key: str) -> None:
         (("payload.other",), {"profile": "celery"}, "the profile computes it"),
     ],
 )
-def test_a_field_that_no_index_can_have_is_refused(
+def test_invalid_search_fields_are_refused(
     fields: tuple[str, ...], settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         make_settings(*fields, **settings)
 
 
-def test_the_service_does_not_start_with_a_hidden_field(
+def test_service_does_not_start_with_a_search_field_that_redaction_hides(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("JOBMON_MONGO_URI", URI)
@@ -95,7 +95,9 @@ def test_the_service_does_not_start_with_a_hidden_field(
     assert line.startswith("jobmon: JOBMON_SEARCH_FIELDS: payload.password cannot be searched")
 
 
-def test_each_queue_has_its_own_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_queue_has_its_own_search_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "queues.toml"
 
     def load(text: str) -> tuple[Settings, ...]:

@@ -1,4 +1,4 @@
-"""The list of paused types, on the real server: catches an odd document that breaks a page."""
+"""The list of paused types, on the real server: catches a malformed list that breaks a page."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..support.commands import database_uri
     ],
     ids=["no document", "no field", "texts", "with other values", "text instead of a list"],
 )
-def test_paused_types_are_the_texts_of_the_list(
+def test_paused_types_are_the_texts_in_the_list(
     mongod: Mongod, database: Database[dict[str, Any]], stored: Any, expected: set[str]
 ) -> None:
     if stored is not None:

@@ -1,5 +1,5 @@
 """Several queues in one service: catches a queue that shows the jobs of another queue, or waits for
-the database of another one."""
+another queue's database."""
 
 from collections import Counter
 from pathlib import Path
@@ -29,7 +29,7 @@ def list_ids(api: Api, path: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/admin/jobs/queue"])
-def test_path_without_a_queue_is_about_the_first_queue(queues: Api, path: str) -> None:
+def test_path_without_a_queue_reads_the_first_queue(queues: Api, path: str) -> None:
     assert list_ids(queues, path) == ["mails"]
     for name in ("mails", "payouts", "internal"):
         assert list_ids(queues, f"/queues/{name}{path}") == [name]
@@ -88,7 +88,7 @@ def test_unknown_queue_is_404(queues: Api, path: str) -> None:
     assert answer.json["error"]["message"] == "There is no queue of this name."
 
 
-def test_routes_of_the_service_exist_below_a_queue(queues: Api) -> None:
+def test_service_routes_also_exist_below_the_path_of_a_queue(queues: Api) -> None:
     assert queues.get("/queues/payouts/healthz").status_code == 200
     assert queues.get("/queues/payouts/openapi.json").json["servers"][1]["url"] == "/queues/{queue}"
     assert queues.get("/queues/payouts/nothing").status_code == 404
@@ -100,7 +100,7 @@ def test_export_of_a_queue_has_its_own_jobs(queues: Api) -> None:
     assert answer.text.splitlines()[1].startswith("payouts,")
 
 
-def test_cursor_of_one_queue_shows_no_job_of_it_in_another_queue(queues: Api, watched: Any) -> None:
+def test_cursor_of_another_queue_shows_no_jobs_of_that_queue(queues: Api, watched: Any) -> None:
     watched.mails.insert_many([{"jobId": f"m{n}", "type": "mails"} for n in range(3)])
     watched.payouts.insert_many([{"jobId": f"p{n}", "type": "payouts"} for n in range(3)])
     token = queues.token("ada", "chief")
@@ -137,7 +137,7 @@ def make_queues(deployment: str, count: int) -> list[Any]:
 
 
 class BlockingRead:
-    """A read that blocks for the deployment `frozen` until it is released."""
+    """Reads queues; a read of the deployment `frozen` blocks until `released` is set."""
 
     def __init__(self) -> None:
         self.released = Event()
@@ -167,13 +167,13 @@ def test_queue_is_not_read_again_while_its_last_read_still_runs() -> None:
     expected = dict.fromkeys((queue.name for queue in frozen[:READERS]), 1)
     eventually(lambda: read.started == expected)
     read.released.set()
-    # Callers also share the reads that still wait for a thread. Then each queue is read again.
+    # A caller also waits for earlier reads that have not started. Only the next call reads again.
     assert reader.read(frozen, within_s=PATIENCE_S).keys() == {queue.name for queue in frozen}
     assert set(reader.read(frozen, within_s=PATIENCE_S).values()) == {2}
 
 
 def test_queues_of_a_deployment_are_read_at_the_same_time() -> None:
-    """Catches a hundred queues of a distant deployment that are read one after the other."""
+    """Catches many queues of a distant deployment that are read one after the other."""
     barrier = Barrier(READERS, timeout=PATIENCE_S)
     reader = QueueReading[int](lambda _: barrier.wait())
     assert len(reader.read(make_queues("distant", 3 * READERS), within_s=PATIENCE_S)) == 3 * READERS

@@ -1,5 +1,5 @@
 """Forged tokens: catches a forged token that is accepted or that makes jobmon send a request, and a
-refusal whose status, code or challenge differs from the documentation."""
+refusal with a wrong status, error code or `WWW-Authenticate`."""
 
 import base64
 import hashlib
@@ -49,7 +49,7 @@ HMACS = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha5
 
 @pytest.fixture(scope="module")
 def make_api() -> MakeApi:
-    """A function that makes the service with these settings, once for equal settings."""
+    """A function that creates the service; equal settings return the same service."""
     client: Any = mongomock.MongoClient("mongodb://127.0.0.1/watched", tz_aware=True)
 
     @cache
@@ -85,7 +85,7 @@ def sign_hmac(header: Any, claims: Any = CLAIMS, secret: Any = SECRET, digest: A
 
 
 def try_header(api: Api, header: str | None, path: str = "/jobs") -> Any:
-    """Send this `Authorization` header; returns 200, or the status, code and challenge."""
+    """Send this `Authorization` header; returns 200, or status, code and `WWW-Authenticate`."""
     headers = {} if header is None else {"Authorization": header}
     answer = api.client.get(path, headers=headers)
     if answer.status_code == HTTPStatus.OK:
@@ -100,9 +100,9 @@ def try_token(api: Api, token: str) -> Any:
 NONE_ALGORITHMS = ["none", "None", "NONE", "nOnE", "", None, " none", "none\0"]
 
 
-@pytest.mark.parametrize("name", NONE_ALGORITHMS, ids=repr)
-def test_token_with_algorithm_none_is_refused(make_api: MakeApi, name: Any) -> None:
-    signed = sign_hmac({"typ": "JWT", "alg": name})
+@pytest.mark.parametrize("algorithm", NONE_ALGORITHMS, ids=repr)
+def test_token_with_algorithm_none_is_refused(make_api: MakeApi, algorithm: Any) -> None:
+    signed = sign_hmac({"typ": "JWT", "alg": algorithm})
     unsigned = signed.rsplit(".", 1)[0]
     for api in (
         make_api(),
@@ -133,14 +133,14 @@ def test_token_with_algorithm_none_is_refused(make_api: MakeApi, name: Any) -> N
         b"",
         b"{",
         b"\xff\xfe",
-        # Deeper than any version of Python reads.
+        # Nested more deeply than the JSON parser of any Python version accepts.
         b'{"alg":"HS256","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"alg":"HS256","n":' + b"9" * 4_500 + b"}",
     ],
     ids=lambda header: repr(header)[:40],
 )
 def test_header_with_another_or_no_algorithm_is_refused(make_api: MakeApi, header: Any) -> None:
-    # The HMAC is valid, so the header is the reason of the refusal.
+    # The HMAC is valid for HS256, so the header is the reason for the refusal.
     assert try_token(make_api(), sign_hmac(header)) == INVALID
 
 
@@ -179,11 +179,12 @@ def test_only_the_configured_algorithm_is_accepted(make_api: MakeApi) -> None:
     tokens = {name: sign_token(CLAIMS, key, name) for name, key in algorithms}
     for name, key in algorithms:
         api = make_api() if name == "HS256" else make_api_with_key(make_api, key, name)
-        outcomes = {used: try_token(api, token) for used, token in tokens.items()}
-        assert outcomes == {used: 200 if used == name else INVALID for used in tokens}, name
+        outcomes = {signed_by: try_token(api, token) for signed_by, token in tokens.items()}
+        expected = {signed_by: 200 if signed_by == name else INVALID for signed_by in tokens}
+        assert outcomes == expected, name
 
 
-def test_elliptic_signature_of_zeros_or_in_another_form_is_refused(make_api: MakeApi) -> None:
+def test_ecdsa_signature_of_zeros_or_in_another_form_is_refused(make_api: MakeApi) -> None:
     api = make_api_with_key(make_api, EC_KEY, "ES256")
     text = sign_token(CLAIMS, EC_KEY, "ES256").rsplit(".", 1)[0]
     in_der = EC_KEY.sign(text.encode(), ec.ECDSA(jwt.algorithms.hashes.SHA256()))
@@ -191,7 +192,7 @@ def test_elliptic_signature_of_zeros_or_in_another_form_is_refused(make_api: Mak
         assert try_token(api, f"{text}.{to_base64(signature)}") == INVALID
 
 
-FOREIGN_KEY_IDS = [
+UNKNOWN_KEY_IDS = [
     "../../../../dev/null",
     "/dev/null",
     "/etc/hostname",
@@ -216,69 +217,70 @@ def sign_any_header(header: dict[str, Any], key: Any) -> str:
 
 
 def test_key_id_is_only_compared_with_known_ids(make_api: MakeApi, provider: Provider) -> None:
-    keys = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
+    with_provider = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
     with_secret = make_api()
-    with Provider.listening() as evil:
-        evil.keys = {"one": OTHER_KEY}
-        for kid in (evil.url, *FOREIGN_KEY_IDS, *NON_STRING_KEY_IDS):
+    with Provider.listening() as attacker:
+        attacker.keys = {"one": OTHER_KEY}
+        for kid in (attacker.url, *UNKNOWN_KEY_IDS, *NON_STRING_KEY_IDS):
             for key in (KEY, OTHER_KEY):
                 token = sign_any_header({"alg": "RS256", "kid": kid}, key)
-                assert try_token(keys, token) == INVALID, kid
-            # A service with one key ignores the id, but it must be a string.
+                assert try_token(with_provider, token) == INVALID, kid
+            # A service with one key accepts any id that is a string.
             header = {"alg": "HS256", "kid": kid}
             assert try_token(with_secret, sign_hmac(header, secret=b"")) == INVALID, kid
             expected = 200 if isinstance(kid, str) else INVALID
             assert try_token(with_secret, sign_hmac(header)) == expected, kid
-        assert evil.requests == 0
-    assert try_token(keys, sign_any_header({"alg": "RS256", "kid": "one"}, KEY)) == 200
+        assert attacker.requests == 0
+    assert try_token(with_provider, sign_any_header({"alg": "RS256", "kid": "one"}, KEY)) == 200
 
 
 def make_headers_with_keys(url: str) -> list[dict[str, Any]]:
-    """Headers of tokens that name a key, or an address for keys."""
-    own_key = json.loads(RSAAlgorithm.to_jwk(OTHER_KEY.public_key())) | {"kid": "one"}
+    """Headers of tokens that contain a key, or the address of one."""
+    forged_key = json.loads(RSAAlgorithm.to_jwk(OTHER_KEY.public_key())) | {"kid": "one"}
     return [
         {"jku": url},
         {"x5u": url},
-        {"jwk": own_key},
-        {"jwk": own_key, "kid": "one"},
+        {"jwk": forged_key},
+        {"jwk": forged_key, "kid": "one"},
         {"x5c": [base64.b64encode(b"a certificate").decode()]},
-        {"jku": url, "x5u": url, "jwk": own_key, "kid": "one"},
+        {"jku": url, "x5u": url, "jwk": forged_key, "kid": "one"},
     ]
 
 
 def test_key_or_address_in_a_token_is_ignored(make_api: MakeApi, provider: Provider) -> None:
-    with Provider.listening() as evil:
-        evil.keys = {"one": OTHER_KEY}
-        keys = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
-        one_key, secret = make_api_with_key(make_api, KEY, "RS256"), make_api()
-        for header in make_headers_with_keys(evil.url):
+    by_provider = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
+    by_key, by_secret = make_api_with_key(make_api, KEY, "RS256"), make_api()
+    with Provider.listening() as attacker:
+        attacker.keys = {"one": OTHER_KEY}
+        for header in make_headers_with_keys(attacker.url):
             forged = sign_token(CLAIMS, OTHER_KEY, "RS256", **header)
-            assert {try_token(api, forged) for api in (keys, one_key, secret)} == {INVALID}, header
+            for api in (by_provider, by_key, by_secret):
+                assert try_token(api, forged) == INVALID, header
             valid = sign_token(CLAIMS, KEY, "RS256", **(header | {"kid": "one"}))
-            assert (try_token(keys, valid), try_token(one_key, valid)) == (200, 200), header
-            assert try_token(secret, sign_token(CLAIMS, **header)) == 200, header
-        assert evil.requests == 0
+            assert (try_token(by_provider, valid), try_token(by_key, valid)) == (200, 200), header
+            assert try_token(by_secret, sign_token(CLAIMS, **header)) == 200, header
+        assert attacker.requests == 0
     assert provider.requests == 1
 
 
 def test_too_short_key_of_the_provider_is_ignored(make_api: MakeApi, provider: Provider) -> None:
-    short = rsa.generate_private_key(65_537, 1_024)
-    provider.keys |= {"short": short}
+    short_key = rsa.generate_private_key(65_537, 1_024)
+    provider.keys |= {"short": short_key}
     api = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
     assert try_token(api, sign_token(CLAIMS, KEY, "RS256", kid="one")) == 200
     with pytest.warns(InsecureKeyLengthWarning):
-        token = sign_token(CLAIMS, short, "RS256", kid="short")
+        token = sign_token(CLAIMS, short_key, "RS256", kid="short")
     assert try_token(api, token) == INVALID
 
 
 def test_shared_secret_of_the_provider_is_ignored(make_api: MakeApi, provider: Provider) -> None:
     secret = {"kty": "oct", "kid": "shared", "k": to_base64(SECRET.encode())}
-    for algorithm in ({}, {"alg": "HS256"}, {"alg": "RS256"}):
-        provider.more_keys = [secret | algorithm]
+    for algorithm_field in ({}, {"alg": "HS256"}, {"alg": "RS256"}):
+        provider.more_keys = [secret | algorithm_field]
         api = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
         assert try_token(api, sign_token(CLAIMS, KEY, "RS256", kid="one")) == 200
-        for name in ("HS256", "RS256"):
-            assert try_token(api, sign_hmac({"alg": name, "kid": "shared"})) == INVALID
+        for algorithm in ("HS256", "RS256"):
+            assert try_token(api, sign_hmac({"alg": algorithm, "kid": "shared"})) == INVALID
 
 
 @pytest.mark.parametrize(
@@ -296,7 +298,9 @@ def test_shared_secret_of_the_provider_is_ignored(make_api: MakeApi, provider: P
     ],
     ids=repr,
 )
-def test_unknown_critical_header_is_refused(make_api: MakeApi, header: dict[str, Any]) -> None:
+def test_critical_header_or_unencoded_payload_is_refused(
+    make_api: MakeApi, header: dict[str, Any]
+) -> None:
     assert try_token(make_api(), sign_hmac({"alg": "HS256"} | header)) == INVALID
 
 
@@ -385,7 +389,7 @@ ISSUER = {"iss": "https://id", "aud": "jobmon"}
         ({"role": "\ud800"}, 200),
     ],
 )
-def test_only_claims_of_a_valid_form_are_accepted(
+def test_times_type_subject_and_id_decide_whether_a_token_is_accepted(
     make_api: MakeApi, claims: dict[str, Any], expected: Any
 ) -> None:
     assert try_token(make_api(rate_limit="100/minute"), sign_token(CLAIMS | claims)) == expected
@@ -437,15 +441,15 @@ def test_role_is_compared_exactly(make_api: MakeApi, role: Any) -> None:
     ],
     ids=repr,
 )
-def test_only_the_set_issuer_and_audience_are_accepted(
+def test_only_the_configured_issuer_and_audience_are_accepted(
     make_api: MakeApi, claims: dict[str, Any], expected: Any
 ) -> None:
     api = make_api(jwt_issuer="https://id", jwt_audience="jobmon")
     assert try_token(api, sign_hmac({"alg": "HS256"}, CLAIMS | claims)) == expected
 
 
-GOOD = sign_token(CLAIMS)
-HEAD, BODY, SIGNATURE = GOOD.split(".")
+VALID_TOKEN = sign_token(CLAIMS)
+HEADER, BODY, SIGNATURE = VALID_TOKEN.split(".")
 
 
 @pytest.mark.parametrize(
@@ -463,26 +467,26 @@ def test_body_without_claims_is_refused(make_api: MakeApi, body: bytes) -> None:
         ".",
         "..",
         "...",
-        f"{HEAD}.{BODY}",
-        f"{HEAD}.{BODY}.",
+        f"{HEADER}.{BODY}",
+        f"{HEADER}.{BODY}.",
         f".{BODY}.{SIGNATURE}",
-        f"{HEAD}..{SIGNATURE}",
-        f"{GOOD}.",
-        f".{GOOD}",
-        f"{GOOD}.{SIGNATURE}",
-        f"{HEAD}.{BODY}.{SIGNATURE}.{SIGNATURE}.{SIGNATURE}",  # encrypted tokens have five parts
-        f"{HEAD}={'='}.{BODY}.{SIGNATURE}",
-        f"{GOOD}====",
-        f"{GOOD}!",
-        f"{GOOD}\u00e9",
-        f"{HEAD}.{BODY}.{SIGNATURE[:-1]}",
-        f"{HEAD}.{BODY}.{SIGNATURE[:-2]}",
-        f"{HEAD}.{BODY}.+/{SIGNATURE[2:]}",
-        f"{HEAD}.{BODY[:10]}%0a{BODY[10:]}.{SIGNATURE}",
-        f"{HEAD}.{BODY}.{SIGNATURE[:-1]}{'B' if SIGNATURE[-1] != 'B' else 'C'}",  # unused bits set
+        f"{HEADER}..{SIGNATURE}",
+        f"{VALID_TOKEN}.",
+        f".{VALID_TOKEN}",
+        f"{VALID_TOKEN}.{SIGNATURE}",
+        f"{HEADER}.{BODY}.{SIGNATURE}.{SIGNATURE}.{SIGNATURE}",  # encrypted tokens have five parts
+        f"{HEADER}==.{BODY}.{SIGNATURE}",
+        f"{VALID_TOKEN}====",
+        f"{VALID_TOKEN}!",
+        f"{VALID_TOKEN}\u00e9",
+        f"{HEADER}.{BODY}.{SIGNATURE[:-1]}",
+        f"{HEADER}.{BODY}.{SIGNATURE[:-2]}",
+        f"{HEADER}.{BODY}.+/{SIGNATURE[2:]}",
+        f"{HEADER}.{BODY[:10]}%0a{BODY[10:]}.{SIGNATURE}",
+        f"{HEADER}.{BODY}.{SIGNATURE[:-1]}{'B' if SIGNATURE[-1] != 'B' else 'C'}",  # unused bits
     ],
 )
-def test_token_with_missing_parts_or_wrong_base64_is_refused(make_api: MakeApi, token: str) -> None:
+def test_token_with_wrong_parts_or_base64_is_refused(make_api: MakeApi, token: str) -> None:
     assert try_token(make_api(), token) == INVALID
 
 
@@ -494,27 +498,27 @@ def test_token_with_missing_parts_or_wrong_base64_is_refused(make_api: MakeApi, 
         (" ", REQUIRED),
         (",", REQUIRED),
         (" ,  , x", REQUIRED),
-        (GOOD, REQUIRED),
-        (f"JWT {GOOD}", REQUIRED),
-        (f"Basic {GOOD}", REQUIRED),
-        (f"Bearer:{GOOD}", REQUIRED),
-        (f"Bearer={GOOD}", REQUIRED),
-        (f"Bearer{GOOD}", REQUIRED),
+        (VALID_TOKEN, REQUIRED),
+        (f"JWT {VALID_TOKEN}", REQUIRED),
+        (f"Basic {VALID_TOKEN}", REQUIRED),
+        (f"Bearer:{VALID_TOKEN}", REQUIRED),
+        (f"Bearer={VALID_TOKEN}", REQUIRED),
+        (f"Bearer{VALID_TOKEN}", REQUIRED),
         ("Bearer", INVALID),
         ("Bearer ", INVALID),
-        (f"Bearer Bearer {GOOD}", INVALID),
-        (f"Bearer {GOOD} {GOOD}", INVALID),
-        (f"Bearer {GOOD},Bearer {GOOD}", INVALID),  # WSGI joins two headers like this
-        (f"Bearer {GOOD}, bearer x", INVALID),
-        (f"Bearer, Bearer {GOOD}", INVALID),
-        (f'Bearer "{GOOD}"', INVALID),
-        (f"Bearer token={GOOD}", INVALID),
-        (f"Bearer {GOOD}", 200),
-        (f"bearer {GOOD}", 200),  # a scheme has no case (RFC 9110)
-        (f"BEARER   {GOOD}  ", 200),
-        (f"Basic cm9vdA==, Bearer {GOOD}", 200),
+        (f"Bearer Bearer {VALID_TOKEN}", INVALID),
+        (f"Bearer {VALID_TOKEN} {VALID_TOKEN}", INVALID),
+        (f"Bearer {VALID_TOKEN},Bearer {VALID_TOKEN}", INVALID),  # as WSGI joins headers
+        (f"Bearer {VALID_TOKEN}, bearer x", INVALID),
+        (f"Bearer, Bearer {VALID_TOKEN}", INVALID),
+        (f'Bearer "{VALID_TOKEN}"', INVALID),
+        (f"Bearer token={VALID_TOKEN}", INVALID),
+        (f"Bearer {VALID_TOKEN}", 200),
+        (f"bearer {VALID_TOKEN}", 200),  # upper and lower case are equal (RFC 9110)
+        (f"BEARER   {VALID_TOKEN}  ", 200),
+        (f"Basic cm9vdA==, Bearer {VALID_TOKEN}", 200),
     ],
-    ids=lambda value: repr(value).replace(GOOD, "…")[:40],
+    ids=lambda value: repr(value).replace(VALID_TOKEN, "…")[:40],
 )
 def test_authorization_header_must_have_one_bearer_token(
     make_api: MakeApi, header: str | None, expected: Any
@@ -525,11 +529,11 @@ def test_authorization_header_must_have_one_bearer_token(
 def test_token_outside_the_authorization_header_is_ignored(make_api: MakeApi) -> None:
     api = make_api()
     for name in ("jwt", "access_token", "token"):
-        assert api.client.get(STATS, query_string={name: GOOD}).status_code == 401
+        assert api.client.get(STATS, query_string={name: VALID_TOKEN}).status_code == 401
     for name in ("X-Authorization", "X-Access-Token", "Proxy-Authorization", "X-Forwarded-User"):
-        assert api.client.get(STATS, headers={name: f"Bearer {GOOD}"}).status_code == 401
-    assert api.client.get(STATS, json={"access_token": GOOD}).status_code == 401
-    assert api.client.get(STATS, data={"access_token": GOOD}).status_code == 401
+        assert api.client.get(STATS, headers={name: f"Bearer {VALID_TOKEN}"}).status_code == 401
+    assert api.client.get(STATS, json={"access_token": VALID_TOKEN}).status_code == 401
+    assert api.client.get(STATS, data={"access_token": VALID_TOKEN}).status_code == 401
 
 
 def test_token_of_a_megabyte_is_refused_before_it_is_decoded(
@@ -537,9 +541,9 @@ def test_token_of_a_megabyte_is_refused_before_it_is_decoded(
 ) -> None:
     api = make_api()
     browser = api.app.test_client(use_cookies=False)
-    longest = sign_token(CLAIMS | {"fill": "x" * 5_900})
-    assert len(longest) < auth.MAX_TOKEN_LENGTH
-    assert try_token(api, longest) == 200
+    long_token = sign_token(CLAIMS | {"fill": "x" * 5_900})
+    assert len(long_token) < auth.MAX_TOKEN_LENGTH
+    assert try_token(api, long_token) == 200
 
     def fail(*_: Any) -> Any:
         raise AssertionError("the token was decoded")
@@ -552,7 +556,7 @@ def test_token_of_a_megabyte_is_refused_before_it_is_decoded(
         assert "no longer valid" in in_cookie.text
 
 
-def test_clocks_may_differ_by_a_few_seconds(make_api: MakeApi) -> None:
+def test_times_may_be_wrong_by_the_leeway(make_api: MakeApi) -> None:
     for name, ahead_s in (("iat", 3), ("nbf", 3), ("exp", -3)):
         claims = CLAIMS | {name: time_from_now(seconds=ahead_s)}
         assert try_token(make_api(), sign_token(claims)) == 200, name
@@ -602,7 +606,7 @@ def test_only_the_log_names_the_reason_of_a_refusal(
         assert try_token(api, token) == (401, code, "Bearer")
     (line,) = lines
     assert (line["code"], line["reason"], line["user"]) == (code, reason, None)
-    assert len(token) < 5 or token not in str(lines)
+    assert len(token) < 5 or token not in str(lines)  # a short one may be a part of other words
 
 
 @pytest.mark.parametrize(
@@ -624,7 +628,7 @@ def test_role_is_read_from_the_configured_claim(
     api = make_api(role_claim=path)
     expected = 200 if is_admin else (403, "permission_denied", None)
     assert try_header(api, f"Bearer {sign_token({'sub': 'ada'} | claims)}", STATS) == expected
-    assert try_header(api, f"Bearer {api.token()}", STATS) == 200  # as `jobmon token` issues them
+    assert try_header(api, f"Bearer {api.token()}", STATS) == 200  # issued like `jobmon token`
 
 
 @pytest.mark.parametrize(
@@ -654,7 +658,7 @@ def test_subject_is_read_from_the_configured_claim(
 def test_answer_does_not_reveal_the_reason_of_a_refusal(make_api: MakeApi) -> None:
     api = make_api(jwt_issuer="https://id", jwt_audience="jobmon")
     forged = sign_token(CLAIMS, "another secret of thirty-two bytes")
-    tokens = [GOOD, "x", sign_hmac({"alg": "none"}), forged]
+    tokens = [VALID_TOKEN, "x", sign_hmac({"alg": "none"}), forged]
     request_id = {"X-Request-ID": "one"}
     answers = [
         api.client.get(STATS, headers=request_id | {"Authorization": f"Bearer {token}"})
@@ -665,7 +669,7 @@ def test_answer_does_not_reveal_the_reason_of_a_refusal(make_api: MakeApi) -> No
 
 def test_valid_token_is_accepted_between_refused_ones(make_api: MakeApi) -> None:
     api = make_api()
-    assert [read_outcome(api, token) for token in ("x", GOOD, "x")] == [
+    assert [read_outcome(api, token) for token in ("x", VALID_TOKEN, "x")] == [
         "token_invalid",
         200,
         "token_invalid",
