@@ -20,7 +20,7 @@ from ..support.commands import database_uri
 from .test_queue_metrics import samples, value
 
 
-def test_requests_are_counted_by_rule_never_by_path(api: Api) -> None:
+def test_requests_are_counted_by_route_not_by_path(api: Api) -> None:
     before = samples(api.get_as_admin("/metrics").text)
     api.get_as_admin("/jobs/no-such-job")
     api.get_as_admin("/jobs/no-other-job")
@@ -131,9 +131,8 @@ def test_an_unreachable_database_does_not_hide_the_metrics_of_the_service(
 ) -> None:
     settings = make_settings(mongo_uri="mongodb://127.0.0.1:1/", server_selection_timeout_ms=50)
     api = Api(create_app(settings))
-    answer = api.get_as_admin("/metrics")
-    assert answer.status_code == 200
-    scrape = samples(api.get_as_admin("/metrics").text)
+    assert api.get_as_admin("/metrics").status_code == 200
+    scrape = samples(api.get_as_admin("/metrics").text)  # counts the request before it, too
     assert value(scrape, "jobmon_database_up") == 0
     for unknown in ("database_readable", "own_database_readable", "collector_up", "jobs_estimated"):
         assert value(scrape, f"jobmon_{unknown}") is None
@@ -151,7 +150,7 @@ def test_a_queue_whose_server_does_not_answer_is_down_and_the_others_are_up(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         file = tmp_path / "queues.toml"
         uri = f"mongodb://127.0.0.1:{silent.getsockname()[1]}/app"
-        file.write_text(f'[well]\n[frozen]\nuri = "{uri}"')
+        file.write_text(f'[responding]\n[frozen]\nuri = "{uri}"')
         settings = make_settings(
             mongo_uri=database_uri(mongod, database),
             queues=str(file),
@@ -161,17 +160,18 @@ def test_a_queue_whose_server_does_not_answer_is_down_and_the_others_are_up(
         scrape = samples(api.get_as_admin("/metrics").text)
         for queue in api.app.extensions["jobmon_queues"].open_all():
             queue.connection.close()
-    up = {name: value(scrape, "jobmon_database_up", queue=name) for name in ("well", "frozen")}
-    assert up == {"well": 1, "frozen": 0}
+    queues = ("responding", "frozen")
+    is_up = {name: value(scrape, "jobmon_database_up", queue=name) for name in queues}
+    assert is_up == {"responding": 1, "frozen": 0}
     assert value(scrape, "jobmon_queue_scraped", queue="frozen") == 0
-    assert value(scrape, "jobmon_jobs_estimated", queue="well") == 0
+    assert value(scrape, "jobmon_jobs_estimated", queue="responding") == 0
 
 
 class CommandRecorder(CommandListener):
-    """The commands that a client sent to its server."""
+    """Records the commands that a client sends to its server."""
 
     def __init__(self) -> None:
-        self.commands: list[tuple[str, str]] = []
+        self.commands: list[tuple[str, str]] = []  # each with its collection
         self.finds: list[Any] = []
 
     def started(self, event: Any) -> None:
@@ -201,10 +201,10 @@ def test_a_scrape_reads_no_watched_document(
         ("hello", "1"),  # the kind of deployment, once per process
         ("aggregate", "state"),
         ("find", "revoked_tokens"),
-        ("find", "jobs"),  # the _id of one job, by its index
+        ("find", "jobs"),  # the _id of one job, from its index
         ("find", "job_attempts"),
         ("count", "jobs"),  # without a filter: from the metadata
     }
-    hints = [command["hint"] for command in recorder.finds if command["find"] != "revoked_tokens"]
-    assert hints == [{"_id": 1}, {"_id": 1}]
-    assert all(command["projection"] == {"_id": True} for command in recorder.finds[-2:])
+    finds = [command for command in recorder.finds if command["find"] != "revoked_tokens"]
+    assert [command["hint"] for command in finds] == [{"_id": 1}, {"_id": 1}]
+    assert all(command["projection"] == {"_id": True} for command in finds)

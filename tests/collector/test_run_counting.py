@@ -1,5 +1,5 @@
-"""When runs are counted from changes: catches counting that begins too early, too late or never,
-or that does not end."""
+"""The counting of runs from changes: catches counting that begins too early, too late or never, or
+that does not end."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -10,8 +10,8 @@ from jobmon.collector import run_counting as run_counting_module
 from jobmon.collector.run_counting import RunCounting
 
 
-class Events:
-    """An event counter whose stream was prepared."""
+class FakeEventCounter:
+    """An event counter that has prepared changes, which must be counted."""
 
     def __init__(self) -> None:
         self.must_begin, self.is_begin_urgent, self.calls = True, False, list[str]()
@@ -27,7 +27,7 @@ class Events:
         self.calls.append("stop")
 
 
-class Share:
+class FakeShare:
     """A share whose other queues are starting and have all slots."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Share:
         return nullcontext(self.slots > 0)
 
 
-class Queue:
+class FakeConnection:
     """A connection that counts its queries for recorded attempts."""
 
     def __init__(self) -> None:
@@ -51,43 +51,43 @@ class Queue:
         return self.has_attempts
 
 
-class Setup:
-    """A run counting with its parts, before counting begins."""
+class Fakes:
+    """A `RunCounting` with fake parts, before it begins to count."""
 
     def __init__(self) -> None:
-        self.queue, self.events, self.share = Queue(), Events(), Share()
-        parts: Any = (self.queue, self.events, self.share)
+        self.connection, self.events, self.share = FakeConnection(), FakeEventCounter(), FakeShare()
+        parts: Any = (self.connection, self.events, self.share)
         self.counting = RunCounting(*parts)
 
 
-def test_counting_begins_when_all_queues_have_stats_and_few_others_begin() -> None:
-    setup = Setup()
-    counting, events = setup.counting, setup.events
+def test_counting_begins_when_all_queues_have_stats_and_a_slot_is_free() -> None:
+    fakes = Fakes()
+    counting, events = fakes.counting, fakes.events
     counting.count()
-    setup.share.has_starting_queues = False
+    fakes.share.has_starting_queues = False
     counting.count()
     assert (counting.is_waiting, counting.has_begun.is_set(), events.calls) == (True, False, [])
-    setup.share.slots = 1
+    fakes.share.slots = 1
     counting.count()
     assert (counting.is_waiting, counting.has_begun.is_set()) == (False, True)
     assert events.calls == ["begin", "count"]
 
 
 def test_counting_begins_at_once_if_it_is_urgent() -> None:
-    setup = Setup()
-    setup.events.is_begin_urgent = True
-    setup.counting.count()
-    assert setup.events.calls == ["begin", "count"]
+    fakes = Fakes()
+    fakes.events.is_begin_urgent = True
+    fakes.counting.count()
+    assert fakes.events.calls == ["begin", "count"]
 
 
 def test_counting_ends_when_an_attempt_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_counting_module, "CHECK_EVERY_S", -1.0)
-    setup = Setup()
-    counting, events = setup.counting, setup.events
+    fakes = Fakes()
+    counting, events = fakes.counting, fakes.events
     counting.begin()
     counting.count()
     assert counting.events is not None
-    setup.queue.has_attempts = True
+    fakes.connection.has_attempts = True
     counting.count()
     assert events.calls[-2:] == ["count", "stop"]
     assert counting.events is None
@@ -95,8 +95,8 @@ def test_counting_ends_when_an_attempt_is_recorded(monkeypatch: pytest.MonkeyPat
 
 def test_recorded_attempts_are_not_queried_at_each_count() -> None:
     """Catches a query for each queue with every write of its stats."""
-    setup = Setup()
-    setup.counting.begin()
+    fakes = Fakes()
+    fakes.counting.begin()
     for _ in range(3):
-        setup.counting.count()
-    assert setup.queue.queries == 0
+        fakes.counting.count()
+    assert fakes.connection.queries == 0

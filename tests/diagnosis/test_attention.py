@@ -42,7 +42,7 @@ def activity(succeeded: int = 0, failed: int = 0, died: int = 0) -> Activity:
     return Activity.from_tallies([Tally(outcomes=outcomes, dlq=died)])
 
 
-def history_by_type(steps: dict[int, Step], first: int) -> History[str]:
+def make_history_by_type(steps: dict[int, Step], first: int) -> History[str]:
     total: dict[str, list[int]] = {}
     for number, step in steps.items():
         for job_type, counts in step.items() if number >= first else ():
@@ -53,7 +53,7 @@ def history_by_type(steps: dict[int, Step], first: int) -> History[str]:
     )
 
 
-def history_by_minute(steps: dict[int, Step]) -> History[datetime]:
+def make_history_by_minute(steps: dict[int, Step]) -> History[datetime]:
     return History(
         NOW,
         "rollup",
@@ -71,12 +71,13 @@ def evidence(
     steps: dict[int, Step] | None = None,
     samples: dict[datetime, int] | None = None,
     source: str = "rollup",
-    known: bool = True,
+    is_counted: bool = True,
     **health: Any,
 ) -> Evidence:
-    """A queue, by default without unknown values. `known`: whether the jobs could be counted.
+    """A queue, by default without unknown values. `is_counted`: whether the jobs could be counted.
 
-    `steps`: what ended, by the minute of the last hour. `samples`: the numbers of queued jobs.
+    `steps`: what ended, by the minute of the last hour (0 to 59). `samples`: the number of queued
+    jobs by time, by default so many that the backlog does not grow.
     """
     defaults: dict[str, Any] = {
         "estimated_total": 0,
@@ -91,15 +92,15 @@ def evidence(
         stats=QueueStats(
             as_of=NOW,
             source=source,
-            counts=counts if known else None,
+            counts=counts if is_counted else None,
             total=sum(counts.values()),
             health=QueueHealth(**defaults | health),
         ),
         hour_start=START,
         blocks_start=START,
-        hour=history_by_type(steps, 0),
-        recent={10 * MINUTE: history_by_type(steps, 50)},
-        minutes=history_by_minute(steps),
+        hour=make_history_by_type(steps, 0),
+        recent={10 * MINUTE: make_history_by_type(steps, 50)},
+        minutes=make_history_by_minute(steps),
         day=History(NOW, "rollup", {}),
         samples={
             at: QueueSample(status_counts={"queued": count}, oldest_queued_ms=0)
@@ -108,43 +109,44 @@ def evidence(
     )
 
 
-def notices(queue: Evidence) -> list[Notice]:
+def list_notices(queue: Evidence) -> list[Notice]:
     return collect_notices(run_checks(queue))
 
 
 def texts(queue: Evidence) -> list[str]:
-    return [notice.text for notice in notices(queue)]
+    return [notice.text for notice in list_notices(queue)]
 
 
-def unchecked(queue: Evidence) -> dict[str, str]:
+def list_unchecked(queue: Evidence) -> dict[str, str]:
     return {check.name: check.not_checked for check in run_checks(queue) if check.not_checked}
 
 
-def every_minute(count: int, until: int = 60, job_type: str = "a") -> dict[int, Step]:
+def succeed_every_minute(count: int, until: int = 60, job_type: str = "a") -> dict[int, Step]:
     return {number: {job_type: (count, 0, 0)} for number in range(until)}
 
 
 def overdue_since(**waited: timedelta) -> dict[str, datetime]:
+    """By type, when its oldest job became due."""
     return {job_type: NOW - length for job_type, length in waited.items()}
 
 
 def test_a_check_that_was_not_made_prevents_an_all_clear() -> None:
     assert is_all_clear(run_checks(evidence()))
-    gaps: dict[str, dict[str, Any]] = {
+    missing_evidence: dict[str, dict[str, Any]] = {
         "whether jobs finish": {"minutes": MISSING},
         "stalled types": {"recent": {10 * MINUTE: MISSING}},
         "new dead jobs": {"hour": MISSING},
         "backlog growth": {"samples": {}},
     }
-    for name, gap in gaps.items():
-        checks = run_checks(replace(evidence(), **gap))
+    for name, missing in missing_evidence.items():
+        checks = run_checks(replace(evidence(), **missing))
         assert not collect_notices(checks), name
         assert not is_all_clear(checks), name
         assert name in {check.name for check in checks if check.not_checked}
 
 
 def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
-    """Catches an all-clear with 86 overdue and 60 dead jobs, because indexes are missing."""
+    """Catches an all-clear for 86 overdue and 60 dead jobs while indexes are missing."""
     queue = replace(
         evidence({("queued", "a"): 86, ("dlq", "a"): 60}, due=86),
         hour=MISSING,
@@ -152,7 +154,7 @@ def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
         minutes=MISSING,
         day=MISSING,
     )
-    assert notices(queue) == []
+    assert list_notices(queue) == []
     assert list(group_by_reason(run_checks(queue))) == [
         (
             "indexes are missing",
@@ -185,23 +187,23 @@ def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
 def test_unknown_values_give_neither_an_alarm_nor_an_all_clear(
     health: dict[str, Any], expected: dict[str, str]
 ) -> None:
-    queue = evidence({("queued", "a"): 9}, every_minute(50, until=40), **health)
-    assert notices(queue) == []
-    assert unchecked(queue) == expected
+    queue = evidence({("queued", "a"): 9}, succeed_every_minute(50, until=40), **health)
+    assert list_notices(queue) == []
+    assert list_unchecked(queue) == expected
 
 
 def test_without_finish_times_four_checks_are_not_made() -> None:
     queue = evidence(due=9, overdue_by_type=overdue_since(a=HOUR))
     queue = replace(queue, hour=NO_END_TIMES, recent={}, minutes=NO_END_TIMES, day=NO_END_TIMES)
-    assert notices(queue) == []
-    assert unchecked(queue) == dict.fromkeys(
+    assert list_notices(queue) == []
+    assert list_unchecked(queue) == dict.fromkeys(
         ("whether jobs finish", "stalled types", "new dead jobs", "failure rates"),
         "succeeded or dead jobs do not record when they finished",
     )
 
 
 def add_gap(queue: Evidence, start: datetime, end: datetime | None = None) -> Evidence:
-    """A queue whose runs are counted from changes, some of which are missing."""
+    """The queue with a gap in each of its histories: the collector may have missed runs in it."""
     gap = Gap(start=start, end=end, reason=GapReason.STREAM_LOST)
     histories = {name: getattr(queue, name) for name in ("hour", "minutes", "day")}
     with_gap = {name: replace(history, gaps=(gap,)) for name, history in histories.items()}
@@ -215,22 +217,23 @@ def test_if_runs_may_be_missing_only_known_runs_raise_an_alarm() -> None:
     queue = add_gap(evidence({("queued", "a"): 9}, steps, **STOPPED | A_OVERDUE), NOW - 5 * MINUTE)
     assert texts(queue) == ["50% of a attempts failed in the last hour"]
     checks = ("whether jobs finish", "stalled types", "new dead jobs", "failure rates")
-    assert unchecked(queue) == dict.fromkeys(checks, "runs may be missing from the history")
-    died = replace(add_gap(evidence(steps={1: {"a": (0, 0, 5)}}), START), new_dead=(5, True))
-    assert texts(died) == ["5 jobs died in the last hour, all a"]
-    assert "new dead jobs" in unchecked(died)
+    assert list_unchecked(queue) == dict.fromkeys(checks, "runs may be missing from the history")
+    with_deaths = add_gap(evidence(steps={1: {"a": (0, 0, 5)}}), START)
+    with_deaths = replace(with_deaths, new_dead=(5, True))
+    assert texts(with_deaths) == ["5 jobs died in the last hour, all a"]
+    assert "new dead jobs" in list_unchecked(with_deaths)
 
 
 def test_a_gap_before_the_last_finished_job_changes_no_notice() -> None:
-    queue = evidence(steps=every_minute(42, until=55), **STOPPED)
-    early = add_gap(queue, START, START + 10 * MINUTE)
-    assert texts(early) == texts(queue) != []
+    queue = evidence(steps=succeed_every_minute(42, until=55), **STOPPED)
+    with_gap = add_gap(queue, START, START + 10 * MINUTE)
+    assert texts(with_gap) == texts(queue) != []
 
 
 def test_types_are_not_stalled_while_it_is_unknown_what_runs() -> None:
-    queue = evidence({("leased", "a"): 1}, known=False, **A_OVERDUE)
+    queue = evidence({("leased", "a"): 1}, is_counted=False, **A_OVERDUE)
     assert not stalled_types(queue)
-    assert unchecked(queue)["stalled types"] == "the jobs could not be counted"
+    assert list_unchecked(queue)["stalled types"] == "the jobs could not be counted"
 
 
 def test_jobs_that_are_scheduled_for_later_are_no_growing_backlog() -> None:
@@ -238,13 +241,14 @@ def test_jobs_that_are_scheduled_for_later_are_no_growing_backlog() -> None:
     assert texts(queue) == []
 
 
+# 86 jobs are due, the oldest for two minutes: an alarm if no job finishes meanwhile.
 STOPPED = {"due": 86, "overdue_by_type": overdue_since(a=2 * MINUTE)}
 
 
 def test_the_first_notice_is_that_no_job_finishes() -> None:
     """Catches a dead worker pool that is noticed only when each of its types has stalled."""
-    queue = evidence(steps=every_minute(42, until=58), expired_leases=3, **STOPPED)
-    first = notices(queue)[0]
+    queue = evidence(steps=succeed_every_minute(42, until=58), expired_leases=3, **STOPPED)
+    first = list_notices(queue)[0]
     assert (first.level, first.text) == (
         "bad",
         "Nothing has finished for 1 min while 86 jobs are due (usually 42/min)",
@@ -253,24 +257,28 @@ def test_the_first_notice_is_that_no_job_finishes() -> None:
     # The last minute in which a job finished ended 50 s ago.
     as_of = START + 58 * MINUTE + timedelta(seconds=50)
     assert isinstance(queue.minutes, History)
-    early = replace(queue, minutes=History(as_of, "rollup", queue.minutes.activity))
-    assert texts(early)[0].startswith("Nothing has finished for 1 min")
+    queue = replace(queue, minutes=History(as_of, "rollup", queue.minutes.activity))
+    assert texts(queue)[0].startswith("Nothing has finished for 1 min")
 
 
 @pytest.mark.parametrize(
     ("steps", "health", "expected"),
     [
-        (every_minute(42), STOPPED, None),
-        (every_minute(42, until=59), STOPPED, None),  # half a minute is too short
-        (every_minute(42, until=50), STOPPED | {"overdue_by_type": {}}, None),  # no job waits
+        (succeed_every_minute(42), STOPPED, None),
+        (succeed_every_minute(42, until=59), STOPPED, None),  # half a minute is too short
         (
-            every_minute(42, until=50),
+            succeed_every_minute(42, until=50),
+            STOPPED | {"overdue_by_type": {}},
+            None,
+        ),  # no job waits
+        (
+            succeed_every_minute(42, until=50),
             STOPPED | {"overdue_by_type": overdue_since(a=MINUTE / 2)},
             None,
         ),
-        (every_minute(1, until=58), STOPPED, None),  # this can be chance
+        (succeed_every_minute(1, until=58), STOPPED, None),  # this can be chance
         (
-            every_minute(1, until=56),
+            succeed_every_minute(1, until=56),
             STOPPED,
             "Nothing has finished for 3 min while 86 jobs are due (usually 1/min)",
         ),
@@ -279,7 +287,7 @@ def test_the_first_notice_is_that_no_job_finishes() -> None:
             STOPPED | {"due": 1},
             "Nothing has finished for 18 min while 1 job is due (usually 0.1/min)",
         ),
-        ({}, STOPPED, None),  # no job ever finished
+        ({}, STOPPED, None),  # no job finished in the last day
     ],
 )
 def test_a_silence_is_compared_with_the_usual_rate(
@@ -341,16 +349,16 @@ def test_stalled_types_give_one_notice(queue: Evidence, expected: str | None) ->
 
 
 def test_a_notice_of_stalled_types_links_to_the_types_that_it_counts() -> None:
-    (notice,) = notices(evidence(**A_OVERDUE))
+    (notice,) = list_notices(evidence(**A_OVERDUE))
     assert notice.jobs == JobFilter(types=("a",), condition=JobCondition.DUE)
     queue = evidence(overdue_by_type=overdue_since(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE))
-    (notice,) = notices(queue)
+    (notice,) = list_notices(queue)
     assert (notice.types, notice.jobs) == (TypeCondition.STALLED, None)
     assert list(stalled_types(queue)) == ["b", "a"]
 
 
 @pytest.mark.parametrize(
-    ("steps", "dead", "expected"),
+    ("steps", "new_dead", "expected"),
     [
         ({1: {"a": (0, 0, 1)}}, (1, True), "1 job died in the last hour: a"),
         ({1: {"a": (0, 0, 5)}}, (4, True), "4 jobs died in the last hour, all a"),
@@ -373,11 +381,12 @@ def test_a_notice_of_stalled_types_links_to_the_types_that_it_counts() -> None:
     ],
 )
 def test_new_dead_jobs_have_the_count_of_their_list(
-    steps: dict[int, Step], dead: tuple[int, bool], expected: str | None
+    steps: dict[int, Step], new_dead: tuple[int, bool], expected: str | None
 ) -> None:
-    queue = replace(evidence(steps=steps), new_dead=dead)
+    """`new_dead`: the number of jobs in the list, and whether it is exact."""
+    queue = replace(evidence(steps=steps), new_dead=new_dead)
     assert texts(queue) == ([expected] if expected else [])
-    assert all(notice.jobs == died_since(START) for notice in notices(queue))
+    assert all(notice.jobs == died_since(START) for notice in list_notices(queue))
 
 
 DEATH: Step = {"a": (0, 1, 1)}
@@ -405,21 +414,21 @@ def test_new_dead_jobs_have_the_time_of_the_first_consecutive_death(
     steps = {DAY_START + n * 10 * MINUTE: activity() for n in range(145)}
     steps |= dict.fromkeys(day, activity(died=1))
     queue = evidence(steps=dict.fromkeys(minutes, DEATH))
-    (notice,) = notices(replace(queue, day=History(NOW, "rollup", steps)))
+    (notice,) = list_notices(replace(queue, day=History(NOW, "rollup", steps)))
     assert notice.since == since
 
 
 def test_notices_have_the_time_at_which_the_problem_began() -> None:
     queue = evidence(
         {("queued", "a"): 900},
-        every_minute(50, until=40),
+        succeed_every_minute(50, until=40),
         samples={NOW - HOUR: 23, NOW - 30 * MINUTE: 20, NOW - 20 * MINUTE: 400},
         due=900,
         expired_leases=2,
         overdue_by_type=overdue_since(a=HOUR),
     )
     queue = replace(queue, first_expiry=NOW - 9 * MINUTE)
-    assert {notice.text.split()[0]: notice.since for notice in notices(queue)} == {
+    assert {notice.text.split()[0]: notice.since for notice in list_notices(queue)} == {
         "Nothing": START + 40 * MINUTE,  # the first minute in which none finished
         "2": NOW - 9 * MINUTE,
         "a": NOW - HOUR,  # when its oldest job came due
@@ -445,14 +454,14 @@ def test_a_growing_backlog_is_compared_with_the_oldest_sample(
 
 
 def test_without_an_old_sample_backlog_growth_is_not_checked() -> None:
-    assert unchecked(evidence(samples={NOW - MINUTE: 0})) == {
+    assert list_unchecked(evidence(samples={NOW - MINUTE: 0})) == {
         "backlog growth": "the first sample is too recent to compare with"
     }
 
 
 def test_failing_types_give_one_notice() -> None:
     queue = evidence(steps={1: {"a": (10, 10, 0), "b": (85, 15, 0), "few": (0, 19, 0)}})
-    (notice,) = notices(queue)
+    (notice,) = list_notices(queue)
     assert notice.text == "50% of a attempts failed in the last hour"
     assert (notice.level, notice.types, notice.type_name) == ("watch", "failing", "a")
     queue = evidence(steps={1: {"a": (10, 10, 0), "b": (0, 20, 0)}})
@@ -501,14 +510,16 @@ def test_failing_types_give_one_notice() -> None:
             "The collector's log has the reason.",
         ),
         (
-            evidence(known=False),
+            evidence(is_counted=False),
             "bad",
             "Counting the jobs takes too long: only their estimated number is known",
         ),
     ],
 )
-def test_other_notices(queue: Evidence, level: str, text: str) -> None:
-    (notice,) = notices(queue)
+def test_notices_about_leases_counts_and_the_collector(
+    queue: Evidence, level: str, text: str
+) -> None:
+    (notice,) = list_notices(queue)
     assert (notice.level, notice.text) == (level, text)
 
 
@@ -521,7 +532,7 @@ def test_the_worst_notices_come_first() -> None:
         expired_leases=2,
         **A_OVERDUE,
     )
-    assert [notice.level for notice in notices(queue)] == ["bad", "bad", "watch", "watch"]
+    assert [notice.level for notice in list_notices(queue)] == ["bad", "bad", "watch", "watch"]
     assert not is_all_clear(run_checks(queue))
 
 
@@ -541,7 +552,7 @@ def test_notices_by_type_name_the_types_that_they_count() -> None:
     assert {kind for kind, (_, counted) in by_kind.items() if counted} <= KINDS_BY_TYPE
 
 
-def rules(**thresholds: Any) -> Rules:
+def make_rules(**thresholds: Any) -> Rules:
     """The default rules, with these thresholds for the types `report.*`."""
     return Rules(by_type=(("report.*", Thresholds(**thresholds)),))
 
@@ -550,7 +561,7 @@ def test_failure_rates_are_compared_with_the_threshold_of_their_type() -> None:
     steps = {1: {"report.a": (12, 8, 0), "report.b": (5, 5, 0), "mail": (80, 19, 0)}}
     queue = evidence(steps=steps)
     assert texts(queue) == ["40% of report.a attempts failed in the last hour"]
-    by_type = rules(failure_rate=0.5, failure_rate_attempts=10)
+    by_type = make_rules(failure_rate=0.5, failure_rate_attempts=10)
     assert failing_types(replace(queue, rules=by_type)) == {"report.b": 0.5}
     with_default = replace(by_type, thresholds=Thresholds(failure_rate=0.19))
     assert texts(replace(queue, rules=with_default)) == [
@@ -559,50 +570,52 @@ def test_failure_rates_are_compared_with_the_threshold_of_their_type() -> None:
     ]
 
 
-def test_dead_jobs_are_counted_from_the_threshold_of_their_type_on() -> None:
-    """Catches a notice whose link lists jobs of other types."""
+def test_dead_jobs_of_a_type_are_counted_if_they_reach_its_threshold() -> None:
+    """Catches a notice whose link lists jobs of a type below its threshold."""
     queue = replace(
         evidence(steps={1: {"report.a": (0, 9, 9), "mail": (0, 1, 1)}}),
-        rules=rules(dead_per_hour=10),
+        rules=make_rules(dead_per_hour=10),
     )
     mail = replace(died_since(START), types=("mail",))
     assert queue.find_dead_filter() == mail
-    (notice,) = notices(replace(queue, new_dead=(1, True)))
+    (notice,) = list_notices(replace(queue, new_dead=(1, True)))
     assert (notice.text, notice.jobs) == ("1 job died in the last hour: mail", mail)
-    queue = replace(queue, rules=rules(dead_per_hour=9))
+    queue = replace(queue, rules=make_rules(dead_per_hour=9))
     assert queue.find_dead_filter() == died_since(START)
     assert texts(replace(queue, new_dead=(10, True))) == [
         "10 jobs died in the last hour, mostly report.a"
     ]
     queue = replace(queue, rules=Rules(thresholds=Thresholds(dead_per_hour=10)))
-    assert (queue.find_dead_filter(), notices(queue)) == (None, [])
+    assert (queue.find_dead_filter(), list_notices(queue)) == (None, [])
 
 
 def test_folded_types_over_the_threshold_have_no_link() -> None:
     queue = evidence(steps={1: {OTHER: (0, 9, 9), "report.a": (0, 1, 1)}})
-    queue = replace(queue, rules=rules(dead_per_hour=10))
-    (notice,) = notices(queue)
+    queue = replace(queue, rules=make_rules(dead_per_hour=10))
+    (notice,) = list_notices(queue)
     assert (notice.count, notice.jobs, queue.find_dead_filter()) == (9, None, None)
 
 
 def test_a_type_is_stalled_after_the_time_of_its_rule() -> None:
     waited = overdue_since(**{"report.a": 61 * MINUTE, "report.b": 59 * MINUTE, "mail": HOUR})
     queue = evidence(overdue_by_type=waited)
-    hour = History(NOW, "rollup", {"mail": activity(1)})
-    queue = replace(queue, rules=rules(stalled_after=HOUR), recent={**queue.recent, HOUR: hour})
+    last_hour = History(NOW, "rollup", {"mail": activity(1)})
+    recent = {**queue.recent, HOUR: last_hour}
+    queue = replace(queue, rules=make_rules(stalled_after=HOUR), recent=recent)
     # A job of mail ended in the last hour, but none in the last ten minutes.
     assert list(stalled_types(queue)) == ["report.a", "mail"]
-    busy = replace(
-        queue, recent={**queue.recent, HOUR: replace(hour, activity={"report.a": activity(1)})}
-    )
-    assert texts(busy) == ["mail is stalled: oldest due job waiting 1 h, none finished in 10 min"]
+    last_hour = replace(last_hour, activity={"report.a": activity(1)})
+    with_finished_report = replace(queue, recent={**queue.recent, HOUR: last_hour})
+    assert texts(with_finished_report) == [
+        "mail is stalled: oldest due job waiting 1 h, none finished in 10 min"
+    ]
     without_hour = replace(queue, recent={**queue.recent, HOUR: MISSING})
     assert list(stalled_types(without_hour)) == ["mail"]
-    assert unchecked(without_hour)["stalled types"] == MISSING.reason
+    assert list_unchecked(without_hour)["stalled types"] == MISSING.reason
 
 
 def test_a_silence_is_a_notice_after_the_time_of_the_rules() -> None:
-    """Catches a silence that is never a notice, because fewer than three jobs usually finish."""
+    """Catches a silence that is never a notice because fewer than three jobs usually finish in it."""
     queue = evidence(
         steps={minute: {"a": (1, 0, 0)} for minute in (0, 25)},
         due=1,
@@ -616,15 +629,15 @@ def test_a_silence_is_a_notice_after_the_time_of_the_rules() -> None:
 
 def test_a_job_that_is_due_for_too_long_is_a_notice_although_others_finish() -> None:
     waited = overdue_since(**{"report.a": 31 * MINUTE, "report.b": 30 * MINUTE, "mail": DAY})
-    queue = evidence(steps=every_minute(9, job_type="mail"), overdue_by_type=waited)
-    queue = replace(queue, rules=rules(oldest_due=30 * MINUTE, stalled_after=HOUR))
+    queue = evidence(steps=succeed_every_minute(9, job_type="mail"), overdue_by_type=waited)
+    queue = replace(queue, rules=make_rules(oldest_due=30 * MINUTE, stalled_after=HOUR))
     queue = replace(queue, recent={**queue.recent, HOUR: queue.recent[10 * MINUTE]})
-    (notice,) = notices(queue)
+    (notice,) = list_notices(queue)
     assert notice.text == "The oldest due job of report.a has been due for 31 min"
     assert (notice.level, notice.since) == ("watch", NOW - 31 * MINUTE)
     assert notice.jobs == JobFilter(types=("report.a",), condition=JobCondition.DUE)
-    longer = replace(queue, rules=rules(oldest_due=29 * MINUTE, stalled_after=HOUR))
-    assert texts(longer) == [
+    queue = replace(queue, rules=make_rules(oldest_due=29 * MINUTE, stalled_after=HOUR))
+    assert texts(queue) == [
         "2 types have jobs that have been due for too long, the longest for 31 min: report.a"
     ]
 
@@ -633,7 +646,7 @@ def test_a_backlog_is_a_notice_only_beyond_the_thresholds_of_the_rules() -> None
     queue = evidence({("queued", "a"): 1_100}, samples={NOW - HOUR: 500}, due=1_100)
     for more_jobs, growth, grows in ((599, 2.1, True), (600, 2.1, False), (20, 2.2, False)):
         limits = Rules(backlog_growth_jobs=more_jobs, backlog_growth=growth)
-        assert bool(notices(replace(queue, rules=limits))) == grows
+        assert bool(list_notices(replace(queue, rules=limits))) == grows
 
 
 def test_paused_types_are_a_notice_and_are_not_stalled() -> None:
@@ -647,13 +660,13 @@ def test_paused_types_are_a_notice_and_are_not_stalled() -> None:
     pause = TypePause(since=NOW - 2 * HOUR, by="ada", reason="provider\nis down.")
     queue = replace(queue, pauses={"mail": pause})
     assert list(stalled_types(queue)) == ["sms"]
-    (notice,) = [notice for notice in notices(queue) if "paused" in notice.text]
+    (notice,) = [notice for notice in list_notices(queue) if "paused" in notice.text]
     assert notice.text == "mail is paused for 2 h by ada: provider is down"
     assert (notice.since, notice.type_name) == (NOW - 2 * HOUR, "mail")
     assert not is_all_clear(run_checks(queue))
     queue = replace(queue, pauses={"mail": pause, "sms": TypePause()})
     assert not stalled_types(queue)
-    (notice,) = [notice for notice in notices(queue) if "paused" in notice.text]
+    (notice,) = [notice for notice in list_notices(queue) if "paused" in notice.text]
     assert notice.text == "2 types are paused, the longest for 2 h: mail"
     assert (notice.types, notice.counted) == (TypeCondition.PAUSED, {"mail", "sms"})
     assert "sms is paused" in texts(replace(queue, pauses={"sms": TypePause()}))

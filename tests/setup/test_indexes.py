@@ -40,7 +40,7 @@ DEFAULT_INDEXES = [
 ]
 
 
-def find_connection(api: Api) -> Connection:
+def get_connection(api: Api) -> Connection:
     return api.app.extensions["jobmon_connection"]
 
 
@@ -48,10 +48,10 @@ def list_missing(connection: Connection) -> list[str]:
     return [str(index) for index in required_indexes(connection) if not index_exists(index)]
 
 
-def test_create_indexes_creates_each_once(
+def test_create_indexes_creates_each_index_once(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
-    connection = find_connection(real_api)
+    connection = get_connection(real_api)
     assert list_missing(connection) == DEFAULT_INDEXES
     assert create_indexes(connection) == dict.fromkeys(DEFAULT_INDEXES, "created")
     assert list_missing(connection) == []
@@ -63,18 +63,18 @@ def test_create_indexes_recognizes_an_equal_index_with_another_name(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.create_index([("createdAt", -1), ("_id", -1)], name="by_mongoose")
-    assert create_indexes(find_connection(real_api))["jobs(-createdAt, -_id)"] == "exists"
+    assert create_indexes(get_connection(real_api))["jobs(-createdAt, -_id)"] == "exists"
 
 
-def test_create_indexes_ignores_a_partial_index(
+def test_create_indexes_does_not_accept_a_partial_or_sparse_index(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     keys = [("createdAt", -1), ("_id", -1)]
     queued = {"status": "queued"}
     database.jobs.create_index(keys, name="partial", partialFilterExpression=queued)
     database.jobs.create_index([("jobId", 1)], name="sparse", sparse=True)
-    assert {"jobs(-createdAt, -_id)", "jobs(jobId)"} <= set(list_missing(find_connection(real_api)))
-    assert create_indexes(find_connection(real_api))["jobs(-createdAt, -_id)"] == "created"
+    assert {"jobs(-createdAt, -_id)", "jobs(jobId)"} <= set(list_missing(get_connection(real_api)))
+    assert create_indexes(get_connection(real_api))["jobs(-createdAt, -_id)"] == "created"
 
 
 def test_create_indexes_works_if_the_default_name_is_taken(
@@ -82,23 +82,23 @@ def test_create_indexes_works_if_the_default_name_is_taken(
 ) -> None:
     keys = [("status", 1), ("finishedAt", 1), ("_id", 1)]
     database.jobs.create_index(keys, sparse=True)
-    assert create_indexes(find_connection(real_api))["jobs(status, finishedAt, _id)"] == "created"
-    assert list_missing(find_connection(real_api)) == []
+    assert create_indexes(get_connection(real_api))["jobs(status, finishedAt, _id)"] == "created"
+    assert list_missing(get_connection(real_api)) == []
 
 
 def test_other_programs_can_create_their_own_indexes_afterwards(
     real_api: Api, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches an index of jobmon that makes another program fail when it starts."""
-    create_indexes(find_connection(real_api))
+    create_indexes(get_connection(real_api))
     queue = JobQueue(database)
     queue.create_indexes()
     database.jobs.create_index([("createdAt", -1), ("_id", -1)])
-    unique = [index["name"] for index in database.jobs.list_indexes() if index.get("unique")]
-    assert unique == ["jobId_1"]
+    unique_names = [index["name"] for index in database.jobs.list_indexes() if index.get("unique")]
+    assert unique_names == ["jobId_1"]
     # Two indexes have the keys of the hint now.
     job_id = queue.enqueue("email.send")
-    jobs = find_connection(real_api).jobs.find({"jobId": job_id}, index=JOB_ID, require_index=True)
+    jobs = get_connection(real_api).jobs.find({"jobId": job_id}, index=JOB_ID, require_index=True)
     assert [job["jobId"] for job in jobs] == [job_id]
     assert "no index" not in caplog.text
 
@@ -106,15 +106,15 @@ def test_other_programs_can_create_their_own_indexes_afterwards(
 def test_create_indexes_unique_makes_ids_unique(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
-    create_indexes(find_connection(real_api), unique=True)
+    create_indexes(get_connection(real_api), unique=True)
     JobQueue(database).create_indexes()
-    unique = {
+    unique_names = {
         index["name"]
         for name in ("jobs", "job_attempts")
         for index in database[name].list_indexes()
         if index.get("unique")
     }
-    assert unique == {"jobId_1", "jobId_1_attemptNumber_1"}
+    assert unique_names == {"jobId_1", "jobId_1_attemptNumber_1"}
     assert not any(index["name"].startswith("jobmon") for index in database.jobs.list_indexes())
 
 

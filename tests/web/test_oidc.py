@@ -1,7 +1,7 @@
-"""Claims of an identity provider: catches a role or subject that is not found where a provider puts
+"""Sign-in at a provider: catches a role or subject that is not found where an identity provider puts
 it, or that is read from another person's token.
 
-Keycloak, Entra ID, Auth0 and Cognito document these claims."""
+The claims are those that Keycloak, Entra ID, Auth0 and Cognito document."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -137,9 +137,7 @@ def test_claims_about_another_person_are_ignored(provider: Provider, sign_in: Si
     assert sign_in().roles == ()
 
 
-def test_access_token_that_the_provider_did_not_sign_is_ignored(
-    provider: Provider, sign_in: SignIn
-) -> None:
+def test_access_token_of_another_issuer_is_ignored(provider: Provider, sign_in: SignIn) -> None:
     provider.claims = {}
     provider.access_claims = {"role": ["admin"]}
     assert sign_in().roles == ("admin",)
@@ -199,7 +197,7 @@ def test_client_secret_is_in_the_form_if_the_provider_does_not_accept_the_header
 
     def record(form: dict[str, str], authorization: str) -> tuple[int, bytes]:
         forms.append(form)
-        assert authorization == ""
+        assert authorization == ""  # no header
         # The fake provider checks only the header: id and secret in base64.
         return exchange(form, "Basic am9ibW9uOmEgY2xpZW50IHNlY3JldCBvZiB0aGlydHktdHdvIGJ5dGVz")
 
@@ -225,7 +223,7 @@ def test_discovery_document_is_cached_and_refreshed(
     assert client.begin(CALLBACK).address.startswith(f"{provider.issuer}/new?")
 
 
-def test_every_sign_in_has_its_own_random_values(connect: Any) -> None:
+def test_each_sign_in_has_new_random_values(connect: Any) -> None:
     client = connect()
     flows = [client.begin(CALLBACK) for _ in range(20)]
     for name in ("state", "nonce", "code_verifier"):
@@ -239,21 +237,21 @@ def test_hanging_provider_leaves_threads_for_other_requests(
 ) -> None:
     client = connect(threads=2)
     monkeypatch.setattr("jobmon.web.oidc.MAX_WAIT_S", 0.01)
-    with client._slots, pytest.raises(ApiError) as caught:  # the only slot of two threads
+    with client._slots, pytest.raises(ApiError) as caught:  # two threads have one slot
         client.begin(CALLBACK)
     assert caught.value.status == 503
     assert client.begin(CALLBACK)
 
 
-def test_client_secret_is_only_in_its_own_request(provider: Provider, sign_in: SignIn) -> None:
-    """Catches a header that Authlib adds to the headers that all its requests share."""
+def test_client_secret_is_not_sent_with_other_requests(provider: Provider, sign_in: SignIn) -> None:
+    """Catches a secret in the default headers of Authlib, which all its requests share."""
     from authlib.oauth2.client import DEFAULT_HEADERS  # noqa: PLC0415
 
     sign_in()
     assert "Authorization" not in DEFAULT_HEADERS
 
 
-def test_discovery_document_is_found_with_and_without_a_final_slash(provider: Provider) -> None:
+def test_discovery_document_is_found_if_the_issuer_ends_with_a_slash(provider: Provider) -> None:
     issuer = provider.issuer
     assert read_discovery(issuer)["issuer"] == issuer
     provider.document = {"issuer": f"{issuer}/"}
