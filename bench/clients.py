@@ -35,10 +35,11 @@ def main() -> int:
     address = urlsplit(arguments.url).netloc
     headers = {"Authorization": f"Bearer {arguments.token}"}
     answers: Counter[str] = Counter()
-    took_ms: list[float] = []
+    latencies_ms: list[float] = []
     until = time.monotonic() + arguments.seconds
 
-    def send_requests(number: int) -> None:
+    def send_requests(first_route: int) -> None:
+        number = first_route
         connection = HTTPConnection(address, timeout=30)
         while time.monotonic() < until:
             started = time.perf_counter()
@@ -47,7 +48,7 @@ def main() -> int:
                 response = connection.getresponse()
                 response.read()
                 answers[str(response.status)] += 1
-                took_ms.append((time.perf_counter() - started) * 1_000)
+                latencies_ms.append((time.perf_counter() - started) * 1_000)
             except (OSError, HTTPException) as error:
                 answers[repr(error)] += 1
                 connection.close()
@@ -62,11 +63,12 @@ def main() -> int:
         thread.start()
     for thread in threads:
         thread.join()
-    took_ms.sort()
+    latencies_ms.sort()
     print(f"{arguments.clients} clients, {arguments.seconds:g} s: {dict(answers)}")
-    print(f"{len(took_ms) / arguments.seconds:.0f} answers a second")
-    for percent in (50, 95, 99, 100) if took_ms else ():
-        print(f"p{percent} {took_ms[min(len(took_ms) * percent // 100, len(took_ms) - 1)]:.0f} ms")
+    print(f"{len(latencies_ms) / arguments.seconds:.0f} answers a second")
+    for percent in (50, 95, 99, 100) if latencies_ms else ():
+        position = min(len(latencies_ms) * percent // 100, len(latencies_ms) - 1)
+        print(f"p{percent} {latencies_ms[position]:.0f} ms")
     return 0 if set(answers) == {"200"} else 1
 
 

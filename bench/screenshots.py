@@ -48,9 +48,9 @@ CHROMIUM = (
     or shutil.which("chromium")
 )
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-COLLECT_TIMEOUT_MS = 120_000
+COLLECT_TIMEOUT_MS = 120_000  # until the page shows what the collector counted
 HISTORY_WAIT_MS = 15_000  # the collector counts the jobs first, then their history
-TERMINAL_SIZE, TOP_WAIT_S = (110, 30), 5
+TERMINAL_SIZE, TOP_WAIT_S = (110, 30), 5  # columns and rows; until `jobmon top` shows the errors
 
 
 @contextmanager
@@ -144,19 +144,19 @@ def take_action_screenshot(page: Page, url: str) -> None:
 def take_terminal_screenshot(browser: Browser, url: str, token: str) -> None:
     """Save a picture of `jobmon top` with the errors of the last hour."""
 
-    async def draw() -> str:
+    async def draw_as_svg() -> str:
         headers = {"Authorization": f"Bearer {token}"}
         with httpx.Client(base_url=url, headers=headers) as http:
             top = Top(ApiClient(http), "1h")
             async with top.run_test(size=TERMINAL_SIZE) as viewer:
-                await viewer.press("2")
+                await viewer.press("2")  # the tab of the errors
                 await viewer.pause(TOP_WAIT_S)
                 return top.export_screenshot(title="jobmon top")
 
     with ThreadPoolExecutor(1) as pool:  # this thread already runs Playwright's event loop
-        drawing = pool.submit(asyncio.run, draw()).result()
+        svg = pool.submit(asyncio.run, draw_as_svg()).result()
     page = browser.new_page()
-    page.set_content(f"<style>body {{ margin: 0; width: 1100px }}</style>{drawing}")
+    page.set_content(f"<style>body {{ margin: 0; width: 1100px }}</style>{svg}")
     picture = DOCS / "top.png"
     page.locator("svg").screenshot(path=picture)
     print(f"{picture}: {picture.stat().st_size / 1_024:.0f} KB")
@@ -184,7 +184,7 @@ def main() -> None:
             page.goto(f"{url}/dashboard/jobs?status=failed&status=dlq")
             take_screenshot(page, "jobs")
             page.emulate_media(color_scheme="dark")
-            # Invented history only: stacks of the sample workload have paths of this machine.
+            # A job of the invented history: the stacks of other jobs have paths of this machine.
             filters = {"status": "dlq", "type": "webhook.deliver"}
             filters["created_to"] = ten_minutes_ago.isoformat()
             page.goto(f"{url}/dashboard/jobs?{urlencode(filters)}")

@@ -1,5 +1,5 @@
 """A queue that records no attempts: catches counts of 0 although jobs have ended, an attempt that
-no document shows or that is counted twice, and an alert because of unknown values."""
+is invented or counted twice, and a notice because of unknown values."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -82,7 +82,7 @@ def test_the_collector_counts_the_last_attempt_of_each_job(queue: WatchedQueue) 
     with queue.running_collector():
         eventually(lambda: queue.activity() == ACTIVITY)
         check_counts(queue)
-        assert "nothing has finished" not in signed_in(queue.api).page("/dashboard").text
+        assert "Nothing has finished" not in signed_in(queue.api).page("/dashboard").text
 
 
 def test_a_job_without_recorded_attempts_shows_its_last_attempt(queue: WatchedQueue) -> None:
@@ -143,7 +143,7 @@ def test_only_recorded_attempts_are_counted_if_there_are_any(
     assert (recorded["attemptNumber"], derived["attemptNumber"]) == (1, None)
 
 
-def test_the_wait_of_a_first_attempt_begins_when_its_job_is_due(three_jobs: WatchedQueue) -> None:
+def test_the_wait_is_known_if_the_last_attempt_is_the_first(three_jobs: WatchedQueue) -> None:
     three_jobs.database.jobs.update_many({}, {"$set": {"attemptCount": 1}})
     (row,) = three_jobs.get("/admin/jobs/types")["data"]
     assert row["waitMs"]["p50"] == pytest.approx(3_000, rel=0.05)
@@ -151,7 +151,7 @@ def test_the_wait_of_a_first_attempt_begins_when_its_job_is_due(three_jobs: Watc
 
 
 def test_counts_are_null_if_no_finishedat_is_a_date(three_jobs: WatchedQueue) -> None:
-    """Catches a count of 0, and an alert that nothing finishes."""
+    """Catches a count of 0, and a notice that nothing finishes."""
     three_jobs.database.jobs.update_many({}, {"$set": {"finishedAt": 1_234_567_890_000}})
     due = datetime.now(UTC) - timedelta(minutes=15)
     three_jobs.database.jobs.insert_one(
@@ -160,7 +160,7 @@ def test_counts_are_null_if_no_finishedat_is_a_date(three_jobs: WatchedQueue) ->
     assert three_jobs.activity() == {"enqueued": 4, "succeeded": None, "failed": None, "dlq": None}
     (row,) = three_jobs.get("/admin/jobs/types")["data"]
     assert row["finishedPerMinute"] is row["failureRate"] is None
-    assert "nothing has finished" not in signed_in(three_jobs.api).page("/dashboard").text
+    assert "Nothing has finished" not in signed_in(three_jobs.api).page("/dashboard").text
 
 
 def test_counts_are_null_if_dead_jobs_have_no_end(three_jobs: WatchedQueue) -> None:
@@ -175,7 +175,7 @@ def test_counts_are_null_if_dead_jobs_have_no_end(three_jobs: WatchedQueue) -> N
 
 
 def test_counts_are_null_if_finishedat_and_its_index_are_missing(three_jobs: WatchedQueue) -> None:
-    """Catches a scan, because `jobmon init` creates no index on a field that no document has."""
+    """Catches a scan: `jobmon init` creates no index on a field that no document has."""
     three_jobs.database.jobs.update_many({}, {"$unset": {"finishedAt": 1}})
     three_jobs.database.jobs.drop_index("status_1_finishedAt_1__id_1")
     assert three_jobs.activity() == {"enqueued": 3, "succeeded": None, "failed": None, "dlq": None}

@@ -615,7 +615,7 @@ def test_a_type_is_stalled_after_the_time_of_its_rule() -> None:
 
 
 def test_a_silence_is_a_notice_after_the_time_of_the_rules() -> None:
-    """Catches a silence that is never a notice because fewer than three jobs usually finish in it."""
+    """Catches a silence without a notice because fewer than three jobs usually finish in it."""
     queue = evidence(
         steps={minute: {"a": (1, 0, 0)} for minute in (0, 25)},
         due=1,

@@ -1,4 +1,5 @@
-"""The file of thresholds: catches a threshold of another type or queue, and an ignored mistake."""
+"""The file of thresholds: catches a type or queue that gets the thresholds of another one, and a
+mistake that is ignored."""
 
 import json
 from datetime import timedelta
@@ -46,7 +47,7 @@ def test_types_have_the_thresholds_of_the_first_pattern_that_matches(tmp_path: P
 
 
 def test_a_queue_has_its_own_rules_and_shares_the_others(tmp_path: Path) -> None:
-    """Catches the rules of another queue, and a type's rule that a queue loses."""
+    """Catches a queue with the rules of another queue, or without the rules of all queues."""
     queues = """
 [queues.payouts]
 dead_per_hour = 5

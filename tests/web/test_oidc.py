@@ -1,5 +1,5 @@
-"""Sign-in at a provider: catches a role or subject that is not found where an identity provider puts
-it, or that is read from another person's token.
+"""Sign-in at a provider: catches a role or subject that is not found where the provider puts it, or
+that is read from another person's token.
 
 The claims are those that Keycloak, Entra ID, Auth0 and Cognito document."""
 
