@@ -28,7 +28,8 @@ from jobmon.web.auth import issue_token
 
 SECRET = "a secret of the benchmark alone, long enough"  # noqa: S105
 LARGE_EVERY, LARGE_BYTES, SMALL_BYTES = 200, 1_000_000, 1_000
-BATCH = 1_000
+BATCH = 1_000  # jobs in one insert
+WARM_UP_ROUNDS = 200  # they fill caches and are not measured
 KINDS = ("missing", "missing, too", "another owner's, 1 kB", "another owner's, 1 MB")
 
 
@@ -72,24 +73,24 @@ def measure(uri: str, count: int, rounds: int) -> None:
         token = issue_token("ada", "user", timedelta(hours=1))
     client, headers = app.test_client(), {"Authorization": f"Bearer {token}"}
     took_us: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for number in range(rounds + 200):
+    for number in range(WARM_UP_ROUNDS + rounds):
         for kind in random.sample(KINDS, len(KINDS)):
             path = f"/jobs/{random.choice(ids[kind])}"  # noqa: S311
             started = time.perf_counter()
             answer = client.get(path, headers=headers)
             elapsed_us = (time.perf_counter() - started) * 1_000_000
             assert answer.status_code == 403, answer.text  # noqa: S101
-            if number >= 200:  # the first requests warm caches
+            if number >= WARM_UP_ROUNDS:
                 took_us[kind].append(elapsed_us)
     app.extensions["jobmon_connection"].client.close()
-    base = statistics.median(took_us[KINDS[0]])
+    missing_median = statistics.median(took_us[KINDS[0]])
     print(f"{count:,} jobs, {rounds:,} rounds, µs\n")
     print("| | median | 10th and 90th percentile | ratio of medians |")
     print("| --- | --- | --- | --- |")
     for kind, values in took_us.items():
-        tenths = statistics.quantiles(values, n=10)
-        median = statistics.median(values)
-        print(f"| {kind} | {median:.0f} | {tenths[0]:.0f}, {tenths[8]:.0f} | {median / base:.3f} |")
+        deciles, median = statistics.quantiles(values, n=10), statistics.median(values)
+        row = f"| {kind} | {median:.0f} | {deciles[0]:.0f}, {deciles[8]:.0f}"
+        print(f"{row} | {median / missing_median:.3f} |")
 
 
 if __name__ == "__main__":

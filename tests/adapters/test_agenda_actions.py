@@ -1,5 +1,5 @@
 """Actions on the jobs of Agenda, which change a job as Agenda does: catches a job that Agenda does
-not run afterwards, a field that it does not know, and a change of a running job."""
+not run afterwards, a changed field that should stay, and a change of a running job."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +42,7 @@ def test_agenda_runs_jobs_after_actions(
         )
         index_queue(settings)
         acting = ActingQueue(settings, database)
-        before = {job["name"]: job for job in database.agendaJobs.find()}
+        jobs_before = {job["name"]: job for job in database.agendaJobs.find()}
         request_ids = [
             acting.file("retry", ids["fails"]),
             acting.file("run_now", ids["scheduled"]),
@@ -60,17 +60,17 @@ def test_agenda_runs_jobs_after_actions(
         assert acting.outcomes(run_now)[ids["disabled"]] == ("done", "")
         assert acting.outcomes(release) == {ids["runs"]: ("skipped", "its lease has not expired")}
         assert acting.outcomes(retry) == {ids["succeeds"]: ("skipped", "it is succeeded")}
-        after = {job["name"]: job for job in database.agendaJobs.find()}
-        assert after["runs"] == before["runs"]
-        changed = {
+        jobs_after = {job["name"]: job for job in database.agendaJobs.find()}
+        assert jobs_after["runs"] == jobs_before["runs"]
+        changed_fields = {
             name: {
                 field
-                for field in after[name].keys() | before[name].keys()
-                if after[name].get(field) != before[name].get(field)
+                for field in job.keys() | jobs_before[name].keys()
+                if job.get(field) != jobs_before[name].get(field)
             }
-            for name in after
+            for name, job in jobs_after.items()
         }
-        assert {name: fields for name, fields in changed.items() if fields} == {
+        assert {name: fields for name, fields in changed_fields.items() if fields} == {
             "fails": {"nextRunAt"},
             "scheduled": {"nextRunAt"},
             "disabled": {"nextRunAt", "disabled"},

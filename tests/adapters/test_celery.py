@@ -1,5 +1,5 @@
-"""Celery's results in MongoDB, extended or not: catches a wrong field, a task that a list lacks,
-a wrong count, a query that scans a collection, and any write."""
+"""Celery's results in MongoDB, with and without `result_extended`: catches a wrong field, a task
+that a list lacks, a wrong count, a query that scans a collection, and any write."""
 
 import json
 from collections import Counter
@@ -68,7 +68,7 @@ ARGS = {
 class Celery(WatchedQueue):
     """The service over the documents that Celery wrote."""
 
-    def __init__(self, mongod: Mongod, database: Any, extended: bool, ids: Ids) -> None:
+    def __init__(self, mongod: Mongod, database: Any, is_extended: bool, ids: Ids) -> None:
         super().__init__(
             mongod,
             database,
@@ -76,7 +76,7 @@ class Celery(WatchedQueue):
             jobs_collection="celery_taskmeta",
             job_fields={"createdBy": "kwargs.user_id"},
         )
-        self.extended, self.job_ids = extended, ids
+        self.is_extended, self.job_ids = is_extended, ids
 
     def find_document(self, case: str) -> Answer:
         document = self.database.celery_taskmeta.find_one({"_id": self.job_ids[case]})
@@ -84,11 +84,11 @@ class Celery(WatchedQueue):
         return document
 
     def list_cases(self, **query: Any) -> list[str]:
-        """The cases of a list, in its order."""
+        """The cases that the list with this query has, in its order."""
         cases = {job_id: case for case, job_id in self.job_ids.items()}
         return [cases[job_id] for job_id in self.ids(**query)]
 
-    def expected_cases(self, matches: Callable[[str], bool] = lambda _: True) -> list[str]:
+    def list_expected_cases(self, matches: Callable[[str], bool] = lambda _: True) -> list[str]:
         """The cases that match, in the order of a list: latest end first, then without an end."""
         ends = {case: self.find_document(case)["date_done"] for case in CASES if matches(case)}
         ended = sorted((end, self.job_ids[case], case) for case, end in ends.items() if end)
@@ -113,7 +113,7 @@ def celery(
         celery.close()
 
 
-def expected_detail(celery: Celery, case: str) -> Answer:
+def make_expected_detail(celery: Celery, case: str) -> Answer:
     """The expected answer for a task: its document's fields by the rules of docs/adapters.md."""
     document = celery.find_document(case)
     name, status, outcome, number = CASES[case]
@@ -122,9 +122,9 @@ def expected_detail(celery: Celery, case: str) -> Answer:
     if case in ERRORS:
         code, message = ERRORS[case]
         error = {"code": code, "message": message, "stack": document["traceback"]}
-    worker = WORKER if celery.extended else None
+    worker = WORKER if celery.is_extended else None
     attempt = {
-        "attemptNumber": number if celery.extended else None,
+        "attemptNumber": number if celery.is_extended else None,
         "status": outcome,
         "workerId": worker,
         "eligibleAt": None,
@@ -139,7 +139,7 @@ def expected_detail(celery: Celery, case: str) -> Answer:
         kwargs["api_key"] = "[redacted]"
     payload = {"args": ARGS.get(case, []), "kwargs": kwargs}
     reasons = {}
-    if celery.extended and number > int(outcome is not None):
+    if celery.is_extended and number > int(outcome is not None):
         reasons = {
             "attempts": "the queue does not record every attempt"
             if outcome
@@ -147,20 +147,20 @@ def expected_detail(celery: Celery, case: str) -> Answer:
         }
     return {
         "jobId": celery.job_ids[case],
-        "type": name if celery.extended else None,
+        "type": name if celery.is_extended else None,
         "status": status,
         "priority": None,
-        "createdBy": OWNERS.get(case) if celery.extended else None,
+        "createdBy": OWNERS.get(case) if celery.is_extended else None,
         "createdAt": None,
         "updatedAt": ended,
         "nextRunAt": None,
         "maxAttempts": None,
-        "attemptCount": number if celery.extended else int(outcome is not None),
+        "attemptCount": number if celery.is_extended else int(outcome is not None),
         "leasedBy": worker if status == "leased" else None,
         "leaseExpiresAt": None,
         "finishedAt": ended,
         "lastError": error,
-        "payload": payload if celery.extended else None,
+        "payload": payload if celery.is_extended else None,
         "attempts": [attempt] if outcome else [],
         "reasons": reasons,
         "isRecurring": None,
@@ -170,7 +170,7 @@ def expected_detail(celery: Celery, case: str) -> Answer:
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_field_of_a_task_equals_its_document(celery: Celery, case: str) -> None:
-    detail = expected_detail(celery, case)
+    detail = make_expected_detail(celery, case)
     answer = celery.get(f"/jobs/{celery.job_ids[case]}")
     drop_derived(answer)
     assert answer == detail
@@ -184,8 +184,8 @@ def test_every_field_of_a_task_equals_its_document(celery: Celery, case: str) ->
 
 
 def test_the_list_has_every_task_once_in_both_orders(celery: Celery) -> None:
-    assert celery.list_cases() == celery.expected_cases()
-    assert celery.list_cases(sort="createdAt") == celery.expected_cases()[::-1]
+    assert celery.list_cases() == celery.list_expected_cases()
+    assert celery.list_cases(sort="createdAt") == celery.list_expected_cases()[::-1]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_the_list_has_every_task_once_in_both_orders(celery: Celery) -> None:
     ids=str,
 )
 def test_a_status_list_has_the_tasks_of_that_status(celery: Celery, statuses: list[str]) -> None:
-    cases = celery.expected_cases(lambda case: CASES[case].status in statuses)
+    cases = celery.list_expected_cases(lambda case: CASES[case].status in statuses)
     assert celery.list_cases(status=statuses) == cases
     assert celery.list_cases(status=statuses, sort="createdAt") == cases[::-1]
 
@@ -212,7 +212,9 @@ def test_a_status_list_has_the_tasks_of_that_status(celery: Celery, statuses: li
 def test_filters_can_be_combined(celery: Celery) -> None:
     def list_tasks(*names: str) -> list[str]:
         return (
-            celery.expected_cases(lambda case: CASES[case].task in names) if celery.extended else []
+            celery.list_expected_cases(lambda case: CASES[case].task in names)
+            if celery.is_extended
+            else []
         )
 
     assert celery.list_cases(type=["add", "refuse"]) == list_tasks("add", "refuse")
@@ -227,7 +229,9 @@ def test_filters_can_be_combined(celery: Celery) -> None:
 
 
 def test_a_creation_range_uses_the_end_of_tasks(celery: Celery) -> None:
-    ended = [case for case in celery.expected_cases() if celery.find_document(case)["date_done"]]
+    ended = [
+        case for case in celery.list_expected_cases() if celery.find_document(case)["date_done"]
+    ]
     middle = celery.find_document(ended[len(ended) // 2])["date_done"]
     newer = [case for case in ended if celery.find_document(case)["date_done"] >= middle]
     assert celery.list_cases(created_from=to_iso(middle)) == newer
@@ -237,7 +241,7 @@ def test_a_creation_range_uses_the_end_of_tasks(celery: Celery) -> None:
 def test_an_owner_sees_their_own_tasks_and_no_others(celery: Celery) -> None:
     listed = celery.api.get_as_owner("/jobs", "bob").json["data"]
     bobs_ids = (
-        {celery.job_ids[case] for case in ("recover", "progress")} if celery.extended else set()
+        {celery.job_ids[case] for case in ("recover", "progress")} if celery.is_extended else set()
     )
     assert {job["jobId"] for job in listed} == bobs_ids
     for case in ("recover", "add"):
@@ -251,7 +255,7 @@ def check_stats(celery: Celery, source: str) -> None:
     assert stats["totalJobs"] == stats["estimatedTotalJobs"] == len(CASES)
     counts = {status: count for status, count in stats["statusCounts"].items() if count}
     assert counts == dict(Counter(result.status for result in CASES.values()))
-    types = {result.task for result in CASES.values()} if celery.extended else {"null"}
+    types = {result.task for result in CASES.values()} if celery.is_extended else {"null"}
     assert set(stats["typeCounts"]) == types
     # Celery does not store when a retry is due or a lease expires; no stored task is queued.
     unknown = {"expiredLeases", "dueJobs", "scheduledJobs"}
@@ -260,7 +264,7 @@ def check_stats(celery: Celery, source: str) -> None:
     assert celery.activity() == {"enqueued": None, "succeeded": 6, "failed": 2, "dlq": 2}
     rows = {row["type"]: row for row in celery.get("/admin/jobs/types")["data"]}
     assert set(rows) == types
-    if celery.extended:
+    if celery.is_extended:
         assert (rows["add"]["succeeded"], rows["refuse"]["dlq"]) == (5, 1)
         assert rows["add"]["runMs"]["p50"] is None  # Celery does not store the start
 
@@ -273,7 +277,7 @@ def test_counts_of_the_collector_are_correct(celery: Celery) -> None:
     with celery.running_collector():
         eventually(lambda: celery.activity()["succeeded"] == 6)
         check_stats(celery, "rollup")
-        job_type = "progress" if celery.extended else "null"
+        job_type = "progress" if celery.is_extended else "null"
         labels = f'{{status="PROGRESS",type="{job_type}"}}'
         assert celery.metric("jobmon_jobs")[labels] == 1
         eventually(lambda: 1 in celery.sampled_counts("PROGRESS"))
@@ -285,7 +289,7 @@ def test_init_creates_exactly_these_indexes(celery: Celery) -> None:
         "kwargs.user_id_1_date_done_-1__id_-1_name_1",
         "kwargs.user_id_1_status_1_date_done_-1__id_-1_name_1",
     }
-    if not celery.extended:  # the results have no arguments
+    if not celery.is_extended:  # the results have no arguments
         owner_indexes = set()
     assert index_names == owner_indexes | {
         "_id_",
@@ -302,7 +306,7 @@ def test_init_creates_exactly_these_indexes(celery: Celery) -> None:
 
 
 def test_only_the_change_stream_scans_and_nothing_is_written(celery: Celery) -> None:
-    before = celery.database.command("dbHash")["collections"]
+    hashes_before = celery.database.command("dbHash")["collections"]
     with profiled(celery.database) as entries:
         celery.list_cases()
         celery.list_cases(sort="createdAt")
@@ -324,8 +328,8 @@ def test_only_the_change_stream_scans_and_nothing_is_written(celery: Celery) -> 
         opens_stream = "$changeStream" in (entry["command"].get("pipeline") or [{}])[0]
         is_stream = opens_stream or entry["op"] == "getmore"
         assert "COLLSCAN" not in entry.get("planSummary", "") or is_stream, query
-    after = celery.database.command("dbHash")["collections"]
-    assert {name: after[name] for name in before} == before
+    hashes_after = celery.database.command("dbHash")["collections"]
+    assert {name: hashes_after[name] for name in hashes_before} == hashes_before
 
 
 def test_the_pages_show_only_known_fields(celery: Celery) -> None:
@@ -347,7 +351,7 @@ def test_the_pages_show_only_known_fields(celery: Celery) -> None:
     assert "waited" not in refused.text
     assert "hidden" not in refused.text
     running = viewer.page(f"/dashboard/jobs/{celery.job_ids['run']}")
-    assert ("running on worker-1@shop" in running.text) == celery.extended
+    assert ("running on worker-1@shop" in running.text) == celery.is_extended
     assert "Lease runs out" not in running.text
     revoked = viewer.page(f"/dashboard/jobs/{celery.job_ids['expired']}")
     assert "TaskRevokedError" in revoked.text

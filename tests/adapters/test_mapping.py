@@ -47,7 +47,7 @@ SNAKE_CASE = {
     "STATUS_NAMES": "pending=queued,running=leased,done=succeeded,retry=failed,failed=dlq",
     "ATTEMPT_STATUS_NAMES": "ok=succeeded",
 }
-# As above, but the job id is the ObjectId, which also holds the creation time.
+# As above, but the job id is the ObjectId in `_id`, which also holds the creation time.
 ID_AS_KEY = SNAKE_CASE | {
     "JOB_FIELDS": SNAKE_CASE["JOB_FIELDS"]
     .replace("jobId=job_id", "jobId=_id")
@@ -58,7 +58,7 @@ CASES = {"snake": SNAKE_CASE, "by id": ID_AS_KEY}
 
 
 def make_task(number: int) -> Answer:
-    """A task. The next number has the next of six states, and is created a second later."""
+    """A task. The task of the next number has the next of the six states, and is a second newer."""
     created = NOW - timedelta(minutes=10) + timedelta(seconds=number)
     state = STATES[number % len(STATES)]
     error = {"code": f"E{number % 2}", "message": "The bank refused.", "stack": "at pay"}
@@ -87,7 +87,7 @@ def make_task(number: int) -> Answer:
 
 
 def make_attempt(number: int) -> Answer:
-    """The only attempt of a task. It has the task's id as an ObjectId or as a text."""
+    """The only attempt of a task. Its `task` is the task's id, as an ObjectId or as a text."""
     task = make_task(number)
     outcome = {"done": "ok", "retry": "failed", "failed": "failed"}.get(task["state"])
     started = task["created_at"] + timedelta(seconds=2)
@@ -122,7 +122,7 @@ class Tasks(WatchedQueue):
     def find_id(self, task: Answer) -> str:
         return str(task["_id"]) if self.has_object_ids else task["job_id"]
 
-    def newest_first(self, **fields: Any) -> list[str]:
+    def list_newest_first(self, **fields: Any) -> list[str]:
         """The ids of the tasks with these fields, newest first."""
         return [
             self.find_id(task)
@@ -211,15 +211,15 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
 
 
 def test_lists_have_the_filtered_jobs_in_order(tasks: Tasks) -> None:
-    assert tasks.ids() == tasks.newest_first()
-    assert tasks.ids(sort="createdAt") == tasks.newest_first()[::-1]
+    assert tasks.ids() == tasks.list_newest_first()
+    assert tasks.ids(sort="createdAt") == tasks.list_newest_first()[::-1]
     for state, status in JOB_STATUSES.items():
-        assert tasks.ids(status=status) == tasks.newest_first(state=state)
-        oldest_first = tasks.newest_first(state=state)[::-1]
+        assert tasks.ids(status=status) == tasks.list_newest_first(state=state)
+        oldest_first = tasks.list_newest_first(state=state)[::-1]
         assert tasks.ids(status=status, sort="createdAt") == oldest_first
     assert tasks.ids(status="pending") == []  # the queue's name for `queued`
-    assert tasks.ids(type="kind-1") == tasks.newest_first(kind="kind-1")
-    dead_lettered = tasks.newest_first(kind="kind-1", state="failed")
+    assert tasks.ids(type="kind-1") == tasks.list_newest_first(kind="kind-1")
+    dead_lettered = tasks.list_newest_first(kind="kind-1", state="failed")
     assert dead_lettered
     assert tasks.ids(type="kind-1", status="dlq") == dead_lettered
     owners = {f"user-{number}": 10 for number in range(4)}
@@ -234,7 +234,7 @@ def test_lists_have_the_filtered_jobs_in_order(tasks: Tasks) -> None:
 
 def test_a_creation_range_uses_the_path_of_createdat(tasks: Tasks) -> None:
     middle = tasks.tasks[20]["created_at"]
-    newer, older = tasks.newest_first()[:20], tasks.newest_first()[20:]
+    newer, older = tasks.list_newest_first()[:20], tasks.list_newest_first()[20:]
     assert tasks.ids(created_from=to_iso(middle)) == newer
     assert tasks.ids(created_to=to_iso(middle)) == older
     start = to_iso(middle - timedelta(seconds=2))
@@ -358,8 +358,8 @@ def test_init_creates_exactly_these_indexes(tasks: Tasks) -> None:
 
 
 def test_queries_use_their_indexes_and_nothing_is_written(tasks: Tasks) -> None:
-    before = tasks.database.command("dbHash")["collections"]
-    before.pop("system.profile", None)
+    hashes_before = tasks.database.command("dbHash")["collections"]
+    hashes_before.pop("system.profile", None)
     with profiled(tasks.database) as entries:
         for query in (
             {},
@@ -382,8 +382,8 @@ def test_queries_use_their_indexes_and_nothing_is_written(tasks: Tasks) -> None:
     assert_cheap(tasks.database, queries)
     with tasks.running_collector():
         eventually(lambda: tasks.activity()["enqueued"] == JOB_COUNT)
-    after = tasks.database.command("dbHash")["collections"]
-    assert {name: after[name] for name in before} == before
+    hashes_after = tasks.database.command("dbHash")["collections"]
+    assert {name: hashes_after[name] for name in hashes_before} == hashes_before
 
 
 def test_the_pages_show_the_mapped_fields(tasks: Tasks) -> None:
@@ -391,7 +391,7 @@ def test_the_pages_show_the_mapped_fields(tasks: Tasks) -> None:
     assert "kind-1" in viewer.page("/dashboard").text
     listed = viewer.page("/dashboard/jobs?status=dlq")
     assert len(listed.all("a", **{"class": "row-link mono"})) == len(
-        tasks.newest_first(state="failed")
+        tasks.list_newest_first(state="failed")
     )
     page = viewer.page(f"/dashboard/jobs/{tasks.find_id(make_task(2))}")
     assert "Attempt 1" in page.text

@@ -23,18 +23,18 @@ from ..support.watched_queue import WatchedQueue, init, temporary_database
 PAGE = Path(__file__).parents[2] / "docs" / "adapters.md"
 
 
-def code_blocks(language: str) -> list[str]:
+def read_code_blocks(language: str) -> list[str]:
     blocks = re.findall(
         rf"^ *```{language}\n(.*?)^ *```", PAGE.read_text(), re.DOTALL | re.MULTILINE
     )
     return [dedent(block) for block in blocks]
 
 
-def test_profile_of_the_tutorial_reads_its_documents(
+def test_profiles_of_the_tutorial_are_valid_and_the_first_reads_its_documents(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
-    documents = [json_util.loads(line) for line in code_blocks("json")[0].splitlines()]
-    fields, attempts, extension, *examples = code_blocks("toml")
+    documents = [json_util.loads(line) for line in read_code_blocks("json")[0].splitlines()]
+    fields, attempts, extension, *examples = read_code_blocks("toml")
     path = tmp_path / "shop.toml"
     path.write_text(f"{fields}\n{attempts}")
     with temporary_database(mongo) as database:
@@ -67,8 +67,8 @@ def test_profile_of_the_tutorial_reads_its_documents(
         now = datetime.now(UTC)
         for number, document in enumerate(documents[:4]):
             queued_ms = int((now - timedelta(minutes=9 - number)).timestamp() * 1_000)
-            done = {"done": now - timedelta(minutes=2)} if "done" in document else {}
-            change = {"$set": {"queued_ms": queued_ms} | done}
+            end = {"done": now - timedelta(minutes=2)} if "done" in document else {}
+            change = {"$set": {"queued_ms": queued_ms} | end}
             database.work.update_one({"_id": document["_id"]}, change)
         with shop.running_collector():
             eventually(lambda: shop.activity()["enqueued"] == 4)

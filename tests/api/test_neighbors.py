@@ -1,5 +1,5 @@
-"""The jobs next to a job in a list, over HTTP: catches a job that is not next to it on the page, an
-unknown neighbor that looks like the end of the list, and another owner's job."""
+"""The neighbors of a job in a list, over HTTP: catches a neighbor that is not next to the job on
+the page, an unknown neighbor that looks like the end of the list, and another owner's job."""
 
 from datetime import timedelta
 from typing import Any
@@ -47,15 +47,15 @@ def read_ids(answer: Any) -> tuple[str | None, str | None]:
         {"type": "mail", "created_from": to_iso(NOW + timedelta(seconds=2))},
     ],
 )
-def test_neighbors_are_the_jobs_next_to_it_on_the_page(
+def test_neighbors_are_the_jobs_before_and_after_on_the_page(
     real_api: Api, filters: dict[str, Any]
 ) -> None:
     page = real_api.get_as_admin("/admin/jobs/queue", **filters).json["data"]
     ids = [job["jobId"] for job in page]
     assert len(ids) >= 3
-    for before, job, after in zip([None, *ids], ids, [*ids[1:], None], strict=False):
-        answer = real_api.get_as_admin(ADMIN_PATH, id=job, **filters)
-        assert read_ids(answer) == (before, after)
+    for previous_id, job_id, next_id in zip([None, *ids], ids, [*ids[1:], None], strict=False):
+        answer = real_api.get_as_admin(ADMIN_PATH, id=job_id, **filters)
+        assert read_ids(answer) == (previous_id, next_id)
 
 
 @pytest.mark.usefixtures("nine_jobs")
@@ -66,8 +66,8 @@ def test_owner_has_only_own_jobs_as_neighbors(real_api: Api) -> None:
         None,
         "job-0",
     )
-    for job in ("job-3", "missing"):
-        assert real_api.get_as_owner(OWNER_PATH, "ada", id=job).status_code == 403
+    for job_id in ("job-3", "missing"):
+        assert real_api.get_as_owner(OWNER_PATH, "ada", id=job_id).status_code == 403
     refused = real_api.get_as_owner(OWNER_PATH, "ada", id="job-4", owner="bob")
     assert list(refused.json["error"]["details"]) == ["owner"]
     assert real_api.get_as_owner(OWNER_PATH, "ada").status_code == 422
@@ -84,7 +84,7 @@ def test_neighbors_in_a_list_without_an_order_are_unknown(real_api: Api) -> None
 def test_neighbors_in_the_list_of_a_group_of_errors_and_of_the_longest_runs(
     real_api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches neighbors in the order of creation, although the page has another order."""
+    """Catches neighbors in the order of creation, although these lists have another order."""
     history = ErrorHistory(NOW + timedelta(minutes=1))
     for index in range(4):  # `ErrorHistory` names the jobs job-0 to job-3, as `nine_jobs` does
         took = timedelta(seconds=10 * index)

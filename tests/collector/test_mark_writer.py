@@ -67,12 +67,12 @@ def test_a_mark_is_in_the_series_and_writes_nothing_to_the_watched_database(
 ) -> None:
     at = format_time(datetime.now(UTC) - timedelta(minutes=20))
     link = "https://ci.example.com/42"
-    before = mongo.list_database_names()
+    databases_before = mongo.list_database_names()
     assert run_mark("v2.31", "--link", link, "--at", at).output == "marked: v2.31\n"
     meta = api.get_as_admin("/admin/jobs/timeseries").json["meta"]
     assert meta["marks"] == [{"at": at, "text": "v2.31", "link": link}]
     assert database.list_collection_names() == []
-    assert {*mongo.list_database_names()} - {*before} == {f"{database.name}_state"}
+    assert {*mongo.list_database_names()} - {*databases_before} == {f"{database.name}_state"}
 
 
 def test_a_mark_is_now_by_default_and_is_deleted_with_the_history(
@@ -168,17 +168,17 @@ def test_the_limit_also_holds_for_marks_of_the_same_time(
         outcomes[text] = run_mark(text, "--at", at.isoformat()).exit_code
         assert len(read_marks(state)) == min(3, len(outcomes) + 1)
     assert {mark["at"] for mark in read_marks(state)} == {at}
-    last_is_kept = "v4" in {mark["text"] for mark in read_marks(state)}
-    assert [*outcomes.values()] == [0, 0, 0, int(not last_is_kept)]
+    is_last_kept = "v4" in {mark["text"] for mark in read_marks(state)}
+    assert [*outcomes.values()] == [0, 0, 0, int(not is_last_kept)]
 
 
-def test_all_queues_are_marked_or_one_of_them_and_each_failure_is_reported(
+def test_all_queues_or_the_named_ones_are_marked_and_each_failure_is_reported(
     run_mark: RunMark, state: Documents, tmp_path: Path
 ) -> None:
     file = tmp_path / "queues.toml"
-    unreachable = 'uri = "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=50"'
-    text = '[mails]\ncollection = "mails"\n\n[many]\ncollections = ["a", "b"]\n'
-    file.write_text(text)
+    unreachable_uri = "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=50"
+    reachable = '[mails]\ncollection = "mails"\n\n[many]\ncollections = ["a", "b"]\n'
+    file.write_text(reachable)
     result = run_mark("v1", JOBMON_QUEUES=str(file))
     assert result.output == "mails: marked: v1\nmany.a: marked: v1\nmany.b: marked: v1\n"
     assert len({mark["queue"] for mark in read_marks(state)}) == 3
@@ -189,7 +189,7 @@ def test_all_queues_are_marked_or_one_of_them_and_each_failure_is_reported(
     result = run_mark("v3", "--queue", "none", JOBMON_QUEUES=str(file))
     assert result.exit_code == 1
     assert "there is no queue none; the queues are: mails, many.a, many.b" in result.output
-    file.write_text(f"[unreachable]\n{unreachable}\n\n{text}")
+    file.write_text(f'[unreachable]\nuri = "{unreachable_uri}"\n\n{reachable}')
     state.marks.delete_many({})
     result = run_mark("v4", JOBMON_QUEUES=str(file), JOBMON_SERVER_SELECTION_TIMEOUT_MS="100")
     assert result.exit_code == 1

@@ -70,7 +70,8 @@ def test_writes_lost_with_the_primary_are_not_counted(
     secondaries = [member for member in servers.members if member is not primary]
     connection = Connection(settings)
     reader, has_counted_lost_jobs = RollupReader(connection), threading.Event()
-    local_jobs = connection.jobs.collection.with_options(write_concern=WriteConcern(1))
+    # Writes that only the primary has to confirm.
+    primary_jobs = connection.jobs.collection.with_options(write_concern=WriteConcern(1))
 
     def read_total() -> int | None:
         with suppress(PyMongoError):
@@ -81,13 +82,13 @@ def test_writes_lost_with_the_primary_are_not_counted(
         if not segments._dirty_ids or has_counted_lost_jobs.is_set():
             return recount(segments)
         servers.cut_off(*secondaries)
-        local_jobs.insert_many([{"jobId": f"lost-{number}"} for number in range(5)])
+        primary_jobs.insert_many([{"jobId": f"lost-{number}"} for number in range(5)])
         result = recount(segments)
         has_counted_lost_jobs.set()
         return result
 
     def change_kept_job() -> bool:
-        local_jobs.update_one({"jobId": "kept"}, {"$inc": {"changes": 1}})
+        primary_jobs.update_one({"jobId": "kept"}, {"$inc": {"changes": 1}})
         return has_counted_lost_jobs.wait(0.5)
 
     with collecting(settings):
@@ -128,7 +129,7 @@ def test_runs_of_deleted_jobs_are_counted_once_through_a_failover(
         eventually(is_confirmed)
 
     def run_jobs(count: int) -> None:
-        """Run jobs as a worker of this library does, which deletes a job when it is done."""
+        """Run jobs like a worker of mongo-message-queue, which deletes a job when it is done."""
         for _ in range(count):
             job = {"_id": ObjectId(), "type": "t", "dateCreated": datetime.now(UTC)}
             by_id, lease = {"_id": job["_id"]}, {"receivedTime": datetime.now(UTC)}
@@ -265,14 +266,14 @@ def test_silent_network_leaves_no_request_without_an_answer(
     token, stop = real_api.token(), threading.Event()
     answers: list[Answer] = []
 
-    def send() -> None:
+    def send_requests() -> None:
         while not stop.wait(0.1):
             answers.append(Answer(web.port, STATS, token))
 
     def await_answer() -> None:
         eventually(lambda: answers[-1].status == 200 and answers[-1].json["totalJobs"] == 7)
 
-    clients = [threading.Thread(target=send) for _ in range(12)]
+    clients = [threading.Thread(target=send_requests) for _ in range(12)]
     try:
         for client in clients:  # the service has never reached its database
             client.start()
@@ -287,7 +288,7 @@ def test_silent_network_leaves_no_request_without_an_answer(
             if is_last:
                 break
             proxy.delay_s = 0.1
-            # Queries are slow and the other clients send requests, so it may be refused at first.
+            # Queries are slow and the clients send requests, so this one may be refused at first.
             eventually(lambda: Answer(web.port, QUEUE, token).status == 200)
             proxy.is_dropping = True
         proxy.heal()  # closes all connections

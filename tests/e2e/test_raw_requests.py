@@ -1,7 +1,7 @@
 """Requests to a real gunicorn, most of them malformed.
 
-Catches a worker that still accepts a revoked token, a request that is too large or ambiguous, and a
-proxy that is trusted without the setting.
+Catches a worker that still accepts a revoked token, an accepted request that is too large or
+ambiguous, and a proxy that is trusted without the setting.
 """
 
 import json
@@ -104,8 +104,8 @@ REFUSED: dict[str, tuple[tuple[bytes, ...], int, str]] = {
         "",
     ),
     "a folded header": ((b"GET /jobs", b"X-A: a", b" b"), 400, ""),
-    "a line end in a header": ((b"GET /jobs", b"X-A: a\rX-B: b"), 400, ""),
-    "a line end in an address": ((b"GET /jobs/a\tb",), 400, ""),
+    "a carriage return in a header": ((b"GET /jobs", b"X-A: a\rX-B: b"), 400, ""),
+    "a tab in an address": ((b"GET /jobs/a\tb",), 400, ""),
     "a lower-case method": ((b"get /jobs",), 400, ""),
     "TRACE": ((b"TRACE /jobs",), 405, "method_not_allowed"),
 }

@@ -1,4 +1,5 @@
-"""Notifications of real collectors: catches a message that is sent again after a failover."""
+"""Notifications of real collectors: catches a message that is sent again after a failover, and a
+muted problem that is sent."""
 
 import os
 import subprocess
@@ -37,10 +38,10 @@ def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
 
 
 @pytest.fixture
-def settings(
+def environment(
     mongod: Mongod, database: Documents, receiver: WebhookReceiver, tmp_path: Path
 ) -> dict[str, str]:
-    """The environment of the collectors: only a rule reports a job that is due for a minute."""
+    """The environment of the collectors. Their rules report a job that is due for a minute."""
     rules = tmp_path / "rules.toml"
     rules.write_text("stalled_after_minutes = 1440\n[types.'*']\noldest_due_minutes = 1\n")
     return {
@@ -54,10 +55,10 @@ def settings(
     }
 
 
-def start_collector(settings: dict[str, str]) -> subprocess.Popen:
-    environment = dict(os.environ) | settings
+def start_collector(environment: dict[str, str]) -> subprocess.Popen:
+    all_variables = dict(os.environ) | environment
     with open(os.devnull, "w") as devnull:
-        return start_python("jobmon.cli", "collector", env=environment, stderr=devnull)
+        return start_python("jobmon.cli", "collector", env=all_variables, stderr=devnull)
 
 
 def make_job(**fields: Any) -> dict[str, Any]:
@@ -65,40 +66,40 @@ def make_job(**fields: Any) -> dict[str, Any]:
     return {"type": "mail", "attemptCount": 1, "createdAt": now, "updatedAt": now, **fields}
 
 
-def insert_late_job(database: Documents, job_type: str) -> None:
+def insert_overdue_job(database: Documents, job_type: str) -> None:
     due = datetime.now(UTC) - timedelta(seconds=70)
     job = make_job(jobId=job_type, type=job_type, status="queued", attemptCount=0, nextRunAt=due)
     database.jobs.insert_one(job)
 
 
-def run_command(settings: dict[str, str], *arguments: str) -> str:
-    result = CliRunner().invoke(main, arguments, env=settings)
+def run_command(environment: dict[str, str], *arguments: str) -> str:
+    result = CliRunner().invoke(main, arguments, env=environment)
     assert result.exit_code == 0, result.output
     return result.output
 
 
 def test_collector_after_a_failover_repeats_no_message_and_sends_nothing_muted(
-    database: Documents, receiver: WebhookReceiver, settings: dict[str, str]
+    database: Documents, receiver: WebhookReceiver, environment: dict[str, str]
 ) -> None:
-    """A rule of the file makes notices. A mute outlives a failover; its end sends a notice."""
-    connection = Connection(Settings(mongo_uri=settings["JOBMON_MONGO_URI"]))
+    """The rules cause notices. The mute lasts through the failover; its end sends a notice."""
+    connection = Connection(Settings(mongo_uri=environment["JOBMON_MONGO_URI"]))
     create_indexes(connection)
     connection.client.close()
     rollups = database.client[f"{database.name}_rollups"]
-    insert_late_job(database, "mail")
+    insert_overdue_job(database, "mail")
 
     def await_messages(count: int) -> None:
         stored = {"name": NOTIFICATIONS, "receivers.sent": count}
         eventually(lambda: rollups.state.find_one(stored))
 
     with ExitStack() as running:
-        first = start_collector(settings)
+        first = start_collector(environment)
         running.callback(end_process, first, None)
         await_messages(1)
         leader = rollups.leases.find_one({"name": LEADER})["holder"]
         mute = ("mute", "new_dead", "--for", "1h", "--reason", "known")
-        muted = run_command(settings, *mute)
-        running.callback(end_process, start_collector(settings), None)
+        mute_output = run_command(environment, *mute)  # begins with the id of the mute
+        running.callback(end_process, start_collector(environment), None)
         first.kill()
         now = datetime.now(UTC)
         database.jobs.insert_one(make_job(jobId="b", status="dlq", finishedAt=now))
@@ -111,10 +112,10 @@ def test_collector_after_a_failover_repeats_no_message_and_sends_nothing_muted(
                 "finishedAt": now,
             }
         )
-        insert_late_job(database, "pdf")
+        insert_overdue_job(database, "pdf")
         await_messages(2)
         assert rollups.leases.find_one({"name": LEADER})["holder"] != leader
-        run_command(settings, "unmute", muted[:8])
+        run_command(environment, "unmute", mute_output[:8])
         await_messages(3)
     assert [message.changes for message in receiver.received] == [
         [("begins", "oldest_due_job")],

@@ -29,7 +29,7 @@ from jobmon.store.labels import OTHER
 
 from ..conftest import NOW
 
-KNOWN = RunDetails(by_type=Counter({ErrorPair("g", "mail"): 2}))
+KNOWN_DETAILS = RunDetails(by_type=Counter({ErrorPair("g", "mail"): 2}))
 GROUPS, NAMES = st.sampled_from(["a", "b", "c", OTHER]), st.sampled_from(["m", "n", "o", OTHER])
 COUNTS = st.dictionaries(st.tuples(GROUPS, NAMES), st.integers(1, 50), max_size=16).map(
     lambda counts: Counter({ErrorPair(*pair): n for pair, n in counts.items()})
@@ -60,8 +60,10 @@ def count_runs(details: RunDetails) -> Counter[str]:
 def test_maximum_has_the_larger_counts(first: RunDetails, second: RunDetails) -> None:
     largest = first.maximum(second)
     for field in ("by_type", "by_worker"):
-        counts = [count_by_name(getattr(details, field)) for details in (largest, first, second)]
-        assert counts[0] == counts[1] | counts[2]
+        of_largest, of_first, of_second = (
+            count_by_name(getattr(details, field)) for details in (largest, first, second)
+        )
+        assert of_largest == of_first | of_second
     assert count_runs(largest) == count_runs(first) | count_runs(second)
     assert largest.maximum(first) == largest.maximum(second) == largest
 
@@ -70,28 +72,28 @@ def test_maximum_has_the_larger_counts(first: RunDetails, second: RunDetails) ->
 def test_failed_runs_without_a_known_error_are_added_as_unknown_errors(
     details: RunDetails, failed: dict[str, int]
 ) -> None:
-    known = details.failed
+    with_known_error = details.failed
     details.add_unknown_errors(failed)
-    assert details.failed == max(known, sum(failed.values()))
+    assert details.failed == max(with_known_error, sum(failed.values()))
 
 
 @given(parts=st.lists(DETAILS, max_size=5))
 def test_folded_minutes_add_up_to_the_same_counts(parts: list[RunDetails]) -> None:
-    before = run_details_module.MAX_PAIRS, run_details_module.MAX_WORKER_TYPES
+    limits = run_details_module.MAX_PAIRS, run_details_module.MAX_WORKER_TYPES
     run_details_module.MAX_PAIRS = run_details_module.MAX_WORKER_TYPES = 4
     try:
         minutes = [load_bucket_details(dump_bucket(MINUTE, NOW, {}, part)) for part in parts]
         hour = load_bucket_details(dump_bucket(HOUR, NOW, {}, merge_details(minutes)))
     finally:
-        run_details_module.MAX_PAIRS, run_details_module.MAX_WORKER_TYPES = before
+        run_details_module.MAX_PAIRS, run_details_module.MAX_WORKER_TYPES = limits
     assert hour.failed == sum(part.failed for part in parts)
     assert hour.by_worker.total() == sum(part.by_worker.total() for part in parts)
     assert max(map(len, (hour.by_type, hour.by_worker, hour.worker_types))) <= 4
-    stored, counted = sum_up([hour]), sum_up(parts)
+    stored, counted = sum_tallies([hour]), sum_tallies(parts)
     assert (stored.outcomes, stored.run) == (counted.outcomes, counted.run)
 
 
-def sum_up(parts: Iterable[RunDetails]) -> WorkerTally:
+def sum_tallies(parts: Iterable[RunDetails]) -> WorkerTally:
     total = WorkerTally()
     for part in parts:
         for tally in part.worker_types.values():
@@ -122,10 +124,11 @@ def test_rare_types_of_a_worker_are_folded_first() -> None:
         details.worker_types[pair] = WorkerTally(outcomes=Counter(succeeded=2))
     for number in range(50):
         pair = WorkerType("busy", f"type-{number:02}")
-        details.worker_types[pair] = WorkerTally(outcomes=Counter(succeeded=1 + 99 * (number < 9)))
+        runs = 100 if number < 9 else 1
+        details.worker_types[pair] = WorkerTally(outcomes=Counter(succeeded=runs))
     folded = fold_details(details)
     assert len(folded.worker_types) == MAX_WORKER_TYPES
-    assert folded.tally_workers()["busy"].runs == 50 + 9 * 99
+    assert folded.tally_workers()["busy"].runs == 9 * 100 + 41
     busy_types = {pair.type for pair in folded.worker_types if pair.worker == "busy"}
     assert busy_types == {*(f"type-{number:02}" for number in range(9)), OTHER}
     pod_types = {pair.type for pair in folded.worker_types if pair.worker.startswith("pod")}
@@ -134,7 +137,7 @@ def test_rare_types_of_a_worker_are_folded_first() -> None:
 
 def test_runs_that_an_earlier_version_counted_have_no_types() -> None:
     worker = {"name": "w1", "outcomes": [["failed", 2]], "run": b"", "lastAt": NOW}
-    stored = dump_bucket(MINUTE, NOW, {}, KNOWN)
+    stored = dump_bucket(MINUTE, NOW, {}, KNOWN_DETAILS)
     stored["details"] |= {"workers": [worker], "workerTypes": []}
     details = load_bucket_details(stored)
     assert details.worker_types == {
@@ -176,22 +179,22 @@ def test_the_largest_details_fit_into_a_document_with_many_types() -> None:
 
 
 def test_details_of_a_bucket_without_details_are_unknown() -> None:
-    stored = dump_bucket(MINUTE, NOW, {}, KNOWN)
-    assert load_bucket_details(stored) == KNOWN
+    stored = dump_bucket(MINUTE, NOW, {}, KNOWN_DETAILS)
+    assert load_bucket_details(stored) == KNOWN_DETAILS
     del stored["details"]
     assert not load_bucket_details(stored).is_known
 
 
 def test_sum_with_an_unknown_part_is_stored_as_unknown() -> None:
-    merged = merge_details([KNOWN, RunDetails(is_known=False)])
+    merged = merge_details([KNOWN_DETAILS, RunDetails(is_known=False)])
     assert not merged.is_known
     assert not load_bucket_details(dump_bucket(10 * MINUTE, NOW, {}, merged)).is_known
 
 
 def test_maximum_with_unknown_details_is_unknown() -> None:
     unknown = RunDetails(is_known=False)
-    assert not KNOWN.maximum(unknown).is_known
-    assert not unknown.maximum(KNOWN).is_known
+    assert not KNOWN_DETAILS.maximum(unknown).is_known
+    assert not unknown.maximum(KNOWN_DETAILS).is_known
 
 
 def test_details_of_a_window_that_begins_before_the_history_are_incomplete() -> None:

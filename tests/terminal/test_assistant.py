@@ -1,4 +1,5 @@
-"""`jobmon mcp`: catches a tool that an assistant cannot use, that writes, or that leaks secrets."""
+"""`jobmon mcp`: catches a tool that an assistant cannot use, that is not declared as read-only, or
+that leaks secrets."""
 
 import asyncio
 import os
@@ -18,7 +19,7 @@ from .conftest import make_client
 def open_assistant(client: ApiClient) -> Any:
     """An assistant that is connected to the tools.
 
-    mcp is imported late, because that takes a second and every process of a run imports this file.
+    mcp is imported late: that takes a second, and each process of a test run imports this file.
     """
     from mcp import Client  # noqa: PLC0415
 
@@ -35,7 +36,7 @@ def call_tool(client: ApiClient, tool: str, **arguments: Any) -> Any:
     return asyncio.run(request())
 
 
-def test_every_tool_only_reads_and_is_described(client: ApiClient) -> None:
+def test_every_tool_is_described_and_declared_as_read_only(client: ApiClient) -> None:
     async def request() -> Any:
         async with open_assistant(client) as assistant:
             return (await assistant.list_tools()).tools
@@ -59,7 +60,7 @@ def test_tools_give_the_answers_of_the_api(client: ApiClient) -> None:
     listed = call_tool(client, "list_jobs", status="dlq", limit=1_000).structured_content
     assert [job["jobId"] for job in listed["data"]] == ["dead"]
     assert not call_tool(client, "schedule").is_error
-    for tool in ("error_groups", "workers"):
+    for tool in ("error_groups", "workers"):  # they need a collector, and none runs
         assert "collector" in call_tool(client, tool).content[0].text
 
 

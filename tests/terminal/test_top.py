@@ -63,11 +63,11 @@ def test_keys_lead_to_the_jobs_of_a_status_and_to_one_job(client: ApiClient) -> 
     async def steps(pilot: Pilot[None], top: Top) -> None:
         await pilot.press("4")
         await wait_until(pilot, lambda: len(read_rows(top, "jobs")) == 4)
-        await pilot.press(*"sssss")
+        await pilot.press(*"sssss")  # each press selects the next status
         await wait_until(pilot, lambda: [row[0] for row in read_rows(top, "jobs")] == ["dead"])
         await pilot.press("enter")
         await wait_until(pilot, lambda: isinstance(top.screen, JobScreen))
-        await pilot.press("escape", "x")
+        await pilot.press("escape", "x")  # close the job, then remove the filters
         await wait_until(pilot, lambda: len(read_rows(top, "jobs")) == 4)
 
     run_top(client, steps)
