@@ -2,8 +2,8 @@
 
     .venv/bin/python bench/queues.py
 
-Watches one queue and then 100 queues in a replica set, and 10 queues in five deployments of which
-one is frozen. Prints a line for each measurement; a share of 100% is one core.
+Watches one queue and then 100 queues (`--queues`) in a replica set, and 10 queues in five
+deployments of which one is frozen. Prints a line for each measurement; 100% of CPU is one core.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from jobmon.store.connection import Connection
 from jobmon.web.auth import issue_token
 
 JOBS = 200  # in each queue
-IDLE_S = 20.0
+IDLE_S = 20.0  # how long the work at rest is measured
 LONGEST_WAIT_S = 120.0
-FRESH_S = 5.0  # older statistics are not used
-COMMANDS = ("query", "insert", "update", "delete", "getmore", "command")
+FRESH_S = 5.0  # the web service uses no older statistics
+COMMANDS = ("query", "insert", "update", "delete", "getmore", "command")  # MongoDB's `opcounters`
 PATHS = ("/metrics", "/queues", "/admin/jobs/stats")
 
 Document = dict[str, Any]
@@ -201,11 +201,13 @@ def observe_idle(observer: Observer, groups: dict[str, list[int]]) -> dict[str, 
     def read_cpu() -> dict[str, float]:
         return {name: sum(map(read_cpu_s, pids)) for name, pids in groups.items()}
 
-    before, commands, started = read_cpu(), observer.count_commands(), time.monotonic()
+    cpu_before, commands_before = read_cpu(), observer.count_commands()
+    started = time.monotonic()
     time.sleep(IDLE_S)
-    took_s, after = time.monotonic() - started, read_cpu()
-    print(f"at rest: {(observer.count_commands() - commands) / took_s:.0f} commands a second")
-    return {name: (after[name] - before[name]) / took_s for name in groups}
+    took_s, cpu_after = time.monotonic() - started, read_cpu()
+    commands = observer.count_commands() - commands_before
+    print(f"at rest: {commands / took_s:.0f} commands a second")
+    return {name: (cpu_after[name] - cpu_before[name]) / took_s for name in groups}
 
 
 def measure_sharing(path: Path, home_uri: str, queues: dict[str, str]) -> None:
@@ -216,27 +218,27 @@ def measure_sharing(path: Path, home_uri: str, queues: dict[str, str]) -> None:
     observer.client.drop_database("jobmon_rollups")
     print(f"\nsharing {len(queues)} queues", flush=True)
     with ExitStack() as stack:
-        started = []
-        for number in (1, 2, 3):
-            started.append(stack.enter_context(running("collector", environment)))
-            share = len(queues) // number
+        collectors = []
+        for count in (1, 2, 3):
+            collectors.append(stack.enter_context(running("collector", environment)))
+            fair_share = len(queues) // count
             took_s = await_true(
-                lambda share=share, number=number: (
-                    len(held := observer.count_queues_by_holder()) == number
-                    and held.total() == len(queues)
-                    and max(held.values()) <= share + 1
+                lambda fair_share=fair_share, count=count: (
+                    len(shares := observer.count_queues_by_holder()) == count
+                    and shares.total() == len(queues)
+                    and max(shares.values()) <= fair_share + 1
                 )
             )
-            held = sorted(observer.count_queues_by_holder().values())
-            print(f"{number} collectors: {held} after {took_s:.1f} s", flush=True)
+            shares = sorted(observer.count_queues_by_holder().values())
+            print(f"{count} collectors: {shares} after {took_s:.1f} s", flush=True)
             await_true(lambda: len(observer.read_ages_s()) == len(queues))
-        started[0].kill()
+        collectors[0].kill()
         killed_at, oldest_s = time.monotonic(), 0.0
         while observer.count_fresh_stats() < len(queues) or time.monotonic() < killed_at + FRESH_S:
             oldest_s = max(oldest_s, *observer.read_ages_s())
             time.sleep(0.05)
         took_s = time.monotonic() - killed_at
-        print(f"after kill -9 of one: all counted again after {took_s:.1f} s, ", end="")
+        print(f"kill -9 of one: all statistics are fresh again after {took_s:.1f} s, ", end="")
         shares = sorted(observer.count_queues_by_holder().values())
         print(f"oldest statistics {oldest_s:.1f} s, shares {shares}")
     observer.client.close()

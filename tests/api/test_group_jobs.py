@@ -33,6 +33,7 @@ def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
 
 @pytest.fixture(autouse=True)
 def _jobs(watched: Any) -> None:
+    """24 jobs with the four `ERRORS` in turn; those with None have succeeded."""
     watched.jobs.insert_many(
         {
             "jobId": f"job-{index:02}",
@@ -87,8 +88,8 @@ def test_error_without_its_own_group_belongs_to_the_group_of_its_code(
     assert read_ids(api.get_as_admin(QUEUE, error_group=kind.id)) == make_ids(21, 17, 13, 9, 5, 1)
 
 
-def test_errors_with_and_without_a_code_are_jobs_of_one_group(
-    api: Api, history: ErrorHistory, watched: Any, monkeypatch: pytest.MonkeyPatch
+def test_jobs_whose_equal_errors_have_a_code_or_none_are_in_one_group(
+    api: Api, history: ErrorHistory, watched: Any
 ) -> None:
     codeless, coded = ERRORS[2], {**ERRORS[2], "code": "TypeError", "message": "x is undefined"}
     group = history.add(codeless, at=NOW)
@@ -128,7 +129,7 @@ def test_list_of_a_group_of_many_jobs_has_the_reason_why_some_may_be_missing(
     assert json.loads(end) == {"end": True, "rows": 2, "reason": group_jobs.NEWEST_ONLY}
 
 
-def test_a_page_of_few_jobs_reads_only_the_latest_of_a_group(
+def test_a_page_of_few_jobs_reads_only_the_newest_of_a_group(
     api: Api, history: ErrorHistory, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = history.add(ERRORS[0], at=NOW)

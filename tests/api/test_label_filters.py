@@ -1,5 +1,5 @@
-"""Statuses and types that are values of many BSON types, on the real server: catches a label of the
-statistics whose filter finds other jobs than were counted."""
+"""Statuses and types that are values of many BSON types, on the real server: catches a label in the
+statistics whose filter does not find the jobs that were counted."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -100,7 +100,7 @@ def test_a_filter_by_a_label_finds_as_many_jobs_as_counted(queue: WatchedQueue, 
     assert len(queue.ids(**{field: labels})) == sum(COUNT_BY_LABEL[label] for label in labels)
 
 
-def test_the_overview_links_every_type_to_its_jobs(queue: WatchedQueue) -> None:
+def test_each_link_of_the_overview_to_a_type_finds_its_jobs(queue: WatchedQueue) -> None:
     viewer = signed_in(queue.api)
     page = viewer.page("/dashboard?by=type")
     addresses = {link.get("href", "") for link in page.all("a")}

@@ -1,5 +1,5 @@
-"""Transitions of profiles: catches a bad transition that is accepted, and one that leads to a wrong
-status."""
+"""Transitions of profiles: catches an invalid transition that is accepted, and a transition that
+leads to a wrong status."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_transition_has_its_condition_and_changes(tmp_path: Path) -> None:
         (
             "delete = true",
             "delete = true, inc = { n = 1 }",
-            "line 10: transitions.delete: needs ei",
+            "line 10: transitions.delete: needs either delete or",
         ),
         ("$value", "$now", 'line 8: transitions.reschedule.set: "$value" is for reschedule and'),
         ("$now", "$value", 'line 7: transitions.run_now.set: "$value" is for reschedule and pri'),
@@ -94,7 +94,7 @@ def test_mistake_is_reported_with_its_line(
     assert str(raised.value).removeprefix(f"{tmp_path / 'shop.toml'}, ").startswith(message)
 
 
-def test_transitions_and_lease_order_do_not_change_the_identity(tmp_path: Path) -> None:
+def test_transitions_and_lease_order_do_not_change_the_profiles_identity(tmp_path: Path) -> None:
     path = tmp_path / "shop.toml"
     path.write_text(PROFILE)
     identity = load_profile(str(path)).identity
@@ -118,7 +118,7 @@ def test_transitions_of_agenda_lead_to_the_right_status(
 ) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     transitions = load_profile("agenda").parse("agendaJobs").transitions
-    # Type of the job, status before, action, its value, status after, whether the job is due then.
+    # Job type, status before, action, its value, status after, whether the job is due afterwards.
     steps = [
         ("bad email", "dlq", "retry", None, "failed", True),
         ("retry pay", "failed", "run_now", None, "failed", True),
@@ -135,13 +135,13 @@ def test_transitions_of_agenda_lead_to_the_right_status(
         database.agendaJobs.update_one({"name": "cron nightly"}, {"$set": {"nextRunAt": later}})
         database.agendaJobs.update_one({"name": "low"}, {"$set": {"nextRunAt": now}})
         queue = WatchedQueue(mongod, database, profile="agenda", jobs_collection="agendaJobs")
-        for name, before, action, value, after, is_due in steps:
-            assert before in transitions[action].statuses
+        for name, old_status, action, value, new_status, is_due in steps:
+            assert old_status in transitions[action].statuses
             (job,) = queue.get("/admin/jobs/queue", type=name)["data"]
-            assert job["status"] == before, name
+            assert job["status"] == old_status, name
             database.agendaJobs.update_one({"name": name}, make_update(transitions[action], value))
             (job,) = queue.get("/admin/jobs/queue", type=name)["data"]
-            assert job["status"] == after, name
+            assert job["status"] == new_status, name
             assert (datetime.fromisoformat(job["nextRunAt"]) <= datetime.now(UTC)) == is_due, name
         (low,) = queue.get("/admin/jobs/queue", type="low")["data"]
         assert low["priority"] == 20

@@ -1,4 +1,4 @@
-"""Error answers: catches a wrong status or code, a body of another form, a check that comes too
+"""Error answers: catches a wrong status or code, a body of a wrong form, a check that comes too
 late, and an answer that reveals internals."""
 
 import threading
@@ -29,13 +29,15 @@ QUEUE, STATS = "/admin/jobs/queue", "/admin/jobs/stats"
 PROTECTED = [QUEUE, STATS, "/jobs", "/jobs/some-id"]
 
 
-def assert_error(answer: Any, status: int, code: str, *, details: bool = False) -> dict[str, Any]:
+def assert_error(
+    answer: Any, status: int, code: str, *, has_details: bool = False
+) -> dict[str, Any]:
     assert answer.status_code == status
     assert answer.content_type == "application/json"
     assert list(answer.json) == ["error"]
     error = answer.json["error"]
     assert error["code"] == code
-    assert set(error) == {"code", "message"} | ({"details"} if details else set())
+    assert set(error) == {"code", "message"} | ({"details"} if has_details else set())
     assert error["message"]
     return error
 
@@ -66,13 +68,13 @@ def test_caller_without_permission_is_403_even_with_a_bad_query(idle_api: Api, p
     assert_error(idle_api.get_as_owner(path, "ada", page="nonsense"), 403, "permission_denied")
 
 
-def test_foreign_and_missing_job_have_the_same_answer(api: Api, watched: Any) -> None:
+def test_job_of_another_owner_and_missing_job_have_the_same_answer(api: Api, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "bobs", "createdBy": "bob"})
-    foreign, missing = api.get_as_owner("/jobs/bobs", "ada"), api.get_as_owner("/jobs/none", "ada")
-    assert_error(foreign, 403, "access_denied")
-    assert foreign.data == missing.data
-    different = set(foreign.headers.items()) ^ set(missing.headers.items())
-    assert {name for name, _ in different} == {"X-Request-ID"}  # differs for each request
+    of_bob, missing = api.get_as_owner("/jobs/bobs", "ada"), api.get_as_owner("/jobs/none", "ada")
+    assert_error(of_bob, 403, "access_denied")
+    assert of_bob.data == missing.data
+    differences = set(of_bob.headers.items()) ^ set(missing.headers.items())
+    assert {name for name, _ in differences} == {"X-Request-ID"}  # differs for each request
     assert api.get_as_admin("/jobs/none").data == missing.data
 
 
@@ -125,7 +127,7 @@ def test_method_that_is_not_allowed_is_405_with_the_allowed_methods(
 )
 def test_invalid_parameter_is_named(idle_api: Api, path: str, parameter: str, value: Any) -> None:
     answer = idle_api.get_as_admin(path, **{parameter: value})
-    error = assert_error(answer, 422, "validation_error", details=True)
+    error = assert_error(answer, 422, "validation_error", has_details=True)
     assert list(error["details"]) == [parameter]
     assert all(isinstance(message, str) for message in error["details"][parameter])
     assert parameter in error["message"]
@@ -149,7 +151,7 @@ def test_window_that_no_date_can_express_or_with_a_repeated_bound_is_422(
     idle_api: Api, path: str, query: dict[str, Any], parameter: str
 ) -> None:
     answer = idle_api.get_as_admin(path, **query)
-    error = assert_error(answer, 422, "validation_error", details=True)
+    error = assert_error(answer, 422, "validation_error", has_details=True)
     assert list(error["details"]) == [parameter]
 
 
@@ -176,17 +178,15 @@ def test_too_many_requests_are_429_only_for_the_owner_of_their_token(
 def test_unreachable_storage_of_the_rate_limit_refuses_no_request(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(*_: Any) -> bool:
-        raise StorageError(ConnectionError())
-
-    monkeypatch.setattr(FixedWindowRateLimiter, "hit", unreachable)
+    fault = StorageError(ConnectionError())
+    monkeypatch.setattr(FixedWindowRateLimiter, "hit", make_failing(fault))
     api = Api(create_app(make_settings(rate_limit="1/hour"), watched.client))
     assert api.get_as_admin(STATS).status_code == 200
 
 
 @pytest.fixture
-def unreachable(make_settings: Callable[..., Settings]) -> Any:
-    """The service over a database that does not respond."""
+def unreachable_api(make_settings: Callable[..., Settings]) -> Any:
+    """The service over an address where no database listens."""
     settings = make_settings(
         mongo_uri="mongodb://user:hidden@127.0.0.1:1/x", server_selection_timeout_ms=100
     )
@@ -197,10 +197,10 @@ def unreachable(make_settings: Callable[..., Settings]) -> Any:
 
 @pytest.mark.parametrize("path", [QUEUE, STATS, "/jobs", "/jobs/some-id", "/readyz"])
 def test_unreachable_database_is_503_with_retry_after_and_one_logged_error(
-    unreachable: Api, path: str, caplog: pytest.LogCaptureFixture
+    unreachable_api: Api, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = unreachable.get_as_admin(path)
-    assert_error(answer, 503, "database_unavailable", details=path == "/readyz")
+    answer = unreachable_api.get_as_admin(path)
+    assert_error(answer, 503, "database_unavailable", has_details=path == "/readyz")
     assert int(answer.headers["Retry-After"]) > 0
     # Only errors: another test may have enabled the line for each request, at level INFO.
     logged = [record for record in caplog.records if record.levelname == "ERROR"]
@@ -209,8 +209,8 @@ def test_unreachable_database_is_503_with_retry_after_and_one_logged_error(
     assert "hidden" not in answer.text + caplog.text
 
 
-def test_healthz_is_200_while_the_database_is_unreachable(unreachable: Api) -> None:
-    answer = unreachable.get("/healthz")
+def test_healthz_is_200_while_the_database_is_unreachable(unreachable_api: Api) -> None:
+    answer = unreachable_api.get("/healthz")
     assert (answer.status_code, answer.json) == (200, {"status": "ok"})
 
 
@@ -372,42 +372,42 @@ def test_routes_that_read_answer_503_while_the_database_ends_queries(
 
 
 class QueryKiller:
-    """Ends a query of jobmon on the real server while the query waits there."""
+    """Ends a query of jobmon on the real server while the query waits at a fail point."""
 
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._database = database
 
-    def answer(self, request: Callable[[], Any], end_query: Callable[[int], Any]) -> Any:
-        """Send a request and end its query while it runs; returns the answer.
+    def send_and_end(self, send: Callable[[], Any], end_query: Callable[[int], Any]) -> Any:
+        """Send a request and end its query while the query waits; returns the answer.
 
         `end_query` gets the id of the query's operation on the server.
         """
         admin, answers = self._database.client.admin, []
-        affected = {"shouldCheckForInterrupt": True, "nss": f"{self._database.name}.jobs"}
-        admin.command("configureFailPoint", WAIT, mode="alwaysOn", data=affected)
-        thread = threading.Thread(target=lambda: answers.append(request()))
+        data = {"shouldCheckForInterrupt": True, "nss": f"{self._database.name}.jobs"}
+        admin.command("configureFailPoint", WAIT_FAIL_POINT, mode="alwaysOn", data=data)
+        thread = threading.Thread(target=lambda: answers.append(send()))
         try:
             thread.start()
             operation = eventually(self._find_operation)
             end_query(operation["opid"])
         finally:
-            admin.command("configureFailPoint", WAIT, mode="off")
+            admin.command("configureFailPoint", WAIT_FAIL_POINT, mode="off")
             thread.join()
         return answers[0]
 
     def _find_operation(self) -> Any:
-        own_query = {
+        waiting_query = {
             "appName": "jobmon",
             "ns": f"{self._database.name}.jobs",
-            "failpointMsg": WAIT,
-            # A query notices a drop only every 10 ms.
+            "failpointMsg": WAIT_FAIL_POINT,
+            # A waiting query checks only every 10 ms whether its collection was dropped.
             "microsecs_running": {"$gte": 50_000},
         }
-        operations = [{"$currentOp": {"allUsers": True}}, {"$match": own_query}]
+        operations = [{"$currentOp": {"allUsers": True}}, {"$match": waiting_query}]
         return next(self._database.client.admin.aggregate(operations), None)
 
 
-WAIT = "waitInFindBeforeMakingBatch"
+WAIT_FAIL_POINT = "waitInFindBeforeMakingBatch"
 WAYS_TO_END: dict[str, Callable[[Database[dict[str, Any]], int], Any]] = {
     "killOp": lambda database, opid: database.client.admin.command("killOp", 1, op=opid),
     "drop": lambda database, _: database.jobs.drop(),
@@ -418,12 +418,12 @@ WAYS_TO_END: dict[str, Callable[[Database[dict[str, Any]], int], Any]] = {
 @pytest.mark.parametrize(
     ("path", "way"), [*((QUEUE, way) for way in WAYS_TO_END), ("/dashboard/jobs", "killOp")]
 )
-def test_query_that_is_killed_on_the_server_is_503(
+def test_query_that_is_ended_on_the_server_is_503(
     real_api: Api, database: Database[dict[str, Any]], path: str, way: str
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)  # without the index, jobmon sends each query twice
     database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(300)])
-    answer = QueryKiller(database).answer(
+    answer = QueryKiller(database).send_and_end(
         lambda: real_api.get_as_admin(path), lambda opid: WAYS_TO_END[way](database, opid)
     )
     assert answer.status_code == 503
@@ -464,7 +464,7 @@ def make_failing(fault: Exception) -> Callable[..., Any]:
     return fail
 
 
-def test_answers_of_the_api_may_not_be_cached(idle_api: Api) -> None:
+def test_answers_of_the_api_forbid_caching(idle_api: Api) -> None:
     for answer in (
         idle_api.get_as_admin(STATS),
         idle_api.get(STATS),
