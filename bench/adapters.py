@@ -2,9 +2,9 @@
 
     .venv/bin/python bench/adapters.py --jobs 50000
 
-For each profile it copies the documents of a sample to N jobs (96% succeeded, 30 days), creates the
-indexes of `jobmon init`, and times answers in one process without HTTP. It prints the documents and
-index keys that the database reads for one answer, and tables of times with ratios.
+For each profile it fills a collection with copies of a sample's documents (96% succeeded, 30 days),
+creates the indexes of `jobmon init`, and times answers in one process without HTTP. It prints the
+documents and index keys that the database reads for one answer, and tables of times with ratios.
 """
 
 import argparse
@@ -56,8 +56,8 @@ CASES = {
 }
 BATCH = 10_000
 CHANGES, CHANGES_A_SECOND = 4_000, 500
-LONGEST_S = 150
-SPECIAL_CASES = 0.1  # share of the jobs that are copies of a sample's special cases
+LONGEST_WAIT_S = 150  # for the collector's first count, and for its history
+SPECIAL_SHARE = 0.1  # of the jobs: copies of a sample's special cases
 FINAL = ("succeeded", "dlq", "cancelled")
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 
@@ -103,10 +103,10 @@ def make_copy(
 
     If the job has not ended, its dates are relative to now, so that a valid lease stays valid.
     """
-    base, target = template.created_at, created_at
+    old_time, new_time = template.created_at, created_at
     if template.status not in FINAL:
-        base, target = sampled_at, datetime.now(UTC)
-    document = shift_dates(template.document, target - base)
+        old_time, new_time = sampled_at, datetime.now(UTC)
+    document = shift_dates(template.document, new_time - old_time)
     if isinstance(document["_id"], ObjectId):
         second = int(created_at.timestamp()).to_bytes(4, "big")
         document["_id"] = ObjectId(second + number.to_bytes(8, "big"))
@@ -116,7 +116,7 @@ def make_copy(
 
 
 def read_templates(uri: str, settings: Settings, sample: str) -> list[Template]:
-    """The jobs of a sample. They are stored briefly, because the server computes their statuses."""
+    """The jobs of a sample. They are stored for a moment, so that the server finds the statuses."""
     content = json_util.loads((SAMPLES / f"{sample}.json").read_text())
     documents = content["collections"][
         "mail" if sample == "mongodb-queue" else settings.jobs_collection
@@ -168,7 +168,7 @@ def fill_part(uri: str, name: str, templates: list[Template], start: int, count:
     def choose_template() -> Template:
         """Mostly the first template of a status: the sample's special cases follow it."""
         usual, *special = by_status.get(rng.choice(STATUSES), by_status[default_status])
-        return rng.choice(special) if special and rng.random() < SPECIAL_CASES else usual
+        return rng.choice(special) if special and rng.random() < SPECIAL_SHARE else usual
 
     documents = [
         make_copy(
@@ -279,7 +279,7 @@ def measure_filled(
         token = issue_token("root", "admin", timedelta(hours=9))
     collection = database[settings.jobs_collection]
     ids = [job["_id"] for job in collection.find({}, {"_id": 1}).sort("_id", -1).limit(1_000)]
-    alone = measure_changes(server, settings, ids, None)
+    cpu_without_collector = measure_changes(server, settings, ids, None)
     started = time.monotonic()
     environment = {
         "JOBMON_PROFILE": settings.profile,
@@ -290,13 +290,14 @@ def measure_filled(
         reader = RollupReader(connection)
         while reader.stats() is None:
             time.sleep(0.05)
-            if time.monotonic() - started > LONGEST_S:
+            if time.monotonic() - started > LONGEST_WAIT_S:
                 raise RuntimeError("no first count")
         costs["first count"] = Cost((time.monotonic() - started) * 1_000)
         await_history(connection)
         costs["first count with 30 days of history"] = Cost((time.monotonic() - started) * 1_000)
         database_s, collector_s = measure_changes(server, settings, ids, collector)
-        for name, added_s in (("database", database_s - alone[0]), ("collector", collector_s)):
+        database_s -= cpu_without_collector[0]
+        for name, added_s in (("database", database_s), ("collector", collector_s)):
             added_ms = added_s * 1_000 / CHANGES * 1_000
             costs[f"CPU of the {name} for 1,000 changes"] = Cost(added_ms)
         longest_type = max(stats.type_counts() or {"": {}}, key=len)
@@ -312,19 +313,19 @@ def measure_filled(
             costs[name] = measure_answer(client, database, path, token)
     app.extensions["jobmon_connection"].close()
     for name, cost in costs.items():
-        read = (
-            "" if cost.documents is None else f", reads {cost.documents:,} and {cost.keys:,} keys"
-        )
-        print(f"  {name}: {cost.ms:,.1f} ms{read}", flush=True)
+        reads = ""
+        if cost.documents is not None:
+            reads = f", reads {cost.documents:,} documents and {cost.keys:,} keys"
+        print(f"  {name}: {cost.ms:,.1f} ms{reads}", flush=True)
     return costs
 
 
 def await_history(connection: Connection) -> None:
-    """Wait until the collector has counted the history, at most `LONGEST_S`."""
-    state, until = rollup_database(connection).state, time.monotonic() + LONGEST_S
+    """Wait until the collector has counted the history, at most `LONGEST_WAIT_S`."""
+    state, until = rollup_database(connection).state, time.monotonic() + LONGEST_WAIT_S
     while "completeUntil" not in (state.find_one({"name": PROGRESS}) or {}):
         if time.monotonic() > until:
-            print(f"  no history after {LONGEST_S} s", flush=True)
+            print(f"  no history after {LONGEST_WAIT_S} s", flush=True)
             return
         time.sleep(0.1)
 
@@ -355,7 +356,7 @@ def measure_changes(
 
 
 def print_table(results: dict[str, dict[str, Cost]], names: list[str]) -> None:
-    """A row for each profile: times, each with its ratio to jobmon's own format."""
+    """Print a row for each profile: times, each with its ratio to jobmon's own format."""
     print("\n| | " + " | ".join(names) + " |")
     print("| --- |" + " --- |" * len(names))
     for profile, costs in results.items():
@@ -364,10 +365,9 @@ def print_table(results: dict[str, dict[str, Cost]], names: list[str]) -> None:
             if (cost := costs.get(name)) is None:
                 cells.append("")
                 continue
-            base = results["jobmon"].get(name)
-            cells.append(
-                f"{cost.ms:,.1f} ms" + (f" ({cost.ms / base.ms:.1f})" if base and base.ms else "")
-            )
+            own = results["jobmon"].get(name)
+            ratio = f" ({cost.ms / own.ms:.1f})" if own and own.ms else ""
+            cells.append(f"{cost.ms:,.1f} ms{ratio}")
         print(f"| {profile} | " + " | ".join(cells) + " |")
 
 

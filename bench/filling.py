@@ -1,4 +1,4 @@
-"""Fill a database with any number of jobs of 30 days: 96% succeeded, 8 types."""
+"""Fill a database with any number of jobs of 30 days: about 96% have succeeded, 8 types."""
 
 import os
 import random
@@ -15,13 +15,13 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 STATUSES = ["succeeded"] * 960 + ["queued"] * 15 + ["dlq"] * 10 + ["failed"] * 10 + ["leased"] * 5
-BATCH = 20_000
+BATCH = 20_000  # jobs in one insert
 SEARCH_FIELDS = ("payload.reference", "payload.amount")
 FILTERS = ("attempts", "finished", "priority")
 
 
 def fill(uri: str, count: int) -> float:
-    """Insert `count` jobs and attempts of the finished ones, and create the indexes.
+    """Insert `count` jobs and an attempt of each finished one, and create the indexes.
 
     Returns the seconds that it took.
     """
@@ -78,13 +78,13 @@ def make_error(rng: random.Random) -> dict[str, str]:
 
 
 def make_attempt(job: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    ran = timedelta(milliseconds=rng.expovariate(0.005))
+    run_time = timedelta(milliseconds=rng.expovariate(0.005))
     return {
         "jobId": job["jobId"],
         "attemptNumber": 1,
         "status": "succeeded" if job["status"] == "succeeded" else "failed",
         "workerId": f"worker-{rng.randrange(8)}",
-        "startedAt": max(job["createdAt"], job["finishedAt"] - ran),
+        "startedAt": max(job["createdAt"], job["finishedAt"] - run_time),
         "finishedAt": job["finishedAt"],
         "error": job["lastError"],
     }

@@ -3,9 +3,9 @@
     .venv/bin/python bench/overhead.py --jobs 1000000
 
 Runs jobmon, the bare stack (`bare.py`) and Express (`express.mjs`) on the same database with a
-collector. Each has two processes; Python's have sixteen threads. 32 clients send requests to one
-service and then to the other, five times. Prints the median rates, and the median of the rounds'
-ratios, and how long starts take. If npm cannot install Express, its row is left out.
+collector. Each has two processes; those in Python have sixteen threads. In each of five rounds, 32
+clients send requests to jobmon and then to the other service. Prints the median rates, the median
+of the rounds' ratios, and how long starts take. Without npm or its packages, Express is left out.
 """
 
 import argparse
@@ -46,13 +46,13 @@ from jobmon.web.auth import issue_token
 BARE = ("--workers", "2", "--threads", "16", "--worker-class", "gthread", "bare:app")
 EXPRESS = ("express", "mongodb", "jsonwebtoken")
 OVERVIEW = "/dashboard/overview?range=1h&by=-queued"
-ROUNDS, ROUND_S = 5, 3.0
-STARTS = 5
-STARTS_WITHIN_S = 30
+ROUNDS, ROUND_S = 5, 3.0  # ROUND_S: for each of the two services
+STARTS = 5  # of each program
+MAX_START_S = 30
 
 
 class Request(NamedTuple):
-    """A path of a service. With `has_cache`, clients send the ETag of the last answer.
+    """A path of a service. With `has_cache`, clients send the ETag of their last answer.
 
     With `each_differs`, each client sends a different request, so that no answer is shared.
     """
@@ -74,7 +74,7 @@ class Request(NamedTuple):
 
 
 def measure(uri: str, count: int, folder: Path) -> None:
-    """Print a row for each answer."""
+    """Print a row for each comparison."""
     settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, log_level="ERROR")
     connection = Connection(settings)
     with (
@@ -98,14 +98,12 @@ def measure(uri: str, count: int, folder: Path) -> None:
             "by cursor, far down": paths["450,000 deep by cursor"],
         }.items():
             # The bare stack has no cursors, so its first page is compared.
-            other = queue if "cursor" in name else path
+            bare_path = queue if "cursor" in name else path
             for each_differs in (False, True) if path != job else (False,):
-                shown = f"{name}, different requests" if each_differs else name
-                own, bare_one = (
-                    Request(number, target, each_differs=each_differs)
-                    for number, target in ((port, path), (bare, other))
-                )
-                compare(shown, "bare stack", own, bare_one, token)
+                row_name = f"{name}, different requests" if each_differs else name
+                to_jobmon = Request(port, path, each_differs=each_differs)
+                to_bare = Request(bare, bare_path, each_differs=each_differs)
+                compare(row_name, "bare stack", to_jobmon, to_bare, token)
         if express is not None:
             compare(
                 "a job with its attempts",
@@ -114,13 +112,13 @@ def measure(uri: str, count: int, folder: Path) -> None:
                 Request(express, job),
                 token,
             )
-        alive = Request(port, "/healthz")
-        compare("stats", "/healthz", Request(port, paths["stats"]), alive, token)
+        health = Request(port, "/healthz")
+        compare("stats", "/healthz", Request(port, paths["stats"]), health, token)
         unchanged = Request(port, OVERVIEW, has_cache=True)
-        compare("an unchanged overview (304)", "/healthz", unchanged, alive, token)
+        compare("an unchanged overview (304)", "/healthz", unchanged, health, token)
         file = Request(port, "/openapi.json", has_cache=True)
-        compare("an unchanged file (304)", "/healthz", file, alive, token)
-        compare("/healthz", "bare stack's", alive, Request(bare, "/healthz"), token)
+        compare("an unchanged file (304)", "/healthz", file, health, token)
+        compare("/healthz", "bare stack's", health, Request(bare, "/healthz"), token)
     connection.client.close()
 
 
@@ -131,11 +129,15 @@ def measure_starts(uri: str) -> None:
         subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
         return time.monotonic()
 
+    def read_children_cpu_s() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
     def serve(app: tuple[str, ...]) -> float:
         with serving(uri, app):
             return time.monotonic()
 
-    # Each returns when it was ready.
+    # Each function returns the time (monotonic) at which the start was complete.
     starts: dict[str, Callable[[], float]] = {
         "import flask": lambda: run("-c", "import flask"),
         "import pymongo": lambda: run("-c", "import pymongo"),
@@ -148,11 +150,9 @@ def measure_starts(uri: str) -> None:
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in starts}
     for _ in range(STARTS):
         for name, start in starts.items():
-            used = resource.getrusage(resource.RUSAGE_CHILDREN)
-            began = time.monotonic()
-            took_s = start() - began
-            now_used = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu_s = now_used.ru_utime + now_used.ru_stime - used.ru_utime - used.ru_stime
+            cpu_before_s, started = read_children_cpu_s(), time.monotonic()
+            took_s = start() - started
+            cpu_s = read_children_cpu_s() - cpu_before_s
             times[name].append((took_s, cpu_s))
     print("| start | time | CPU |\n| --- | --- | --- |")
     for name, measured in times.items():
@@ -162,11 +162,11 @@ def measure_starts(uri: str) -> None:
 
 def compare(name: str, compared_with: str, jobmon: Request, other: Request, token: str) -> None:
     """Print the rates of a request to jobmon and of another request."""
-    rates = [[one.measure_rate(token) for one in (jobmon, other)] for _ in range(ROUNDS)]
-    ratio = statistics.median(first / second for first, second in rates)
-    first, second = map(statistics.median, zip(*rates, strict=True))
-    other_cell = f"{compared_with}: {second:,.0f}/s"
-    print(f"| {name} | {first:,.0f}/s | {other_cell} | {ratio:.2f} |", flush=True)
+    rates = [(jobmon.measure_rate(token), other.measure_rate(token)) for _ in range(ROUNDS)]
+    ratio = statistics.median(jobmon_rate / other_rate for jobmon_rate, other_rate in rates)
+    jobmon_rate, other_rate = map(statistics.median, zip(*rates, strict=True))
+    other_cell = f"{compared_with}: {other_rate:,.0f}/s"
+    print(f"| {name} | {jobmon_rate:,.0f}/s | {other_cell} | {ratio:.2f} |", flush=True)
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def serving_express(uri: str, folder: Path) -> Iterator[int | None]:
     }
     process = subprocess.Popen([node, script], env=environment, cwd=folder)
     try:
-        until = time.monotonic() + STARTS_WITHIN_S
+        until = time.monotonic() + MAX_START_S
         while True:
             try:
                 ask(port, "/healthz", "")

@@ -1,5 +1,5 @@
-"""The list of the jobs with the longest runs: catches a wrong order, a job that no filter matches,
-and an incomplete list without the reason."""
+"""The list of the jobs with the longest runs: catches a wrong order, a job that the filters do not
+match, and an incomplete list without the reason."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -40,6 +40,7 @@ def _history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def list_jobs(api: Api, **query: Any) -> tuple[list[int], dict[str, Any]]:
+    """The numbers of the listed jobs, and `meta`."""
     answer = api.get_as_admin(QUEUE, sort="-duration", **query)
     assert answer.status_code == 200, answer.text
     jobs = answer.json["data"]
@@ -72,7 +73,7 @@ def test_list_has_the_longest_runs_of_a_day_first_and_the_reason(api: Api) -> No
             [11],
         ),
     ],
-    ids=["type", "types", "types and status", "status", "finished", "finished within"],
+    ids=["type", "types", "types and status", "status", "finished from", "finished between"],
 )
 def test_filters_narrow_the_list(api: Api, query: dict[str, Any], expected: list[int]) -> None:
     assert list_jobs(api, **query)[0] == expected

@@ -82,8 +82,8 @@ def test_sealed_text_is_read_only_for_its_purpose(
     assert keys.unseal("session", sealed) is None
     assert keys.unseal_session(sealed) is None
     other_keys = SessionKeys(make_settings(**OIDC, jwt_secret_key=SECRET[::-1]))
-    foreign = other_keys.seal("flow", {})
-    for text in (sealed[:-4] + "AAAA", sealed[:40], "", "é", "a.b.c", foreign):
+    sealed_with_other_keys = other_keys.seal("flow", {})
+    for text in (sealed[:-4] + "AAAA", sealed[:40], "", "é", "a.b.c", sealed_with_other_keys):
         assert keys.unseal("flow", text) is None, text
     assert keys.unseal("flow", sealed, max_age_s=-1) is None
 
@@ -135,7 +135,7 @@ def test_session_is_accepted_with_every_source_of_keys(
         assert read_outcome(api, without_role) == "permission_denied"
         expired = keys.issue_token(begin_session(), "root", ["admin"], -60)
         assert read_outcome(api, expired) == "token_expired"
-    # With the last settings, too, a session's token needs no key of the provider.
+    # The last settings name the keys of a provider, but a session's token needs none of them.
     provider.is_broken = True
     assert read_outcome(api, token) == 200
 
@@ -152,10 +152,10 @@ def test_session_needs_a_provider_in_the_settings_and_the_key_of_sessions(
     assert read_outcome(api, make_provider_token(sessions_module.KEY_ID), STATS) == "token_invalid"
 
 
-def test_revoked_token_stays_revoked_until_its_session_ends(
+def test_revocation_of_a_token_lasts_until_an_hour_after_its_session(
     watched: Any, make_settings: MakeSettings
 ) -> None:
-    """Catches an entry that is deleted while the session can still be renewed."""
+    """Catches a revocation that is deleted while the session can still be renewed."""
     api = Api(create_app(make_settings(**OIDC), watched.client))
     session = begin_session()
     with api.app.test_request_context():
