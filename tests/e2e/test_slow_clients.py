@@ -27,12 +27,12 @@ from ..support.services import Web, serving
 from ..support.waiting import PATIENCE_S, eventually
 
 # Heads of requests, without the empty line at their end.
-FORM_HEAD = (
+FORM = (
     b"POST /dashboard/session HTTP/1.1\r\nHost: localhost\r\n"
     b"Content-Type: application/x-www-form-urlencoded\r\n"
 )
-HEALTH_HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
-HEALTH_REQUEST = HEALTH_HEAD + b"Connection: close\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+HEALTH_REQUEST = HEALTH + b"Connection: close\r\n\r\n"
 MANY_CLIENTS = 80  # more clients than the worker has threads
 
 
@@ -104,12 +104,12 @@ def read_statuses(answer: bytes) -> list[int]:
 # By kind of client: the bytes that it sends at first, and those that it then sends repeatedly.
 SLOW_CLIENTS = {
     "idle": (b"", b""),
-    "head": (HEALTH_HEAD + b"X-Half: ", b""),
-    "head drips": (HEALTH_HEAD + b"X-Drip: ", b"x"),
-    "body": (FORM_HEAD + b"Content-Length: 1000\r\n\r\n", b""),
-    "body drips": (FORM_HEAD + b"Content-Length: 60000\r\n\r\n", b"x"),
-    "chunks": (FORM_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
-    "size": (FORM_HEAD + b"Transfer-Encoding: chunked\r\n\r\n5", b"0"),
+    "head": (HEALTH + b"X-Half: ", b""),
+    "head drips": (HEALTH + b"X-Drip: ", b"x"),
+    "body": (FORM + b"Content-Length: 1000\r\n\r\n", b""),
+    "body drips": (FORM + b"Content-Length: 60000\r\n\r\n", b"x"),
+    "chunks": (FORM + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "size": (FORM + b"Transfer-Encoding: chunked\r\n\r\n5", b"0"),
     "answered": (HEALTH_REQUEST, b""),  # this client does not close after the answer
     "refused": (b"nonsense\r\n\r\n", b""),
 }
@@ -121,7 +121,7 @@ def test_clients_that_send_slowly_delay_no_other_client_and_get_408(impatient_we
     with ExitStack() as connections:
         head_client, body_client, idle_client = (
             connections.enter_context(connect(impatient_web, opening))
-            for opening in (HEALTH_HEAD, FORM_HEAD + b"Content-Length: 9\r\n\r\n1234", b"")
+            for opening in (HEALTH, FORM + b"Content-Length: 9\r\n\r\n1234", b"")
         )
         clients = {
             connections.enter_context(connect(impatient_web, opening)): (kind, drip)
@@ -161,19 +161,16 @@ def _is_closed(client: socket.socket, drip: bytes) -> bool:
 def test_a_request_in_pieces_gets_the_same_status(patient_web: Web) -> None:
     """Catches an end of a head or body that is missed because it arrives in two pieces."""
     body = b"token=" + b"x" * 40
-    chunk_template = b"4\r\ntoke\r\n3;a=b\r\nn=%s\r\n0\r\nX-Trailer: x\r\n\r\n"
+    chunks = b"4\r\ntoke\r\n3;a=b\r\nn=x\r\n0\r\nX-Trailer: x\r\n\r\n"
     requests = {
         HEALTH_REQUEST: 200,
         b"\r\n" + HEALTH_REQUEST: 200,
         HEALTH_REQUEST.replace(b"1.1", b"1.0"): 200,
-        FORM_HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body): 303,
-        FORM_HEAD
-        + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
-        + chunk_template % b"x": 303,
-        FORM_HEAD
-        + b"Connection: close\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n": 400,
-        FORM_HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n": 400,
-        HEALTH_HEAD.replace(b"\r\n", b"\n"): 400,
+        FORM + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body): 303,
+        FORM + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks: 303,
+        FORM + b"Connection: close\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n": 400,
+        FORM + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n": 400,
+        HEALTH.replace(b"\r\n", b"\n"): 400,
     }
     for request, status in requests.items():
         for piece_bytes in (1, 7, 64, 10_000):
@@ -186,21 +183,17 @@ def test_a_request_in_pieces_gets_the_same_status(patient_web: Web) -> None:
 
 def test_pipelined_requests_are_answered_in_order(patient_web: Web) -> None:
     body = b"Content-Length: 7\r\n\r\ntoken=x"
-    pipelined = (
-        HEALTH_HEAD + b"\r\n",
-        FORM_HEAD + body,
-        b"GET /jobs HTTP/1.1\r\nHost: a\r\n\r\n",
-        HEALTH_REQUEST,
-    )
-    with connect(patient_web, b"".join(pipelined)) as client:
+    jobs = b"GET /jobs HTTP/1.1\r\nHost: a\r\n\r\n"
+    pipelined = HEALTH + b"\r\n" + FORM + body + jobs + HEALTH_REQUEST
+    with connect(patient_web, pipelined) as client:
         assert read_statuses(read_all(client)) == [200, 303, 401, 200]
-    with connect(patient_web, b"".join(pipelined)[:-10]) as client:
-        client.sendall(b"".join(pipelined)[-10:])
+    with connect(patient_web, pipelined[:-10]) as client:
+        client.sendall(pipelined[-10:])
         assert read_statuses(read_all(client)) == [200, 303, 401, 200]
 
 
 def test_a_client_that_expects_100_continue_gets_it_before_the_body(patient_web: Web) -> None:
-    expecting = FORM_HEAD + b"Connection: close\r\nExpect: 100-continue\r\n"
+    expecting = FORM + b"Connection: close\r\nExpect: 100-continue\r\n"
     with connect(patient_web, expecting + b"Content-Length: 7\r\n\r\n") as client:
         assert client.recv(1_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(b"token=x")
@@ -236,7 +229,7 @@ def test_a_connection_above_the_limit_closes_the_oldest_one(mongod: Mongod, tmp_
         serve_with_limits(mongod, tmp_path, options, REQUEST_TIMEOUT_S=timeout_s) as web,
         ExitStack() as connections,
     ):
-        clients = [connections.enter_context(connect(web, HEALTH_HEAD)) for _ in range(300)]
+        clients = [connections.enter_context(connect(web, HEALTH)) for _ in range(300)]
         assert web.get("/healthz", "") == 200
         eventually(lambda: _is_closed(clients[0], b""))
         assert not _is_closed(clients[-1], b"")
@@ -262,11 +255,11 @@ def test_unfinished_requests_have_a_limit_in_bytes(patient_web: Web) -> None:
     """Catches memory that grows with unfinished requests, if each large one closes a small one."""
     padding = b"".join(b"X-Pad-%d: %s\r\n" % (number, b"x" * 7_900) for number in range(3))
     body = b"token=" + b"x" * 60_000
-    request = FORM_HEAD + b"Connection: close\r\n" + padding
+    request = FORM + b"Connection: close\r\n" + padding
     request += b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
     kept_count = limits.MAX_RECEIVED_BYTES // (len(request) - 1)
     with ExitStack() as connections:
-        openings = [HEALTH_HEAD] * 50 + [request[:-1]] * (kept_count + 20)
+        openings = [HEALTH] * 50 + [request[:-1]] * (kept_count + 20)
         clients = [connections.enter_context(connect(patient_web, opening)) for opening in openings]
         expected = ["closed"] * (len(clients) - kept_count) + ["open"] * kept_count
         eventually(lambda: [_get_state(client) for client in clients] == expected)
@@ -292,7 +285,7 @@ def test_unread_answers_have_a_limit_in_bytes(patient_web: Web) -> None:
     kernel_bytes = 2 * limits.SEND_BUFFER_BYTES  # more than the kernel keeps of an answer
     (worker_pid,) = patient_web.workers()
     descriptors = Path(f"/proc/{worker_pid}/fd")
-    with connect(patient_web, HEALTH_HEAD + b"\r\n") as idle_client:
+    with connect(patient_web, HEALTH + b"\r\n") as idle_client:
         assert idle_client.recv(65_536)
         count_before = len(list(descriptors.iterdir()))
     with ExitStack() as connections:
@@ -316,12 +309,8 @@ def test_clients_that_disconnect_early_leave_no_connection_open(patient_web: Web
     descriptors = Path(f"/proc/{worker_pid}/fd")
     eventually(lambda: patient_web.get("/healthz", "") == 200)
     count_before = len(list(descriptors.iterdir()))
-    for request in (
-        b"",
-        HEALTH_HEAD,
-        b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        HEALTH_REQUEST,
-    ):
+    for_file = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for request in (b"", HEALTH, for_file, HEALTH_REQUEST):
         for _ in range(40):
             client = connect_non_reader(patient_web, request)
             if path in request:
@@ -376,14 +365,10 @@ def test_unfinished_tls_handshake_delays_no_other_client(mongod: Mongod, tmp_pat
                 for _ in range(MANY_CLIENTS):
                     connections.enter_context(connect(web, opening))
             assert answers_health()
-            assert read_statuses(send_request(HEALTH_HEAD + b"\r\n" + HEALTH_REQUEST, 11)) == [
-                200,
-                200,
-            ]
-            large_head = (
-                b"GET /dashboard/static/vendor/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n"
-            )
-            assert len(send_request(large_head + b"Connection: close\r\n\r\n")) > 1_000_000
+            pipelined = HEALTH + b"\r\n" + HEALTH_REQUEST
+            assert read_statuses(send_request(pipelined, piece_bytes=11)) == [200, 200]
+            file = b"GET /dashboard/static/vendor/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n"
+            assert len(send_request(file + b"Connection: close\r\n\r\n")) > 1_000_000
     finally:
         log = web.stop()
     assert "Traceback" not in log
