@@ -49,7 +49,7 @@ OWNER_BY_JOB = {"adas": "ada", "bobs": "bob", "nobodys": None, "roots": "root", 
 RETRY_ADAS = {"action": "retry", "ids": ["adas"]}
 
 # The routes of each group of callers, each with a path to request; `{}` is the id of a job.
-ANYONE = {
+ANYONE_ROUTES = {
     "/": "/",
     "/dashboard/": "/dashboard/",
     "/healthz": "/healthz",
@@ -61,8 +61,8 @@ ANYONE = {
     "/dashboard/static/v-<version>/<path:name>": "/dashboard/static/v-0/jobmon.css",
     "/dashboard/<anything:_path>": "/dashboard/nothing/here",
 }
-SIGNED_IN = {"/jobs": "/jobs", "/queues": "/queues", "/job/counts": "/job/counts"}
-ADMINS = {
+SIGNED_IN_ROUTES = {"/jobs": "/jobs", "/queues": "/queues", "/job/counts": "/job/counts"}
+ADMIN_ROUTES = {
     "/metrics": "/metrics",
     "/admin/jobs/queue": "/admin/jobs/queue",
     "/admin/jobs/neighbors": "/admin/jobs/neighbors?id=adas",
@@ -78,7 +78,7 @@ ADMINS = {
     "/admin/jobs/timeseries": "/admin/jobs/timeseries",
     "/admin/jobs/types": "/admin/jobs/types",
 }
-OWNERS = {
+OWNER_ROUTES = {
     "/jobs/<anything:job_id>": "/jobs/{}",
     "/job": "/job?id={}",
     "/job/neighbors": "/job/neighbors?id={}",
@@ -107,7 +107,7 @@ PAGES_OF_OWNERS = {
     "/dashboard/jobs/<anything:job_id>": "/dashboard/jobs/{}",
     "/dashboard/job": "/dashboard/job?id={}",
 }
-FORMS = {"/dashboard/session", "/dashboard/sign-out"}
+FORM_ROUTES = {"/dashboard/session", "/dashboard/sign-out"}
 
 # The routes that JOBMON_ACTIONS adds. By method and route: a path to request, a body, and the
 # permission that the route needs in addition to the queue's (None: no other). `{}` is the id of a
@@ -154,11 +154,11 @@ ACTION_ROUTES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ),
 }
 MUTE_ID = "0" * 20
-_UNTIL = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+_MUTE_UNTIL = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
 ACTION_ROUTES |= {
     ("POST", "/admin/jobs/mutes"): (
         "/admin/jobs/mutes",
-        {"until": _UNTIL, "reason": "x"},
+        {"until": _MUTE_UNTIL, "reason": "x"},
         NOTICES_MUTE,
     ),
     ("POST", "/admin/jobs/mutes/<string(length=20):mute_id>/end"): (
@@ -298,16 +298,16 @@ def read_outcome(api: Api, path: str, caller: str) -> tuple[int, str | None]:
 
 
 def test_every_route_is_in_a_table(api: Api) -> None:
-    api_routes = ANYONE | SIGNED_IN | ADMINS | OWNERS
+    api_routes = ANYONE_ROUTES | SIGNED_IN_ROUTES | ADMIN_ROUTES | OWNER_ROUTES
     pages = PAGES_OF_SIGNED_IN | PAGES_OF_ADMINS | PAGES_OF_OWNERS
     rules = list(api.app.url_map.iter_rules())
     read_routes = {rule.rule for rule in rules if (rule.methods or set()) == {"GET", "HEAD"}}
     assert read_routes == set(api_routes | pages)
-    assert {rule.rule for rule in rules} - read_routes == FORMS
+    assert {rule.rule for rule in rules} - read_routes == FORM_ROUTES
     assert {method for rule in rules for method in rule.methods or ()} == {"GET", "HEAD", "POST"}
 
 
-@pytest.mark.parametrize("path", ANYONE.values())
+@pytest.mark.parametrize("path", ANYONE_ROUTES.values())
 def test_open_routes_send_every_caller_the_same_answer(api: Api, path: str) -> None:
     answers = {caller: get(api, path, caller) for caller in CALLERS}
     statuses = {answer.status_code for answer in answers.values()}
@@ -321,13 +321,15 @@ def test_open_routes_send_every_caller_the_same_answer(api: Api, path: str) -> N
 def expect_outcome(caller: str, routes: Mapping[str, str]) -> tuple[int, str | None]:
     if caller in UNAUTHENTICATED:
         return UNAUTHENTICATED[caller]
-    return PERMISSION_DENIED if routes in (ADMINS, PAGES_OF_ADMINS) and caller in USERS else OK
+    return (
+        PERMISSION_DENIED if routes in (ADMIN_ROUTES, PAGES_OF_ADMINS) and caller in USERS else OK
+    )
 
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(
     "routes",
-    [SIGNED_IN, ADMINS, PAGES_OF_SIGNED_IN, PAGES_OF_ADMINS],
+    [SIGNED_IN_ROUTES, ADMIN_ROUTES, PAGES_OF_SIGNED_IN, PAGES_OF_ADMINS],
     ids=["signed in", "admins", "pages of signed in", "pages of admins"],
 )
 def test_a_route_answers_only_its_callers(api: Api, routes: dict[str, str], caller: str) -> None:
@@ -482,7 +484,7 @@ def test_an_export_of_action_records_needs_the_access_of_its_list(
     ("caller", "action"),
     [(caller, "retry") for caller in (*UNAUTHENTICATED, *ROLES)] + [("user", "cancel")],
 )
-def test_an_action_on_a_job_needs_its_owner_or_the_permission(
+def test_an_action_on_a_job_is_for_its_owner_and_callers_with_the_permission(
     actions_api: tuple[Api, str], caller: str, action: str, job: str
 ) -> None:
     api, _ = actions_api
@@ -532,7 +534,7 @@ def test_a_job_is_shown_to_its_owner_and_to_admins(api: Api, job: str, caller: s
         expected = ACCESS_DENIED if job == "none" else OK
     else:
         expected = OK if job == "adas" else ACCESS_DENIED
-    for route in (OWNERS, PAGES_OF_OWNERS):
+    for route in (OWNER_ROUTES, PAGES_OF_OWNERS):
         for path in route.values():
             assert read_outcome(api, path.format(job), caller) == expected
 
@@ -695,7 +697,7 @@ JOB_PATHS = [
 
 
 @pytest.mark.parametrize("address", JOB_PATHS)
-def test_another_owners_job_and_a_missing_job_send_the_same_commands(
+def test_another_owners_job_and_a_missing_job_cause_the_same_commands(
     recorded_client: tuple[FlaskClient, CommandRecorder], address: str
 ) -> None:
     client, commands = recorded_client

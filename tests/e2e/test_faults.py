@@ -51,7 +51,7 @@ from ..support.waiting import eventually
 pytestmark = pytest.mark.long
 
 # The fail point at which a read waits before its first document.
-HELD_FIND = "waitInFindBeforeMakingBatch"
+WAIT_FAIL_POINT = "waitInFindBeforeMakingBatch"
 STATS, QUEUE = "/admin/jobs/stats", "/admin/jobs/queue?per_page=1"
 
 
@@ -307,7 +307,7 @@ def test_overloaded_service_refuses_requests_and_answers_probes(
 ) -> None:
     database.jobs.insert_one({"jobId": "one", "createdBy": "root"})
     token = real_api.token()
-    set_hold = partial(database.client.admin.command, "configureFailPoint", HELD_FIND)
+    set_hold = partial(database.client.admin.command, "configureFailPoint", WAIT_FAIL_POINT)
     answers: list[Answer] = []
 
     def send() -> None:

@@ -66,7 +66,7 @@ def patient_web(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def impatient_web(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """A service that disconnects a client which stalls for five seconds."""
+    """A service that waits five seconds for a request, and for a client to read its answer."""
     folder = tmp_path_factory.mktemp("impatient")
     with serve_with_limits(mongod, folder, STALLED_TIMEOUT_S=5) as web:
         yield web

@@ -155,26 +155,26 @@ def test_runs_that_an_earlier_version_counted_have_no_types() -> None:
 def test_the_largest_details_fit_into_a_document_with_many_types() -> None:
     """Catches a bucket that cannot be stored because it is larger than 16 MB."""
 
-    def name(number: int) -> str:
+    def make_name(number: int) -> str:
         return f"{number:06d}" + "\U0001f600" * 195
 
     count = 2 * max(MAX_PAIRS, MAX_WORKER_TYPES, MAX_SLOW_TYPES)
     durations = Counter(dict.fromkeys(range(300), 1))
     tally = WorkerTally(outcomes=Counter(failed=1, expired=1, succeeded=1), run=durations)
-    pairs = Counter({ErrorPair(f"{number:016x}", name(number)): 1 for number in range(count)})
+    pairs = Counter({ErrorPair(f"{number:016x}", make_name(number)): 1 for number in range(count)})
     details = RunDetails(by_type=pairs, by_worker=Counter(pairs))
     details.worker_types = {
-        WorkerType(name(number), name(-number)): tally for number in range(count)
+        WorkerType(make_name(number), make_name(-number)): tally for number in range(count)
     }
-    slow = SlowRun(10**9, name(0), 1, name(1), "succeeded", NOW)
+    slow = SlowRun(10**9, make_name(0), 1, make_name(1), "succeeded", NOW)
     details.slowest = {
-        name(number): [slow._replace(finished_at=NOW + timedelta(seconds=n)) for n in range(5)]
+        make_name(number): [slow._replace(finished_at=NOW + timedelta(seconds=n)) for n in range(5)]
         for number in range(count)
     }
     folded = fold_details(details)
     assert folded.failed == folded.by_worker.total() == count
     assert sum(tally.runs for tally in folded.worker_types.values()) == 3 * count
-    types = {name(number): Tally(enqueued=1) for number in range(2_000)}
+    types = {make_name(number): Tally(enqueued=1) for number in range(2_000)}
     assert len(encode(dump_bucket(MINUTE, NOW, types, details))) < 9_000_000
 
 

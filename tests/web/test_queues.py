@@ -44,13 +44,14 @@ def test_job_is_found_only_in_its_own_queue(queues: Api) -> None:
 
 
 def test_each_queue_needs_its_own_permission(queues: Api) -> None:
-    expected = {"admin": (200, 403, 200), "payroll": (403, 200, 403), "user": (403, 403, 403)}
-    for role, statuses in expected.items():
+    allowed = {"admin": {"mails", "internal"}, "payroll": {"payouts"}, "user": set()}
+    for role, allowed_queues in allowed.items():
         token = queues.token("ada", role)
-        for name, status in zip(("mails", "payouts", "internal"), statuses, strict=True):
+        for name in ("mails", "payouts", "internal"):
             for path in ("stats", "queue", "types", "timeseries"):
                 answer = queues.get(f"/queues/{name}/admin/jobs/{path}", token=token)
-                assert answer.status_code == status, (role, name, path)
+                expected = 200 if name in allowed_queues else 403
+                assert answer.status_code == expected, (role, name, path)
     refused = queues.get("/queues/payouts/admin/jobs/stats", token=queues.token("ada", "admin"))
     assert refused.json["error"]["message"] == "This needs PAYOUTS."
 
