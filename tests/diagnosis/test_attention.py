@@ -29,10 +29,10 @@ from jobmon.store.labels import OTHER
 from jobmon.store.paused_types import TypePause
 from jobmon.store.stats import QueueHealth, QueueStats
 
-from ..conftest import NOW as MIDNIGHT
+from ..conftest import NOW as FULL_HOUR
 
-NOW = MIDNIGHT + timedelta(seconds=30)
-START = MIDNIGHT - HOUR + MINUTE  # the hour's first step; NOW is in the last one
+NOW = FULL_HOUR + timedelta(seconds=30)
+START = FULL_HOUR - HOUR + MINUTE  # the hour's first step; NOW is in the last one
 MISSING = Missing(reason="indexes are missing", remedy="Create them.")
 Step = dict[str, tuple[int, int, int]]  # by type: succeeded attempts, failed attempts, dead jobs
 
@@ -326,10 +326,11 @@ A_OVERDUE = {"overdue_by_type": overdue_since(a=11 * MINUTE)}
             evidence({("queued", "a"): 1}, **A_OVERDUE),
             "a is stalled: oldest due job waiting 11 min, none finished in 10 min",
         ),
-        (evidence(overdue_by_type=overdue_since(a=9 * MINUTE)), None),
-        (evidence(steps={55: {"a": (1, 0, 0)}}, **A_OVERDUE), None),
-        (evidence(steps={55: {"a": (0, 1, 0)}}, **A_OVERDUE), None),
-        (evidence({("leased", "a"): 1}, **A_OVERDUE), None),
+        (evidence(overdue_by_type=overdue_since(a=9 * MINUTE)), None),  # not overdue for long
+        (evidence(steps={55: {"a": (1, 0, 0)}}, **A_OVERDUE), None),  # a job succeeded
+        (evidence(steps={55: {"a": (0, 1, 0)}}, **A_OVERDUE), None),  # an attempt failed
+        (evidence({("leased", "a"): 1}, **A_OVERDUE), None),  # a job runs
+        # The job that succeeded or runs may be of the type.
         (evidence(steps={55: {OTHER: (1, 0, 0)}}, **A_OVERDUE), None),
         (evidence({("leased", OTHER): 1}, **A_OVERDUE), None),
         (

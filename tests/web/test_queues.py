@@ -44,7 +44,11 @@ def test_job_is_found_only_in_its_own_queue(queues: Api) -> None:
 
 
 def test_each_queue_needs_its_own_permission(queues: Api) -> None:
-    allowed = {"admin": {"mails", "internal"}, "payroll": {"payouts"}, "user": set()}
+    allowed: dict[str, set[str]] = {
+        "admin": {"mails", "internal"},
+        "payroll": {"payouts"},
+        "user": set(),
+    }
     for role, allowed_queues in allowed.items():
         token = queues.token("ada", role)
         for name in ("mails", "payouts", "internal"):
