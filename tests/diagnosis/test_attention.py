@@ -121,7 +121,8 @@ def list_unchecked(queue: Evidence) -> dict[str, str]:
     return {check.name: check.not_checked for check in run_checks(queue) if check.not_checked}
 
 
-def succeed_every_minute(count: int, until: int = 60, job_type: str = "a") -> dict[int, Step]:
+def make_steps(count: int, until: int = 60, job_type: str = "a") -> dict[int, Step]:
+    """In each minute before `until`, `count` jobs of the type succeed."""
     return {number: {job_type: (count, 0, 0)} for number in range(until)}
 
 
@@ -187,7 +188,7 @@ def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
 def test_unknown_values_give_neither_an_alarm_nor_an_all_clear(
     health: dict[str, Any], expected: dict[str, str]
 ) -> None:
-    queue = evidence({("queued", "a"): 9}, succeed_every_minute(50, until=40), **health)
+    queue = evidence({("queued", "a"): 9}, make_steps(50, until=40), **health)
     assert list_notices(queue) == []
     assert list_unchecked(queue) == expected
 
@@ -225,7 +226,7 @@ def test_if_runs_may_be_missing_only_known_runs_raise_an_alarm() -> None:
 
 
 def test_a_gap_before_the_last_finished_job_changes_no_notice() -> None:
-    queue = evidence(steps=succeed_every_minute(42, until=55), **STOPPED)
+    queue = evidence(steps=make_steps(42, until=55), **STOPPED)
     with_gap = add_gap(queue, START, START + 10 * MINUTE)
     assert texts(with_gap) == texts(queue) != []
 
@@ -247,7 +248,7 @@ STOPPED = {"due": 86, "overdue_by_type": overdue_since(a=2 * MINUTE)}
 
 def test_the_first_notice_is_that_no_job_finishes() -> None:
     """Catches a dead worker pool that is noticed only when each of its types has stalled."""
-    queue = evidence(steps=succeed_every_minute(42, until=58), expired_leases=3, **STOPPED)
+    queue = evidence(steps=make_steps(42, until=58), expired_leases=3, **STOPPED)
     first = list_notices(queue)[0]
     assert (first.level, first.text) == (
         "bad",
@@ -264,21 +265,17 @@ def test_the_first_notice_is_that_no_job_finishes() -> None:
 @pytest.mark.parametrize(
     ("steps", "health", "expected"),
     [
-        (succeed_every_minute(42), STOPPED, None),
-        (succeed_every_minute(42, until=59), STOPPED, None),  # half a minute is too short
+        (make_steps(42), STOPPED, None),
+        (make_steps(42, until=59), STOPPED, None),  # half a minute is too short
+        (make_steps(42, until=50), STOPPED | {"overdue_by_type": {}}, None),  # no job waits
         (
-            succeed_every_minute(42, until=50),
-            STOPPED | {"overdue_by_type": {}},
-            None,
-        ),  # no job waits
-        (
-            succeed_every_minute(42, until=50),
+            make_steps(42, until=50),
             STOPPED | {"overdue_by_type": overdue_since(a=MINUTE / 2)},
             None,
         ),
-        (succeed_every_minute(1, until=58), STOPPED, None),  # this can be chance
+        (make_steps(1, until=58), STOPPED, None),  # this can be chance
         (
-            succeed_every_minute(1, until=56),
+            make_steps(1, until=56),
             STOPPED,
             "Nothing has finished for 3 min while 86 jobs are due (usually 1/min)",
         ),
@@ -390,7 +387,7 @@ def test_new_dead_jobs_have_the_count_of_their_list(
     assert all(notice.jobs == died_since(START) for notice in list_notices(queue))
 
 
-DEATH: Step = {"a": (0, 1, 1)}
+ONE_DEATH: Step = {"a": (0, 1, 1)}
 DAY_START = floor(NOW - DAY, 10 * MINUTE)
 
 
@@ -412,9 +409,10 @@ DAY_START = floor(NOW - DAY, 10 * MINUTE)
 def test_new_dead_jobs_have_the_time_of_the_first_consecutive_death(
     minutes: list[int], day: list[datetime], since: datetime | None
 ) -> None:
+    """`minutes`, `day`: the minutes and the steps of ten minutes in which a job died."""
     steps = {DAY_START + n * 10 * MINUTE: activity() for n in range(145)}
     steps |= dict.fromkeys(day, activity(died=1))
-    queue = evidence(steps=dict.fromkeys(minutes, DEATH))
+    queue = evidence(steps=dict.fromkeys(minutes, ONE_DEATH))
     (notice,) = list_notices(replace(queue, day=History(NOW, "rollup", steps)))
     assert notice.since == since
 
@@ -422,7 +420,7 @@ def test_new_dead_jobs_have_the_time_of_the_first_consecutive_death(
 def test_notices_have_the_time_at_which_the_problem_began() -> None:
     queue = evidence(
         {("queued", "a"): 900},
-        succeed_every_minute(50, until=40),
+        make_steps(50, until=40),
         samples={NOW - HOUR: 23, NOW - 30 * MINUTE: 20, NOW - 20 * MINUTE: 400},
         due=900,
         expired_leases=2,
@@ -630,7 +628,7 @@ def test_a_silence_is_a_notice_after_the_time_of_the_rules() -> None:
 
 def test_a_job_that_is_due_for_too_long_is_a_notice_although_others_finish() -> None:
     waited = overdue_since(**{"report.a": 31 * MINUTE, "report.b": 30 * MINUTE, "mail": DAY})
-    queue = evidence(steps=succeed_every_minute(9, job_type="mail"), overdue_by_type=waited)
+    queue = evidence(steps=make_steps(9, job_type="mail"), overdue_by_type=waited)
     queue = replace(queue, rules=make_rules(oldest_due=30 * MINUTE, stalled_after=HOUR))
     queue = replace(queue, recent={**queue.recent, HOUR: queue.recent[10 * MINUTE]})
     (notice,) = list_notices(queue)
