@@ -352,7 +352,7 @@ def test_the_pages_show_only_known_fields(celery: Celery) -> None:
     assert "hidden" not in refused.text
     running = viewer.page(f"/dashboard/jobs/{celery.job_ids['run']}")
     assert ("running on worker-1@shop" in running.text) == celery.is_extended
-    assert "Lease runs out" not in running.text
+    assert "Lease expires" not in running.text
     revoked = viewer.page(f"/dashboard/jobs/{celery.job_ids['expired']}")
     assert "TaskRevokedError" in revoked.text
     assert "Cancelled" in revoked.text

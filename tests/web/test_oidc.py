@@ -251,7 +251,7 @@ def test_client_secret_is_not_sent_with_other_requests(provider: Provider, sign_
     assert "Authorization" not in DEFAULT_HEADERS
 
 
-def test_discovery_document_is_found_if_the_issuer_ends_with_a_slash(provider: Provider) -> None:
+def test_discovery_document_is_found_with_and_without_a_final_slash(provider: Provider) -> None:
     issuer = provider.issuer
     assert read_discovery(issuer)["issuer"] == issuer
     provider.document = {"issuer": f"{issuer}/"}

@@ -126,7 +126,7 @@ def test_queues_of_one_deployment_share_a_client(queues: Api) -> None:
 
 
 def test_log_line_of_a_request_names_the_queue_in_its_path(
-    queues: Api, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    queues: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "jobmon.request")
     queues.get("/queues/payouts/healthz")
