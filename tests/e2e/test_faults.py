@@ -214,7 +214,7 @@ def test_database_fault_gives_expected_errors_and_jobmon_recovers(
     answers, _, wrong_answers = system.viewers.take_results()
     assert wrong_answers == []
     assert not [code for code in answers if "broken" in code], "a request without an answer"
-    system.check_all_threads_answer(2, 8)
+    system.check_all_threads_answer(workers=2, threads=8)
 
 
 def test_killed_processes_break_only_their_own_requests(system: SystemUnderLoad) -> None:
@@ -229,7 +229,7 @@ def test_killed_processes_break_only_their_own_requests(system: SystemUnderLoad)
     assert wrong_answers == []
     # Each of the two killed workers had at most one request of each of the three clients.
     assert sum(count for code, count in answers.items() if "broken" in code) <= 2 * 3
-    system.check_all_threads_answer(2, 8)
+    system.check_all_threads_answer(workers=2, threads=8)
 
 
 def test_no_job_or_count_is_lost_after_all_faults(system: SystemUnderLoad) -> None:
@@ -307,16 +307,16 @@ def test_overloaded_service_refuses_requests_and_answers_probes(
 ) -> None:
     database.jobs.insert_one({"jobId": "one", "createdBy": "root"})
     token = real_api.token()
-    set_hold = partial(database.client.admin.command, "configureFailPoint", WAIT_FAIL_POINT)
+    set_fail_point = partial(database.client.admin.command, "configureFailPoint", WAIT_FAIL_POINT)
     answers: list[Answer] = []
 
-    def send() -> None:
+    def send_request() -> None:
         answers.append(Answer(web.port, "/jobs", token))
 
-    clients = [threading.Thread(target=send) for _ in range(2 + MAX_WAITING + 20)]
+    clients = [threading.Thread(target=send_request) for _ in range(2 + MAX_WAITING + 20)]
     limits = {"JOBMON_THREADS": "2", "JOBMON_QUERY_TIMEOUT_MS": "60000"}
     with serving(database_uri(mongod, database), tmp_path, **limits) as web:
-        set_hold(mode="alwaysOn", data={"nss": f"{database.name}.jobs"})
+        set_fail_point(mode="alwaysOn", data={"nss": f"{database.name}.jobs"})
         try:
             for client in clients:
                 client.start()
@@ -326,7 +326,7 @@ def test_overloaded_service_refuses_requests_and_answers_probes(
             eventually(lambda: len(answers) == MAX_WAITING + 20)
             assert {answer.code for answer in answers} == {"overloaded"}
         finally:
-            set_hold(mode="off")
+            set_fail_point(mode="off")
             for client in clients:
                 client.join()
         # The two running requests succeed. Up to MAX_WAITING others wait before their refusal.
