@@ -319,6 +319,7 @@ def test_only_the_change_stream_scans_and_nothing_is_written(celery: Celery) -> 
         celery.activity()
         with celery.running_collector():
             eventually(lambda: celery.activity()["succeeded"] == 6)
+    assert entries
     for entry in entries:
         query = f"{entry.get('planSummary')} {entry['command']}"
         if entry["ns"].endswith(".system.profile"):
