@@ -321,9 +321,8 @@ def test_open_routes_send_every_caller_the_same_answer(api: Api, path: str) -> N
 def expect_outcome(caller: str, routes: Mapping[str, str]) -> tuple[int, str | None]:
     if caller in UNAUTHENTICATED:
         return UNAUTHENTICATED[caller]
-    return (
-        PERMISSION_DENIED if routes in (ADMIN_ROUTES, PAGES_OF_ADMINS) and caller in USERS else OK
-    )
+    is_refused = routes in (ADMIN_ROUTES, PAGES_OF_ADMINS) and caller in USERS
+    return PERMISSION_DENIED if is_refused else OK
 
 
 @pytest.mark.parametrize("caller", CALLERS)
