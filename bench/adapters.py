@@ -221,7 +221,9 @@ def measure_answer(client: FlaskClient, database: Any, path: str, token: str) ->
     )
 
 
-def measure(server: Mongod, profile: str, count: int, *, collects: bool = True) -> dict[str, Cost]:
+def measure(
+    server: Mongod, profile: str, count: int, *, has_collector: bool = True
+) -> dict[str, Cost]:
     """The costs with `count` jobs of a profile, by name of the measurement; drops the databases."""
     uri = server.uri.replace("/?", f"/{profile}?")
     settings = Settings(
@@ -250,7 +252,7 @@ def measure(server: Mongod, profile: str, count: int, *, collects: bool = True) 
             print(f"  {finding.message}", flush=True)
     connection = Connection(settings)
     try:
-        return measure_filled(server, settings, connection, collects=collects)
+        return measure_filled(server, settings, connection, has_collector=has_collector)
     finally:
         for name in (profile, settings.rollup_db):
             connection.client.drop_database(name)
@@ -258,8 +260,9 @@ def measure(server: Mongod, profile: str, count: int, *, collects: bool = True) 
 
 
 def measure_filled(
-    server: Mongod, settings: Settings, connection: Connection, *, collects: bool
+    server: Mongod, settings: Settings, connection: Connection, *, has_collector: bool
 ) -> dict[str, Cost]:
+    """The costs with a filled collection; without `has_collector`, only the costs of counting."""
     live, segments = LiveStats(connection), SegmentMap(connection.jobs)
     stats = live.count()
     costs = {
@@ -271,7 +274,7 @@ def measure_filled(
     }
     counts = {status: n for status, n in (stats.status_counts() or {}).items() if n}
     print(f"  {counts}, types: {len(stats.type_counts() or {})}", flush=True)
-    if not collects:
+    if not has_collector:
         return costs
     app = create_app(settings)
     client, database = app.test_client(), connection.client[connection.database.name]
@@ -386,7 +389,7 @@ def main() -> None:
             for profile in dict.fromkeys(["jobmon", *arguments.profiles]):
                 print(f"{profile}: {arguments.jobs:,} jobs", flush=True)
                 results[profile] = measure(
-                    server, profile, arguments.jobs, collects=not arguments.only_counts
+                    server, profile, arguments.jobs, has_collector=not arguments.only_counts
                 )
     finally:
         shutil.rmtree(folder)

@@ -249,6 +249,7 @@ API_PATHS = [
     "/admin/jobs/types",
 ]
 PAGE_PATHS = ["/dashboard", "/dashboard/jobs", "/dashboard/jobs/some-id"]
+MAX_TIME_EXPIRED = 50  # the server's code for a query that reached its time limit
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +285,7 @@ def read_answers_while_failing(
 def test_query_that_takes_too_long_is_503_with_a_hint(
     indexed: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    for path, answer in read_answers_while_failing(indexed, mongo, 50).items():
+    for path, answer in read_answers_while_failing(indexed, mongo, MAX_TIME_EXPIRED).items():
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10"), path
         assert "The query took longer" in answer.text, path
         if not path.startswith("/dashboard"):
@@ -434,9 +435,9 @@ def test_query_that_is_ended_on_the_server_is_503(
     "fault",
     [
         RuntimeError("hidden"),
-        OperationFailure("hidden", 2),
-        OperationFailure("hidden", 9),
-        OperationFailure("hidden", 40_324),
+        OperationFailure("hidden", 2),  # BadValue
+        OperationFailure("hidden", 9),  # FailedToParse
+        OperationFailure("hidden", 40_324),  # an unknown stage of an aggregation
         OperationFailure("hidden"),
         WTimeoutError("hidden"),
     ],
