@@ -147,7 +147,7 @@ def test_a_page_of_few_jobs_reads_only_the_newest_of_a_group(
         group_sizes.clear()
         return read_ids(api.get_as_admin(QUEUE, error_group=group, per_page=1, **query))
 
-    # The page needs its job and the job after it, and reads the newest twice as many of the six.
+    # The page needs two jobs, its own and the next one; it reads four, the newest of the six.
     assert (list_one(), min(group_sizes)) == (make_ids(20), 4)
     assert (list_one(sort="createdAt"), min(group_sizes)) == (make_ids(0), 6)
     assert list_one(page=6) == make_ids(0)

@@ -649,7 +649,7 @@ def test_a_backlog_is_a_notice_only_beyond_the_thresholds_of_the_rules() -> None
 
 
 def test_paused_types_are_a_notice_and_are_not_stalled() -> None:
-    """Catches an alarm about a type that a person has paused, and an all-clear while it waits."""
+    """Catches an alarm about a type that a person has paused, and an all-clear meanwhile."""
     health: dict[str, Any] = {
         "due": 9,
         "overdue_by_type": {"mail": NOW - HOUR, "sms": NOW - HOUR},

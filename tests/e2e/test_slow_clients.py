@@ -101,7 +101,7 @@ def read_statuses(answer: bytes) -> list[int]:
     return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
 
 
-# By kind of client: the bytes that it sends at first, and those that it then sends repeatedly.
+# By kind of client: the bytes that it sends first, and the bytes that it then sends repeatedly.
 SLOW_CLIENTS = {
     "idle": (b"", b""),
     "head": (HEALTH + b"X-Half: ", b""),

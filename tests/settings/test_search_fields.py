@@ -1,4 +1,4 @@
-"""Search fields: catches one that is accepted though redaction hides it or no index can have it."""
+"""Search fields: catches an accepted field that redaction hides or that no index can have."""
 
 from pathlib import Path
 from typing import Any

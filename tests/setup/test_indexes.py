@@ -96,7 +96,7 @@ def test_other_programs_can_create_their_own_indexes_afterwards(
     database.jobs.create_index([("createdAt", -1), ("_id", -1)])
     unique_names = [index["name"] for index in database.jobs.list_indexes() if index.get("unique")]
     assert unique_names == ["jobId_1"]
-    # Two indexes have the keys of the hint now.
+    # Now two indexes have the keys of the query's hint.
     job_id = queue.enqueue("email.send")
     jobs = get_connection(real_api).jobs.find({"jobId": job_id}, index=JOB_ID, require_index=True)
     assert [job["jobId"] for job in jobs] == [job_id]
