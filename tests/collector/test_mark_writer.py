@@ -75,7 +75,7 @@ def test_a_mark_is_in_the_series_and_writes_nothing_to_the_watched_database(
     assert {*mongo.list_database_names()} - {*databases_before} == {f"{database.name}_state"}
 
 
-def test_a_mark_is_now_by_default_and_is_deleted_with_the_history(
+def test_a_mark_has_the_present_time_by_default_and_is_deleted_with_the_history(
     run_mark: RunMark, state: Documents
 ) -> None:
     before = datetime.now(UTC) - timedelta(milliseconds=1)

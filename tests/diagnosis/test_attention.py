@@ -37,7 +37,7 @@ MISSING = Missing(reason="indexes are missing", remedy="Create them.")
 Step = dict[str, tuple[int, int, int]]  # by type: succeeded attempts, failed attempts, dead jobs
 
 
-def activity(succeeded: int = 0, failed: int = 0, died: int = 0) -> Activity:
+def make_activity(succeeded: int = 0, failed: int = 0, died: int = 0) -> Activity:
     outcomes = +Counter({"succeeded": succeeded, "failed": failed})
     return Activity.from_tallies([Tally(outcomes=outcomes, dlq=died)])
 
@@ -49,7 +49,7 @@ def make_history_by_type(steps: dict[int, Step], first: int) -> History[str]:
             pairs = zip(total.get(job_type, [0, 0, 0]), counts, strict=True)
             total[job_type] = [sum(pair) for pair in pairs]
     return History(
-        NOW, "rollup", {job_type: activity(*counts) for job_type, counts in total.items()}
+        NOW, "rollup", {job_type: make_activity(*counts) for job_type, counts in total.items()}
     )
 
 
@@ -58,7 +58,7 @@ def make_history_by_minute(steps: dict[int, Step]) -> History[datetime]:
         NOW,
         "rollup",
         {
-            START + number * MINUTE: activity(
+            START + number * MINUTE: make_activity(
                 *(sum(counts) for counts in zip(*steps.get(number, {}).values(), strict=True))
             )
             for number in range(60)
@@ -295,7 +295,7 @@ def test_a_silence_is_compared_with_the_usual_rate(
 
 def test_the_usual_rate_is_known_hours_after_the_last_finished_job() -> None:
     start = NOW - 5 * HOUR
-    day = {start + number * 10 * MINUTE: activity(20) for number in range(6)}
+    day = {start + number * 10 * MINUTE: make_activity(20) for number in range(6)}
     queue = replace(evidence(**STOPPED), day=History(NOW, "rollup", day))
     assert texts(queue) == ["Nothing has finished for 4 h while 86 jobs are due (usually 2/min)"]
     # A job may have finished in a step that is not counted yet.
@@ -410,8 +410,8 @@ def test_new_dead_jobs_have_the_time_of_the_first_consecutive_death(
     minutes: list[int], day: list[datetime], since: datetime | None
 ) -> None:
     """`minutes`, `day`: the minutes and the steps of ten minutes in which a job died."""
-    steps = {DAY_START + n * 10 * MINUTE: activity() for n in range(145)}
-    steps |= dict.fromkeys(day, activity(died=1))
+    steps = {DAY_START + n * 10 * MINUTE: make_activity() for n in range(145)}
+    steps |= dict.fromkeys(day, make_activity(died=1))
     queue = evidence(steps=dict.fromkeys(minutes, ONE_DEATH))
     (notice,) = list_notices(replace(queue, day=History(NOW, "rollup", steps)))
     assert notice.since == since
@@ -598,12 +598,12 @@ def test_folded_types_over_the_threshold_have_no_link() -> None:
 def test_a_type_is_stalled_after_the_time_of_its_rule() -> None:
     waited = overdue_since(**{"report.a": 61 * MINUTE, "report.b": 59 * MINUTE, "mail": HOUR})
     queue = evidence(overdue_by_type=waited)
-    last_hour = History(NOW, "rollup", {"mail": activity(1)})
+    last_hour = History(NOW, "rollup", {"mail": make_activity(1)})
     recent = {**queue.recent, HOUR: last_hour}
     queue = replace(queue, rules=make_rules(stalled_after=HOUR), recent=recent)
     # A job of mail ended in the last hour, but none in the last ten minutes.
     assert list(stalled_types(queue)) == ["report.a", "mail"]
-    last_hour = replace(last_hour, activity={"report.a": activity(1)})
+    last_hour = replace(last_hour, activity={"report.a": make_activity(1)})
     with_finished_report = replace(queue, recent={**queue.recent, HOUR: last_hour})
     assert texts(with_finished_report) == [
         "mail is stalled: oldest due job waiting 1 h, none finished in 10 min"

@@ -243,7 +243,7 @@ def test_no_job_or_count_is_lost_after_all_faults(system: SystemUnderLoad) -> No
 
 
 @pytest.fixture
-def proxied(
+def proxy_and_web(
     mongod: Mongod, database: Database[dict[str, Any]], tmp_path: Path
 ) -> Iterator[tuple[Proxy, Web]]:
     """A proxy that drops all data, and a web service that reaches its database only through it."""
@@ -260,9 +260,9 @@ def proxied(
 
 
 def test_silent_network_leaves_no_request_without_an_answer(
-    proxied: tuple[Proxy, Web], real_api: Api
+    proxy_and_web: tuple[Proxy, Web], real_api: Api
 ) -> None:
-    proxy, web = proxied
+    proxy, web = proxy_and_web
     token, stop = real_api.token(), threading.Event()
     answers: list[Answer] = []
 
