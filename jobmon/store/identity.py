@@ -127,11 +127,12 @@ def _list_number_ranges(prefix: str) -> list[dict[str, Any]]:
     if not re.fullmatch("-?[1-9][0-9]{0,18}", prefix):
         return []
     sign, digits = (-1 if prefix[0] == "-" else 1), abs(int(prefix))
+    greatest = _GREATEST_INT64 if sign > 0 else -_LEAST_INT64
     ranges = []
-    while digits <= _GREATEST_INT64:
+    while digits <= greatest:
         size = 10 ** (len(str(digits)) - len(prefix.lstrip("-")))
-        if digits + size > _GREATEST_INT64:  # BSON has no whole number for the end of the range
-            first, last = sorted((sign * digits, sign * _GREATEST_INT64))
+        if digits + size > greatest:  # BSON has no whole number for the end of the range
+            first, last = sorted((sign * digits, sign * greatest))
             ranges.append({"$gte": first, "$lte": last})
         elif sign > 0:
             ranges.append({"$gte": digits, "$lt": digits + size})
