@@ -307,7 +307,7 @@ def test_the_usual_rate_is_known_hours_after_the_last_finished_job() -> None:
 
 def test_a_minute_that_begins_after_the_newest_count_does_not_hide_a_silence() -> None:
     """Catches a notice that is missing after each full minute, until the collector counts again."""
-    queue = evidence(steps=every_minute(42, until=50), **STOPPED)
+    queue = evidence(steps=make_steps(42, until=50), **STOPPED)
     assert isinstance(queue.minutes, History)
     with_next_minute = replace(queue.minutes, uncounted=frozenset({NOW}))
     assert texts(replace(queue, minutes=with_next_minute)) == texts(queue) != []
