@@ -29,7 +29,7 @@ from jobmon.diagnosis.explanation import (
 from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
 from jobmon.domain import WAITING_STATUSES, AttemptStatus, JobStatus
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE
-from jobmon.rollup.series import Activity, History, TooManyTypesError
+from jobmon.rollup.series import Activity, History, NoCollectorError, TooManyTypesError
 from jobmon.store.bson_json import read_date, to_utc
 from jobmon.store.failures import describe_error
 from jobmon.store.labels import label
@@ -197,6 +197,8 @@ def _read_runs(
                 by_period.append((period, activity))
                 if activity.run.count >= MIN_RUNS:
                     break
+    except NoCollectorError:  # it has stopped since its progress was read
+        return tuple(by_period)
     except PyMongoError as error:
         _log_failure(queue, error)
     return tuple(by_period)

@@ -16,6 +16,7 @@ from pymongo.errors import AutoReconnect
 
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
+from jobmon.rollup.series import NoCollectorError
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.live_stats import LiveStats
 
@@ -340,6 +341,18 @@ def test_a_job_slower_than_99_percent_of_its_type_is_running_long(queue: Watched
     assert explanation["code"] == "running_long"
     usual = "99% of the runs of its type took up to about 1.9 s in the last hour"
     assert usual in explanation["text"]
+
+
+def test_running_job_is_explained_although_the_collector_has_just_stopped(
+    queue: WatchedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a 500: the history of a day is not counted live."""
+
+    def fail(*_: object) -> None:
+        raise NoCollectorError
+
+    monkeypatch.setattr("jobmon.rollup.series.SeriesReader.history_by_type", fail)
+    assert get_explanation(queue.api, "slow")["code"] == "running"
 
 
 def test_a_job_is_explained_although_its_history_cannot_be_read(
