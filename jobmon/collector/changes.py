@@ -26,24 +26,23 @@ from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.5  # between two reads of changes
-REST_S = 1.0  # after half a minute without a change
-# Without a change stream:
-SWEEP_S = 120.0
-MAX_CLOCK_DIFFERENCE = timedelta(seconds=40)
+TICK_S = 0.5  # the pause between two reads of changes
+REST_S = 1.0  # the pause after half a minute without a change
+SWEEP_S = 120.0  # without a change stream, all segments are counted again in this time
+MAX_CLOCK_DIFFERENCE = timedelta(seconds=40)  # of writers; used only without a change stream
 
 # The collector pauses between two reads. It does not let the server wait for events: each write, to
 # any collection, would wake the waiting command. With 100 queues this kept a core busy.
 _AWAIT_MS = 1
 # Jobs that changed in this time before a failover are counted again.
 _REMEMBER_S = 30.0
-_TIMESTAMP = "82"  # the first characters of a resume token that begins with a timestamp
+_TIMESTAMP_PREFIX = "82"  # the first characters of a resume token that begins with a timestamp
 # The most events in one batch, if their content is read.
 _MAX_EVENTS = 1_000
-# A smaller batch is not cut. The server ends a batch at 16 MB, before the event that exceeds it.
+# A batch of this size may be cut: the server ends it before the event that would exceed 16 MB.
 _FULL_BYTES = 8_000_000
 _RAW = CodecOptions(document_class=RawBSONDocument)
-_FINAL_OPERATIONS = ("drop", "rename", "dropDatabase", "invalidate")
+_ENDING_OPERATIONS = ("drop", "rename", "dropDatabase", "invalidate")
 
 
 class StreamLostError(Exception):
@@ -59,17 +58,17 @@ class Changes(Protocol):
 
     @property
     def seen_until(self) -> datetime | None:
-        """All changes before this time (UTC) were read. None: all until now, or unknown."""
+        """All changes before this time (UTC) were read; None if all until now, or if unknown."""
 
     @property
     def is_at_end(self) -> bool:
         """Whether the last call of `next_batch` read all changes that were there."""
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
-        """Wait a moment, and mark the segments of the jobs that changed since the last call.
+        """Wait up to a second, and mark the jobs that may have changed since the last call.
 
-        Returns the events if fields of them were requested, otherwise none. If the stream has
-        ended, the next call after its last events raises StreamLostError.
+        Returns the events if fields of the jobs were requested, otherwise an empty sequence. When
+        the stream ends, this call still handles its last events; the next raises StreamLostError.
         """
 
     def close(self) -> None:
@@ -77,10 +76,13 @@ class Changes(Protocol):
 
 
 class StreamedChanges:
-    """Changes from a change stream: read every half second, or every second while no job changes.
+    """Changes from a change stream, read every half second.
 
-    Begins after `token`, or else at `start`, or else now. `fields` are the top-level fields that
-    `read_change` needs; without them only the _ids are read.
+    After half a minute without a change, they are read every second. If more events wait, they are
+    read at once.
+
+    Begins after `token`, or else at `start`, or else now. `fields` are the top-level fields of jobs
+    that `read_change` needs; without `fields` only the _ids of the jobs are read.
 
     It sends the cursor's commands itself: the driver's iterator hides where a batch ends, and when
     it opens the stream again on another primary.
@@ -103,7 +105,7 @@ class StreamedChanges:
         self.is_at_end = False
         self._session = jobs.database.client.start_session()  # the cursor belongs to it
         self._pause_s = 0.0
-        self._recent: deque[tuple[float, Any]] = deque()
+        self._recent: deque[tuple[float, Any]] = deque()  # when it was read (monotonic), and _id
         self.token = token
         self._open()
 
@@ -111,8 +113,8 @@ class StreamedChanges:
     def seen_until(self) -> datetime | None:
         """The token's time if the reads may lag: on a sharded cluster, or with unread events.
 
-        In whole seconds; otherwise None. A mongos holds an event back until every shard, even an
-        idle one, has passed the time of the event.
+        It is in whole seconds; None if the reads do not lag, or for a token of unknown form. A
+        mongos holds an event back until every shard, even an idle one, has passed the event's time.
         """
         topology = self._jobs.database.client.topology_description
         may_lag = topology.topology_type_name == "Sharded" or not self.is_at_end
@@ -123,7 +125,7 @@ class StreamedChanges:
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         if self._ended_by:
             raise StreamLostError(self._ended_by)
-        self._stop.wait(self._pause_s)  # so that events gather
+        self._stop.wait(self._pause_s)  # so that one read gets many events
         now, events = time.monotonic(), self._read_events()
         while self._recent and self._recent[0][0] < now - _REMEMBER_S:
             self._recent.popleft()
@@ -131,10 +133,11 @@ class StreamedChanges:
             # Recent jobs may have been counted on a primary that did not have their changes yet.
             for _, job_id in self._recent:
                 segments.mark(job_id)
-        for number, event in enumerate(events or []):
-            if event["operationType"] in _FINAL_OPERATIONS:
+        for index, event in enumerate(events or []):
+            if event["operationType"] in _ENDING_OPERATIONS:
                 self._ended_by = event["operationType"]
-                return (events or [])[:number]
+                events = (events or [])[:index]
+                break
             job_id = event["documentKey"]["_id"]
             segments.mark(job_id)
             self._recent.append((now, job_id))
@@ -143,21 +146,21 @@ class StreamedChanges:
 
     def close(self) -> None:
         with suppress(PyMongoError):
-            self._command({"killCursors": self._jobs.name, "cursors": [self._cursor]})
+            self._send_command({"killCursors": self._jobs.name, "cursors": [self._cursor]})
         self._session.end_session()
 
     def _open(self) -> None:
-        begin: Document = {"resumeAfter": self.token} if self.token else {}
+        options: Document = {"resumeAfter": self.token} if self.token else {}
         if not self.token and self._start is not None:
-            begin = {"startAtOperationTime": self._start}
+            options = {"startAtOperationTime": self._start}
         projection: Document = {"documentKey": True, "operationType": True}
         if self._fields is not None:
             projection = project_events(self._fields)
-        pipeline = [{"$changeStream": begin}, {"$project": projection}]
+        pipeline = [{"$changeStream": options}, {"$project": projection}]
         watch: Document = {"aggregate": self._jobs.name, "pipeline": pipeline}
-        opened, _ = self._command({**watch, "cursor": {"batchSize": 0}})
-        self._cursor = opened["cursor"]["id"]
-        self.token = opened["cursor"]["postBatchResumeToken"]
+        answer, _ = self._send_command({**watch, "cursor": {"batchSize": 0}})
+        self._cursor = answer["cursor"]["id"]
+        self.token = answer["cursor"]["postBatchResumeToken"]
 
     def _read_events(self) -> list[Document] | None:
         """Read the next events, and set `token` and `is_at_end`.
@@ -168,7 +171,7 @@ class StreamedChanges:
         if self._fields is not None:
             get_more["batchSize"] = _MAX_EVENTS
         try:
-            answer, size = self._command({**get_more, "maxTimeMS": _AWAIT_MS})
+            answer, size = self._send_command({**get_more, "maxTimeMS": _AWAIT_MS})
         except (ConnectionFailure, CursorNotFound):  # maybe another primary: resume there
             self._open()
             self.is_at_end = False
@@ -179,23 +182,23 @@ class StreamedChanges:
         self.is_at_end = not is_full and size < _FULL_BYTES
         return events
 
-    def _command(self, command: Document) -> tuple[Document, int]:
-        """The answer to a command, and its size in bytes."""
+    def _send_command(self, command: Document) -> tuple[Document, int]:
+        """Send a command; returns the answer, and its size in bytes."""
         try:
-            answer = self._jobs.database.command(
+            encoded = self._jobs.database.command(
                 command, session=self._session, codec_options=_RAW
             ).raw
-            # The default options cannot decode every _id.
-            return bson.decode(answer, self._jobs.codec_options), len(answer)
+            # pymongo's default options cannot decode every _id.
+            return bson.decode(encoded, self._jobs.codec_options), len(encoded)
         except OperationFailure as error:
-            raise _stream_error(error) from error
+            raise _convert_error(error) from error
 
 
 class PolledChanges:
-    """Changes without a change stream: jobs with a new updatedAt, and a sweep of all segments.
+    """Changes without a change stream: finds jobs with a new updatedAt, and sweeps all segments.
 
-    Without updatedAt, the mapping's other dates are polled. A change that sets none of these dates,
-    such as a deletion, is found by the sweep within about `SWEEP_S`.
+    If no updatedAt is mapped, other dates are polled: see `FieldMapping.dated_fields`. The sweep
+    finds a change that sets no polled date, such as a deletion, within about `SWEEP_S`.
     """
 
     token = None
@@ -206,23 +209,24 @@ class PolledChanges:
         self._jobs = jobs
         self._stop = stop
         self._long_overlap_at = 0.0
-        self._without_index: set[str] = set()
+        self._unindexed: set[str] = set()
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         self._stop.wait(TICK_S)
         segments.mark_next(TICK_S / SWEEP_S)
         now = time.monotonic()
-        is_long = now >= self._long_overlap_at
-        if is_long:
+        is_long_overlap_due = now >= self._long_overlap_at
+        if is_long_overlap_due:
             self._long_overlap_at = now + MAX_CLOCK_DIFFERENCE.total_seconds() / 2
-        overlap = MAX_CLOCK_DIFFERENCE if is_long else timedelta(seconds=4 * TICK_S)
+        short_overlap = timedelta(seconds=4 * TICK_S)
+        overlap = MAX_CLOCK_DIFFERENCE if is_long_overlap_due else short_overlap
         self._poll(segments, datetime.now(UTC) - overlap)
         return ()
 
     def _poll(self, segments: SegmentMap, since: datetime) -> None:
         mapping = self._jobs.mapping
         for field in mapping.dated_fields:
-            if field in self._without_index:
+            if field in self._unindexed:
                 continue
             query = {field: {"$gte": since + mapping.offsets.get(field, timedelta(0))}}
             index: Keys = [(field, 1)]
@@ -232,9 +236,9 @@ class PolledChanges:
             except OperationFailure as error:
                 if not is_bad_hint(error):
                     raise
-                self._without_index.add(field)
+                self._unindexed.add(field)
                 log.warning(
-                    "no index on %s: changes of this date alone are found after up to %d s",
+                    "no index on %s: a change that sets only this date is found after up to %d s",
                     field,
                     SWEEP_S,
                 )
@@ -251,7 +255,7 @@ def open_changes(
     start: Timestamp | None = None,
     fields: AbstractSet[str] | None = None,
 ) -> Changes:
-    """The changes after `token`, or else at `start`, or else from now on.
+    """The changes after `token`, or else from `start` on, or else from now on.
 
     `fields` as in `StreamedChanges`. Raises StreamLostError if the token is too old.
     """
@@ -266,10 +270,10 @@ def open_changes(
 def _read_token_time(token: Document) -> datetime | None:
     """The time in a resume token, which begins with a timestamp; None in an unknown form."""
     data = token.get("_data")
-    if not isinstance(data, str) or not data.startswith(_TIMESTAMP):
+    if not isinstance(data, str) or not data.startswith(_TIMESTAMP_PREFIX):
         return None
-    seconds = data[len(_TIMESTAMP) :][:8]
-    return datetime.fromtimestamp(int(seconds, 16), UTC)
+    hex_seconds = data[len(_TIMESTAMP_PREFIX) :][:8]
+    return datetime.fromtimestamp(int(hex_seconds, 16), UTC)
 
 
 def open_counted_changes(
@@ -278,10 +282,10 @@ def open_counted_changes(
     seen_until: datetime | None,
     stop: threading.Event,
 ) -> Changes:
-    """A source of the changes from now on. The caller starts the counting with `events.begin`.
+    """A source of the changes from now on; the caller starts the counting with `events.begin`.
 
     Without a change stream `events` records a gap, and counts nothing. `seen_until`: the time up to
-    which changes were counted before; None if no changes were counted.
+    which an earlier stream was counted; None if there was none.
     """
     now = connection.cluster_time()
     start = None if now is None else Timestamp(now.time, now.inc + 1)
@@ -298,5 +302,5 @@ def open_counted_changes(
     return changes
 
 
-def _stream_error(error: OperationFailure) -> Exception:
+def _convert_error(error: OperationFailure) -> Exception:
     return StreamLostError(describe_error(error)) if error.code in STREAM_LOST else error

@@ -1,4 +1,4 @@
-"""Checkpoints: counts, remembered jobs and the stream's position, for the next collector."""
+"""Stores counts, remembered jobs and the stream's position, so that a new collector resumes."""
 
 import time
 import uuid
@@ -26,7 +26,7 @@ class Checkpoint:
     """The dumped segments, and the change stream's resume token (None without a stream).
 
     `jobs`: the jobs that the `EventCounter` remembers. `seen_until`: the time (UTC) before which it
-    has counted all changes; None without it.
+    has counted all changes; None without an `EventCounter`.
     """
 
     segments: list[Document]
@@ -38,7 +38,7 @@ class Checkpoint:
 class Checkpoints:
     """Writes and reads the checkpoint of a queue in jobmon's own database.
 
-    A checkpoint of a hundred million jobs has 100 MB: `save` and `load` call `keep_alive` per part.
+    For a hundred million jobs it has 100 MB: `save` and `load` call `keep_alive` after each part.
     """
 
     def __init__(self, own: OwnDatabase, keep_alive: Callable[[], object] = lambda: None) -> None:
@@ -46,7 +46,7 @@ class Checkpoints:
         self._parts = own[CHECKPOINTS]
         self._keep_alive = keep_alive
         self._saving: Future[None] | None = None
-        # The stored checkpoint; None while it lacks changes, so that its position must stay.
+        # Of the stored checkpoint. None while it lacks changes: `move` must keep its position.
         self._version: str | None = None
         self.took_s = 0.0  # how long the last write took
 
@@ -64,7 +64,7 @@ class Checkpoints:
         executor.shutdown(wait=False)
 
     def is_saving(self) -> bool:
-        """Whether `start_saving` still writes; raises the PyMongoError with which it failed."""
+        """Whether `start_saving` still writes; raises the exception with which it failed."""
         if self._saving is None or not self._saving.done():
             return self._saving is not None
         saving, self._saving = self._saving, None
@@ -77,7 +77,7 @@ class Checkpoints:
         self._parts.create_index(self._own.index("version", "number"))
         count = 0
         parts = chain(
-            ({"segments": part, "jobs": []} for part in _split(checkpoint.segments)),
+            ({"segments": part, "jobs": []} for part in _split_segments(checkpoint.segments)),
             ({"segments": [], "jobs": part} for part in _split_jobs(checkpoint.jobs)),
         )
         for number, part in enumerate(parts):
@@ -95,13 +95,13 @@ class Checkpoints:
         self.took_s = time.monotonic() - started
 
     def move(self, token: Document | None, seen_until: datetime | None) -> None:
-        """Replace only the position. While no job changes, the old token would become too old.
+        """Replace only the position: while no job changes, the token would become too old.
 
-        Without effect if the latest checkpoint could not be stored.
+        This has no effect if the latest checkpoint could not be stored.
         """
         stored = {"_id": self._own.id(CHECKPOINT), "version": self._version}
-        moved = {"token": token, "seenUntil": seen_until}
-        self._own[STATE].update_one(stored, {"$set": moved})
+        position = {"token": token, "seenUntil": seen_until}
+        self._own[STATE].update_one(stored, {"$set": position})
 
     def load(self) -> Checkpoint | None:
         """The stored checkpoint; None if there is none. Raises IncompleteCheckpointError."""
@@ -109,9 +109,9 @@ class Checkpoints:
         if head is None:
             return None
         version, count, token, seen_until = head
-        found = self._parts.find({**self._own.scope, "version": version}).sort("number")
+        documents = self._parts.find({**self._own.scope, "version": version}).sort("number")
         parts = []
-        for part in self._own.read(CHECKPOINTS, found, _load_part):
+        for part in self._own.read(CHECKPOINTS, documents, _load_part):
             parts.append(part)
             self._keep_alive()
         if len(parts) != count:
@@ -121,15 +121,15 @@ class Checkpoints:
         return Checkpoint(list(chain(*segments)), token, list(chain(*jobs)), seen_until)
 
 
-def _split(segments: list[Document]) -> Iterator[list[Document]]:
-    """The segments in parts that fit into a document each."""
+def _split_segments(segments: list[Document]) -> Iterator[list[Document]]:
+    """The segments in parts, each of which fits into a document."""
     part: list[Document] = []
-    free = _COUNTS_PER_DOCUMENT
+    counts_left = _COUNTS_PER_DOCUMENT
     for segment in segments:
-        free -= len(segment["counts"])
-        if part and (free < 0 or len(part) == _SEGMENTS_PER_DOCUMENT):
+        counts_left -= len(segment["counts"])
+        if part and (counts_left < 0 or len(part) == _SEGMENTS_PER_DOCUMENT):
             yield part
-            part, free = [], _COUNTS_PER_DOCUMENT - len(segment["counts"])
+            part, counts_left = [], _COUNTS_PER_DOCUMENT - len(segment["counts"])
         part.append(segment)
     yield part
 

@@ -23,7 +23,7 @@ from jobmon.store.connection import Connection
 
 log = logging.getLogger(__name__)
 
-# The pause after an unexpected exception: it doubles if the collector ran for less than a minute.
+# The pause after an unexpected exception; it doubles if the collector ran for less than a minute.
 RESTART_AFTER_S, MAX_RESTART_AFTER_S = 2.0, 60.0
 
 
@@ -37,20 +37,20 @@ def collecting(
             ...
 
     An unexpected exception is logged with its stack and sets the yielded event. If there is one
-    queue, `on_failure` is called then. Without it, or with several queues, the collector is started
-    again after a pause, and the other queues are not affected. Raises SettingsError if a receiver
-    of notifications cannot be used.
+    queue, `on_failure` is called then. Without `on_failure`, or with several queues, that queue's
+    collector is started again after a pause; the other queues are not affected. Raises
+    SettingsError, for example if a receiver of notifications cannot be used.
     """
     queues = load_queues(settings)
     stop, failed = threading.Event(), threading.Event()
-    # Majority reads: a failover cannot undo what they find. No event would report that.
+    # Without majority reads it could find writes that a failover undoes; no event reports that.
     clients = {queue.mongo_uri: DatabaseClient(queue, majority_reads=True) for queue in queues}
     own, share = connect_as_writer(settings), Share(queues)
     redactor = Redactor(settings.redact_keys)
     notifications = Notifications(settings, own, redactor)
-    fail = on_failure if len(queues) == 1 else None
+    report_failure = on_failure if len(queues) == 1 else None
 
-    def work(queue: Settings) -> None:
+    def run_collector(queue: Settings) -> None:
         if settings.queues is not None:
             bind_contextvars(queue=queue.queue)
         watched = Connection(queue, clients[queue.mongo_uri])
@@ -66,14 +66,14 @@ def collecting(
                     redactor,
                     notifications=notifications,
                 ).run()
-            except PyMongoError as error:  # also raised at the start, if DNS fails
+            except PyMongoError as error:  # also from `rollup_database`, if DNS fails
                 error_log.log(error)
                 stop.wait(RETRY_AFTER_S)
             except Exception as error:
                 log.exception("the collector failed")
                 failed.set()
-                if fail is not None:
-                    fail()
+                if report_failure is not None:
+                    report_failure()
                     return
                 with suppress(PyMongoError):
                     _write_failure(OwnDatabase(rollup_database(own), watched.queue_key), error)
@@ -81,7 +81,7 @@ def collecting(
                 pause_s = RESTART_AFTER_S if ran_long else min(2 * pause_s, MAX_RESTART_AFTER_S)
                 stop.wait(pause_s)
 
-    tasks = [partial(work, queue) for queue in queues]
+    tasks = [partial(run_collector, queue) for queue in queues]
     if len(queues) > 1:
         tasks.append(partial(share.run, lambda: rollup_database(own), stop))
     threads = [threading.Thread(target=task, name="collector", daemon=True) for task in tasks]

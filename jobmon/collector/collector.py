@@ -1,8 +1,9 @@
 """The collector: follows changes of the watched jobs, and keeps the rollup (the results) current.
 
-For each queue one collector works; others wait for its lease. It reads the watched database, and
-writes only to jobmon's own. Counts of segments are in memory, with a checkpoint once a minute. The
-stats that the web service reads are one small document, written at least every two seconds.
+For each queue one collector works; others wait for the lease. It reads the watched database, and
+writes only to jobmon's own. Counts of segments are in memory; about once a minute a checkpoint
+stores them. The web service reads the stats from one small document, written every two seconds or
+sooner.
 """
 
 import contextvars
@@ -42,7 +43,7 @@ from jobmon.store.stats import QueueHealth, QueueStats
 
 log = logging.getLogger(__name__)
 
-WRITE_AT_LEAST_EVERY_S = 1.5  # while no job changes: after every other read of changes
+WRITE_AT_LEAST_EVERY_S = 1.5  # while no job changes: every 2 s, after the second read of changes
 CHECKPOINT_EVERY_S = 60.0
 CHECKPOINT_PAUSE_FACTOR = 20  # the pause is this many times as long as writing one took
 READ_FOR_S = 1.0  # the longest time of reading changes before stats are written
@@ -51,13 +52,13 @@ RENAME_AFTER_S = 3_600.0  # then all jobs are counted again, if types in `(other
 REPORT_BUILD_EVERY_S = 1.0
 # The pause between two reads of the health is this many times as long as the last one took.
 HEALTH_PAUSE_FACTOR = 20
-HEALTH_REST_S = 2.5  # while no job changes: with every other write of stats
+HEALTH_REST_S = 2.5  # while no job changes: every 4 s, with the second write of stats
 RETRY_AFTER_S = 1.0
 STOP_TIMEOUT_S = 10
 
 
 class _StoppedError(Exception):
-    """The collector was stopped, or has to release its lease, during a first count."""
+    """The collector was stopped, or has to release its lease, while it counted all jobs."""
 
 
 class Collector:
@@ -79,7 +80,7 @@ class Collector:
         self._share = share
         self._redactor = redactor
         self._notifications = notifications
-        self._must_release = False  # whether to release the lease to another process
+        self._must_release = False  # whether another process shall get the lease
         self._live_stats = LiveStats(connection)
         self._health: QueueHealth | None = None
         self._health_due_at = self._health_read_at = 0.0
@@ -127,8 +128,8 @@ class Collector:
             self._checkpoints = Checkpoints(self._own, self._lease.renew)
             self._milestones = MilestoneWriter(self._own, self._connection.jobs.mapping)
 
-    def _is_over(self) -> bool:
-        """Whether to end the work: the process stops, or holds more leases than its share."""
+    def _must_end(self) -> bool:
+        """Whether to end the work: the process stops, or this lease exceeds its share."""
         self._must_release = self._must_release or self._share.must_release()
         return self._must_release or self._stop.is_set()
 
@@ -136,7 +137,7 @@ class Collector:
         segments, changes = self._start()
         try:
             with self._counting_history(), self._notifying():
-                while not self._is_over():
+                while not self._must_end():
                     try:
                         is_new = segments is None
                         segments = segments or self._build()
@@ -153,8 +154,8 @@ class Collector:
     def _start(self) -> tuple[SegmentMap | None, Changes]:
         """The segments of the last checkpoint, and the changes since then.
 
-        The segments are None if all jobs must be counted. If no checkpoint can be used, the changes
-        begin now.
+        The segments are None if all jobs must be counted. If the checkpoint cannot be used, the
+        changes begin now.
         """
         self._groups = ErrorGroups(self._own, self._redactor)
         # With an event log, runs are counted from it alone, even while it is empty.
@@ -191,13 +192,13 @@ class Collector:
             return None, "the checkpoint is incomplete, or of another version"
 
     def _resume(self, checkpoint: Checkpoint, token: Document) -> tuple[SegmentMap | None, Changes]:
-        """The segments of this checkpoint, and the changes since then.
+        """The segments (None if all jobs must be counted), and the changes since this checkpoint.
 
         Raises StreamLostError, and for a malformed checkpoint KeyError, TypeError, ValueError or
         AttributeError.
         """
         segments = None
-        # If statuses depend on the time, some have changed meanwhile without a write.
+        # If statuses depend on the time, some may have changed since then without a write.
         if not self._due_changes.is_needed:
             segments = SegmentMap(self._connection.jobs)
             segments.load(checkpoint.segments, self._lease.renew)
@@ -205,7 +206,7 @@ class Collector:
 
     @contextmanager
     def _counting_history(self) -> Iterator[None]:
-        """Count the history in a thread of its own: a busy hour may take seconds."""
+        """Count the history in another thread, because counting a busy hour may take seconds."""
         stop = threading.Event()
         counters = Counters(self._own)
         error_log = RepeatedErrorLog(logging.WARNING, "the history waits")
@@ -260,35 +261,35 @@ class Collector:
             raise failure
 
     def _follow(self, segments: SegmentMap, changes: Changes, *, is_new: bool) -> None:
-        """Write stats until stopped; `is_new`: the segments are in no checkpoint.
+        """Write stats until the work must end; `is_new`: the segments are in no checkpoint.
 
         Returns early if types in `(other)` can be named: then all jobs must be counted again.
         """
         started_at = time.monotonic()
         save_at, rename_at = started_at + CHECKPOINT_EVERY_S, started_at + RENAME_AFTER_S
         written_at = -WRITE_AT_LEAST_EVERY_S
-        unsaved, self._is_health_outdated = is_new, True
+        has_unsaved, self._is_health_outdated = is_new, True
         if is_new:  # the first checkpoint comes soon, but after the stats of all queues
             save_at = started_at
-        while not self._is_over():
-            as_of, at = self._read_changes(segments, changes)
-            self._due_changes.mark(segments, at)
+        while not self._must_end():
+            as_of, database_time = self._read_changes(segments, changes)
+            self._due_changes.mark(segments, database_time)
             self._lease.renew()
             self._raise_failure()
-            changed = segments.recount() > 0
-            if changed:
+            has_changed = segments.recount() > 0
+            if has_changed:
                 self._is_health_outdated = True
                 self._changed.set()
             now = time.monotonic()
-            if changed or now > written_at + WRITE_AT_LEAST_EVERY_S:
-                self._write_stats(segments, as_of, at)
+            if has_changed or now > written_at + WRITE_AT_LEAST_EVERY_S:
+                self._write_stats(segments, as_of, database_time)
                 written_at = now
             self._runs.count()
-            unsaved = unsaved or changed or segments.has_new_times
+            has_unsaved = has_unsaved or has_changed or segments.has_new_times
             may_save = not (self._share.is_starting() or self._runs.is_waiting)
             if may_save and now > save_at and not self._checkpoints.is_saving():
-                save_at = now + self._start_saving(segments, changes, has_changed=unsaved)
-                unsaved = False
+                save_at = now + self._start_saving(segments, changes, has_changed=has_unsaved)
+                has_unsaved = False
             if now > rename_at and segments.has_free_names:
                 log.info("counting all jobs again, since more types can be named now")
                 return
@@ -296,12 +297,13 @@ class Collector:
             self._checkpoints.save(self._make_checkpoint(segments, changes))
 
     def _read_changes(self, segments: SegmentMap, changes: Changes) -> tuple[datetime, datetime]:
-        """Read changes to the end of the stream, for a second, or until `events` has no room.
+        """Read changes to the end of the stream, for a second, or until too many are uncounted.
 
         Returns the time up to which every change is read, by this machine's clock and by the
-        database's: the time before reading, or an earlier time.
+        database's: the time before reading, or an earlier time. On an idle sharded cluster only the
+        first of the two is earlier, because the second shows that the collector works.
         """
-        as_of, at = datetime.now(UTC), self._lease.database_time()
+        as_of, database_time = datetime.now(UTC), self._lease.database_time()
         until, has_room = time.monotonic() + READ_FOR_S, True
         while True:
             events = changes.next_batch(segments)
@@ -311,12 +313,12 @@ class Collector:
                 break
         if changes.seen_until is not None:
             if not changes.is_at_end:
-                at = min(at, changes.seen_until)
+                database_time = min(database_time, changes.seen_until)
             as_of = min(as_of, changes.seen_until)
-        return as_of, at
+        return as_of, database_time
 
     def _start_saving(self, segments: SegmentMap, changes: Changes, *, has_changed: bool) -> float:
-        """Save a checkpoint or only its position; returns the pause before the next save in s."""
+        """Start to save a checkpoint, or move its position; returns the pause after that, in s."""
         if not has_changed:
             self._checkpoints.move(changes.token, self._runs.seen_until)
             return CHECKPOINT_EVERY_S
@@ -325,7 +327,7 @@ class Collector:
         return pause_s
 
     def _make_checkpoint(self, segments: SegmentMap, changes: Changes) -> Checkpoint:
-        """A checkpoint of all counts, with the token of the last counted change."""
+        """A checkpoint of all counts, with the token of the last change in them."""
         jobs = self._runs.dump()
         return Checkpoint(segments.dump(), changes.token, jobs, self._runs.seen_until)
 
@@ -337,11 +339,11 @@ class Collector:
         started = reported_at = time.monotonic()
         estimated: int | None = None  # read for the first report
 
-        def report(counted: int) -> None:
+        def report_progress(counted: int) -> None:
             nonlocal reported_at, estimated
             self._lease.renew()
             self._raise_failure()
-            if self._is_over():
+            if self._must_end():
                 raise _StoppedError
             self._runs.begin_if_allowed()
             if time.monotonic() >= reported_at + REPORT_BUILD_EVERY_S:
@@ -350,21 +352,21 @@ class Collector:
                 log.info("first count: %d of about %d jobs", counted, estimated)
                 self._own.write_state(BUILD, {"counted": counted, "estimated": estimated})
 
-        segments.build(report)
+        segments.build(report_progress)
         took_s = time.monotonic() - started
         log.info("first count: all %d jobs in %.1f s", segments.totals.total(), took_s)
         if estimated is not None:
             self._own[STATE].delete_one({"_id": self._own.id(BUILD)})
         return segments
 
-    def _write_stats(self, segments: SegmentMap, as_of: datetime, at: datetime) -> None:
-        """Write the stats; `as_of` is their time, `at` the same moment by the database's clock."""
+    def _write_stats(self, segments: SegmentMap, as_of: datetime, database_time: datetime) -> None:
+        """Write the stats; the times are those that `_read_changes` returns."""
         health = self._read_health(segments, as_of)
         if not self._share.is_starting():
             self._milestones.write(segments)
         milestones = self._milestones.find_changes(segments)
         document = dump_stats(segments.totals, health, as_of, milestones)
-        self._own.write_state(STATS, {**document, "collector": self._lease.holder}, at)
+        self._own.write_state(STATS, {**document, "collector": self._lease.holder}, database_time)
         self._share.report_stats(self._own.queue)
         if time.monotonic() >= self._sample_due_at and not self._share.is_starting():
             self._sample_due_at = time.monotonic() + SAMPLE_EVERY_S
@@ -382,9 +384,9 @@ class Collector:
             self._samples.write(as_of, sample)
 
     def _read_health(self, segments: SegmentMap, as_of: datetime) -> QueueHealth:
-        """The health, read from the jobs: the longer that takes, the less often it is read.
+        """The health; the longer it takes to read it from the jobs, the less often it is read.
 
-        It is also read less often while no job changes: then only the time can change it.
+        It is also read less often while no job changes: then only the passing of time changes it.
         """
         started = time.monotonic()
         rest_until = 0.0 if self._is_health_outdated else self._health_read_at + HEALTH_REST_S

@@ -1,13 +1,12 @@
-"""Keeps totals of activity for Prometheus, which never fall and are the same for every reader.
+"""Keeps totals of activity for Prometheus: they never fall, and every reader gets the same.
 
 One document holds them. `closed` is the sum of all hours before `openSince`, which are not counted
 again. The hours since then, usually one or two, are read at each update. So all counts come
-from buckets: a recount, a crash or a long pause neither loses nor doubles anything. An hour is
-added to `closed` and `openSince` moves in one write, long before retention deletes the hour's
-bucket.
+from buckets: after a recount, a crash or a long pause nothing is lost or counted twice. One write
+adds an hour to `closed` and moves `openSince`, long before retention deletes the hour's bucket.
 
-`totals` is the maximum of each total so far: if a recount finds less (jobs were deleted), the
-counter pauses until the sum has caught up. For Prometheus a counter that falls has restarted.
+`totals` has the maximum of each sum so far: if a recount finds less (jobs were deleted), a total
+stays until the sum has caught up. Prometheus takes a counter that falls for a restarted one.
 """
 
 from dataclasses import dataclass
@@ -59,10 +58,10 @@ class Counters:
         """Update the totals from the buckets, which were counted at `now` (UTC).
 
         Hours are closed only if all earlier hours are counted (`is_complete`). If two collectors
-        update at once, only one of them writes.
+        update at the same time, only one of them writes.
         """
-        found = self._state.find_one({"_id": self._own.id(COUNTERS)})
-        stored = next(self._own.read(COUNTERS, [found], _load), None) or _Counters(
+        document = self._state.find_one({"_id": self._own.id(COUNTERS)})
+        stored = next(self._own.read(COUNTERS, [document], _load), None) or _Counters(
             open_since=floor(now, HOUR), closed={}, totals={}, version=-1
         )
         since = stored.open_since
@@ -82,9 +81,9 @@ class Counters:
         }
         updated = _Counters(open_since=until, closed=closed, totals=totals, version=stored.version)
         if stored.version < 0 or updated != stored:
-            self._own.write(COUNTERS, lambda: self._replace(found, updated))
+            self._own.write(COUNTERS, lambda: self._replace(document, updated))
 
-    def _replace(self, found: Document | None, counters: _Counters) -> None:
+    def _replace(self, replaced: Document | None, counters: _Counters) -> None:
         fields = {
             "openSince": counters.open_since,
             "closed": dump_tallies(counters.closed),
@@ -92,13 +91,13 @@ class Counters:
             "version": counters.version + 1,
         }
         document = self._own.new(COUNTERS, fields)
-        if found is None:
+        if replaced is None:
             try:
                 self._state.insert_one(document)
             except DuplicateKeyError:
                 return  # another collector created the document
         else:
-            unchanged = {"_id": found["_id"], "version": found.get("version")}
+            unchanged = {"_id": replaced["_id"], "version": replaced.get("version")}
             self._state.replace_one(unchanged, document)
 
 
@@ -116,7 +115,7 @@ def _load_hour(document: Document) -> tuple[datetime, Tallies]:
 
 
 def _extend_names(known: Tallies, tallies: Tallies) -> list[str]:
-    """The types with a total of their own: known types, then new types, the busiest first."""
+    """The types with a total of their own: known types, then the busiest of the new types."""
     named = [name for name in known if name != OTHER]
     new = sorted(tallies.keys() - {*named, OTHER}, key=lambda name: (-tallies[name].events, name))
     return [*named, *new][:MAX_COUNTER_TYPES]

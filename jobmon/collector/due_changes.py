@@ -7,13 +7,13 @@ from jobmon.profiles.stored_values import encode_date
 from jobmon.store.connection import Connection
 from jobmon.store.read_collection import SIMPLE_COLLATION, request_comment
 
-_OVERLAP = timedelta(seconds=1)
+_OVERLAP = timedelta(seconds=1)  # of two calls of `DueChanges.mark`
 
 
 class DueChanges:
-    """Marks the jobs in which a date has passed since the last call.
+    """Marks the jobs in which a date has passed since the last call of `mark`.
 
-    The profile names the dates: those that a rule of a status compares with `$now`.
+    The dates are those that the profile's rules for statuses compare with `$now`.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -23,28 +23,28 @@ class DueChanges:
 
     @property
     def is_needed(self) -> bool:
-        """Whether the status of a job depends on the present moment."""
+        """Whether the status of any job depends on the present moment."""
         return bool(self._fields)
 
     def restart(self, now: datetime) -> None:
-        """Start at `now`, by the database's clock: all jobs were just counted."""
+        """Find later dates than `now` (database clock), because all jobs are counted now."""
         self._since = now
 
     def mark(self, segments: SegmentMap, now: datetime) -> None:
-        """Mark the jobs whose date has passed until `now` (database clock). Index: on the date."""
+        """Mark the jobs with a date that has passed at `now` (database clock). Index: the date."""
         since = now if self._since is None else self._since
         self._since = now
-        for path, reading in self._fields:
+        for path, date_form in self._fields:
             between = {
-                "$gt": encode_date(since - _OVERLAP, reading),
-                "$lte": encode_date(now, reading),
+                "$gt": encode_date(since - _OVERLAP, date_form),
+                "$lte": encode_date(now, date_form),
             }
-            found = self._jobs.collection.find(
+            due_jobs = self._jobs.collection.find(
                 {path: between},
                 {"_id": True},
                 max_time_ms=self._jobs.max_time_ms,
                 collation=SIMPLE_COLLATION,
                 **request_comment(),
             )
-            for job in found:
+            for job in due_jobs:
                 segments.mark(job["_id"])

@@ -37,20 +37,20 @@ MAX_REMEMBERED = 50_000  # runs whose group is remembered: each minute is counte
 class ErrorGroups:
     """The groups of one queue; methods may be called from any thread.
 
-    `group` assigns runs to groups, `write` stores what changed; both raise PyMongoError. If there
-    are too many groups, some without recent errors are removed for new groups. `redactor` hides
-    secrets in everything that is stored.
+    `group` assigns runs to groups, `write` stores the changed groups; both raise PyMongoError. If
+    there are too many groups, some without recent errors are removed for new groups. `redactor`
+    hides secrets in the texts of errors and in names of workers.
     """
 
     def __init__(self, own: OwnDatabase, redactor: Redactor) -> None:
         self._own = own
         self.redactor = redactor
         self._lock = threading.Lock()
-        self._remembered: OrderedDict[int, str] = OrderedDict()
-        # A group has its sample (message and stack) here only until it is stored: they are large.
+        self._remembered: OrderedDict[int, str] = OrderedDict()  # hash of a run -> id of its group
+        # A group has its sample (message and stack) here only until it is stored: it may be large.
         self._groups: dict[str, ErrorGroup] | None = None
         self._ids_by_code: dict[str | None, set[str]] = {}
-        # By code (OTHER: all codes): a run that ended by this time cannot get a new group.
+        # By code (OTHER: all codes): a run that ended before this time cannot get a new group.
         self._full_until: dict[str | None, datetime] = {}
         self._changed: set[str] = set()
         self._removed: set[str] = set()
@@ -58,7 +58,7 @@ class ErrorGroups:
     def group(self, runs: Iterable[FinishedRun]) -> list[str]:
         """The id of each run's group; `(other)` if there are too many groups."""
         with self._lock:
-            return [self._group(run) for run in runs]
+            return [self._assign_group(run) for run in runs]
 
     def redact_worker(self, worker: str | None) -> str | None:
         """The name of a worker with its secrets hidden, to store it."""
@@ -88,33 +88,33 @@ class ErrorGroups:
     def delete_unseen(self, since: datetime) -> None:
         """Delete the groups without an error since this time."""
         with self._lock:
-            for group in [each for each in self._load().values() if each.last_seen < since]:
+            for group in [group for group in self._load().values() if group.last_seen < since]:
                 self._remove(group)
         self.write()
 
     def _load(self) -> dict[str, ErrorGroup]:
         if self._groups is None:
             self._own[ERRORS].create_index(self._own.index())
-            found = self._own[ERRORS].find(self._own.scope, WITHOUT_SAMPLE)
-            groups = self._own.read(ERRORS, found, load_error_group)
+            documents = self._own[ERRORS].find(self._own.scope, WITHOUT_SAMPLE)
+            groups = self._own.read(ERRORS, documents, load_error_group)
             self._groups = {group.id: group for group in groups}
             for group in self._groups.values():
                 self._ids_by_code.setdefault(group.code, set()).add(group.id)
         return self._groups
 
-    def _group(self, run: FinishedRun) -> str:
+    def _assign_group(self, run: FinishedRun) -> str:
         groups = self._load()
-        # Jobs without a known id may have several runs that end at one time.
+        # Several jobs without a known id may have runs that end at the same time.
         key = hash((run.job_id, run.finished_at, run.worker, run.outcome, repr(run.error)))
         known = self._remembered.get(key)
         if known is not None and (known in groups or known == OTHER):
             return known
-        group = self._remembered[key] = self._find_group(run)
+        group_id = self._remembered[key] = self._add_to_group(run)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
-        return group
+        return group_id
 
-    def _find_group(self, run: FinishedRun) -> str:
+    def _add_to_group(self, run: FinishedRun) -> str:
         groups = self._load()
         error = prepare_error(run.error, run.outcome, self.redactor)
         kind = classify_error(error)
@@ -134,11 +134,11 @@ class ErrorGroups:
     def _make_room(
         self, ids: Collection[str], limit: int, run: FinishedRun, code: str | None
     ) -> bool:
-        """Whether a new group may be added to these groups of a `code` (OTHER: all codes).
+        """Whether these groups of a `code` (OTHER: all codes) have room for a new group.
 
-        If there are too many, up to a twentieth is removed: the oldest without recent errors; their
+        At the `limit`, up to a twentieth of them is removed: the oldest without recent errors; their
         counts stay in the history. A group with recent errors stays: otherwise runs that each need
-        a new group would remove all others.
+        a new group would remove all others. `run`: the run that needs the new group.
         """
         if len(ids) < limit:
             return True
@@ -147,7 +147,7 @@ class ErrorGroups:
             return False
         groups, quiet_since = self._load(), run.finished_at - ONGOING_FOR
         oldest = heapq.nsmallest(
-            max(1, limit // 20), (groups[each] for each in ids), key=lambda group: group.last_seen
+            max(1, limit // 20), (groups[group_id] for group_id in ids), key=lambda group: group.last_seen
         )
         quiet = [group for group in oldest if group.last_seen < quiet_since]
         for group in quiet:
@@ -181,7 +181,7 @@ class ErrorGroups:
         )
 
     def _make_update(self, group: ErrorGroup) -> UpdateOne:
-        """An update that merges the group with what another collector stored of it."""
+        """An update that merges the group with the same group as another collector stored it."""
         document = self._own.new(error_group_name(group.id), dump_error_group(group))
         merged: Document = {
             **{name: {"$ifNull": [f"${name}", f"$$new.{name}"]} for name in WITHOUT_SAMPLE},

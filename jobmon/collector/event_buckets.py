@@ -1,7 +1,7 @@
 """Adds activity to the minutes of the history, each change exactly once.
 
-A stored minute has the position of the last change that was counted when it was written. A change
-that is read again, after a crash or by another collector, is not later, and is not added again.
+A stored minute has the position of the last change that was counted when it was written. After a
+crash, or by another collector, a change may be read again: up to that position none is added again.
 """
 
 import threading
@@ -27,14 +27,14 @@ from jobmon.rollup.buckets import (
 from jobmon.rollup.documents import BUCKETS, OwnDatabase
 from jobmon.rollup.run_details import RunDetails, fold_details
 
-_KEEP_FOR = 2 * FINAL_AFTER
+_KEEP_FOR = 2 * FINAL_AFTER  # the age at which a stored minute is dropped from memory
 
 
 @dataclass
 class _Bucket:
     tallies: Tallies
     details: RunDetails
-    position: str | None  # as stored
+    position: str | None  # as stored; None if it is not stored, or was counted from documents
     is_stored: bool
     is_changed: bool = False
 
@@ -56,8 +56,11 @@ class EventBuckets:
         position: str,
         add_details: Callable[[RunDetails], None] | None = None,
     ) -> None:
-        """Add a tally of this type to the minute `at`, unless the change at `position` is in it."""
-        bucket = self._read(at)
+        """Add a tally of this type to the minute `at`, unless the change at `position` is in it.
+
+        `add_details` adds the details of a run to those of the minute.
+        """
+        bucket = self._find_bucket(at)
         if bucket.position is None or position > bucket.position:
             if job_type not in bucket.tallies:
                 bucket.tallies[job_type] = Tally()
@@ -69,22 +72,22 @@ class EventBuckets:
     def begin(self, counted: dict[datetime, Tallies], details: dict[datetime, RunDetails]) -> None:
         """Open these minutes with their counts from documents and their stored counts.
 
-        Both may lack runs, so the larger one of each count is used.
+        Either may lack runs, so each count is the larger of the two.
         """
         self._open.clear()
         for at, tallies in counted.items():
-            bucket = self._read(at)
+            bucket = self._find_bucket(at)
             for job_type, tally in tallies.items():
                 stored = bucket.tallies.get(job_type, Tally())
                 bucket.tallies[job_type] = stored.maximum(tally)
                 bucket.is_changed = bucket.is_changed or bucket.tallies[job_type] != stored
-            before = bucket.details
-            bucket.details = before.maximum(details.get(at, RunDetails()))
+            stored_details = bucket.details
+            bucket.details = stored_details.maximum(details.get(at, RunDetails()))
             bucket.details.add_unknown_errors(count_failed(bucket.tallies))
-            bucket.is_changed = bucket.is_changed or bucket.details != before
+            bucket.is_changed = bucket.is_changed or bucket.details != stored_details
 
     def write(self, position: str) -> None:
-        """Store the changed minutes; `position`: of the last change that was added.
+        """Store the changed minutes; `position` is that of the last change that was added.
 
         Raises LeaseLostError if another collector has written one of the minutes meanwhile.
         """
@@ -98,19 +101,19 @@ class EventBuckets:
                 del self._open[at]
 
     def take_written(self) -> set[datetime]:
-        """The minutes that were written since the last call; from any thread."""
+        """The minutes that were written since the last call; any thread may call it."""
         with self._lock:
             written, self._written = self._written, set()
         return written
 
-    def _read(self, at: datetime) -> _Bucket:
+    def _find_bucket(self, at: datetime) -> _Bucket:
         if at not in self._open:
-            found = self._own[BUCKETS].find_one({"_id": self._own.id(bucket_name(MINUTE, at))})
+            stored = self._own[BUCKETS].find_one({"_id": self._own.id(bucket_name(MINUTE, at))})
             self._open[at] = _Bucket(
-                tallies=next(self._own.read(BUCKETS, [found], load_bucket), {}),
-                details=next(self._own.read(BUCKETS, [found], load_bucket_details), RunDetails()),
-                position=None if found is None else found.get("position"),
-                is_stored=found is not None,
+                tallies=next(self._own.read(BUCKETS, [stored], load_bucket), {}),
+                details=next(self._own.read(BUCKETS, [stored], load_bucket_details), RunDetails()),
+                position=None if stored is None else stored.get("position"),
+                is_stored=stored is not None,
             )
         return self._open[at]
 
