@@ -50,7 +50,7 @@ class ErrorGroups:
         # A group has its sample (message and stack) here only until it is stored: it may be large.
         self._groups: dict[str, ErrorGroup] | None = None
         self._ids_by_code: dict[str | None, set[str]] = {}
-        # By code (OTHER: all codes): a run that ended before this time cannot get a new group.
+        # By code (OTHER: all codes): a run that ended at this time or before gets no new group.
         self._full_until: dict[str | None, datetime] = {}
         self._changed: set[str] = set()
         self._removed: set[str] = set()
@@ -136,9 +136,9 @@ class ErrorGroups:
     ) -> bool:
         """Whether these groups of a `code` (OTHER: all codes) have room for a new group.
 
-        At the `limit`, up to a twentieth of them is removed: the oldest without recent errors; their
-        counts stay in the history. A group with recent errors stays: otherwise runs that each need
-        a new group would remove all others. `run`: the run that needs the new group.
+        At the `limit`, up to a twentieth is removed: the oldest without recent errors; their counts
+        stay in the history. A group with recent errors stays: otherwise runs that each need a new
+        group would remove all others. `run`: the run that needs the new group.
         """
         if len(ids) < limit:
             return True
@@ -147,7 +147,7 @@ class ErrorGroups:
             return False
         groups, quiet_since = self._load(), run.finished_at - ONGOING_FOR
         oldest = heapq.nsmallest(
-            max(1, limit // 20), (groups[group_id] for group_id in ids), key=lambda group: group.last_seen
+            max(1, limit // 20), map(groups.__getitem__, ids), key=lambda group: group.last_seen
         )
         quiet = [group for group in oldest if group.last_seen < quiet_since]
         for group in quiet:

@@ -1,7 +1,7 @@
 """Adds activity to the minutes of the history, each change exactly once.
 
-A stored minute has the position of the last change that was counted when it was written. After a
-crash, or by another collector, a change may be read again: up to that position none is added again.
+A stored minute has the position of the last change that was counted when it was written. A change
+may be read again, after a crash or by another collector: up to that position it is not added again.
 """
 
 import threading

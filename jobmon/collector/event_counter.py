@@ -1,7 +1,8 @@
 """Counts runs from the changes of jobs, for queues whose documents keep only the last run.
 
-An update event has only the fields that it changes. So the relevant fields of each job that waits
-or runs are remembered. Each change is applied to them, and the profile's rules evaluate the result.
+An update event has only the fields that it changes. So the counter remembers, of each job that
+waits or runs, the fields that the profile's rules need. It applies each change to them, and lets
+the database evaluate the rules.
 """
 
 import logging
@@ -29,7 +30,7 @@ from jobmon.collector.job_changes import (
     replace_values,
     select_paths,
 )
-from jobmon.collector.job_evaluator import BATCH, JobEvaluator, split
+from jobmon.collector.job_evaluator import BATCH, JobEvaluator, split_batches
 from jobmon.collector.job_memory import MAX_RUNNING, MAX_WAITING, NOT_RUN_YET, JobMemory, KnownJob
 from jobmon.collector.run_details_counter import RunDetailsCounter, add_run
 from jobmon.collector.run_errors import EndedRun, complete_errors
@@ -51,8 +52,8 @@ log = logging.getLogger(__name__)
 WRITE_EVERY_S = 1.0
 # The counter is behind if it has not reached the end of the stream for this long.
 BEHIND_AFTER_S = 15.0
-MAX_PENDING = 20_000
-# A stream that was prepared is begun within this time: a server keeps snapshots for five minutes.
+MAX_PENDING = 20_000  # with this many events not counted yet, no more are read
+# A prepared stream is begun within about this time: a server keeps snapshots for five minutes.
 BEGIN_WITHIN_S = 60.0
 MAX_ERROR_BYTES = 2_000  # a longer error is not remembered
 # The pause until waiting jobs are loaded again is this many times as long as loading took.
@@ -71,7 +72,7 @@ class _AppliedChange(NamedTuple):
 
 
 class EventCounter:
-    """Counts the changes of a queue that its collector reads from a change stream.
+    """Counts the runs in the changes that a queue's collector reads from a change stream.
 
     The collector calls `prepare` for a new stream or `resume` for a continued stream. Then it calls
     `add` and `count` for each batch of events. A new stream is counted only after `begin`. Methods
@@ -98,7 +99,7 @@ class EventCounter:
         self._buckets = EventBuckets(own)
         self._run_lists = RunLists(own, groups.redactor)
         self._pending: deque[Document] = deque()
-        self._prepared: tuple[Timestamp, str] | None = None  # where `begin` starts
+        self._prepared: tuple[Timestamp, str] | None = None  # time and position for `begin`
         self._begin_by = math.inf
         # When the end of the stream was read last (monotonic and UTC), until `count` has used it.
         self._end_at: tuple[float, datetime] | None = None
@@ -121,11 +122,11 @@ class EventCounter:
         """Whether changes may have waited for more than `BEHIND_AFTER_S` to be counted."""
         if self._has_stopped:
             return False
-        reached = self._caught_up_at
-        return reached is None or time.monotonic() - reached > BEHIND_AFTER_S
+        caught_up_at = self._caught_up_at
+        return caught_up_at is None or time.monotonic() - caught_up_at > BEHIND_AFTER_S
 
     def take_written(self) -> set[datetime]:
-        """The minutes that were written since the last call; from any thread."""
+        """The minutes that were written since the last call; any thread may call it."""
         return self._buckets.take_written()
 
     def stop(self) -> None:
@@ -146,16 +147,17 @@ class EventCounter:
     def resume(self, position: str, jobs: Iterable[Document], seen_until: datetime) -> None:
         """Continue after the change at `position` with the jobs that `dump` returned there."""
         self._position, self.seen_until = position, seen_until
-        for batch in split(jobs):
+        for batch in split_batches(jobs):
             self._remember(
                 [(entry["job"], entry["at"], entry.get("knowsError", False)) for entry in batch]
             )
             self._renew()
 
     def prepare(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
-        """Keep the events of a new stream, with the changes after `at` (cluster time), for `begin`.
+        """Prepare a new stream of the changes after `at` (cluster time): `begin` will count it.
 
-        `seen_until`: the time up to which changes were counted before; None if none were counted.
+        `position`: of its beginning. `seen_until`: the time up to which an earlier stream was
+        counted; None if there was none.
         """
         if self.must_begin:  # the kept events of the previous stream are older than `at`
             self._pending.clear()
@@ -173,18 +175,18 @@ class EventCounter:
 
     @property
     def is_begin_urgent(self) -> bool:
-        """Whether too many events are kept, or the server will soon forget the time to begin at."""
+        """Whether too many events wait, or the server will soon drop the snapshot for `begin`."""
         return len(self._pending) >= MAX_PENDING or time.monotonic() > self._begin_by
 
     def begin(self) -> None:
-        """Count the prepared stream from now on, and the last minutes before from documents."""
+        """Count the prepared stream from now on, and the minutes just before it from documents."""
         assert self._prepared is not None  # noqa: S101
         (at, position), seen_until = self._prepared, self.seen_until
         moment, jobs = at.as_datetime(), self._evaluator.snapshot(at)
         self._position = position
         self._memory = JobMemory()
-        running = self.rules.select_running(jobs.mapping)
-        self._memory.has_overflowed = self._load(jobs, running, MAX_RUNNING, moment)
+        running_filter = self.rules.select_running(jobs.mapping)
+        self._memory.has_overflowed = self._load(jobs, running_filter, MAX_RUNNING, moment)
         self._load_waiting(jobs, moment)
         boundary = floor(moment - FINAL_AFTER, MINUTE)
         end = floor(moment, MINUTE) + 2 * MINUTE
@@ -202,7 +204,7 @@ class EventCounter:
     def _count_documents(
         self, jobs: ReadCollection, start: datetime, end: datetime
     ) -> dict[datetime, Tallies]:
-        """The activity of these minutes from documents; minutes that cannot be read are absent."""
+        """The activity of these minutes from documents, without minutes that cannot be read."""
         try:
             return count_activity(self._connection, start, end, MINUTE, jobs=jobs)
         except ExecutionTimeout:
@@ -228,7 +230,7 @@ class EventCounter:
         return len(self._pending) < MAX_PENDING
 
     def count(self, for_s: float | None = None) -> None:
-        """Count the events that were added: all, or for about `for_s` seconds."""
+        """Count the events that were added: all of them, or for about `for_s` seconds."""
         until = math.inf if for_s is None else time.monotonic() + for_s
         while self._pending and time.monotonic() < until:
             batch = list(islice(self._pending, BATCH))
@@ -262,9 +264,9 @@ class EventCounter:
         """Count and store all events; returns the running and waiting jobs, for the checkpoint."""
         self.count()
         self.write()
-        return list(self._memory.dump(self._redact))
+        return list(self._memory.dump(self._redact_job))
 
-    def _redact(self, document: Document) -> Document:
+    def _redact_job(self, document: Document) -> Document:
         values = {path: find_value(document, path) for path in self.rules.sensitive_paths}
         known = {path: value for path, value in values.items() if value is not None}
         redacted = {path: self._groups.redactor.redact(value) for path, value in known.items()}
@@ -276,12 +278,12 @@ class EventCounter:
 
     def _count_batch(self, changes: Sequence[JobChange]) -> None:
         applied = list(self._apply(changes, self._look_up_unknown(changes)))
-        changed = [(each.document, each.change.at) for each in applied if each.document is not None]
-        found = iter(self._evaluator.evaluate(changed))
+        dated = [(each.document, each.change.at) for each in applied if each.document is not None]
+        versions = iter(self._evaluator.evaluate(dated))
         entries: list[tuple[JobChange, HistoryEntry]] = []
         ended: list[EndedRun] = []
         for change, document, knows_error in applied:
-            after = None if document is None else next(found)
+            after = None if document is None else next(versions)
             known = self._memory.get(change.key)
             before = known.version if known else None
             for entry in count_change(change, before, after, self.rules):
@@ -297,10 +299,12 @@ class EventCounter:
             self._position = change.position
         runs = iter(complete_errors(ended, self._evaluator, self.rules))
         for change, entry in entries:
-            self._add(change, entry, None if entry.run is None else next(runs))
+            self._add_entry(change, entry, None if entry.run is None else next(runs))
 
-    def _add(self, change: JobChange, entry: HistoryEntry, completed: FinishedRun | None) -> None:
-        """Add an entry of a change; `completed` is its run, None if the run's error is unknown."""
+    def _add_entry(
+        self, change: JobChange, entry: HistoryEntry, completed: FinishedRun | None
+    ) -> None:
+        """Add an entry of a change; `completed`: its run if there is one and its error is known."""
         add_details: Callable[[RunDetails], None] | None = None
         if entry.run is not None:
             run = completed or entry.run._replace(error=None)
@@ -316,9 +320,9 @@ class EventCounter:
     def _reduce(
         self, document: Document, at: datetime, version: JobVersion | None, knows_error: bool
     ) -> KnownJob:
-        """The part of a job that is remembered, with its error unless that is unknown or long.
+        """What is remembered of a job, with its error unless that is unknown or too long.
 
-        If the next run fails with the same error, its change does not contain the error.
+        If the next run fails with the same error, the change does not contain the error.
         """
         if version is not None and version.error is not None:
             version = replace(version, error=None)
@@ -332,7 +336,11 @@ class EventCounter:
     def _apply(
         self, changes: Sequence[JobChange], bases: dict[bytes, Document]
     ) -> Iterator[_AppliedChange]:
-        """Apply each change to the document before it; changes of other fields are skipped."""
+        """Apply each change to its job's document; an update of no needed field is skipped.
+
+        `bases`: the documents of `_look_up_unknown`.
+        """
+        # By key: the document after the last change, and its `knows_error`.
         latest = {key: (document, False) for key, document in bases.items()}
         for change in changes:
             key, document = change.key, change.document
@@ -353,10 +361,10 @@ class EventCounter:
             yield _AppliedChange(change, *latest[key])
 
     def _look_up_unknown(self, changes: Sequence[JobChange]) -> dict[bytes, Document]:
-        """The present documents of updated jobs that are not remembered; index: _id.
+        """The present documents, by key, of updated jobs that are not remembered; index: _id.
 
-        They may contain later changes, which are then applied again. Their errors are left out:
-        each may be the error of a later run.
+        They may contain later changes, which are then applied again. Errors are left out: each may
+        be the error of a later run.
         """
         unknown: dict[bytes, Any] = {}
         known: set[bytes] = set()
@@ -368,31 +376,32 @@ class EventCounter:
                 unknown[key] = change.job_id
         if not unknown:
             return {}
-        found = self._evaluator.find_by_id(list(unknown.values()))
+        documents = self._evaluator.find_by_id(list(unknown.values()))
         paths = self.rules.remembered
-        return {encode_key(document["_id"]): select_paths(document, paths) for document in found}
+        return {encode_key(each["_id"]): select_paths(each, paths) for each in documents}
 
     def _load_waiting(self, jobs: ReadCollection, at: datetime) -> None:
         started = time.monotonic()
-        waiting = jobs.mapping.translate_filter({"status": {"$in": list(NOT_RUN_YET)}})
-        self._memory.has_unknown_waiting = self._load(jobs, waiting, MAX_WAITING, at)
+        waiting_filter = jobs.mapping.translate_filter({"status": {"$in": list(NOT_RUN_YET)}})
+        self._memory.has_unknown_waiting = self._load(jobs, waiting_filter, MAX_WAITING, at)
         self._load_at = started + LOAD_PAUSE_FACTOR * (time.monotonic() - started)
 
     def _load(self, jobs: ReadCollection, query: Document, limit: int, at: datetime) -> bool:
-        """Remember jobs that match and are not remembered; returns whether there may be more."""
+        """Remember up to `limit` jobs that match; returns whether more jobs may match."""
         try:
-            found = self._evaluator.find(jobs, query, limit)
+            matching = self._evaluator.find(jobs, query, limit)
         except ExecutionTimeout:
             log.warning("running or waiting jobs are read too slowly: `jobmon init` adds indexes")
             return True
         is_exact = jobs is not self._jobs  # a snapshot of `at`; present jobs may show later runs
-        unknown = (job for job in found if self._memory.get(encode_key(job["_id"])) is None)
-        for batch in split(unknown):
+        unknown = (job for job in matching if self._memory.get(encode_key(job["_id"])) is None)
+        for batch in split_batches(unknown):
             self._remember([(document, at, is_exact) for document in batch])
             self._renew()
-        return len(found) == limit
+        return len(matching) == limit
 
     def _remember(self, documents: Sequence[tuple[Document, datetime, bool]]) -> None:
+        """Remember jobs, given as (document, time of the document, `knows_error`)."""
         evaluated = self._evaluator.evaluate([(document, at) for document, at, _ in documents])
         for (document, at, knows_error), version in zip(documents, evaluated, strict=True):
             job = self._reduce(document, at, version, knows_error)

@@ -3,7 +3,7 @@
 The minutes of the last quarter of an hour are counted from the watched collections again and again.
 Older minutes are final once they are counted, so their counts outlive the jobs. If runs are counted
 from changes, an `EventCounter` writes the minutes instead. The bucket of ten minutes is the sum of
-its minutes, and so on: hours, six hours and days. Each span has a retention of its own.
+its minutes, and so on: hours, six hours and days. Buckets of longer spans are kept longer.
 """
 
 import logging
@@ -48,9 +48,9 @@ from jobmon.store.mapping import STORED_DATES, Document
 from jobmon.store.read_collection import is_bad_hint
 
 log = logging.getLogger(__name__)
-Bucket = tuple[datetime, Tallies, RunDetails]  # the start of its span, activity, details of runs
+Bucket = tuple[datetime, Tallies, RunDetails]  # the start of the span, activity, details of runs
 
-# Seconds between counts of minutes up to this age; the current minute is counted every time.
+# By age: how often the minutes up to this age are counted; the current minute is counted each time.
 RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, FINAL_AFTER: 120.0}
 # The pause between two counts is this many times as long as the last one took, up to `MAX_PAUSE_S`.
 # So counting usually needs at most a fortieth of a core of the database.
@@ -66,8 +66,8 @@ INDEX_RETRY_S = 10.0
 class HistoryWriter:
     """Counts activity, and writes it to the buckets in jobmon's own database.
 
-    `groups` are the groups of errors. Calls `on_counted` after each count with its time, and
-    whether all older spans are counted. The minutes that `events` writes are only summed here.
+    `groups` are the groups of errors. After each count, `on_counted` is called with its time, and
+    with whether all older spans are counted. Minutes that `events` writes are only summed here.
     `changed` is set when jobs change, which ends a rest. Each count takes one of the `slots`.
     """
 
@@ -93,24 +93,24 @@ class HistoryWriter:
         self._retention = retention(connection.settings)
         self._own = own
         self._buckets = own[BUCKETS]
-        # By age: when the minutes up to this age are due to be counted again (monotonic seconds).
+        # By age: when the minutes up to this age are counted again, in monotonic seconds.
         self._due_at = dict.fromkeys(RECOUNT_EVERY_S, 0.0)
         self._longest_query = 6 * HOUR  # the longest time whose activity is counted in one query
         self._expired_on: datetime | None = None
-        self._warned = self._has_indexes = False
-        # Windows that no collector has counted, and the boundary for which they were found.
+        self._has_warned = self._has_indexes = False
+        # Windows that no collector has counted, and the boundary for which they were listed.
         self._missed: Iterator[tuple[datetime, datetime, timedelta]] = iter(())
-        self._missed_until: datetime | None = None
+        self._missed_boundary: datetime | None = None
         self._has_missed = True
-        # Larger spans to sum later: their earlier parts are not counted yet.
+        # Larger spans (length, start) to sum later: their earlier parts are not counted yet.
         self._unsummed: set[tuple[timedelta, datetime]] = set()
-        # The history is complete since this time; None if older spans are complete, too.
+        # The history is complete from this time on; None if it is complete altogether.
         self._counted_from: datetime | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Count young minutes, then missed spans, until `stop` is set; raises PyMongoError."""
         self._buckets.create_index(self._own.index("span", "at"))
-        self._find_missed(datetime.now(UTC))
+        self._restart_missed(datetime.now(UTC))
         pause_s, is_urgent = 0.0, True
         while not (stop.wait(pause_s) or (not is_urgent and self._rest(stop))):
             started = time.monotonic()
@@ -119,11 +119,11 @@ class HistoryWriter:
             except OperationFailure as error:
                 if not is_bad_hint(error):
                     raise
-                if not self._warned:
-                    self._warned = True
+                if not self._has_warned:
+                    self._has_warned = True
                     log.warning("no history: indexes are missing; create them with `jobmon init`")
                 stop.wait(INDEX_RETRY_S)
-                self._find_missed(datetime.now(UTC))
+                self._restart_missed(datetime.now(UTC))
                 self._counted_from = None
                 continue
             took_s = time.monotonic() - started
@@ -134,8 +134,8 @@ class HistoryWriter:
         if self._boundary is not None and not self._has_indexes:
             count_activity(self._connection, now, now, MINUTE)  # checks the indexes
             self._has_indexes = True
-        if self._missed_until != self._boundary:  # changes were lost: count them from documents
-            self._find_missed(now)
+        if self._missed_boundary != self._boundary:  # for example, because changes were lost
+            self._restart_missed(now)
         is_behind = self._events is not None and self._events.is_behind
         self._count_young(now)
         is_complete = not (self._has_missed or is_behind)
@@ -151,10 +151,10 @@ class HistoryWriter:
         self._delete_expired(now)
         return self._has_missed or not (is_complete or is_behind)
 
-    def _find_missed(self, now: datetime) -> None:
+    def _restart_missed(self, now: datetime) -> None:
         """Begin again with the windows that no collector has counted."""
-        self._missed, self._has_missed = self._missed_spans(now), True
-        self._missed_until = self._boundary
+        self._missed, self._has_missed = self._list_missed(now), True
+        self._missed_boundary = self._boundary
 
     @property
     def _boundary(self) -> datetime | None:
@@ -171,7 +171,7 @@ class HistoryWriter:
         return stop.is_set()
 
     def _count_missed(self, stop: threading.Event) -> bool:
-        """Count missed spans for a second; returns whether there are more of them."""
+        """Count missed spans for a second, or until `stop`; returns whether more may be left."""
         until = time.monotonic() + 1
         for start, end, span in self._missed:
             self._count(start, end, span)
@@ -206,26 +206,27 @@ class HistoryWriter:
         self._own[STATE].update_one({"_id": self._own.id(PROGRESS)}, {"$set": fields}, upsert=True)
 
     def _count_young(self, now: datetime) -> None:
-        oldest = timedelta(0)
+        max_age = timedelta(0)
         for age, every_s in RECOUNT_EVERY_S.items():
             if time.monotonic() >= self._due_at[age]:
                 self._due_at[age] = time.monotonic() + every_s
-                oldest = max(oldest, age)
+                max_age = max(max_age, age)
         # A writer's clock may be ahead: the next minute is counted, too.
-        start, end = floor(now - oldest, MINUTE), floor(now, MINUTE) + 2 * MINUTE
-        is_changed = self._count(start, end, MINUTE)
+        start, end = floor(now - max_age, MINUTE), floor(now, MINUTE) + 2 * MINUTE
+        has_changed = self._count(start, end, MINUTE)
         if self._events is not None and (written := self._events.take_written()):
-            start, is_changed = min(start, *written), True
-        if is_changed:
+            start, has_changed = min(start, *written), True
+        if has_changed:
             self._sum_larger_spans(start, end, MINUTE)
 
-    def _missed_spans(self, now: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
+    def _list_missed(self, now: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
         """Start, end and span of each window that no collector has counted, the newest first.
 
-        A window is up to an hour in minutes or, if minutes are expired, up to six hours in hours.
+        A window is up to an hour, to be counted by minutes. If its minutes are expired, it is up to
+        six hours, to be counted by hours.
         """
         progress = self._own.find_state(PROGRESS, load_progress)
-        since = (progress and progress.final_until) or self._find_oldest()
+        since = (progress and progress.final_until) or self._find_oldest_creation()
         if since is None:
             return
         since = floor(max(since, now - self._retention[DAY]), MINUTE)
@@ -238,7 +239,7 @@ class HistoryWriter:
             yield start, end, HOUR
             end = start
 
-    def _find_oldest(self) -> datetime | None:
+    def _find_oldest_creation(self) -> datetime | None:
         """The createdAt of the oldest job; None if no job has one."""
         oldest = self._connection.jobs.find(
             {"createdAt": {"$type": "date"}},
@@ -249,8 +250,8 @@ class HistoryWriter:
             require_index=True,
         )
         stored_name = STORED_DATES["createdAt"]
-        found = oldest[0].get("createdAt", oldest[0].get(stored_name)) if oldest else None
-        return found if isinstance(found, datetime) else None
+        created_at = oldest[0].get("createdAt", oldest[0].get(stored_name)) if oldest else None
+        return created_at if isinstance(created_at, datetime) else None
 
     def _count(self, start: datetime, end: datetime, span: timedelta) -> bool:
         """Count from `start` to before `end` in spans; returns whether any bucket changed.
@@ -276,13 +277,13 @@ class HistoryWriter:
 
     def _write_sums(self, larger: timedelta, first: datetime, end: datetime) -> None:
         """Write the sums of the spans of this length from `first` to before `end`."""
-        spans = range(math.ceil((end - first) / larger))
-        stored = self._read_buckets(larger, (first + number * larger for number in spans))
-        within = {"$gte": first, "$lt": first + len(spans) * larger}
+        count = math.ceil((end - first) / larger)
+        stored = self._read_buckets(larger, (first + index * larger for index in range(count)))
+        within = {"$gte": first, "$lt": first + count * larger}
         part = SPANS[SPANS.index(larger) - 1]
         query = {**self._own.scope, "span": seconds(part), "at": within}
-        found = self._buckets.find(query).sort("at")  # so that the parts of a span are neighbors
-        self._write_buckets(larger, self._make_sums(found, larger, stored))
+        parts = self._buckets.find(query).sort("at")  # so that the parts of a span are neighbors
+        self._write_buckets(larger, self._make_sums(parts, larger, stored))
 
     def _make_sums(
         self, parts: Iterable[Document], larger: timedelta, stored: Mapping[datetime, Tallies]
@@ -290,10 +291,10 @@ class HistoryWriter:
         """The sums of these parts that replace the `stored` sums, in order of time."""
         dated = (part for part in parts if isinstance(part["at"], datetime))
         for at, group in groupby(dated, lambda part: floor(part["at"], larger)):
-            found = list(group)
-            tallies = fold_rare_types(merge(self._own.read(BUCKETS, found, load_bucket)))
+            span_parts = list(group)
+            tallies = fold_rare_types(merge(self._own.read(BUCKETS, span_parts, load_bucket)))
             if self._must_replace(tallies, stored.get(at)):
-                details = merge_details(self._own.read(BUCKETS, found, load_bucket_details))
+                details = merge_details(self._own.read(BUCKETS, span_parts, load_bucket_details))
                 yield at, tallies, details
 
     def _count_in_pieces(
@@ -318,13 +319,13 @@ class HistoryWriter:
     def _read_buckets(self, span: timedelta, starts: Iterable[datetime]) -> dict[datetime, Tallies]:
         """The stored buckets of the spans with these starts; index: _id."""
         ids = [self._own.id(bucket_name(span, at)) for at in starts]
-        found = self._buckets.find({"_id": {"$in": ids}}, WITHOUT_DETAILS) if ids else ()
-        return dict(self._own.read(BUCKETS, found, lambda each: (each["at"], load_bucket(each))))
+        buckets = self._buckets.find({"_id": {"$in": ids}}, WITHOUT_DETAILS) if ids else ()
+        return dict(self._own.read(BUCKETS, buckets, lambda each: (each["at"], load_bucket(each))))
 
     def _must_replace(self, counted: Tallies, stored: Tallies | None) -> bool:
-        """Whether a count replaces the stored one.
+        """Whether a count replaces the stored count.
 
-        It never replaces a larger count: if jobs are deleted, their activity stays.
+        It never replaces a larger count: if jobs were deleted, their activity stays.
         """
         if not count_events(counted):
             return False
@@ -345,8 +346,8 @@ class HistoryWriter:
         if floor(now, DAY) == self._expired_on:
             return
         for span, kept_for in self._retention.items():
-            old = {"span": seconds(span), "at": {"$lt": floor(now - kept_for, DAY)}}
-            self._buckets.delete_many({**self._own.scope, **old})
+            expired = {"span": seconds(span), "at": {"$lt": floor(now - kept_for, DAY)}}
+            self._buckets.delete_many({**self._own.scope, **expired})
         self._groups.delete_unseen(floor(now - self._retention[DAY], DAY))
         self._expired_on = floor(now, DAY)
 

@@ -16,7 +16,7 @@ from jobmon.store.bson_json import to_utc
 def _number_key(value: Any) -> Any:
     if isinstance(value, Decimal128):
         decimal = value.to_decimal()
-        return -math.inf if decimal.is_nan() else decimal  # math.isnan raises for a signalling NaN
+        return -math.inf if decimal.is_nan() else decimal  # math.isnan raises for a signaling NaN
     return -math.inf if math.isnan(value) else value
 
 
@@ -63,7 +63,7 @@ OTHER_TYPES = [
     "minKey",
     "maxKey",
 ]
-# By type: other BSON types that MongoDB sorts, and Python decodes, like this type.
+# By type: other BSON types that MongoDB sorts like this type, and that Python decodes like it.
 SORTED_ALIKE = {"string": ["symbol"]}
 
 
@@ -75,12 +75,12 @@ def find_id_types(job_id: Any) -> list[IdType]:
         case DBRef():  # a document with $ref, or the deprecated type dbPointer
             return [_OBJECT, OTHER_TYPE]
         case _:
-            fits = (each for each in ID_TYPES if isinstance(job_id, each.python_types))
-            return [next(fits, OTHER_TYPE)]
+            matching = (each for each in ID_TYPES if isinstance(job_id, each.python_types))
+            return [next(matching, OTHER_TYPE)]
 
 
 def is_lossy(job_id: Any) -> bool:
-    """Whether decoding may have lost a part of an _id, so that its order is unknown."""
+    """Whether decoding may have lost a part of an _id, so that it cannot be ordered."""
     match job_id:
         case str():
             return "\ufffd" in job_id

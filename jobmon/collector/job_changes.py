@@ -1,4 +1,4 @@
-"""Reads change events: the new values of the fields of a job that a profile needs."""
+"""Reads change events: the new values of those fields of a job that a profile needs."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class JobChange:
     """One change of a job.
 
     `position` orders the changes of a stream. `document`: the whole document of an insert or a
-    replacement. `written`: path -> new value of an update. `shortened`: path of an array -> its new
-    length.
+    replacement. An update has new values by path (`written`), paths that it `removed`, and the new
+    lengths of arrays by path (`shortened`).
     """
 
     operation: str
@@ -48,7 +48,8 @@ class JobChange:
     def has_written(self, path: str) -> bool:
         """Whether the change set the value at this path, a part of it, or a value around it.
 
-        A value that was set to null counts as removed. An insert or a replacement sets all values.
+        A value that was set to null does not count. An insert or a replacement sets the values that
+        are in its document.
         """
         if self.document is not None:
             return find_value(self.document, path) is not None
@@ -61,7 +62,7 @@ class JobChange:
         return any(_overlap(name, path) for name in self._changed_paths)
 
     def has_replaced(self, path: str) -> bool:
-        """Whether an update set the whole value at this path, or removed it."""
+        """Whether an update set or removed the whole value at this path."""
         return any(
             path == name or path.startswith(f"{name}.") for name in (*self.written, *self.removed)
         )
@@ -78,7 +79,7 @@ def encode_key(job_id: Any) -> bytes:
 
 
 def read_change(event: Document) -> JobChange | None:
-    """The change in an event with the fields of `project_events`; None if it changes no job."""
+    """The change in an event of the form of `project_events`; None if it changes no job."""
     if event["operationType"] not in _OPERATIONS:
         return None
     update = event.get("updateDescription") or {}
@@ -90,7 +91,9 @@ def read_change(event: Document) -> JobChange | None:
         document=event.get("fullDocument"),
         written={field["k"]: field["v"] for field in update.get("updatedFields") or ()},
         removed=tuple(update.get("removedFields") or ()),
-        shortened={cut["field"]: cut["newSize"] for cut in update.get("truncatedArrays") or ()},
+        shortened={
+            array["field"]: array["newSize"] for array in update.get("truncatedArrays") or ()
+        },
     )
 
 
@@ -141,14 +144,14 @@ def replace_values(document: Document, values: Mapping[str, Any]) -> Document:
 
 
 def find_value(document: Any, path: str) -> Any:
-    """The value at a path; None if there is none, or it is in an array."""
+    """The value at a path; None if there is no value, or it is inside an array."""
     for part in path.split("."):
         document = document.get(part) if isinstance(document, dict) else None
     return document
 
 
 def _write(parent: Document, path: list[str], value: Any, *, is_removed: bool = False) -> None:
-    """Write a value at a path in `parent`; the documents and arrays inside are copied."""
+    """Write or remove a value at a path in `parent`, but change copies of what it contains."""
     name, *inner = path
     if not inner:
         if is_removed:
@@ -169,7 +172,7 @@ def _write_element(elements: list[Any], path: list[str], value: Any) -> list[Any
     """A copy of the array with a value at a path that begins with an element's index."""
     name, *inner = path
     if not name.isdecimal() or int(name) > len(elements):
-        return elements  # this is not the array that was changed
+        return elements  # the change was not to this array
     copied = [*elements, None][: max(len(elements), int(name) + 1)]
     if inner:
         element = copied[int(name)]
@@ -182,7 +185,7 @@ def _write_element(elements: list[Any], path: list[str], value: Any) -> list[Any
 
 
 def select_paths(document: Document, paths: Iterable[str]) -> Document:
-    """The values at these paths, and the _id. An array within a path is kept whole."""
+    """The values at these paths, and the _id. An array on the way to a value is kept whole."""
     selected: Document = {"_id": document["_id"]} if "_id" in document else {}
     for path in paths:
         source: Any = document

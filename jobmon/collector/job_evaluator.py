@@ -26,7 +26,7 @@ BATCH = 500  # documents in one command
 
 
 class _SnapshotAt(ReadConcern):
-    """Reads documents as of one moment, usually up to five minutes ago."""
+    """Reads documents as of one moment, which is by default at most five minutes ago."""
 
     def __init__(self, at: Timestamp) -> None:
         super().__init__("snapshot")
@@ -37,10 +37,10 @@ class _SnapshotAt(ReadConcern):
         return {"level": "snapshot", "atClusterTime": self._at}
 
 
-def split(items: Iterable[T]) -> Iterator[list[T]]:
+def split_batches(items: Iterable[T]) -> Iterator[list[T]]:
     """The items in lists of up to `BATCH`."""
-    rest = iter(items)
-    while batch := list(islice(rest, BATCH)):
+    remaining = iter(items)
+    while batch := list(islice(remaining, BATCH)):
         yield batch
 
 
@@ -51,7 +51,7 @@ class JobEvaluator:
         self._jobs = jobs
         self._own = own
         self._rules = rules
-        self._warned = False
+        self._has_warned = False
 
     def find(self, jobs: ReadCollection, query: Document, limit: int = 0) -> list[Document]:
         """The documents that match, with only the fields that the rules need."""
@@ -59,7 +59,7 @@ class JobEvaluator:
         return list(jobs.collection.find(query, self._fields, limit=limit, **options))
 
     def find_by_id(self, ids: list[Any]) -> list[Document]:
-        """The documents with these _ids, and maybe others that the collection's collation finds."""
+        """The documents with these _ids, and any others that the collection's collation matches."""
         jobs, query = self._jobs, {"_id": {"$in": ids}}
         return list(jobs.collection.find(query, self._fields, max_time_ms=jobs.max_time_ms))
 
@@ -69,23 +69,25 @@ class JobEvaluator:
 
     def snapshot(self, at: Timestamp) -> ReadCollection:
         """The jobs as of a moment or, if the server has no such snapshots, the present jobs."""
-        jobs, reads = self._jobs, _SnapshotAt(at)
-        found = ReadCollection(
-            lambda: jobs.collection.with_options(read_concern=reads), jobs.mapping, jobs.max_time_ms
+        jobs, concern = self._jobs, _SnapshotAt(at)
+        snapshot = ReadCollection(
+            lambda: jobs.collection.with_options(read_concern=concern),
+            jobs.mapping,
+            jobs.max_time_ms,
         )
         try:
-            self.find(found, {}, limit=1)
+            self.find(snapshot, {}, limit=1)
         except OperationFailure as error:
             if classify_failure(error) is not None:
                 raise
             return jobs
-        return found
+        return snapshot
 
     def evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobVersion | None]:
         """The version that each document shows as of its time; None if it is no job.
 
-        Also None, and logged once, if the rules fail for a document. Raises LeaseLostError if the
-        lease was removed.
+        Also None if the rules fail for a document; the first such failure is logged. Raises
+        LeaseLostError if the lease was removed.
         """
         if not documents:
             return []
@@ -97,8 +99,8 @@ class JobEvaluator:
             if len(documents) > 1:
                 middle = len(documents) // 2
                 return self.evaluate(documents[:middle]) + self.evaluate(documents[middle:])
-            if not self._warned:
-                self._warned = True
+            if not self._has_warned:
+                self._has_warned = True
                 log.warning(
                     "runs of a job are not counted, its fields cannot be evaluated: %s",
                     type(error).__name__,
@@ -115,11 +117,11 @@ class JobEvaluator:
             {"$replaceRoot": {"newRoot": "$jobs"}},
             {"$project": {"_id": False, **self._rules.facts}},
         ]
-        found = list(self._own[LEASES].aggregate(pipeline, maxTimeMS=self._jobs.max_time_ms))
-        if len(found) != len(dated):
+        results = list(self._own[LEASES].aggregate(pipeline, maxTimeMS=self._jobs.max_time_ms))
+        if len(results) != len(dated):
             raise LeaseLostError
         mapping = self._jobs.mapping
         if "error" not in self._rules.facts:
-            for (document, _), evaluated in zip(documents, found, strict=True):
+            for (document, _), evaluated in zip(documents, results, strict=True):
                 evaluated["error"] = mapping.to_contract(document).get("lastError")
-        return [read_version(evaluated, mapping, self._rules) for evaluated in found]
+        return [read_version(evaluated, mapping, self._rules) for evaluated in results]

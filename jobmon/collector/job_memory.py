@@ -8,7 +8,7 @@ from jobmon.collector.runs import JobVersion
 from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.store.mapping import Document
 
-# A leased job may not have run yet: Agenda locks a job before it runs it.
+# A leased job has perhaps not run yet: Agenda locks a job before it runs it.
 NOT_RUN_YET = (*WAITING_STATUSES, JobStatus.LEASED)
 MAX_RUNNING = 20_000
 MAX_WAITING = 20_000
@@ -19,8 +19,8 @@ MAX_OTHERS = 1_000  # mostly jobs that have ended
 class KnownJob:
     """A job's document, reduced to the fields that the rules need, and its version as of `at`.
 
-    `version`: None if it is no job, or the rules failed for it. The document has the fields of the
-    error only if `knows_error`.
+    `version` is None if the document is no job, or the rules failed for it. The document has the
+    fields of the error only if `knows_error`.
     """
 
     document: Document
@@ -30,9 +30,10 @@ class KnownJob:
 
 
 class JobMemory:
-    """Running jobs, waiting jobs and the other jobs that changed last, each up to a limit.
+    """Running jobs, waiting jobs and the last other jobs that changed, each kind up to a limit.
 
-    Further waiting jobs are not remembered: `has_unknown_waiting` is true until they are loaded.
+    Waiting jobs beyond their limit are not remembered: `has_unknown_waiting` is true until they are
+    loaded.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class JobMemory:
         return self._running.get(key) or self._waiting.get(key) or self._others.get(key)
 
     def forget(self, key: bytes) -> None:
-        """Forget a job, because it was deleted."""
+        """Forget a job, for example because it was deleted."""
         for jobs in (self._running, self._waiting, self._others):
             jobs.pop(key, None)
 

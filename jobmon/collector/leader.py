@@ -18,7 +18,7 @@ from jobmon.store.mapping import Document
 # Shorter than `MAX_STATS_AGE_MS`: after a crash another collector takes over before stats expire.
 LEASE_MS = 4_000
 RENEW_EVERY_S = 1.0
-GROUP_IS_LATE_AFTER_S = 2.0
+GROUP_IS_LATE_AFTER_S = 2.0  # then a lease is renewed without its group
 _LEASE = timedelta(milliseconds=LEASE_MS)
 _EXPIRY: Document = {"$add": ["$$NOW", LEASE_MS]}
 
@@ -35,8 +35,8 @@ def make_holder() -> str:
 class LeaseGroup:
     """The leases of the many queues of a process, renewed together by one thread.
 
-    A lease is renewed only if its collector has taken it or called `request` since the last time:
-    if the collector hangs, its lease ends.
+    A lease is renewed only if `request` was called for it since the last renewal: if its collector
+    hangs, the lease ends.
     """
 
     def __init__(self, holder: str) -> None:
@@ -67,7 +67,7 @@ class LeaseGroup:
 
 
 class _Renewal(NamedTuple):
-    """A renewal; `sent_at` and `answered_at` are monotonic, `time` is by the database's clock."""
+    """When a renewal was sent and answered (monotonic), and its `time` by the database's clock."""
 
     sent_at: float
     time: datetime
@@ -98,14 +98,14 @@ class LeaderLease:
         self._last: _Renewal | None = None
 
     def take(self) -> bool:
-        """Take the lease if it is free, or renew it; False while another holder has it."""
+        """Take the lease if it is free, or renew it; returns False if another holder has it."""
         sent_at = time.monotonic()
         # A lease that does not exist yet has no date; a missing value sorts before all dates.
-        is_ours = {"$or": [{"$eq": ["$holder", self.holder]}, {"$lt": ["$expiresAt", "$$NOW"]}]}
+        may_take = {"$or": [{"$eq": ["$holder", self.holder]}, {"$lt": ["$expiresAt", "$$NOW"]}]}
         change: Document = {
             **self._scope,
-            "holder": {"$cond": [is_ours, self.holder, "$holder"]},
-            "expiresAt": {"$cond": [is_ours, _EXPIRY, "$expiresAt"]},
+            "holder": {"$cond": [may_take, self.holder, "$holder"]},
+            "expiresAt": {"$cond": [may_take, _EXPIRY, "$expiresAt"]},
         }
         try:
             lease = self._leases.find_one_and_update(
@@ -123,7 +123,7 @@ class LeaderLease:
     def database_time(self) -> datetime:
         """The time by the database's clock, from the last renewal: no command is sent.
 
-        It is late by at most that renewal's round trip. Call `take` before.
+        It is behind by at most the round trip of that renewal. Call `take` before.
         """
         assert self._last is not None  # noqa: S101
         return self._last.time + timedelta(seconds=time.monotonic() - self._last.answered_at)

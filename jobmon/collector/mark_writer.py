@@ -27,7 +27,8 @@ def write_marks(
 ) -> Iterator[tuple[str, str | None]]:
     """Mark each queue; yields its name and why it was not marked (None if it was).
 
-    The same mark is stored once. Raises MarkError if its time is outside the retained history.
+    A stored mark with the same time and text is replaced. Raises MarkError if the time is before
+    the retained history or in the future.
     """
     retention = timedelta(days=settings.day_retention_days)
     mark.require_within(retention, datetime.now(UTC))
@@ -52,7 +53,7 @@ def write_marks(
 
 
 def _write(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | None:
-    """Store a mark, and delete the marks beyond the limit; returns why it is not kept, or None."""
+    """Store a mark, and delete the marks beyond the limit; returns why this one is not kept."""
     marks = own[MARKS]
     marks.create_index(own.index("at"))
     marks.create_index("expiresAt", expireAfterSeconds=0)

@@ -1,4 +1,4 @@
-"""Makes milestones of the lists from the counts of segments, and stores them."""
+"""Counts milestones of the lists (dates with the number of older jobs), and stores them."""
 
 import time
 import uuid
@@ -13,22 +13,22 @@ from jobmon.rollup.stats_document import Counts
 from jobmon.store.mapping import FieldMapping
 from jobmon.store.milestones import IdRange, Milestone, MilestoneChanges, Milestones
 
-MIN_JOBS = 20_000  # in fewer jobs, skipping index keys takes few milliseconds
+MIN_JOBS = 20_000  # among fewer jobs, skipping index keys takes only a few milliseconds
 MAX_MILESTONES = 512
 MAX_NUMBERS = 20_000  # in a document: a number for each milestone and label
 MAX_LABELS = 400  # with more, the jobs are counted by status only
-# The most segments of a milestone with jobs on both sides: a request counts their older jobs.
+# The most segments with jobs on both sides of a milestone: each request counts their older jobs.
 MAX_SHARED = 4
-READ_TIMES_SHARE = 0.1  # the share of the time for reading the times of all segments
-MAX_READ_TIMES_S = 0.2  # stats wait for it at most this long
+READ_TIMES_SHARE = 0.1  # the share of the writer's time in which it reads times of segments
+MAX_READ_TIMES_S = 0.2  # the longest time of one such read, because the stats wait for it
 WRITE_EVERY_S = 20.0
 RETRY_AFTER_S = 3_600.0  # if there are no milestones
 PAUSE_FACTOR = 50  # the pause is this many times as long as counting and writing took
-# Milliseconds since 1970 that a datetime can hold.
+# Milliseconds since 1970 that a datetime can hold in any time zone.
 _MIN_MS = int(datetime(2, 1, 1, tzinfo=UTC).timestamp() * 1_000)
 _MAX_MS = int(datetime(9998, 1, 1, tzinfo=UTC).timestamp() * 1_000)
 
-_Timed = tuple[TimeRange, SegmentRange]
+_Timed = tuple[TimeRange, SegmentRange]  # the known times of a segment, and the segment
 
 
 class MilestoneWriter:
@@ -38,8 +38,8 @@ class MilestoneWriter:
         self._own = own
         path, name = mapping.paths.get("createdAt"), "createdAt"
         # Lists are in the order of the stored values, so these have to be dates.
-        is_stored = name not in mapping.readings and name not in mapping.offsets
-        self._has_dates = path is not None and is_stored and mapping.has_creation_time
+        is_date = name not in mapping.readings and name not in mapping.offsets
+        self._has_dates = path is not None and is_date and mapping.has_creation_time
         self._by_id = mapping.orders_by_id
         self._segments: SegmentMap | None = None
         self._version: str | None = None
@@ -48,7 +48,7 @@ class MilestoneWriter:
     def write(self, segments: SegmentMap) -> None:
         """Count and store the milestones if jobs have changed and the pause is over.
 
-        The times of the segments are read first, little by little.
+        Before that, several calls read the unknown times of segments, a part of them each.
         """
         started = time.monotonic()
         since_s, self._called_at = started - self._called_at, started
@@ -83,9 +83,10 @@ class MilestoneWriter:
 class _Sweep:
     """Divides the segments at a moment that only moves forward.
 
-    `by_first`, `by_last`: all segments in the order of their first and last time; `opened` and
-    `closed`: how many of them begin and end before the moment. `around`: the segments with jobs on
-    both sides of it. `older`: the number of jobs in the segments before it, by label.
+    `by_first`, `by_last`: all segments in the order of their first and of their last time.
+    `opened`, `closed`: how many of them begin before the moment, and how many end before it.
+    `around`: the segments, by place, that only begin before it. `older`: the number of jobs in the
+    segments that end before it, by column of `labels`.
     """
 
     labels: dict[tuple[str, str | None], int]
@@ -126,7 +127,7 @@ def count_milestones(segments: SegmentMap) -> Milestones:
     by_last = sorted(known, key=lambda timed: timed[0].last)
     sweep = _Sweep(labels, by_first, by_last)
     step = segments.totals.total() / min(MAX_MILESTONES, MAX_NUMBERS // max(1, len(labels)))
-    found, passed_jobs, due_jobs, last_ms = [], 0, step, float(_MIN_MS)
+    milestones, passed_jobs, due_jobs, last_ms = [], 0, step, float(_MIN_MS)
     for times, segment in by_first:
         at_ms = times.first
         if passed_jobs >= due_jobs and last_ms < at_ms < _MAX_MS:
@@ -135,19 +136,19 @@ def count_milestones(segments: SegmentMap) -> Milestones:
             if len(around) <= MAX_SHARED and all(each.has_bounds for each in around):
                 uncounted = sum(each.counts.total() for each in around)
                 ranges = tuple(_join_ranges(around))
-                found.append(Milestone(int(at_ms), tuple(sweep.older), uncounted, ranges))
+                milestones.append(Milestone(int(at_ms), tuple(sweep.older), uncounted, ranges))
                 due_jobs, last_ms = passed_jobs + step, at_ms
         passed_jobs += segment.counts.total()
-    return Milestones(tuple(labels), tuple(found))
+    return Milestones(tuple(labels), tuple(milestones))
 
 
 def _has_only_object_ids(segments: SegmentMap) -> bool:
-    """Whether all _ids are ObjectIds, so that their order is the order of the times in them."""
+    """Whether all _ids are ObjectIds: these are in the order of the times that they contain."""
     return all(each.place[0] == "objectId" for each in segments.ranges() if each.counts)
 
 
 def _choose_labels(totals: Counts) -> dict[tuple[str, str | None], int]:
-    """The labels that are counted, each with its column."""
+    """The labels (status and type, None for all types) to count, each with its column."""
     labels: Iterable[tuple[str, str | None]] = totals
     if len(totals) > MAX_LABELS:
         labels = ((status, None) for status, _ in totals)

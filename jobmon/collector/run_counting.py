@@ -11,14 +11,14 @@ from jobmon.collector.share import Share
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
-CHECK_EVERY_S = 5.0  # whether attempts are recorded now
-COUNT_FOR_S = 0.5  # counting runs must not delay the stats
+CHECK_EVERY_S = 5.0  # how often to check whether attempts are recorded now
+COUNT_FOR_S = 0.5  # the longest time of one call of `count`, which delays the stats
 
 
 class RunCounting:
-    """Counts runs with `events`; None if attempts are recorded, or without a change stream.
+    """Counts runs with `events`, which is None if attempts are recorded or there is no stream.
 
-    Counting begins after the first stats of all queues, which take less time, unless it is urgent.
+    Counting begins after the first stats of all queues, which take less time, or once it is urgent.
     Methods raise PyMongoError, and LeaseLostError if another collector counts.
     """
 
@@ -31,7 +31,7 @@ class RunCounting:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether changes are kept to be counted later; until then, write no checkpoint."""
+        """Whether changes are kept to be counted later; write no checkpoint while this is true."""
         return self.events is not None and self.events.must_begin
 
     @property
@@ -72,7 +72,7 @@ class RunCounting:
         self.has_begun.set()
 
     def begin_if_allowed(self) -> None:
-        """Begin if no queue waits for its first stats and few others begin, or if it is urgent."""
+        """Begin if it is urgent, or if no queue waits for its first stats and few queues begin."""
         if self.events is None or not self.events.must_begin or self.events.is_begin_urgent:
             self.begin()
         elif not self._share.is_starting():
@@ -81,7 +81,7 @@ class RunCounting:
                     self.begin()
 
     def count(self) -> None:
-        """Count the changes that were read, until attempts are recorded."""
+        """Count changes for half a second; stop for good if attempts are recorded now."""
         self.begin_if_allowed()
         if self.events is None or self.events.must_begin:
             return

@@ -41,11 +41,11 @@ from jobmon.store.short_errors import make_short_error_expression, shorten_error
 
 log = logging.getLogger(__name__)
 
-MAX_ERRORS_READ = 10_000  # failed runs in one query; others are counted as `(other)`
-MAX_WHOLE_ERRORS = 100  # failed runs whose errors the server cannot shorten
+MAX_ERRORS_READ = 10_000  # failed runs in one query; further runs are counted as `(other)`
+MAX_WHOLE_ERRORS = 100  # the same, if the server cannot shorten their errors
 # After such a failure the query may succeed for a shorter window, or without a malformed document.
-# None is any other failure, for example because a text is not valid UTF-8.
-_QUERY_FAILED = (None, Failure.TOO_SLOW, Failure.TOO_LARGE)
+# None is an unclassified failure, for example because a text is not valid UTF-8.
+_DIVIDED_FAILURES = (None, Failure.TOO_SLOW, Failure.TOO_LARGE)
 T = TypeVar("T")
 
 
@@ -58,7 +58,7 @@ class RunDetailsCounter:
     def __init__(self, connection: Connection, groups: ErrorGroups) -> None:
         self._connection = connection
         self._groups = groups
-        self._warned = False
+        self._has_warned = False
 
     def count(
         self,
@@ -71,7 +71,7 @@ class RunDetailsCounter:
         """The details of the spans that begin at the times in `only`, or of all.
 
         `counted` is the activity of all spans. Each failed run is in one group: `(other)` if its
-        error cannot be read. `jobs`: a snapshot of the jobs to count instead.
+        error cannot be read. `jobs`: a snapshot to count instead of the present jobs.
         """
         jobs = jobs or self._connection.jobs
         spans: dict[datetime, _SpanCounts] = {}
@@ -97,15 +97,15 @@ class RunDetailsCounter:
         end: datetime,
         span: timedelta,
     ) -> dict[datetime, T]:
-        """What `read` finds from `start` to before `end`, without spans that cannot be read."""
+        """The result of `read` from `start` to before `end`, without spans that cannot be read."""
         try:
             return read(start, end)
         except OperationFailure as error:
-            if classify_failure(error) not in _QUERY_FAILED or is_bad_hint(error):
+            if classify_failure(error) not in _DIVIDED_FAILURES or is_bad_hint(error):
                 raise
             if end - start <= span:
-                if not self._warned:
-                    self._warned = True
+                if not self._has_warned:
+                    self._has_warned = True
                     log.warning("runs of one time span cannot be read: %s", type(error).__name__)
                 return {}
         middle = start + max(1, (end - start) // span // 2) * span
@@ -114,14 +114,14 @@ class RunDetailsCounter:
     def _count_runs(
         self, jobs: ReadCollection, span: timedelta, start: datetime, end: datetime
     ) -> dict[datetime, "_SpanCounts"]:
-        found: dict[datetime, _SpanCounts] = {}
+        spans: dict[datetime, _SpanCounts] = {}
         for source in find_run_sources(self._connection, jobs, {"$gte": start, "$lt": end}):
             for group in _group_runs(source):
                 at = floor(group["_id"]["at"], span)
-                if at not in found:
-                    found[at] = _SpanCounts()
-                self._add_group(found[at], group, source)
-        return found
+                if at not in spans:
+                    spans[at] = _SpanCounts()
+                self._add_group(spans[at], group, source)
+        return spans
 
     def _add_group(self, counts: "_SpanCounts", group: Document, source: RunSource) -> None:
         outcome = source.read_outcome(group["_id"].get("outcome"))
@@ -136,9 +136,9 @@ class RunDetailsCounter:
         if worker is not None:
             tally = details.find_tally(WorkerType(worker, job_type))
             tally.outcomes[outcome] += len(group["run"])
-            for number in group["run"]:
-                if number is not None:
-                    tally.run[int(number)] += 1
+            for run_bucket in group["run"]:
+                if run_bucket is not None:
+                    tally.run[int(run_bucket)] += 1
             tally.add_end(read_date(group["last"]))
         runs = [
             SlowRun(
@@ -158,8 +158,8 @@ class RunDetailsCounter:
     def _read_errors(
         self, jobs: ReadCollection, span: timedelta, start: datetime, end: datetime
     ) -> dict[datetime, RunDetails]:
-        """The errors of the failed runs, at most `MAX_ERRORS_READ` of a source."""
-        found: dict[datetime, RunDetails] = {}
+        """The errors of the failed runs by span, of at most `MAX_ERRORS_READ` runs of a source."""
+        errors: dict[datetime, RunDetails] = {}
         for source in find_run_sources(self._connection, jobs, {"$gte": start, "$lt": end}):
             try:
                 runs = self._read_failed(source)
@@ -167,17 +167,18 @@ class RunDetailsCounter:
                 if end - start > span or classify_failure(error) is not None:
                     raise
                 runs = self._read_failed(source, are_whole=True)
-            for run, name in zip(runs, self._groups.group(runs), strict=True):
+            for run, group_id in zip(runs, self._groups.group(runs), strict=True):
                 at = floor(run.finished_at, span)
-                if at not in found:
-                    found[at] = RunDetails()
-                add_error(found[at], run, name)
-        return found
+                if at not in errors:
+                    errors[at] = RunDetails()
+                add_error(errors[at], run, group_id)
+        return errors
 
     def _read_failed(self, source: RunSource, *, are_whole: bool = False) -> list[FinishedRun]:
         """The failed runs of a source, with their errors shortened.
 
-        With `are_whole` they are not shortened by the server, which needs valid UTF-8 for that.
+        The server shortens them if it can. With `are_whole` it does not, because it can shorten
+        only valid UTF-8.
         """
         pipeline: list[Document] = [
             *source.stages,
@@ -198,18 +199,20 @@ class RunDetailsCounter:
             ]
         else:
             pipeline.append({"$project": {source.error_field: True, **run}})
-        found = source.documents.aggregate(
+        results = source.documents.aggregate(
             pipeline,
             index=source.index,
             require_index=True,
-            # Reduced one by one: a document may be large.
+            # Converted one by one: a document may be large.
             transform=lambda document: {"run": self._make_run(document, source)},
         )
-        return [each["run"] for each in found if each["run"] is not None]
+        return [result["run"] for result in results if result["run"] is not None]
 
     def _make_run(self, document: Document, source: RunSource) -> FinishedRun | None:
-        outcome, ended = source.read_outcome(document.get("_outcome")), document.get("_finishedAt")
-        if outcome in (None, AttemptStatus.SUCCEEDED.value) or not isinstance(ended, datetime):
+        outcome = source.read_outcome(document.get("_outcome"))
+        finished_at = document.get("_finishedAt")
+        is_failed = outcome not in (None, AttemptStatus.SUCCEEDED.value)
+        if not is_failed or not isinstance(finished_at, datetime):
             return None
         if "_short" in document:
             error = document["_short"]
@@ -221,14 +224,14 @@ class RunDetailsCounter:
             worker=self._groups.redact_worker(worker_label(document.get("_worker"))),
             outcome=str(outcome),
             job_id=label(document.get("_jobId")),
-            finished_at=to_utc(ended),
+            finished_at=to_utc(finished_at),
             error=error,
         )
 
 
 @dataclass
 class _SpanCounts:
-    """A span's details without errors, its counts of failed runs, and errors that were read."""
+    """A span's details without errors, its counts of failed runs, and the errors that were read."""
 
     details: RunDetails = field(default_factory=RunDetails)
     failed_by_type: Counter[str] = field(default_factory=Counter)
@@ -281,23 +284,23 @@ def _count_finished(tallies: Tallies) -> int:
 
 
 def add_run(details: RunDetails, run: FinishedRun, group: str | None) -> None:
-    """Add a run; `group`: the id of its error's group, None if the run succeeded."""
-    milliseconds = None
+    """Add a run; `group` is the id of the group of its error, None if the run succeeded."""
+    duration_ms = None
     if run.started_at is not None and run.started_at <= run.finished_at:
-        milliseconds = (run.finished_at - run.started_at) // timedelta(milliseconds=1)
+        duration_ms = (run.finished_at - run.started_at) // timedelta(milliseconds=1)
     if group is not None:
         add_error(details, run, group)
     if run.worker is not None:
         tally = details.find_tally(WorkerType(run.worker, run.type))
         tally.outcomes[run.outcome] += 1
         tally.add_end(run.finished_at)
-        if milliseconds is not None:
-            tally.run[bucket(milliseconds)] += 1
+        if duration_ms is not None:
+            tally.run[bucket(duration_ms)] += 1
     slowest = details.slowest.get(run.type, [])
-    is_slow = len(slowest) < SLOWEST or slowest[-1].duration_ms <= (milliseconds or 0)
-    if milliseconds is not None and run.job_id and is_slow:
+    is_slow = len(slowest) < SLOWEST or slowest[-1].duration_ms <= (duration_ms or 0)
+    if duration_ms is not None and run.job_id and is_slow:
         slow = SlowRun(
-            duration_ms=milliseconds,
+            duration_ms=duration_ms,
             job_id=run.job_id,
             attempt=run.attempt,
             worker=run.worker,
@@ -315,7 +318,7 @@ def add_error(details: RunDetails, run: FinishedRun, group: str) -> None:
 
 
 def _group_runs(source: RunSource) -> Iterator[Document]:
-    """The runs by minute, type, worker and outcome, each group with its slowest runs."""
+    """The runs, grouped by minute, type, worker and outcome; each group lists its slowest runs."""
     slowest = {
         "n": SLOWEST,
         "sortBy": {"_ms": -1},
@@ -342,7 +345,7 @@ def _group_runs(source: RunSource) -> Iterator[Document]:
 
 
 def _truncate_name(name: Any) -> Document:
-    """The name of a job or a worker; a long text is cut to the characters that its label needs."""
+    """The name of a job or a worker; a long text is cut to the part that decides its label."""
     is_text = {"$eq": [{"$type": name}, "string"]}
     # An unmapped field is a constant null here: without `$ifNull` the server refuses its length.
     is_long = {"$gt": [{"$strLenBytes": {"$ifNull": [name, ""]}}, 900]}

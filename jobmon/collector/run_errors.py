@@ -1,4 +1,4 @@
-"""Finds the errors of failed runs that are counted from changes; None if uncertain."""
+"""Finds the errors of failed runs that are counted from changes, unless they are uncertain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,36 +30,36 @@ def complete_errors(
 ) -> list[FinishedRun | None]:
     """Each run with its error; None for a failed run whose error is unknown.
 
-    A change does not contain an error that equals the previous one, or that is written later. Then
-    the present document's error counts if it shows the same run. Otherwise the previous error
-    counts, if it is remembered. Index: _id. Raises PyMongoError.
+    A change does not contain an error that equals the previous error, or that is written later.
+    Then the error in the present document is used if the document shows the same run. Otherwise the
+    previous error is used if it is remembered. Index: _id. Raises PyMongoError.
     """
     if not rules.reads_error:
         return [None if each.run.outcome == AttemptStatus.FAILED else each.run for each in ended]
-    incomplete = {number: each for number, each in enumerate(ended) if _needs_lookup(each, rules)}
+    incomplete = {index: each for index, each in enumerate(ended) if _needs_lookup(each, rules)}
     runs: list[FinishedRun | None] = [each.run for each in ended]
     if not incomplete:
         return runs
-    found = evaluator.find_by_id([each.change.job_id for each in incomplete.values()])
-    present = {encode_key(document["_id"]): document for document in found}
+    documents = evaluator.find_by_id([each.change.job_id for each in incomplete.values()])
+    present = {encode_key(document["_id"]): document for document in documents}
     shown = {
-        number: present[each.change.key]
-        for number, each in incomplete.items()
+        index: present[each.change.key]
+        for index, each in incomplete.items()
         if each.change.key in present and _shows_run(present[each.change.key], each, rules)
     }
     now = datetime.now(UTC)
     versions = evaluator.evaluate([(document, now) for document in shown.values()])
-    errors = {number: job.error for number, job in zip(shown, versions, strict=True) if job}
-    for number, each in incomplete.items():
-        if number in errors:
-            runs[number] = each.run._replace(error=errors[number])
-        elif not each.knows_error or lacks_error(each.run):
-            runs[number] = None
+    errors = {index: job.error for index, job in zip(shown, versions, strict=True) if job}
+    for index, run_end in incomplete.items():
+        if index in errors:
+            runs[index] = run_end.run._replace(error=errors[index])
+        elif not run_end.knows_error or lacks_error(run_end.run):
+            runs[index] = None
     return runs
 
 
 def _needs_lookup(ended: EndedRun, rules: RunRules) -> bool:
-    """Whether a run failed, and its change does not show the error."""
+    """Whether a run failed, and its change does not surely show the error."""
     if ended.run.outcome != AttemptStatus.FAILED or ended.change.operation != "update":
         return False
     is_written = any(map(ended.change.has_changed, rules.error_paths or rules.error_reads))
@@ -67,7 +67,7 @@ def _needs_lookup(ended: EndedRun, rules: RunRules) -> bool:
 
 
 def _shows_run(document: Document, ended: EndedRun, rules: RunRules) -> bool:
-    """Whether the document still shows this run: no later change started or ended another run.
+    """Whether the document still shows this run: no later change has started or ended a run.
 
     Only a date that the change wrote proves this: a job may fail twice with the same status.
     """

@@ -1,7 +1,7 @@
-"""Keeps the newest runs of each recurring job; the job's own document has only the last one.
+"""Keeps the newest runs of each recurring job; the job's document has only the last run.
 
 A stored list has the position of the last change that was counted when it was written. A change
-that is read again, after a crash or by another collector, is not later, and is not added again.
+may be read again, after a crash or by another collector: up to that position it is not added again.
 """
 
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ from jobmon.rollup.recurring_runs import (
 from jobmon.store.mapping import Document
 from jobmon.store.repetition import Repetition
 
-# If there are `MAX_JOBS` jobs, one that has not run for this long is removed for a new job.
-_IDLE = timedelta(days=7)
+# If there are `MAX_JOBS` jobs, a job that has not run for this long is removed for a new job.
+_IDLE_AFTER = timedelta(days=7)
 _DUPLICATE_KEY = 11000
 
 
@@ -39,7 +39,7 @@ _DUPLICATE_KEY = 11000
 class _RunList:
     runs: list[RecordedRun]
     position: str | None = None  # as stored; None if it is not stored yet
-    at: datetime | None = None  # of the last run
+    at: datetime | None = None  # when the run that was added last ended
     is_changed: bool = False
 
 
@@ -54,34 +54,34 @@ class RunLists:
     def add(self, job_id: Any, run: FinishedRun, position: str) -> None:
         """Add a run of the job with this _id, which the change at `position` shows.
 
-        Runs of jobs that do not recur are ignored. With `MAX_JOBS` jobs, a new one is kept only if
-        an idle one can be removed for it.
+        Runs of jobs that do not recur are ignored. If there are `MAX_JOBS` jobs, a new job is kept
+        only if an idle job can be removed for it.
         """
         if run.repetition is None:
             return
         lists, name = self._load(), run_list_name(job_id)
         if name not in lists and not self._make_room(lists, run.finished_at):
             return
-        kept = lists.setdefault(name, _RunList([]))
-        if kept.position is not None and position <= kept.position:
+        run_list = lists.setdefault(name, _RunList([]))
+        if run_list.position is not None and position <= run_list.position:
             return
-        runs = [*kept.runs, self._record(run, run.repetition)]
-        kept.runs = sorted(runs, key=_get_time)[-MAX_RUNS:]
-        kept.at, kept.is_changed = run.finished_at, True
+        runs = [*run_list.runs, self._record(run, run.repetition)]
+        run_list.runs = sorted(runs, key=_get_time)[-MAX_RUNS:]
+        run_list.at, run_list.is_changed = run.finished_at, True
 
     def write(self, position: str) -> None:
-        """Store the changed lists; `position`: of the last change that was added.
+        """Store the changed lists; `position` is that of the last change that was added.
 
         Raises LeaseLostError if another collector has written one of the lists meanwhile.
         """
-        changed = {name: kept for name, kept in (self._lists or {}).items() if kept.is_changed}
+        changed = {name: runs for name, runs in (self._lists or {}).items() if runs.is_changed}
         if not changed:
             return
-        actions = [self._make_write(name, kept, position) for name, kept in changed.items()]
+        actions = [self._make_write(name, runs, position) for name, runs in changed.items()]
 
         def write() -> None:
-            done = self._own[RECURRING_RUNS].bulk_write(actions, ordered=False)
-            if done.matched_count + done.inserted_count != len(actions):
+            result = self._own[RECURRING_RUNS].bulk_write(actions, ordered=False)
+            if result.matched_count + result.inserted_count != len(actions):
                 raise LeaseLostError
 
         try:
@@ -90,19 +90,19 @@ class RunLists:
             if all(each["code"] == _DUPLICATE_KEY for each in error.details["writeErrors"]):
                 raise LeaseLostError from None
             raise
-        for kept in changed.values():
-            kept.is_changed = False
+        for run_list in changed.values():
+            run_list.is_changed = False
             if are_written:
-                kept.position = position
+                run_list.position = position
 
     def _make_write(
-        self, name: str, kept: _RunList, position: str
+        self, name: str, run_list: _RunList, position: str
     ) -> InsertOne[Document] | ReplaceOne[Document]:
-        fields = dump_runs(kept.runs) | {"position": position, "at": kept.at}
+        fields = dump_runs(run_list.runs) | {"position": position, "at": run_list.at}
         document = self._own.new(name, fields)
-        if kept.position is None:
+        if run_list.position is None:
             return InsertOne(document)
-        return ReplaceOne({"_id": document["_id"], "position": kept.position}, document)
+        return ReplaceOne({"_id": document["_id"], "position": run_list.position}, document)
 
     def _record(self, run: FinishedRun, repetition: Repetition) -> RecordedRun:
         error: ErrorTexts | None = None
@@ -119,11 +119,11 @@ class RunLists:
         )
 
     def _make_room(self, lists: dict[str, _RunList], now: datetime) -> bool:
-        """Whether another job can be kept; an idle one is removed for it."""
+        """Whether another job can be kept; if necessary, an idle job is removed for it."""
         if len(lists) < MAX_JOBS:
             return True
         idle = next(
-            (name for name, kept in lists.items() if kept.at and kept.at < now - _IDLE), None
+            (name for name, runs in lists.items() if runs.at and runs.at < now - _IDLE_AFTER), None
         )
         if idle is None:
             return False
@@ -135,8 +135,8 @@ class RunLists:
         if self._lists is None:
             stored = self._own[RECURRING_RUNS]
             stored.create_index(self._own.index("at"))
-            found = stored.find(self._own.scope).sort("at", 1)
-            self._lists = dict(self._own.read(RECURRING_RUNS, found, _load_list))
+            documents = stored.find(self._own.scope).sort("at", 1)
+            self._lists = dict(self._own.read(RECURRING_RUNS, documents, _load_list))
         return self._lists
 
 
@@ -147,5 +147,5 @@ def _load_list(document: Document) -> tuple[str, _RunList]:
 
 
 def _get_time(run: RecordedRun) -> datetime:
-    """When a run started, else when it ended: one of the two is known."""
+    """When a run started, else when it ended; the earliest date if neither is known."""
     return run.started_at or run.ended_at or datetime.min.replace(tzinfo=UTC)
