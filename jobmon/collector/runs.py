@@ -16,14 +16,14 @@ from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.repetition import Repetition, read_repetition
 from jobmon.store.run_rules import RunRules
 
-# A job's date may differ from the time of its change by this much. If it differs more, a clock is
-# wrong, or an old job was imported. Shorter than the time for which minutes stay open.
+# A job's date may be this much before or after the time of its change. If it differs more, a clock
+# is wrong, or an old job was imported. Minutes stay open for longer than the delay.
 _MAX_DELAY = FINAL_AFTER - MINUTE
 _MAX_AHEAD = MINUTE
 
 
 class FinishedRun(NamedTuple):
-    """A run that ended; dates are UTC. `error` is the value in its document.
+    """A run that ended; dates are UTC. `error` is the value in the document, whole or shortened.
 
     `repetition`: how often its job runs; None if the job is not known to recur.
     """
@@ -68,7 +68,7 @@ class JobVersion:
 
 
 def read_version(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> JobVersion | None:
-    """The version that the database evaluated by `rules.facts`; None if it is no job."""
+    """The version of a document that the database `evaluated` by `rules.facts`; None for no job."""
     if not evaluated.get("isJob"):
         return None
     status = to_text(mapping.to_contract_status(evaluated.get("status")))
@@ -76,7 +76,7 @@ def read_version(evaluated: Document, mapping: FieldMapping, rules: RunRules) ->
     outcome = evaluated.get("outcome")
     if not rules.has_outcome:
         outcome = LAST_OUTCOMES.get(str(status))
-    count = evaluated.get("attemptCount")
+    attempt = evaluated.get("attemptCount")
     return JobVersion(
         type=label(evaluated.get("type")),
         status=status,
@@ -86,7 +86,7 @@ def read_version(evaluated: Document, mapping: FieldMapping, rules: RunRules) ->
         finished_at=read_date(evaluated.get("finishedAt")),
         created_at=read_date(evaluated.get("createdAt")),
         due_at=read_date(evaluated.get("nextRunAt")),
-        attempt=count if isinstance(count, int) and not isinstance(count, bool) else None,
+        attempt=attempt if isinstance(attempt, int) and not isinstance(attempt, bool) else None,
         job_id=label(evaluated.get("jobId")),
         worker=worker_label(evaluated.get("leasedBy")),
         error=evaluated.get("error"),
@@ -95,8 +95,8 @@ def read_version(evaluated: Document, mapping: FieldMapping, rules: RunRules) ->
 
 
 def _read_repetition(value: Any) -> Repetition | None:
-    found = read_repetition(value) if isinstance(value, dict) else Repetition()
-    return found if found.interval or found.time_of_day else None
+    repetition = read_repetition(value) if isinstance(value, dict) else Repetition()
+    return repetition if repetition.interval or repetition.time_of_day else None
 
 
 def lacks_error(run: FinishedRun) -> bool:
@@ -110,8 +110,8 @@ def count_change(
 ) -> Iterator[HistoryEntry]:
     """The entries for the activity that a change shows.
 
-    `before` is None if the job is new, was not known or was no job; `after` is None if it was
-    deleted or is no job any more.
+    `before` is None if the job is new, was not remembered, or its document was no job; `after` is
+    None if it was deleted, or its document is no job any more.
     """
     if change.operation == "delete":
         if before is not None and before.is_running and rules.deleted is not None:
@@ -139,14 +139,14 @@ def count_change(
 def _has_ended(
     change: JobChange, before: JobVersion | None, after: JobVersion, rules: RunRules
 ) -> bool:
-    """Whether the change ended a run, or wrote the end of one that was not known to run."""
+    """Whether the change ended a run, or wrote the end of a run whose start was not seen."""
     if after.is_running:
         return False
     if before is not None and before.is_running and not rules.has_own_end:
         return True
     if not any(map(change.has_written, rules.end_fields)):
         return False
-    if before is not None and _lacks_date(before) and not rules.has_own_end:
+    if before is not None and _lacks_end_date(before) and not rules.has_own_end:
         return False  # its end was counted when the status was written; the date comes later
     if after.finished_at is None or change.operation == "update":
         return rules.has_own_end or after.finished_at is not None
@@ -155,7 +155,7 @@ def _has_ended(
     return rules.has_own_end or before is None or before.finished_at != after.finished_at
 
 
-def _lacks_date(before: JobVersion) -> bool:
+def _lacks_end_date(before: JobVersion) -> bool:
     """Whether the last run had ended, and the job had no date of its end."""
     return not before.is_running and before.outcome is not None and before.finished_at is None
 
@@ -170,7 +170,7 @@ def _is_leased_again(change: JobChange, before: JobVersion, rules: RunRules) -> 
 
 
 def _find_end(change: JobChange, after: JobVersion) -> datetime:
-    """When the run ended: the job's date, or the change's time if that date is of another run."""
+    """When the run ended: the job's date or, without a date of this run, the change's time."""
     ended, started = after.finished_at, after.started_at
     if ended is None or not _is_near(ended, change.at):
         return change.at
@@ -182,7 +182,7 @@ def _is_near(moment: datetime, at: datetime) -> bool:
 
 
 def _make_run_entry(job: JobVersion, outcome: str, ended_at: datetime) -> HistoryEntry:
-    """The entry of a run whose end the document of its job does not show."""
+    """The entry of a run whose end is not in the document of its job."""
     run = FinishedRun(
         type=job.type,
         outcome=outcome,
@@ -214,16 +214,18 @@ def _make_end_entry(
 
 
 def find_lost_run(before: JobVersion | None, after: JobVersion | None) -> FinishedRun | None:
-    """The run of a recurring job that never ended: another run has started since.
+    """The run of a recurring job that never ended, if `after` shows that the next run has started.
 
     Its worker died and its lease expired; no change reports that.
     """
     if before is None or after is None or not (before.is_running and after.is_running):
         return None
-    first, second = before.started_at, after.started_at
-    if before.repetition is None or first is None or second is None or second <= first:
+    lost_start, next_start = before.started_at, after.started_at
+    if before.repetition is None or lost_start is None or next_start is None:
         return None
-    return _make_run_entry(before, AttemptStatus.EXPIRED.value, second).run
+    if next_start <= lost_start:
+        return None
+    return _make_run_entry(before, AttemptStatus.EXPIRED.value, next_start).run
 
 
 def _tally_end(
@@ -231,9 +233,10 @@ def _tally_end(
 ) -> Tally:
     started_at = after.started_at or (before.started_at if before else None)
     tally = _tally_run(str(after.outcome), started_at, ended_at)
-    due = [moment for moment in (after.created_at, (before or after).due_at) if moment is not None]
-    if rules.has_wait and after.attempt == 1 and due and started_at is not None:
-        tally.wait.update(_find_bucket(max(due), started_at))
+    dates = (after.created_at, (before or after).due_at)
+    due_dates = [date for date in dates if date is not None]
+    if rules.has_wait and after.attempt == 1 and due_dates and started_at is not None:
+        tally.wait.update(_find_bucket(max(due_dates), started_at))
     return tally
 
 
@@ -243,5 +246,5 @@ def _tally_run(outcome: str, started_at: datetime | None, ended_at: datetime) ->
 
 
 def _find_bucket(start: datetime, end: datetime) -> list[int]:
-    """The histogram bucket of the time from start to end, in a list; empty if end is earlier."""
+    """The histogram bucket of the time from start to end, as a list; empty if the end is earlier."""
     return [bucket((end - start) / timedelta(milliseconds=1))] if start <= end else []

@@ -1,6 +1,6 @@
 """Stores samples of the queue: one for each minute, ten minutes, hour, six hours and day.
 
-Counts of jobs by status go up and down, so samples cannot be added up like activity.
+Counts of jobs by status rise and fall, so samples cannot be summed like activity.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class QueueSamples:
     def write(self, now: datetime, sample: QueueSample) -> None:
         """Store this sample as the newest of the minute that `now` (UTC) lies in.
 
-        The first one of a minute is also stored as the newest of each larger span.
+        The first sample of a minute is also stored as the newest of each larger span.
         """
         samples, minute = [], floor(now, MINUTE)
         spans = SPANS if minute != self._minute else SPANS[:1]
@@ -48,8 +48,8 @@ class QueueSamples:
         self._minute = minute
 
     def _delete_expired(self, now: datetime) -> None:
-        """Delete old samples; create the index each time, in case the database was dropped."""
+        """Delete expired samples; create the index each time, in case the database was dropped."""
         self._samples.create_index(self._own.index("span", "at"))
         for span, retention in self._retention.items():
-            old = {"span": seconds(span), "at": {"$lt": floor(now - retention, DAY)}}
-            self._samples.delete_many({**self._own.scope, **old})
+            expired = {"span": seconds(span), "at": {"$lt": floor(now - retention, DAY)}}
+            self._samples.delete_many({**self._own.scope, **expired})

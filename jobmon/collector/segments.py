@@ -3,7 +3,7 @@
 A segment has about a thousand jobs. A change, even a deletion, has the _id of its job, so that the
 job's segment can be counted again. Counting is idempotent: a change may be seen twice or late, and
 nothing is remembered about single jobs. New jobs have ascending ObjectIds, so the jobs that change
-are mostly in few segments. For milestones, a segment also gets its first and last createdAt.
+are mostly in few segments. For milestones, a segment also has its first and last createdAt.
 """
 
 import math
@@ -33,7 +33,7 @@ from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection
 from jobmon.store.stats import COUNT_BY_STATUS_AND_TYPE, CountsByName
 
-# The first and the last createdAt. A value that sorts before all dates stands for a missing one.
+# The first and the last createdAt. A missing date becomes a value that sorts before all dates.
 _TIMES: Document = {
     "first": {"$min": {"$ifNull": ["$createdAt", False]}},
     "last": {"$max": "$createdAt"},
@@ -50,14 +50,14 @@ _BY_ID: Keys = [("_id", 1)]
 class TimeRange(NamedTuple):
     """The first and the last createdAt of some jobs, in ms since 1970.
 
-    Infinite if one of the jobs has no date: it may be anywhere in the list.
+    Infinite if one of the jobs has no date: that job may be anywhere in the list.
     """
 
     first: float
     last: float
 
     def join(self, other: Self) -> Self:
-        """The times of all these jobs."""
+        """The range of the jobs of both ranges."""
         return self._replace(first=min(self.first, other.first), last=max(self.last, other.last))
 
 
@@ -71,7 +71,7 @@ class Segment:
 
     low: Any = None
     counts: Counts = field(default_factory=Counter)
-    times: TimeRange | None = None  # not read yet
+    times: TimeRange | None = None  # None if not read yet
 
 
 class _Counted(NamedTuple):
@@ -82,8 +82,8 @@ class _Counted(NamedTuple):
 class SegmentRange(NamedTuple):
     """A segment of the jobs from `low` to before `high`; None for no bound.
 
-    `place`: the type of their _ids, and the number of the segment in it. `has_bounds`: comparing
-    the _id with the bounds finds these jobs and no others.
+    `place`: the type of their _ids, and the index of the segment among the segments of this type.
+    `has_bounds`: comparing the _id with the bounds finds these jobs and no others.
     """
 
     place: tuple[str, int]
@@ -95,12 +95,12 @@ class SegmentRange(NamedTuple):
 
 
 class _TypeSegments:
-    """A row: the segments of the jobs whose _ids have one type, in order."""
+    """A row: the segments, in order, of the jobs whose _ids have the same type."""
 
     def __init__(self, bson_type: IdType) -> None:
         self.bson_type = bson_type
         self.segments = [Segment()]
-        self._keys: list[Any] = []  # of the first _id of every segment but the first segment
+        self._keys: list[Any] = []  # the key of `low`, of every segment except the first
 
     def indexes(self) -> range:
         return range(len(self.segments))
@@ -120,7 +120,7 @@ class _TypeSegments:
         del self.segments[index], self._keys[index - 1]
 
     def bounds(self, index: int) -> tuple[Any, Any]:
-        """The first _id of the segment, and of the next segment; None for no bound."""
+        """The first _id of the segment, and the first of the next segment; None for no bound."""
         following = self.segments[index + 1 : index + 2]
         return self.segments[index].low, following[0].low if following else None
 
@@ -130,13 +130,13 @@ class _TypeSegments:
         bounds = {"$gte": low, "$lt": high}
         condition = {operator: value for operator, value in bounds.items() if value is not None}
         if self.bson_type.name == "number" and low is None and condition:
-            condition = {"$type": "number", "$not": {"$gte": high}}  # also finds NaN, $lt does not
+            condition = {"$type": "number", "$not": {"$gte": high}}  # finds NaN, unlike $lt
         # A comparison finds only values of its own type; without a comparison, name the type.
         name = self.bson_type.name
         return {"_id": condition or {"$type": [name, *SORTED_ALIKE.get(name, [])]}}
 
     def ranges(self) -> Iterator[SegmentRange]:
-        """Every segment, in order."""
+        """All segments of the row, in order."""
         for index, segment in enumerate(self.segments):
             low, high = self.bounds(index)
             has_bounds = low is not None or (high is not None and self.bson_type.name != "number")
@@ -152,9 +152,9 @@ class SegmentMap:
     """The counts of all jobs; `totals` is always the sum of the segments.
 
     With `keeps_times`, segments that are counted again also get their times, which takes a quarter
-    longer. `has_new_times`: whether times were read since the last `dump`. `changes`: how many jobs
-    have changed since `reset_changes`, at most. `oldest_change`: the first createdAt in the
-    segments of these jobs, as in `TimeRange`.
+    longer. `has_new_times`: whether `read_times` read times since the last `dump`. `changes`: how
+    many changes of jobs were seen since `reset_changes`; a sweep sees only the differences of
+    counts. `oldest_change`: the first createdAt in the segments of these jobs, as in `TimeRange`.
     """
 
     def __init__(self, jobs: ReadCollection) -> None:
@@ -162,8 +162,8 @@ class SegmentMap:
         self._rows = {
             bson_type.name: _TypeSegments(bson_type) for bson_type in (*ID_TYPES, OTHER_TYPE)
         }
-        self._dirty_ids: list[Any] = []
-        self._dirty_segments: set[tuple[str, int]] = set()
+        self._marked_ids: list[Any] = []
+        self._marked_segments: set[tuple[str, int]] = set()
         self._swept_to = 0
         self._by_name = CountsByName(jobs.mapping)
         self.totals: Counts = Counter()
@@ -175,7 +175,7 @@ class SegmentMap:
         self.changes, self.oldest_change = 0, math.inf
 
     def ranges(self) -> Iterator[SegmentRange]:
-        """Every segment, by the type of its _ids and in their order."""
+        """All segments, grouped by the type of their _ids, and in order within each type."""
         for row in self._rows.values():
             yield from row.ranges()
 
@@ -195,14 +195,14 @@ class SegmentMap:
 
     def mark(self, job_id: Any) -> None:
         """Mark the job with this _id: it was changed, inserted or deleted."""
-        self._dirty_ids.append(job_id)
+        self._marked_ids.append(job_id)
 
     def mark_next(self, share: float) -> None:
         """Mark a `share` of all segments, in turn, to find changes that no event reported."""
         segments = [(name, index) for name, row in self._rows.items() for index in row.indexes()]
         count = math.ceil(len(segments) * share)
         start = self._swept_to % len(segments)
-        self._dirty_segments.update((segments + segments)[start : start + count])
+        self._marked_segments.update((segments + segments)[start : start + count])
         self._swept_to = start + count
 
     def build(self, progress: Callable[[int], None]) -> None:
@@ -222,7 +222,7 @@ class SegmentMap:
                 low = middle
 
     def _find_used_rows(self) -> Collection[_TypeSegments]:
-        """The rows that may have jobs: one, if the first and the last _id have the same type."""
+        """The rows that may have jobs: just one if the first and last _id have the same type."""
         types = list[IdType]()
         for order in (1, -1):
             found = self._jobs.find({}, ("_id",), index=_BY_ID, order=[("_id", order)], limit=1)
@@ -233,28 +233,28 @@ class SegmentMap:
         return [self._rows[types[0].name]] if is_one else self._rows.values()
 
     def recount(self) -> int:
-        """Count the segments of all marked jobs again; returns the number of segments.
+        """Count all marked segments and those of marked jobs again; returns their number.
 
         After a failure of the database all of them are still marked.
         """
-        changed = set(self._find_marked())
-        marked = self._dirty_segments | changed
+        with_marked_jobs = set(self._find_marked())
+        marked = self._marked_segments | with_marked_jobs
         self._by_name.forget(all_but=self.totals)
         # From the right: a split or a merge then moves only segments that are counted already.
         for name, index in sorted(marked, reverse=True):
             row = self._rows[name]
             segment, counted = row.segments[index], self._count(row, *row.bounds(index))
-            self._record_change(segment, counted, is_certain=(name, index) in changed)
+            self._record_change(segment, counted, is_certain=(name, index) in with_marked_jobs)
             self._replace(segment, counted)
             self._resize(row, index)
-        self.changes += len(self._dirty_ids)
-        self._dirty_ids.clear()
-        self._dirty_segments.clear()
+        self.changes += len(self._marked_ids)
+        self._marked_ids.clear()
+        self._marked_segments.clear()
         return len(marked)
 
     @property
     def has_free_names(self) -> bool:
-        """Whether types are folded into `(other)` although half of all names are free."""
+        """Whether types are folded into `(other)`, although half of all names are free now."""
         types = {job_type for _, job_type in self.totals}
         return OTHER in types and len(types) <= MAX_TYPES // 2
 
@@ -278,8 +278,8 @@ class SegmentMap:
             row = self._rows[document["type"]]
             counts = self._by_name.learn(load_counts(document["counts"]))
             times = document.get("times")
-            known = None if times is None else TimeRange(*times)
-            segment = Segment(document["low"], counts, known)
+            time_range = None if times is None else TimeRange(*times)
+            segment = Segment(document["low"], counts, time_range)
             if segment.low is None:
                 row.segments[0] = segment
             else:
@@ -289,7 +289,7 @@ class SegmentMap:
 
     def _find_marked(self) -> Iterator[tuple[str, int]]:
         """Type and index of the segments that may contain the marked jobs."""
-        for job_id in self._dirty_ids:
+        for job_id in self._marked_ids:
             for bson_type in find_id_types(job_id):
                 row = self._rows[bson_type.name]
                 for index in row.indexes() if is_lossy(job_id) else [row.find(job_id)]:
@@ -305,7 +305,7 @@ class SegmentMap:
                 row.merge_into_left(index)
 
     def _split(self, row: _TypeSegments, index: int) -> bool:
-        """Split a segment after its first thousand jobs; False if it has no further jobs.
+        """Split a segment after its first thousand jobs; False if it has no place to split.
 
         Both parts are counted before anything changes: a failure must not lose a count.
         """
@@ -320,7 +320,7 @@ class SegmentMap:
         return True
 
     def _find_split(self, row: _TypeSegments, low: Any, high: Any) -> Any:
-        """The _id of the job after the first thousand; None without one or without an order."""
+        """The _id of the job after the first thousand; None without such a job or an order."""
         if row.bson_type.key is None:
             return None
         found = self._jobs.find(  # index: _id, keys only
@@ -335,7 +335,7 @@ class SegmentMap:
         return _Counted(self._by_name.add_up(groups), times)
 
     def _record_change(self, segment: Segment, counted: _Counted, *, is_certain: bool) -> None:
-        """Record how a segment differs; `is_certain`: a job in it was marked."""
+        """Record the change of a segment; `is_certain`: a job in it was marked."""
         if segment.times is None or counted.times is None:
             self.oldest_change = -math.inf
         elif is_certain or segment.times != counted.times or segment.counts != counted.counts:
@@ -353,11 +353,11 @@ class SegmentMap:
 
 
 def _find_times(groups: Iterable[Document]) -> TimeRange:
-    """The times of all these groups of jobs."""
-    found = _NO_TIMES
+    """The range of the times of all these groups of jobs."""
+    total = _NO_TIMES
     for group in groups:
         first, last = group["first"], group["last"]
         are_dates = all(isinstance(value, datetime | DatetimeMS) for value in (first, last))
         times = TimeRange(date_key(first), date_key(last)) if are_dates else _ANY_TIME
-        found = found.join(times)
-    return found
+        total = total.join(times)
+    return total

@@ -19,15 +19,15 @@ from jobmon.store.mapping import Document
 
 RENEW_EVERY_S = 1.0
 _KEPT_MS = 3_600_000  # how long the entry of a dead process is kept
-# How many histories of a deployment are counted at once: first stats must not wait for them.
+# How many histories of a deployment may be counted at a time: first stats must not wait for them.
 HISTORY_SLOTS = 4
-# How many queues of a deployment begin to count their changes at once: their stats wait meanwhile.
+# How many queues of a deployment may begin to count changes at a time: their stats wait meanwhile.
 BEGIN_SLOTS = 4
-STATS_FIRST_S = 15.0  # the longest wait for first stats: a first count may take minutes
+STATS_FIRST_S = 15.0  # the longest that other work waits for first stats, which may take minutes
 
 
 class Share:
-    """How many queues this process may work on: all of them, divided by the running processes.
+    """How many queues this process may work on: all queues, divided by the running processes.
 
     Each process has an entry in jobmon's own database, with a lease. Processes that list the same
     queues share them; `run` keeps the entry and the number of processes up to date.
@@ -41,7 +41,7 @@ class Share:
         )
         group = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         self._scope: Document = {"format": FORMAT, "name": "process", "group": group}
-        self.holder = make_holder()  # of the leases of these queues
+        self.holder = make_holder()  # this process's name in the leases of these queues
         self.lease_group = LeaseGroup(self.holder) if len(queues) > 1 else None
         self._id = f"{FORMAT}/process/{self.holder}"
         self._history_slots = {
@@ -57,7 +57,7 @@ class Share:
 
     @contextmanager
     def reserve(self, queue: str) -> Iterator[bool]:
-        """Reserve one of this process's places for a queue until the block ends; False if none."""
+        """Reserve one of this process's places for a queue in this block; yields False if none."""
         with self._lock:
             has_place = self._reserved < self._max_reserved
             self._reserved += has_place
@@ -71,7 +71,7 @@ class Share:
                     self._leaving = max(0, self._leaving - 1)
 
     def report_start(self, queue: str) -> None:
-        """Report that a queue with a place starts its first count; later reports are ignored."""
+        """Report that a queue with a place starts its first count; only its first report counts."""
         with self._lock:
             if queue not in self._has_started:
                 self._starting[queue] = time.monotonic()
@@ -84,22 +84,22 @@ class Share:
                 self._lock.notify_all()
 
     def is_starting(self) -> bool:
-        """Whether a queue that got a place in the last seconds has no stats yet.
+        """Whether a queue that started in the last `STATS_FIRST_S` has no stats yet.
 
-        Work that is less urgent than its stats should wait.
+        Work that is less urgent than these stats should wait.
         """
         since = time.monotonic() - STATS_FIRST_S
         return any(at > since for at in self._starting.copy().values())
 
     def await_start(self) -> None:
-        """Wait until no queue is starting, some seconds at most."""
+        """Wait until no queue is starting, `STATS_FIRST_S` at most."""
         with self._lock:
             self._lock.wait_for(lambda: not self.is_starting(), STATS_FIRST_S)
 
     def must_release(self) -> bool:
         """Whether the caller must end its `reserve` block: too many queues have a place here.
 
-        True for one caller for each queue that is too many.
+        If there are two queues too many, it is true for two callers.
         """
         with self._lock:
             exceeds = self._reserved - self._leaving > self._max_reserved
@@ -107,12 +107,12 @@ class Share:
             return exceeds
 
     def history_slots(self, watched: Connection) -> threading.Semaphore:
-        """A limit of how many histories of this queue's deployment are counted at once."""
+        """The semaphore that limits how many histories of the queue's deployment are counted."""
         return self._history_slots[watched.settings.mongo_uri]
 
     @contextmanager
     def try_to_begin(self, watched: Connection) -> Iterator[bool]:
-        """Whether a queue may begin to count its changes in this block: few may do so at once."""
+        """Yields whether a queue may begin to count changes in this block: few may at a time."""
         slots = self._begin_slots[watched.settings.mongo_uri]
         is_allowed = slots.acquire(blocking=False)
         try:
@@ -124,7 +124,7 @@ class Share:
     def run(self, database: Callable[[], Database[Document]], stop: threading.Event) -> None:
         """Renew this process's entry and its leases until `stop` is set; then delete the entry."""
         while not stop.is_set():
-            with suppress(PyMongoError):  # processes keep their queues
+            with suppress(PyMongoError):  # until it succeeds, this process keeps its queues
                 self._update(database()[LEASES])
             stop.wait(RENEW_EVERY_S)
         with suppress(PyMongoError):

@@ -79,7 +79,7 @@ def test_writes_lost_with_the_primary_are_not_counted(
         return None
 
     def recount_unreplicated_writes(segments: SegmentMap) -> int:
-        if not segments._dirty_ids or has_counted_lost_jobs.is_set():
+        if not segments._marked_ids or has_counted_lost_jobs.is_set():
             return recount(segments)
         servers.cut_off(*secondaries)
         primary_jobs.insert_many([{"jobId": f"lost-{number}"} for number in range(5)])
