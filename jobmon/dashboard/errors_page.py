@@ -26,7 +26,7 @@ from jobmon.diagnosis.evidence import Missing
 from jobmon.domain import JobStatus
 from jobmon.page_addresses import error_address
 from jobmon.rollup.error_registry import ErrorGroup
-from jobmon.rollup.run_history import is_final
+from jobmon.rollup.run_history import is_over
 from jobmon.rollup.series import NoCollectorError
 from jobmon.single_flight import TENTH, SingleFlightCache
 from jobmon.store.filter import JobFilter, RefusedFilterError
@@ -127,7 +127,7 @@ class ErrorPages:
             "then": "",
             "window": window,
             "shown_window": found_errors.window,
-            "is_over": is_final(found_errors.window, found_errors.history),
+            "is_over": is_over(found_errors.window, found_errors.history),
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_error.html", **context))
@@ -197,7 +197,7 @@ def _describe_list(found_errors: FoundErrors, query: ErrorsQuery) -> dict[str, A
     return {
         "missing": Missing(reason=found_errors.reason) if found_errors.reason else None,
         "rows": rows,
-        "is_over": is_final(found_errors.window, found_errors.history),
+        "is_over": is_over(found_errors.window, found_errors.history),
         "columns": find_columns(rows),
         "group_count": len(matching),
         "error_count": sum(summary.count for summary in matching),

@@ -9,7 +9,7 @@ from jobmon.diagnosis.evidence import START_A_COLLECTOR, Evidence, Missing
 from jobmon.diagnosis.evidence_reader import gather_evidence, read_history
 from jobmon.rollup.buckets import DAY, HOUR, QueueSample
 from jobmon.rollup.marks import Marks
-from jobmon.rollup.run_history import is_final
+from jobmon.rollup.run_history import is_over
 from jobmon.rollup.series import History, NoCollectorError
 from jobmon.rollup.windows import Window, WindowError
 from jobmon.web.queues import WatchedQueue
@@ -51,11 +51,11 @@ class Facts:
 
     @property
     def is_over(self) -> bool:
-        """Whether the window lies in the past; with a known history, whether this is final."""
+        """Whether the window lies in the past and, with a known history, is counted."""
         past = self.past
         if isinstance(past, Missing):
             return self.window.end <= datetime.now(UTC)
-        return is_final(self.window, past)
+        return is_over(self.window, past)
 
 
 def gather(

@@ -21,7 +21,7 @@ from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.worker_rows import make_row
 from jobmon.diagnosis.error_groups import ErrorFilter
-from jobmon.rollup.run_history import is_final
+from jobmon.rollup.run_history import is_over
 from jobmon.web.errors import invalid
 from jobmon.web.queues import current_queue
 
@@ -94,7 +94,7 @@ def _describe_list(
         "reasons": found_workers.reasons,
         "now": found_workers.running.as_of,
         "is_complete": history is None or history.is_complete,
-        "is_over": history is not None and is_final(found_workers.window, history),
+        "is_over": history is not None and is_over(found_workers.window, history),
         "page": page,
         "pages": pages,
     }

@@ -15,9 +15,9 @@ from jobmon.rollup.series import History, NoCollectorError, SeriesReader
 from jobmon.rollup.windows import Window
 from jobmon.single_flight import SingleFlightCache
 
-ErrorSteps = dict[datetime, dict[str, Counter[str]]]
+ErrorSteps = dict[datetime, dict[str, Counter[str]]]  # failed runs by step, group and type
 
-MAX_CACHED = 50  # answers of all queues of a process; one takes up to 2 MB, usually a few KB
+MAX_CACHED = 50  # windows of a queue; the answer for one takes up to 2 MB, usually a few KB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +25,11 @@ class RunHistory:
     """The details of a window as known at `as_of` (UTC).
 
     Unless `is_complete`, a collector is still counting the window. A window that `is_ahead` begins
-    at `as_of` or later: nothing is known of it. `groups` has the groups of errors by id; a missing
-    group was removed. In `gaps` runs may be missing. Before `counting_since` errors may be missing;
-    None if all are counted. `no_data_before`: the beginning of the retained history, if an earlier
-    time was requested. Before `untyped_until` the type of a worker's runs may be unknown;
-    None if all types are known.
+    at `as_of` or later: nothing is known of it. `groups` has the groups of errors by id; a group
+    without an entry was removed. In `gaps` runs may be missing. Before `counting_since` errors may
+    be missing; None if all are counted. `no_data_before`: the beginning of the retained history, if
+    an earlier time was requested. Before `untyped_until` the type of a worker's runs may be
+    unknown; None if all types are known.
     """
 
     as_of: datetime
@@ -55,16 +55,16 @@ class RunHistory:
         return "" if first is None else f"no data is kept from before {first:%Y-%m-%d} UTC"
 
 
-def is_final(window: Window, history: History[Any] | RunHistory) -> bool:
-    """Whether a window lies in the past and is counted: its `history` will not change any more."""
+def is_over(window: Window, history: History[Any] | RunHistory) -> bool:
+    """Whether a window lies in the past and is counted; its last minutes are perhaps not final."""
     return history.is_complete and window.end <= history.as_of
 
 
 class RunHistoryReader:
-    """Reads what the collector keeps of single runs; its methods raise PyMongoError.
+    """Reads the details of runs that the collector stores; its methods raise PyMongoError.
 
-    `read` and `errors_by_step` raise NoCollectorError if no collector counts. Their answer is read
-    once for each count of the collector, and shared by all viewers.
+    `read` and `errors_by_step` raise NoCollectorError if no collector counts. They read each window
+    once for each count of the collector, for all viewers.
 
         window = series.window(start, end, None)
         runs.read(window).details.failed  # 12
@@ -84,15 +84,15 @@ class RunHistoryReader:
         counted_at = progress.counted_at
 
         def compute() -> RunHistory:
-            found = self._rollup.details(window.cover(counted_at))
-            untyped = [at + span for (span, at), details in found.items() if details.lacks_types]
+            parts = self._rollup.details(window.cover(counted_at))
+            untyped = [at + span for (span, at), details in parts.items() if details.lacks_types]
             return RunHistory(
                 as_of=counted_at,
                 is_complete=progress.covers(window.start, window.end),
-                details=merge_details(found.values()),
+                details=merge_details(parts.values()),
                 groups=self._rollup.error_groups(),
                 gaps=self._series.find_gaps(window, counted_at),
-                counting_since=self._find_start(progress),
+                counting_since=self._find_counting_start(progress),
                 no_data_before=window.no_data_before,
                 untyped_until=max(untyped, default=None),
                 is_ahead=window.is_ahead(counted_at),
@@ -110,7 +110,7 @@ class RunHistoryReader:
             is_complete=progress.counted_from is None,
             details=RunDetails(),
             groups=self._rollup.error_groups(),
-            counting_since=self._find_start(progress),
+            counting_since=self._find_counting_start(progress),
         )
 
     def errors_by_step(self, window: Window) -> ErrorSteps:
@@ -138,7 +138,7 @@ class RunHistoryReader:
         """A group with its sample message and stack; None if it does not exist."""
         return self._rollup.error_group(group_id)
 
-    def _find_start(self, progress: HistoryProgress) -> datetime | None:
+    def _find_counting_start(self, progress: HistoryProgress) -> datetime | None:
         events = self._rollup.event_history()
-        known = [progress.counted_from, None if events is None else events.boundary]
-        return max((at for at in known if at is not None), default=None)
+        starts = [progress.counted_from, None if events is None else events.boundary]
+        return max((at for at in starts if at is not None), default=None)
