@@ -246,5 +246,5 @@ def _tally_run(outcome: str, started_at: datetime | None, ended_at: datetime) ->
 
 
 def _find_bucket(start: datetime, end: datetime) -> list[int]:
-    """The histogram bucket of the time from start to end, as a list; empty if the end is earlier."""
+    """The histogram bucket of the time from start to end, as a list; empty if that is negative."""
     return [bucket((end - start) / timedelta(milliseconds=1))] if start <= end else []

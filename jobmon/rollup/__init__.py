@@ -1,1 +1,1 @@
-"""Statistics and history: the documents that are stored, and how the web service reads them."""
+"""Statistics and history: the stored documents, and how the web service reads them."""

@@ -28,8 +28,9 @@ def count_activity(
 ) -> dict[datetime, Tallies]:
     """Count from `start` to before `end`; returns the tallies by the start of each span.
 
-    Spans without activity are absent. Up to four queries, each with an index. Raises PyMongoError,
-    for which `is_bad_hint` is true if an index is missing. `jobs`: a snapshot of the jobs.
+    Spans without activity are absent. Runs up to four aggregations, each with an index. Raises
+    PyMongoError, for which `is_bad_hint` is true if an index is missing. `jobs`: a snapshot of the
+    jobs to count instead of the present jobs.
     """
     within = {"$gte": start, "$lt": end}
     tallies: dict[datetime, Tallies] = {}
@@ -44,11 +45,11 @@ def count_activity(
         for group in aggregate_by_minute(jobs, created, NEWEST_FIRST):
             get_tally(group["_id"]).enqueued += int(group["count"])
     dead_statuses = jobs.mapping.select_statuses("finishedAt", (JobStatus.DLQ.value,))
-    dead = [
+    dead_lettered = [
         {"$match": {"status": {"$in": list(dead_statuses)}, "finishedAt": within}},
         _group_by_type("$finishedAt"),
     ]
-    for group in aggregate_by_minute(jobs, dead, BY_FINISH):
+    for group in aggregate_by_minute(jobs, dead_lettered, BY_FINISH):
         get_tally(group["_id"]).dlq += int(group["count"])
     for source in find_run_sources(connection, jobs, within):
         pipeline = [*source.stages, _group_by_outcome(source)]
@@ -60,14 +61,14 @@ def count_activity(
 
 
 def _add_runs(tally: Tally, outcome: str, group: Document) -> None:
-    """Add the runs of a group of `_group_by_outcome`."""
+    """Add the runs of a group that `_group_by_outcome` made."""
     tally.outcomes[outcome] += len(group["run"])
     for histogram, buckets in ((tally.wait, group["wait"]), (tally.run, group["run"])):
         histogram.update(int(bucket) for bucket in buckets if bucket is not None)
 
 
-def _group_by_type(moment: str) -> Document:
-    key = {"at": minute_expression(moment), "type": "$type"}
+def _group_by_type(date_path: str) -> Document:
+    key = {"at": minute_expression(date_path), "type": "$type"}
     return {"$group": {"_id": key, "count": {"$sum": 1}}}
 
 

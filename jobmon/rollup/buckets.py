@@ -1,7 +1,7 @@
 """Buckets and samples of the history: the stored activity and state for minutes, hours and days.
 
-A bucket counts activity in one span of time; buckets add up to larger ones. A sample is the state
-of the queue at one moment; for each span one of its last minute is kept.
+A bucket counts activity in one span of time; buckets add up to larger buckets. A sample is the
+state of the queue at one moment; for each span a sample from its last minute is kept.
 """
 
 from collections import Counter
@@ -20,10 +20,10 @@ from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-# Each span is the sum of spans of the previous length, so that an answer never needs many buckets.
+# A bucket is the sum of buckets of the previous span, so that no answer needs many buckets.
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
-# A minute is recounted for this long, then it is final: writers' clocks differ, and a recovery
-# ends attempts late.
+# A minute is recounted for this long, then it is final. The clocks of writers differ, and a
+# recovery ends attempts late.
 FINAL_AFTER = 15 * MINUTE
 # Fewer than `MAX_TYPES`: a document has at most 16 MB. With names of 200 characters of 4 bytes, a
 # bucket needs up to 5 KB a type and 5 MB for details.
@@ -43,9 +43,9 @@ def retention(settings: Settings) -> dict[timedelta, timedelta]:
 
 @lru_cache(4_096)
 def floor(moment: datetime, span: timedelta) -> datetime:
-    """The start of the span (UTC) that `moment` is in, such as a minute, an hour or a day."""
-    seconds = span.total_seconds()
-    return datetime.fromtimestamp(moment.timestamp() // seconds * seconds, UTC)
+    """The start (UTC) of the span that contains `moment`; a span is, for example, an hour."""
+    span_s = span.total_seconds()
+    return datetime.fromtimestamp(moment.timestamp() // span_s * span_s, UTC)
 
 
 def seconds(span: timedelta) -> int:
@@ -54,7 +54,7 @@ def seconds(span: timedelta) -> int:
 
 
 def bucket_name(span: timedelta, at: datetime) -> str:
-    """The name of the document of the span that begins at `at`: `60:2026-11-26T03:07:00+00:00`."""
+    """The name of the document of the span from `at` on: `60:2026-11-26T03:07:00+00:00`."""
     return f"{seconds(span)}:{at.isoformat()}"
 
 
@@ -80,7 +80,7 @@ class Tally:
         add_counts(self.run, other.run)
 
     def maximum(self, other: Self) -> "Tally":
-        """The greater of each count: two counts of the same activity may each lack something."""
+        """The greater of each count, because either tally may lack a part of the same activity."""
         return Tally(
             enqueued=max(self.enqueued, other.enqueued),
             dlq=max(self.dlq, other.dlq),
@@ -91,12 +91,12 @@ class Tally:
 
     @property
     def events(self) -> int:
-        """The number of events; a recount of a past span finds fewer only after deletions."""
+        """The number of events; a recount finds fewer if jobs were deleted or have run again."""
         return self.enqueued + self.dlq + self.outcomes.total()
 
     @property
     def failed(self) -> int:
-        """The number of finished attempts with another outcome than success."""
+        """The number of finished attempts that did not succeed."""
         return self.outcomes.total() - self.outcomes[AttemptStatus.SUCCEEDED.value]
 
     @property
@@ -122,8 +122,8 @@ def merge(parts: Iterable[Tallies]) -> Tallies:
 def fold_rare_types(tallies: Tallies) -> Tallies:
     """The `MAX_BUCKET_TYPES` types with most events, and the sum of all others as `(other)`.
 
-    So buckets and answers are bounded, even if each job has a type of its own. A sum over
-    buckets may count too few events of a type: some buckets may have it in `(other)`.
+    So buckets and answers are bounded, even if each job has another type. A sum over buckets may
+    count too few events of a type, because some buckets may have folded it into `(other)`.
     """
     if len(tallies) <= MAX_BUCKET_TYPES:
         return tallies
@@ -138,7 +138,7 @@ def fold_types(tallies: Tallies, named: Iterable[str]) -> Tallies:
 
 
 def dump_tallies(tallies: Tallies) -> list[Document]:
-    """The stored form, in the same order. No type is a key: it may contain dots or NUL."""
+    """The stored form, in the same order. Types are no keys: they may contain dots or NUL."""
     return [
         {
             "type": job_type,
@@ -206,7 +206,7 @@ def load_bucket_details(document: Document) -> RunDetails:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueSample:
-    """Jobs by status at one moment, and the age of the oldest queued job in ms, None if unknown."""
+    """Jobs by status at one moment, and the age in ms of the oldest queued job (None: unknown)."""
 
     status_counts: Mapping[str, int]
     oldest_queued_ms: int | None
@@ -247,7 +247,7 @@ class HistoryProgress:
     counted_from: datetime | None = None
 
     def covers(self, start: datetime, end: datetime) -> bool:
-        """Whether everything from `start` to before `end` is counted, except for the future."""
+        """Whether all activity so far from `start` to before `end` is counted."""
         if self.counted_from is None or start >= self.counted_from:
             return True
         return self.final_until is not None and end <= self.final_until

@@ -1,4 +1,4 @@
-"""jobmon's own documents: nearly all belong to one watched queue; each has a format version.
+"""jobmon's own documents: each has a format version, and nearly all belong to a watched queue.
 
 The queue and the format are in the `_id`, and at the beginning of most indexes. So any number of
 queues, and two versions of jobmon during an upgrade, share one database.
@@ -32,7 +32,7 @@ FORMAT = 2
 # The collections of jobmon's own database.
 STATE, BUCKETS, SAMPLES, ERRORS = "state", "buckets", "samples", "errors"
 CHECKPOINTS, LEASES = "checkpoints", "leases"
-# A collection of `state_database`, whose content must outlive the rollup.
+# A collection of `state_database`: its content must outlive the rollup.
 MARKS = "marks"
 # The documents of `state`: a queue has one of each.
 STATS = "stats"
@@ -80,9 +80,10 @@ def state_database(connection: Connection) -> Database[Document]:
 
 
 def describe_missing_right(settings: Settings, database: str, verb: str, command: str) -> str:
-    """A message: the user of `connect_as_writer` may not `verb` a database, but the collector may.
+    """A message: the user of `connect_as_writer` has no right to `verb` a database.
 
-    `verb`: read or write. `command`: the command to run again, without `jobmon`.
+    It advises to use the collector's user. `verb`: read or write. `command`: the command to run
+    again, without `jobmon`.
     """
     setting = "JOBMON_ROLLUP_URI" if settings.rollup_uri else "JOBMON_MONGO_URI"
     return (
@@ -118,7 +119,7 @@ class OwnDatabase:
 
     @property
     def scope(self) -> Document:
-        """The fields of every document; a query without `_id` begins with them."""
+        """The fields that are in every document; a query without `_id` begins with them."""
         return {"queue": self.queue, "format": FORMAT}
 
     def id(self, name: str) -> str:
@@ -135,11 +136,11 @@ class OwnDatabase:
 
     def find_state(self, name: str, load: Callable[[Document], T]) -> T | None:
         """A loaded document of `state`; None if there is none that this version understands."""
-        found = self[STATE].find_one({"_id": self.id(name)})
-        return next(self.read(name, [found], load), None)
+        document = self[STATE].find_one({"_id": self.id(name)})
+        return next(self.read(name, [document], load), None)
 
     def write_state(self, name: str, fields: Document, at: datetime | str = "$$NOW") -> None:
-        """Replace a document of `state`. `at` is its time by the database's clock."""
+        """Replace a document of `state`; `at` is its time by the database's clock."""
         document = self.new(name, fields)
         stages: list[Document] = [{"$replaceWith": {"$literal": document}}, {"$set": {"at": at}}]
         self.write(
@@ -149,7 +150,7 @@ class OwnDatabase:
     def replace(self, name: str, documents: Sequence[Document]) -> bool:
         """Write documents of a collection in place of the documents with the same `_id`s.
 
-        Returns whether any was stored; others are logged once, as in `write`.
+        Returns whether any was stored. The reason why others were not is logged once.
         """
         writes = [ReplaceOne({"_id": each["_id"]}, each, upsert=True) for each in documents]
         if len(writes) > 1:
@@ -166,7 +167,7 @@ class OwnDatabase:
         return any(stored)
 
     def write(self, name: str, action: Callable[[], object]) -> bool:
-        """Run a write; False, logged once, if the document cannot be stored.
+        """Run a write; returns False, which is logged once, if the document cannot be stored.
 
         `name`: of the document, for the log. Raises PyMongoError for any other failure.
         """
@@ -185,13 +186,14 @@ class OwnDatabase:
         return False
 
     def read(
-        self, name: str, found: Iterable[Document | None], load: Callable[[Document], T]
+        self, name: str, documents: Iterable[Document | None], load: Callable[[Document], T]
     ) -> Iterator[T]:
-        """The result of `load` for each document that this version understands.
+        """The result of `load` for each document that this version understands; None is skipped.
 
-        Documents of another format or of another program are skipped and logged once under `name`.
+        A document of another format, or for which `load` fails, is skipped and logged once under
+        `name`.
         """
-        for document in found:
+        for document in documents:
             if document is None:
                 continue
             form = document.get("format")

@@ -23,7 +23,7 @@ class FailedJob(NamedTuple):
 class ErrorGroup(NamedTuple):
     """Errors of one kind: see `diagnosis.error_kinds.ErrorKind`. Dates are UTC.
 
-    `message` and `stack` are a redacted sample from one error; None if it has none. `jobs`: the
+    `message` and `stack` are a redacted sample from one error; None if that has none. `jobs`: the
     last jobs with such an error, the newest first.
     """
 

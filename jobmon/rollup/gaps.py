@@ -1,4 +1,4 @@
-"""Parts of the history whose runs are incomplete, with the reason, in jobmon's own database."""
+"""Gaps: parts of the history in which runs may be missing, in jobmon's own database."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class GapReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """A time from `start` (None: the beginning) to before `end` (None: until now), UTC."""
+    """From `start` (None: from the beginning) to before `end` (None: until now), in UTC."""
 
     start: datetime | None
     end: datetime | None
@@ -42,15 +42,18 @@ class Gap:
 class EventHistory:
     """What is known of the history that is counted from changes.
 
-    Minutes from `boundary` on are counted from changes, earlier minutes from documents. It is None
-    if no minute is counted from changes.
+    Minutes from `boundary` on are counted from changes, earlier minutes from documents. `boundary`
+    is None if no minute is counted from changes.
     """
 
     boundary: datetime | None = None
     gaps: tuple[Gap, ...] = ()
 
     def add(self, gap: Gap) -> "EventHistory":
-        """The history with another gap; the last gap is extended if both touch for one reason."""
+        """The history with another gap; if it touches the last gap (same reason), both are joined.
+
+        Beyond `MAX_GAPS` gaps, the two oldest become one.
+        """
         *others, last = (*self.gaps, gap)
         if others and others[-1].reason == gap.reason and _touches(others[-1], gap):
             last = replace(others.pop(), end=gap.end)
@@ -61,7 +64,7 @@ class EventHistory:
         return replace(self, gaps=tuple(kept))
 
     def close(self, end: datetime) -> "EventHistory":
-        """The history in which a gap without an end now ends at `end`."""
+        """The history in which each gap without an end now ends at `end`."""
         gaps = (replace(gap, end=end) if gap.end is None else gap for gap in self.gaps)
         return replace(self, gaps=tuple(gaps))
 

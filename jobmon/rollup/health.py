@@ -23,25 +23,25 @@ _MAX_THREADS = 32
 class CollectorHealth:
     """Whether the collector works for a queue; `message` is one line for people.
 
-    If not, `helps_restart` is whether a restart of the collector may help: not if the queue's
+    If it does not work, `can_restart_help` is whether a restart may help: not if the queue's
     database is unreachable, or its indexes are missing.
     """
 
     queue: str
     is_good: bool
     message: str
-    helps_restart: bool = True
+    can_restart_help: bool = True
 
 
 def are_good(queues: Sequence[CollectorHealth]) -> bool:
-    """Whether a queue is good, and a restart would help none of the others."""
+    """Whether at least one queue is good, and a restart would help none of the other queues."""
     return any(each.is_good for each in queues) and not any(
-        each.helps_restart for each in queues if not each.is_good
+        each.can_restart_help for each in queues if not each.is_good
     )
 
 
 def check_collectors(settings: Settings) -> list[CollectorHealth]:
-    """Check the age of the stats and of the history of each queue, whichever collector writes them.
+    """Check the age of the stats and of the history of each queue, written by any collector.
 
     For up to 32 queues it takes at most the server-selection timeout and the time limit of
     five queries.
@@ -57,7 +57,7 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
         except PyMongoError as error:
             message = f"its database is unreachable or refuses: {describe_error(error)}"
             return CollectorHealth(
-                queue=queue.queue, is_good=False, message=message, helps_restart=False
+                queue=queue.queue, is_good=False, message=message, can_restart_help=False
             )
         try:
             return _check(queue.queue, RollupReader(watched, own))
@@ -101,5 +101,5 @@ def _check(queue: str, reader: RollupReader) -> CollectorHealth:
         queue=queue,
         is_good=is_good,
         message=message,
-        helps_restart=not (are_stats_good and history_s is None),
+        can_restart_help=not (are_stats_good and history_s is None),
     )

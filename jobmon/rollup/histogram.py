@@ -1,8 +1,9 @@
 """Durations as mergeable histograms: percentiles within 4% without storing the durations.
 
-Bucket `i` holds durations in (g^(i-1), g^i] ms, where g is `_GROWTH`. A value within
-`RELATIVE_ERROR` of each of them represents it. Histograms are merged by adding counts. The idea is
-DDSketch's (https://arxiv.org/abs/1908.10693); the buckets are numbers that MongoDB can compute.
+Bucket `i` holds durations in (g^(i-1), g^i] ms, where g is `_GROWTH`. One value represents a
+bucket: it differs from none of these durations by more than `RELATIVE_ERROR`, before it is rounded
+to whole ms. Histograms are merged by adding counts. The idea is DDSketch's
+(https://arxiv.org/abs/1908.10693); the buckets are numbers that MongoDB can compute.
 """
 
 import math
@@ -41,17 +42,17 @@ def percentiles(histogram: Histogram, fractions: Iterable[float]) -> list[int | 
     """For each fraction (0.95 for p95) the duration in ms; None if the histogram is empty."""
     total = histogram.total()
     buckets = sorted(histogram)
-    found: list[int | None] = []
+    values: list[int | None] = []
     for fraction in fractions:
-        rank, seen = math.ceil(fraction * total), 0
+        rank, passed = math.ceil(fraction * total), 0
         value = None
         for index in buckets:
-            seen += histogram[index]
-            if seen >= max(rank, 1):
+            passed += histogram[index]
+            if passed >= max(rank, 1):
                 value = rounded_ms(index)
                 break
-        found.append(value)
-    return found
+        values.append(value)
+    return values
 
 
 def pack(histogram: Histogram) -> bytes:
@@ -62,7 +63,7 @@ def pack(histogram: Histogram) -> bytes:
 
 
 def unpack(packed: bytes) -> Histogram:
-    """The histogram that `pack` stored; raises ValueError for other bytes."""
+    """The histogram that `pack` stored; raises ValueError for bytes of an impossible length."""
     if not isinstance(packed, bytes) or len(packed) % _PACKED_BYTES:
         raise ValueError("not a packed histogram")
     length = len(packed) // _PACKED_BYTES
@@ -72,5 +73,5 @@ def unpack(packed: bytes) -> Histogram:
 
 
 def rounded_ms(index: int) -> int:
-    """The duration that represents a bucket, in ms."""
+    """The duration that represents a bucket, in whole ms."""
     return 1 if index == 0 else round(2 * _GROWTH**index / (_GROWTH + 1))

@@ -1,4 +1,4 @@
-"""Marks: moments such as deployments, each with a short text, which charts and series show."""
+"""Marks: moments such as deployments, each with a short text; charts and series show them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ CACHE_S, CACHED_WINDOWS = 1.0, 100
 
 
 class MarkError(ValueError):
-    """A mark that cannot be stored; `field` is the wrong field: `text`, `at` or `link`."""
+    """A mark cannot be stored; `field` is the name of the wrong field: `text`, `at` or `link`."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -33,32 +33,32 @@ class MarkError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A moment (UTC), a text such as a version, and a web address; may raise MarkError."""
+    """A moment (UTC), a text such as a version, and a web address; wrong fields raise MarkError."""
 
     at: datetime
     text: str
     link: str | None = None
 
     def __post_init__(self) -> None:
-        _require_plain("text", self.text, MAX_TEXT)
+        _require_printable("text", self.text, MAX_TEXT)
         if self.link is not None:
-            _require_plain("link", self.link, MAX_LINK)
+            _require_printable("link", self.link, MAX_LINK)
             if not _is_web_address(self.link):
                 raise MarkError("link", "must be an address such as https://ci.example.com/42")
 
     def require_within(self, retention: timedelta, now: datetime) -> None:
-        """Raise MarkError for a moment after `MAX_AHEAD` or before the retained history."""
+        """Raise MarkError for a mark too far ahead of `now`, or before the retained history."""
         if self.at > now + MAX_AHEAD:
             raise MarkError("at", "is in the future")
         if self.at <= now - retention:
             raise MarkError("at", f"is before the retained history ({retention.days} days)")
 
     def redact(self, redactor: Redactor) -> "Mark":
-        """The mark with its secrets replaced."""
+        """The mark with its secrets replaced; without the link if that is no valid link then."""
         link = None if self.link is None else redactor.redact(self.link)
-        is_link = link is not None and len(link) <= MAX_LINK and _is_web_address(link)
+        is_valid = link is not None and len(link) <= MAX_LINK and _is_web_address(link)
         text = redactor.redact(self.text)[:MAX_TEXT]
-        return replace(self, text=text, link=link if is_link else None)
+        return replace(self, text=text, link=link if is_valid else None)
 
     def dump(self) -> Document:
         """The stored fields."""
@@ -66,7 +66,10 @@ class Mark:
 
     @classmethod
     def load(cls, document: Mapping[str, object]) -> Self:
-        """The mark that `dump` stored; raises MarkError, MalformedError or KeyError for others."""
+        """The mark that `dump` stored.
+
+        Raises MarkError, MalformedError or KeyError for another document.
+        """
         link = document["link"]
         return cls(
             at=require_type(document["at"], datetime),
@@ -77,7 +80,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """The marks of a window in order of time; the oldest marks may be only counted (`omitted`)."""
+    """The marks of a window in order of time; `omitted` counts older marks that are not shown."""
 
     shown: tuple[Mark, ...]
     omitted: int = 0
@@ -86,7 +89,7 @@ class Marks:
 class MarkReader:
     """Reads the marks of the queue of `connection` with the connection `own`.
 
-    Secrets in them are replaced. An answer is shared for a second.
+    Secrets in the marks are replaced. The result for a window is shared for a second.
 
         MarkReader(connection, own, redactor).find(start, end).shown
     """
@@ -99,7 +102,7 @@ class MarkReader:
         self._windows: SingleFlightCache[Marks | None] = SingleFlightCache(CACHED_WINDOWS)
 
     def find(self, start: datetime, end: datetime) -> Marks | None:
-        """The marks from `start` to before `end`; None if the user may not read them.
+        """The marks from `start` to before `end`; None if the user has no right to read them.
 
         Raises PyMongoError. Index: queue, format, at.
         """
@@ -111,8 +114,8 @@ class MarkReader:
         limit_ms = self._connection.max_time_ms
         try:
             newest = own[MARKS].find(query, **request_comment()).sort("at", -1)
-            found = list(newest.limit(MAX_SHOWN + 1).max_time_ms(limit_ms))
-            count = len(found)
+            documents = list(newest.limit(MAX_SHOWN + 1).max_time_ms(limit_ms))
+            count = len(documents)
             if count > MAX_SHOWN:
                 count = own[MARKS].count_documents(query, maxTimeMS=limit_ms)
         except OperationFailure as error:
@@ -121,13 +124,15 @@ class MarkReader:
             own.report(MARKS, "no right to read them: charts show none")
             return None
         newest_first = own.read(
-            MARKS, found[:MAX_SHOWN], lambda document: Mark.load(document).redact(self._redactor)
+            MARKS,
+            documents[:MAX_SHOWN],
+            lambda document: Mark.load(document).redact(self._redactor),
         )
         return Marks(shown=tuple(newest_first)[::-1], omitted=max(0, count - MAX_SHOWN))
 
 
-def _require_plain(field: str, text: str, max_length: int) -> None:
-    """Raise MarkError for a text that is empty, too long, or has invisible characters."""
+def _require_printable(field: str, text: str, max_length: int) -> None:
+    """Raise MarkError for a text that is empty, too long, or has unprintable characters."""
     if not text.strip():
         raise MarkError(field, "is empty")
     if len(text) > max_length:

@@ -1,4 +1,4 @@
-"""The milestones of a queue's lists as a document."""
+"""Stores the milestones of a queue's lists as a document, and loads them."""
 
 import struct
 import zlib
@@ -28,22 +28,22 @@ def dump_milestones(version: str, milestones: Milestones) -> Document:
 def load_milestones(document: Document) -> tuple[str, Milestones]:
     """The version and the milestones that `dump_milestones` stored.
 
-    Raises MalformedError, KeyError or ValueError for others.
+    Raises MalformedError, KeyError, ValueError or TypeError for another document.
     """
     labels = tuple(map(_load_label, require_type(document["labels"], list)))
     columns = [require_type(document[name], list) for name in ("times", "uncounted", "ranges")]
     size = 8 * len(labels)
     packed = _decompress(require_type(document["older"], bytes), size * len(columns[0]))
-    found = [
+    milestones = [
         Milestone(
             at_ms=require_type(at_ms, int),
-            older=struct.unpack_from(f"<{len(labels)}Q", packed, number * size),
+            older=struct.unpack_from(f"<{len(labels)}Q", packed, index * size),
             uncounted=require_type(uncounted, int),
             ranges=tuple(IdRange(low, high) for low, high in require_type(ranges, list)),
         )
-        for number, (at_ms, uncounted, ranges) in enumerate(zip(*columns, strict=True))
+        for index, (at_ms, uncounted, ranges) in enumerate(zip(*columns, strict=True))
     ]
-    return require_type(document["version"], str), Milestones(labels, tuple(found))
+    return require_type(document["version"], str), Milestones(labels, tuple(milestones))
 
 
 def dump_changes(changes: MilestoneChanges | None) -> Document | None:
@@ -52,7 +52,7 @@ def dump_changes(changes: MilestoneChanges | None) -> Document | None:
 
 
 def load_changes(dumped: Any) -> MilestoneChanges | None:
-    """What `dump_changes` stored; raises MalformedError or KeyError for others."""
+    """The changes that `dump_changes` stored; raises MalformedError or KeyError for others."""
     if dumped is None:
         return None
     fields = require_type(dumped, dict)
@@ -64,14 +64,14 @@ def load_changes(dumped: Any) -> MilestoneChanges | None:
 
 
 def _decompress(packed: bytes, size: int) -> bytes:
-    """The unpacked bytes; ValueError unless they have this size."""
+    """The decompressed bytes; raises ValueError unless they have this size."""
     try:
-        unpacked = zlib.decompressobj().decompress(packed, size + 1)
+        decompressed = zlib.decompressobj().decompress(packed, size + 1)
     except zlib.error as error:
         raise ValueError("not compressed numbers") from error
-    if len(unpacked) != size:
+    if len(decompressed) != size:
         raise ValueError("not one number for each milestone and label")
-    return unpacked
+    return decompressed
 
 
 def _load_label(dumped: Any) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""Whether the notifications of a queue are delivered: read from what the collector stores."""
+"""Whether the notifications of a queue are delivered, as the collector stores it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,9 +9,9 @@ from jobmon.store.mapping import Document
 
 @dataclass(frozen=True, kw_only=True)
 class ReceiverHealth:
-    """The deliveries to a receiver so far.
+    """The deliveries to a receiver so far: how many were sent, and how many failed.
 
-    While they fail, `failing_since` (UTC) and `reason` are set.
+    While deliveries fail, `failing_since` (UTC) and `reason` are set.
     """
 
     name: str
@@ -33,7 +33,7 @@ def dump_receiver_health(health: ReceiverHealth) -> Document:
 
 
 def load_receiver_health(document: Document) -> ReceiverHealth:
-    """What `dump_receiver_health` stored; raises MalformedError or KeyError for others."""
+    """The health that `dump_receiver_health` stored; raises MalformedError, KeyError."""
     return ReceiverHealth(
         name=require_type(document["name"], str),
         sent=require_type(document["sent"], int),

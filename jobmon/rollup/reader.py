@@ -62,7 +62,7 @@ from jobmon.store.stats import QueueStats
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# A collector writes stats every two seconds or sooner; older stats mean that it has stopped.
+# A collector writes stats every two seconds or sooner; older stats: it has stopped or is too slow.
 MAX_STATS_AGE_MS = 5_000
 # A busy minute takes seconds to count, and the collector pauses between two counts.
 MAX_HISTORY_AGE_MS = 60_000
@@ -72,9 +72,9 @@ CACHE_MS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Activity since the collector first ran, by type, in the order in which types appeared.
+    """Activity since a collector first ran, by type, in the order in which the types appeared.
 
-    `age_s` is the time since they were updated.
+    `age_s` is the time since the totals were updated.
     """
 
     by_type: Tallies
@@ -84,7 +84,7 @@ class Totals:
 class RollupReader:
     """Reads jobmon's own database, never writes it; caches stats, progress and totals for 0.2 s.
 
-    It reads with the connection `own`; by default with `connection`, which reads the queue.
+    It uses the connection `own`, by default `connection`, which is the connection to the queue.
     """
 
     def __init__(self, connection: Connection, own: Connection | None = None) -> None:
@@ -99,7 +99,7 @@ class RollupReader:
 
     @property
     def is_readable(self) -> bool:
-        """Whether the last read of jobmon's own database was allowed."""
+        """Whether the last read of jobmon's own database was allowed; true before the first."""
         return self._is_readable
 
     def stats(self) -> QueueStats | None:
@@ -110,13 +110,13 @@ class RollupReader:
         return self._stats.get()
 
     def milestones(self, version: str) -> Milestones | None:
-        """The milestones of this version; None if another version is stored. Index: _id."""
+        """The milestones of this version; None if this version is not stored. Index: _id."""
 
         def read() -> Milestones | None:
-            found = self._find(MILESTONES, load_milestones)
-            return found[1] if found is not None and found[0] == version else None
+            stored = self._find(MILESTONES, load_milestones)
+            return stored[1] if stored is not None and stored[0] == version else None
 
-        return self._milestones.get(version, read, keep=lambda found: found is not None)
+        return self._milestones.get(version, read, keep=lambda milestones: milestones is not None)
 
     def progress(self) -> HistoryProgress | None:
         """How much of the history is counted; None if no collector counts it now."""
@@ -140,28 +140,28 @@ class RollupReader:
         return self._find(STATS, _load_age)
 
     def history_age_s(self) -> float | None:
-        """The time since the newest minutes were counted; None if they never were."""
+        """The time since the newest minutes were counted; None if none were ever counted."""
         return self._find(PROGRESS, _load_age, age_of="$countedAt")
 
     def first_build(self) -> dict[str, int] | None:
-        """The progress of a running first count: `counted` of about `estimated` jobs; else None."""
+        """The progress of a first count: `counted` of about `estimated` jobs; None if none runs."""
 
         def load(document: Document) -> tuple[float, dict[str, int]]:
             counts = {name: require_type(document[name], int) for name in ("counted", "estimated")}
             return _load_age(document), counts
 
-        return _only_younger(self._find(BUILD, load), MAX_STATS_AGE_MS / 1_000)
+        return _drop_older(self._find(BUILD, load), MAX_STATS_AGE_MS / 1_000)
 
     def failure(self) -> str | None:
-        """The exception with which a collector failed in the last five minutes; else None."""
+        """The name of the exception if a collector failed in the last five minutes; else None."""
 
         def load(document: Document) -> tuple[float, str]:
             return _load_age(document), require_type(document["exception"], str)
 
-        return _only_younger(self._find(FAILURE, load), MAX_FAILURE_AGE_S)
+        return _drop_older(self._find(FAILURE, load), MAX_FAILURE_AGE_S)
 
     def notifications(self) -> list[ReceiverHealth]:
-        """The deliveries to each receiver of notifications; empty if there are none."""
+        """The deliveries to each receiver of notifications; empty if there are no receivers."""
 
         def load(document: Document) -> list[ReceiverHealth]:
             return list(map(load_receiver_health, document["receivers"]))
@@ -182,7 +182,7 @@ class RollupReader:
     def buckets(
         self, spans: Iterable[tuple[timedelta, datetime]]
     ) -> dict[tuple[timedelta, datetime], Tallies]:
-        """The buckets of these spans, given as (length, start). Index: _id.
+        """The buckets of these spans, which are pairs (length, start). Index: _id.
 
         A span without activity has no bucket.
         """
@@ -210,8 +210,10 @@ class RollupReader:
 
     def error_groups(self) -> dict[str, ErrorGroup]:
         """All groups of errors by id, without their sample message and stack; index: queue."""
-        found = self._read_matching(ERRORS, lambda own: own.scope, load_error_group, WITHOUT_SAMPLE)
-        return {group.id: group for group in found}
+        groups = self._read_matching(
+            ERRORS, lambda own: own.scope, load_error_group, WITHOUT_SAMPLE
+        )
+        return {group.id: group for group in groups}
 
     def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
         """The subset of these ids for which a group exists. Index: _id."""
@@ -230,7 +232,7 @@ class RollupReader:
     def recorded_runs(self, job_ids: Iterable[Any]) -> dict[str, list[RecordedRun]]:
         """The newest runs that a collector saw of the jobs with these _ids. Index: _id.
 
-        By `run_list_name`; a job without such runs is left out.
+        The keys are those of `run_list_name`; a job without such runs has no entry.
         """
 
         def load(document: Document) -> tuple[str, list[RecordedRun]]:
@@ -241,21 +243,21 @@ class RollupReader:
     def samples(
         self, span: timedelta, start: datetime, end: datetime
     ) -> dict[datetime, QueueSample]:
-        """A sample for each span from `start` to before `end`, by its start; index: span, at."""
+        """The samples of spans from `start` to before `end`, by their start; index: span, at."""
         within = {"span": seconds(span), "at": {"$gte": start, "$lt": end}}
         return dict(self._read_matching(SAMPLES, lambda own: own.scope | within, load_sample))
 
     def _read_stats(self) -> QueueStats | None:
-        found = self._find(STATS, lambda document: (_load_age(document), load_stats(document)))
-        return _only_younger(found, MAX_STATS_AGE_MS / 1_000)
+        aged = self._find(STATS, lambda document: (_load_age(document), load_stats(document)))
+        return _drop_older(aged, MAX_STATS_AGE_MS / 1_000)
 
     def _read_progress(self) -> HistoryProgress | None:
-        found = self._find(
+        aged = self._find(
             PROGRESS,
             lambda document: (_load_age(document), load_progress(document)),
             age_of="$countedAt",
         )
-        return _only_younger(found, MAX_HISTORY_AGE_MS / 1_000)
+        return _drop_older(aged, MAX_HISTORY_AGE_MS / 1_000)
 
     def _read_totals(self) -> Totals | None:
         age_s = self._find(PROGRESS, _load_age, age_of="$countersAt")
@@ -297,8 +299,8 @@ class RollupReader:
         fields: Any = None,
     ) -> Iterator[T]:
         def find(own: OwnDatabase) -> Iterable[Document]:
-            found = own[collection].find(make_query(own), fields, **request_comment())
-            return found.max_time_ms(self._connection.max_time_ms)
+            cursor = own[collection].find(make_query(own), fields, **request_comment())
+            return cursor.max_time_ms(self._connection.max_time_ms)
 
         return self._read(collection, find, load)
 
@@ -308,10 +310,10 @@ class RollupReader:
         find: Callable[[OwnDatabase], Iterable[Document]],
         load: Callable[[Document], T],
     ) -> Iterator[T]:
-        """Read documents of jobmon's own database; none if the user may not read it."""
+        """Read documents of jobmon's own database; none without the right to read it."""
         own = OwnDatabase(rollup_database(self._own), self._connection.queue_key, self._reported)
         try:
-            found = list(find(own))
+            documents = list(find(own))
         except OperationFailure as error:
             if not is_unauthorized(error):
                 raise
@@ -320,18 +322,18 @@ class RollupReader:
             self._is_readable = False
             return iter(())
         self._is_readable = True
-        return own.read(name, found, load)
+        return own.read(name, documents, load)
 
 
-def _only_younger(found: tuple[float, T] | None, max_age_s: float) -> T | None:
+def _drop_older(aged: tuple[float, T] | None, max_age_s: float) -> T | None:
     """The value of a pair (age in s, value); None if it is older than `max_age_s`."""
-    return found[1] if found is not None and found[0] <= max_age_s else None
+    return aged[1] if aged is not None and aged[0] <= max_age_s else None
 
 
-def _age_expression(moment: str) -> Document:
-    """The age of a date in ms; null if it is not a date."""
-    is_date = {"$eq": [{"$type": moment}, "date"]}
-    return {"$cond": [is_date, {"$subtract": ["$$NOW", moment]}, None]}
+def _age_expression(date_path: str) -> Document:
+    """The age in ms of the date at a path; null if there is no date."""
+    is_date = {"$eq": [{"$type": date_path}, "date"]}
+    return {"$cond": [is_date, {"$subtract": ["$$NOW", date_path]}, None]}
 
 
 def _load_age(document: Document) -> float:

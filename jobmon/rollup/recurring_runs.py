@@ -1,4 +1,4 @@
-"""The runs of recurring jobs that a collector saw: their stored form, in jobmon's own database.
+"""Runs of recurring jobs that a collector saw, as they are stored in jobmon's own database.
 
 A document has the newest runs of one job, in the order in which they started, and the position of
 the last change that was counted when it was written.
@@ -18,8 +18,8 @@ from jobmon.store.repetition import Repetition
 
 RECURRING_RUNS = "recurring_runs"  # the collection
 MAX_RUNS = 20  # of a job
-MAX_JOBS = 1_000
-MAX_ERROR_LENGTH = 300
+MAX_JOBS = 1_000  # of a queue
+MAX_ERROR_LENGTH = 300  # characters of a code or a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +53,22 @@ def dump_runs(runs: Iterable[RecordedRun]) -> Document:
 
 
 def load_runs(document: Document) -> list[RecordedRun]:
-    """The stored runs; raises MalformedError, ValueError or KeyError for another document."""
+    """The stored runs.
+
+    Raises MalformedError, KeyError, TypeError or ValueError for another document.
+    """
     return [
         RecordedRun(
             status=require_type(status, str),
-            started_at=_load(started_at, datetime),
-            ended_at=_load(ended_at, datetime),
-            code=_load(code, str),
-            message=_load(message, str),
+            started_at=_load_optional(started_at, datetime),
+            ended_at=_load_optional(ended_at, datetime),
+            code=_load_optional(code, str),
+            message=_load_optional(message, str),
             repetition=Repetition(*repetition),
         )
         for started_at, ended_at, status, code, message, repetition in document["runs"]
     ]
 
 
-def _load(value: Any, kind: type[Any]) -> Any:
+def _load_optional(value: Any, kind: type[Any]) -> Any:
     return None if value is None else require_type(value, kind)

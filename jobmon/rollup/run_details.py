@@ -1,4 +1,4 @@
-"""What a bucket of the history knows of single runs: errors, workers and the slowest attempts.
+"""The details that a bucket of the history has of runs: errors, workers and the slowest attempts.
 
 Each part is bounded. Errors and workers beyond a bound are counted as `(other)`: sums stay exact.
 """
@@ -15,17 +15,16 @@ from jobmon.rollup.histogram import Histogram, add_counts, pack, unpack
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
-# Limits of a bucket: pairs of an error group and a type, and separately of a group and a worker;
-# pairs of a worker and a type; types with slowest attempts.
-MAX_PAIRS = 1_000
-MAX_WORKER_TYPES = 500  # up to 5 KB each, with names of 200 characters of 4 bytes
-MAX_SLOW_TYPES = 200  # up to 12 KB each, if names have 200 characters of 4 bytes
-SLOWEST = 5  # attempts of a type in a bucket
+# Limits of a bucket. Sizes are for names of 200 characters of 4 bytes.
+MAX_PAIRS = 1_000  # pairs of an error group and a type, and as many of a group and a worker
+MAX_WORKER_TYPES = 500  # pairs of a worker and a type, up to 5 KB each
+MAX_SLOW_TYPES = 200  # types with slowest attempts, up to 12 KB each
+SLOWEST = 5  # attempts of a type
 P = TypeVar("P", bound=tuple[str, str])
 
 
 class ErrorPair(NamedTuple):
-    """A group of errors, and the `subject` whose runs had them: a type of jobs, or a worker."""
+    """A group of errors, and the `subject` of the runs with them: a type of jobs, or a worker."""
 
     group: str
     subject: str
@@ -51,7 +50,7 @@ class SlowRun(NamedTuple):
 
 @dataclass
 class WorkerTally:
-    """Finished runs of one worker: by outcome, their durations, and when the last one ended."""
+    """Finished runs of a worker: by outcome, by duration, and when the last of them ended."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     run: Histogram = field(default_factory=Counter)
@@ -75,7 +74,7 @@ class WorkerTally:
 
     @property
     def failed(self) -> int:
-        """Runs with another outcome than success."""
+        """The number of runs that did not succeed."""
         return self.runs - self.outcomes[AttemptStatus.SUCCEEDED.value]
 
 
@@ -83,10 +82,10 @@ class WorkerTally:
 class RunDetails:
     """The details of the finished runs in some time.
 
-    `by_type` counts every failed run once, by its group of errors; `by_worker` does the same for
-    runs of a known worker. `worker_types` counts every run of a known worker once, even a success.
-    `slowest` has the longest runs first, by type. Unless `is_known`, a part was counted by a
-    version without details.
+    `by_type` counts every failed run once, by its group of errors and its type; `by_worker` counts
+    those of a known worker by group and worker. `worker_types` counts every run of a known worker
+    once, even a success. `slowest` has the longest runs of each type, the longest first. Unless
+    `is_known`, a part was counted by a version without details.
     """
 
     by_type: Counter[ErrorPair] = field(default_factory=Counter)
@@ -114,21 +113,25 @@ class RunDetails:
 
     def maximum(self, other: Self) -> "RunDetails":
         """For each type and worker the details with more runs: either may lack some runs."""
-        mine, others = self.tally_workers(), other.tally_workers()
-        larger = {
-            name for name in others if name not in mine or others[name].runs > mine[name].runs
+        workers, other_workers = self.tally_workers(), other.tally_workers()
+        from_other = {
+            name
+            for name, tally in other_workers.items()
+            if name not in workers or tally.runs > workers[name].runs
         }
         worker_types = {
-            pair: tally for pair, tally in self.worker_types.items() if pair.worker not in larger
+            pair: tally
+            for pair, tally in self.worker_types.items()
+            if pair.worker not in from_other
         }
         worker_types |= {
-            pair: tally for pair, tally in other.worker_types.items() if pair.worker in larger
+            pair: tally for pair, tally in other.worker_types.items() if pair.worker in from_other
         }
         slowest = dict(self.slowest)
         for job_type, runs in other.slowest.items():
-            found = [*runs, *slowest.get(job_type, [])]
-            both = {(run.job_id, run.finished_at): run for run in found}
-            slowest[job_type] = select_slowest(both.values())
+            all_runs = [*runs, *slowest.get(job_type, [])]
+            unique = {(run.job_id, run.finished_at): run for run in all_runs}
+            slowest[job_type] = select_slowest(unique.values())
         return RunDetails(
             by_type=_select_larger(self.by_type, other.by_type),
             by_worker=_select_larger(self.by_worker, other.by_worker),
@@ -140,7 +143,7 @@ class RunDetails:
     def add_unknown_errors(self, failed: Mapping[str, int]) -> None:
         """Count as `(other)` the runs among `failed` (by type) that have no group.
 
-        Their number is the difference of the sums, because `by_type` may have folded a rare type.
+        They are at most the difference of the sums, because `by_type` may have folded a rare type.
         """
         missing = sum(failed.values()) - self.failed
         if missing <= 0:
@@ -166,18 +169,18 @@ class RunDetails:
 
     @property
     def lacks_types(self) -> bool:
-        """Whether runs of workers are counted without their type."""
+        """Whether runs of a worker are counted without their type."""
         return any(job_type == OTHER for _, job_type in self.worker_types)
 
     def tally_workers(self, types: Collection[str] = ()) -> dict[str, WorkerTally]:
-        """The runs of each worker: of these types, or of all. Callers must not change it."""
-        found: dict[str, list[WorkerTally]] = {}
+        """The runs of each worker: of these types, or of all. Callers must not change a tally."""
+        by_worker: dict[str, list[WorkerTally]] = {}
         for (worker, job_type), tally in self.worker_types.items():
             if not types or job_type in types:
-                found.setdefault(worker, []).append(tally)
+                by_worker.setdefault(worker, []).append(tally)
         return {
             worker: tallies[0] if len(tallies) == 1 else _sum_tallies(tallies)
-            for worker, tallies in found.items()
+            for worker, tallies in by_worker.items()
         }
 
 
@@ -189,18 +192,20 @@ def _sum_tallies(tallies: Iterable[WorkerTally]) -> WorkerTally:
 
 
 def _select_larger(first: Counter[ErrorPair], second: Counter[ErrorPair]) -> Counter[ErrorPair]:
-    """For each type or worker its counts from the argument in which their sum is larger."""
+    """For each type or worker its counts from the argument in which it has more runs."""
     difference: Counter[str] = Counter()
     for pair, count in second.items():
         difference[pair.subject] += count
     for pair, count in first.items():
         difference[pair.subject] -= count
     kept = {pair: count for pair, count in first.items() if difference[pair.subject] <= 0}
-    return Counter(kept | {pair: n for pair, n in second.items() if difference[pair.subject] > 0})
+    return Counter(
+        kept | {pair: count for pair, count in second.items() if difference[pair.subject] > 0}
+    )
 
 
 def select_slowest(runs: Iterable[SlowRun]) -> list[SlowRun]:
-    """The `SLOWEST` longest of these runs, the longest first; each once."""
+    """The `SLOWEST` longest of these runs, the longest first, without duplicates."""
     return sorted(set(runs), key=lambda run: (-run.duration_ms, run.finished_at, run.job_id))[
         :SLOWEST
     ]
@@ -236,7 +241,7 @@ def _fold_errors(counts: Counter[ErrorPair]) -> Counter[ErrorPair]:
 
 
 def _fold_pairs(counts: Mapping[P, int], limit: int) -> Iterator[tuple[P, tuple[str, str]]]:
-    """For each pair the names under which it is counted: at most `limit` different pairs of names.
+    """Each pair with the two names under which it is counted: at most `limit` different pairs.
 
     The rare pairs of a group (or worker) are counted together, as the group and `(other)`; a single
     rare pair keeps its names. Groups beyond the limit are counted as `(other)` and `(other)`.
@@ -245,21 +250,21 @@ def _fold_pairs(counts: Mapping[P, int], limit: int) -> Iterator[tuple[P, tuple[
         yield from ((pair, pair) for pair in counts)
         return
     ranked, half = sorted(counts, key=lambda pair: (-counts[pair], pair)), limit // 2
-    rest: dict[str, list[P]] = {}
+    rare: dict[str, list[P]] = {}
     for pair in ranked[half:]:
-        rest.setdefault(pair[0], []).append(pair)
+        rare.setdefault(pair[0], []).append(pair)
     yield from ((pair, pair) for pair in ranked[:half])
-    largest = sorted(rest, key=lambda name: (-sum(map(counts.__getitem__, rest[name])), name))
-    for number, name in enumerate(largest):
-        for pair in rest[name]:
-            if number >= limit - half - 1:
+    largest = sorted(rare, key=lambda name: (-sum(map(counts.__getitem__, rare[name])), name))
+    for rank, name in enumerate(largest):
+        for pair in rare[name]:
+            if rank >= limit - half - 1:
                 yield pair, (OTHER, OTHER)
             else:
-                yield pair, pair if len(rest[name]) == 1 else (name, OTHER)
+                yield pair, pair if len(rare[name]) == 1 else (name, OTHER)
 
 
 def dump_details(details: RunDetails) -> Document:
-    """The stored form. A text of a watched document is a value there, never a key."""
+    """The stored form. Texts of watched documents are values in it, never keys."""
     return {
         "errorsByType": [[*pair, count] for pair, count in details.by_type.items()],
         "errorsByWorker": [[*pair, count] for pair, count in details.by_worker.items()],
@@ -277,7 +282,7 @@ def dump_details(details: RunDetails) -> Document:
 
 
 def load_details(document: Document | None) -> RunDetails:
-    """The details that `dump_details` stored, or a part of them; not `is_known` if there are none.
+    """The details, or a part of them, that `dump_details` stored; not `is_known` for None.
 
     Raises MalformedError, KeyError, TypeError or ValueError for another document.
     """
@@ -291,16 +296,18 @@ def load_details(document: Document | None) -> RunDetails:
     for worker, job_type, outcomes, run, last_at in _list_worker_types(document):
         worker_type = WorkerType(require_type(worker, str), require_type(job_type, str))
         details.worker_types[worker_type] = WorkerTally(
-            outcomes=Counter({require_type(key, str): require_type(n, int) for key, n in outcomes}),
+            outcomes=Counter(
+                {require_type(name, str): require_type(count, int) for name, count in outcomes}
+            ),
             run=unpack(run),
             last_at=None if last_at is None else require_type(last_at, datetime),
         )
-    for job_type, duration_ms, job_id, attempt, name, outcome, at in document.get("slowest", ()):
+    for job_type, duration_ms, job_id, attempt, worker, outcome, at in document.get("slowest", ()):
         run = SlowRun(
             duration_ms=require_type(duration_ms, int),
             job_id=require_type(job_id, str),
             attempt=None if attempt is None else require_type(attempt, int),
-            worker=None if name is None else require_type(name, str),
+            worker=None if worker is None else require_type(worker, str),
             outcome=require_type(outcome, str),
             finished_at=require_type(at, datetime),
         )
@@ -309,7 +316,7 @@ def load_details(document: Document | None) -> RunDetails:
 
 
 def _list_worker_types(document: Document) -> Iterator[Any]:
-    """The stored runs of workers; an earlier version counted these without their types."""
+    """The stored runs of workers; an earlier version stored them without their types."""
     yield from document.get("workerTypes", ())
     for worker in document.get("workers", ()):
         yield worker["name"], OTHER, worker["outcomes"], worker["run"], worker["lastAt"]

@@ -102,11 +102,11 @@ def test_the_check_ignores_a_queue_that_is_unreachable_and_fails_for_one_that_no
         eventually(lambda: are_good(check_collectors(settings)))
         unreachable, good, *unindexed = check_collectors(settings)
         assert (unreachable.queue, unreachable.is_good) == ("unreachable", False)
-        assert not unreachable.helps_restart
+        assert not unreachable.can_restart_help
         assert "its database is unreachable" in unreachable.message
         assert good.is_good
         # Without indexes there is no history: a restart does not help.
-        assert {(queue.is_good, queue.helps_restart) for queue in unindexed} == {(False, False)}
+        assert {(queue.is_good, queue.can_restart_help) for queue in unindexed} == {(False, False)}
         assert all("create the history's indexes" in queue.message for queue in unindexed)
     checked = check_collectors(settings)
     assert {queue.message for queue in checked[1:]} == {"no collector works for this queue"}
@@ -128,7 +128,7 @@ def test_the_check_passes_if_a_queue_is_good_and_a_restart_helps_no_other(
 ) -> None:
     queues = [
         CollectorHealth(
-            queue="q", is_good=state == "good", message="", helps_restart=state != "unreachable"
+            queue="q", is_good=state == "good", message="", can_restart_help=state != "unreachable"
         )
         for state in states
     ]
