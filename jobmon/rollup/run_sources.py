@@ -1,4 +1,4 @@
-"""Finds where a queue records its finished runs, and makes the first stages of an aggregation.
+"""Finds where a queue records its finished runs, and makes the stages that select them.
 
 All runs come from one collection, so that none is counted twice: from the event log if the queue
 has one, else from the recorded attempts if there are any, else from the jobs.
@@ -36,11 +36,11 @@ _FAILED_ATTEMPTS: Document = {
 class RunSource:
     """Runs that finished in some time: `stages` find them by `index`; each document is one run.
 
-    The other fields are expressions about a run, but `error_field` is the name of a field.
-    `read_outcome` converts a value of the expression `outcome`; None if the run has not ended.
-    `failed` is a query for the runs with another outcome than success. If the start of a run is
-    after its end, its duration is 0 in a source that `is_exact`. In another source it is unknown,
-    because that start belongs to a later run.
+    `type`, `outcome` and the fields from `eligible_at` to `worker` are expressions about a run;
+    `error_field` is the name of a field. `read_outcome` converts a value of `outcome`; it returns
+    None if the run has not ended. `failed` is a query for the runs that did not succeed. If a run
+    starts after its end, its duration is 0 in a source that `is_exact`. In another source it is
+    unknown, because that start belongs to a later run.
     """
 
     documents: ReadCollection
@@ -81,10 +81,10 @@ class RunSource:
         return self._if_known(start, end, bucket_expression({"$subtract": [end, start]}))
 
     def _if_known(self, start: Any, end: Any, value: Any) -> Document:
-        known: list[Document] = [{"$eq": [{"$type": moment}, "date"]} for moment in (start, end)]
+        conditions: list[Document] = [{"$eq": [{"$type": date}, "date"]} for date in (start, end)]
         if not self.is_exact:
-            known.append({"$lte": [start, end]})
-        return {"$cond": [{"$and": known}, value, None]}
+            conditions.append({"$lte": [start, end]})
+        return {"$cond": [{"$and": conditions}, value, None]}
 
 
 def find_run_sources(
@@ -93,18 +93,18 @@ def find_run_sources(
     """The sources of the runs that finished `within` a range of dates; raises PyMongoError."""
     attempts, log = connection.attempts, connection.profile.log
     if attempts is not None and log is not None:
-        return list(_read_log(attempts, jobs, log, within))
+        return list(_make_log_sources(attempts, jobs, log, within))
     if attempts is not None and connection.has_recorded_attempts():
-        return [_read_attempts(connection, attempts, jobs, within)]
-    return [_read_jobs(connection, jobs, within)]
+        return [_make_attempt_source(connection, attempts, jobs, within)]
+    return [_make_job_source(connection, jobs, within)]
 
 
 def aggregate_by_minute(
     watched: ReadCollection, pipeline: list[Document], index: Keys
 ) -> Iterator[Document]:
-    """The groups that have a minute; none if no document has a finishedAt and its index is missing.
+    """The groups that have a minute; none if no document has finishedAt and its index is missing.
 
-    `jobmon init` creates no index for a field that no document has.
+    That is no mistake: `jobmon init` creates no index for a field that no document has.
     """
     try:
         groups = watched.aggregate(pipeline, index=index, require_index=True)
@@ -117,17 +117,17 @@ def aggregate_by_minute(
             yield group
 
 
-def minute_expression(moment: str) -> Document:
-    """The minute of a date; null for an array of dates, which a match accepts."""
-    milliseconds = {"$mod": [{"$toLong": moment}, 60_000]}
-    is_date = {"$eq": [{"$type": moment}, "date"]}
-    return {"$cond": [is_date, {"$subtract": [moment, milliseconds]}, None]}
+def minute_expression(date_path: str) -> Document:
+    """The minute of a date; null for an array of dates, which also matches a range of dates."""
+    milliseconds = {"$mod": [{"$toLong": date_path}, 60_000]}
+    is_date = {"$eq": [{"$type": date_path}, "date"]}
+    return {"$cond": [is_date, {"$subtract": [date_path, milliseconds]}, None]}
 
 
-def _read_attempts(
+def _make_attempt_source(
     connection: Connection, attempts: ReadCollection, jobs: ReadCollection, within: Document
 ) -> RunSource:
-    eligible_at = {"$ifNull": ["$eligibleAt", _first_eligible_at(jobs, "$attemptNumber")]}
+    eligible_at = {"$ifNull": ["$eligibleAt", _find_creation(jobs, "$attemptNumber")]}
     return RunSource(
         documents=attempts,
         index=attempt_end_index(connection.profile),
@@ -145,10 +145,10 @@ def _read_attempts(
     )
 
 
-def _read_jobs(connection: Connection, jobs: ReadCollection, within: Document) -> RunSource:
-    """The last run of each job."""
+def _make_job_source(connection: Connection, jobs: ReadCollection, within: Document) -> RunSource:
+    """The source of the last run of each job."""
     job_outcome = connection.profile.outcome
-    has_wait = not connection.profile.is_recurring  # else nextRunAt is about the next run
+    has_wait = not connection.profile.is_recurring  # its nextRunAt is of the next run
     if job_outcome is not None:
         ended, index = {"finishedAt": within}, ATTEMPT_FINISHED
         failed: Document = {"$expr": {"$eq": [job_outcome, AttemptStatus.FAILED.value]}}
@@ -177,17 +177,17 @@ def _read_jobs(connection: Connection, jobs: ReadCollection, within: Document) -
         attempt="$attemptCount",
         worker="$leasedBy",
         error_field="lastError",
-        is_exact=False,  # if the job runs again, the start of the run that ended is lost
+        is_exact=False,  # if the job runs again, the start of the run that ended is overwritten
     )
 
 
-def _read_log(
+def _make_log_sources(
     events: ReadCollection, jobs: ReadCollection, log: EventLog, within: Document
 ) -> Iterator[RunSource]:
     """Sources for the events that end a run.
 
     If the log has no fields for waits, the first source is for events that contain the start of
-    their run. For all others, the event that started the run is looked up.
+    their run. For all other events, the event that started the run is looked up.
     """
     mapping = events.mapping
     has_number = mapping.translate_expression("$attemptNumber") is not None
@@ -224,20 +224,20 @@ def _read_log(
 def _find_in_both_events(
     mapping: FieldMapping, jobs: ReadCollection, has_number: bool
 ) -> dict[str, Any]:
-    """The fields of a `RunSource` that the end of a run has, or else its start (`_start`)."""
+    """Fields of a `RunSource`, from the event of a run's end, or else of its start (`_start`)."""
 
-    def find_start(field: str) -> Any:
+    def find_in_start(field: str) -> Any:
         return mapping.translate_expression(field, under="_start")
 
-    number = {"$ifNull": ["$attemptNumber", find_start("$attemptNumber")]}
-    first = _first_eligible_at(jobs, number) if has_number else None
+    number = {"$ifNull": ["$attemptNumber", find_in_start("$attemptNumber")]}
+    created_at = _find_creation(jobs, number) if has_number else None
     return {
-        "eligible_at": {"$ifNull": ["$eligibleAt", find_start("$eligibleAt"), first]},
+        "eligible_at": {"$ifNull": ["$eligibleAt", find_in_start("$eligibleAt"), created_at]},
         "started_at": {
-            "$ifNull": ["$_started", find_start("$startedAt"), find_start("$finishedAt")]
+            "$ifNull": ["$_started", find_in_start("$startedAt"), find_in_start("$finishedAt")]
         },
         "attempt": number,
-        "worker": {"$ifNull": ["$workerId", find_start("$workerId")]},
+        "worker": {"$ifNull": ["$workerId", find_in_start("$workerId")]},
     }
 
 
@@ -256,8 +256,8 @@ def _match_ended(within: Document) -> Document:
 def _look_up_job(attempts: ReadCollection, jobs: ReadCollection) -> list[Document]:
     """Stages that add the job as `_job`.
 
-    The $lookup has no pipeline: only then MongoDB 6.0 joins in its slot-based engine, several times
-    as fast.
+    The $lookup has no pipeline: MongoDB 6.0 joins several times faster without one, because it then
+    uses its slot-based engine.
     """
     local, foreign = attempts.mapping.paths["jobId"], jobs.mapping.paths["jobId"]
     add_ids: list[Document] = []
@@ -272,7 +272,7 @@ def _look_up_job(attempts: ReadCollection, jobs: ReadCollection) -> list[Documen
     ]
 
 
-def _first_eligible_at(jobs: ReadCollection, number: Any) -> Document:
+def _find_creation(jobs: ReadCollection, number: Any) -> Document:
     """When the job was created, for a first attempt; null for later attempts."""
     created_at = jobs.mapping.translate_expression("$createdAt", under="_job")
     return {"$cond": [{"$eq": [number, 1]}, created_at, None]}

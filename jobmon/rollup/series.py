@@ -1,4 +1,4 @@
-"""The history of the queue over a window of time, from the collector's buckets or counted live."""
+"""Reads the queue's history in a window of time: from the collector's buckets or counted live."""
 
 import math
 import threading
@@ -33,8 +33,8 @@ from jobmon.store.read_collection import is_bad_hint
 
 # The cost of counting a window live grows with its activity.
 MAX_LIVE_WINDOW = timedelta(hours=6)
-LIVE_TTL_S = 2.0  # for which callers share a live count; longer if it takes long
-# Of all queues of a process; an answer takes about 20 KiB, a step about 500 bytes.
+LIVE_TTL_S = 2.0  # callers share a live count for this time, or longer if it took long
+# For all queues of a process; an answer takes about 20 KiB, a step about 500 bytes.
 MAX_CACHED_ANSWERS = 200
 MAX_CACHED_STEPS = 20_000
 
@@ -55,7 +55,7 @@ class TooManyTypesError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Durations:
-    """Percentiles in ms of `count` durations; None if nothing was measured."""
+    """Percentiles in ms of `count` durations; None if `count` is 0."""
 
     p50: int | None
     p95: int | None
@@ -91,7 +91,7 @@ class Activity:
         return failure_rate(self.failed, self.finished)
 
     def known_counts(self, unknown: frozenset[str]) -> dict[str, int | None]:
-        """The counts by name; None if the date that they need is in no document (`unknown`)."""
+        """The counts by name; None if one needs an `unknown` date, which is in no document."""
         ends_unknown = "finishedAt" in unknown
         return {
             "enqueued": None if "createdAt" in unknown else self.enqueued,
@@ -124,10 +124,10 @@ K = TypeVar("K")
 class History(Generic[K]):
     """The activity in a window as known at `as_of` (UTC), by step or by type.
 
-    Readers get the same object for a window until the collector has counted again. Unless
-    `is_complete`, a collector is still counting the window; nothing is known yet of the steps in
-    `uncounted`, nor of the whole window if it `is_ahead`. In `gaps` runs may be missing, because no
-    attempts are recorded.
+    `source` is "rollup" or "live". Readers get the same object for a window until the collector has
+    counted again. Unless `is_complete`, a collector is still counting the window. Nothing is known
+    yet of the steps in `uncounted`, or of a whole window that `is_ahead`. In `gaps` runs may be
+    missing, because no attempts are recorded.
     """
 
     as_of: datetime
@@ -154,8 +154,8 @@ class SeriesReader:
         window = series.window(start, end, None)
         series.history_by_step(window, ("email.send",)).activity[window.start].succeeded
 
-    An answer is computed once for each count of the collector and shared by all viewers. Steps that
-    never change any more are cached without their histograms. So any number of viewers costs one
+    An answer is computed once for each count of the collector and shared by all viewers. Final
+    steps are cached without their histograms. So any number of viewers costs at most about one
     small read a second for each window. Readers of several queues may share a `cache`.
     """
 
@@ -172,11 +172,11 @@ class SeriesReader:
         return Window.from_range(start, end, step, retention(self._connection.settings))
 
     def history_by_step(self, window: Window, types: Types) -> History[datetime]:
-        """The activity of jobs of these types (all, if there are none), step by step.
+        """The activity of jobs of these types (of all jobs if `types` is empty), step by step.
 
         It is read from the collector's buckets; without a collector, up to six hours are counted
-        live. Raises NoCollectorError for longer windows, MissingIndexError if counting needs a
-        missing index, and TooManyTypesError if `types` are given and types were folded.
+        live. Then longer windows raise NoCollectorError, and a missing index MissingIndexError.
+        Raises TooManyTypesError if `types` is not empty, and buckets have folded types.
         """
         progress = self.rollup.progress()
 
@@ -187,7 +187,7 @@ class SeriesReader:
                 as_of, source = progress.counted_at, "rollup"
             else:
                 as_of, tallies = self._count_live(window)
-                steps = {at: _sum(tallies.get(at, {}), types) for at in window.steps()}
+                steps = {at: _sum_types(tallies.get(at, {}), types) for at in window.steps()}
                 uncounted, source = set(), "live"
             return History(
                 as_of,
@@ -199,7 +199,7 @@ class SeriesReader:
                 is_ahead=window.is_ahead(as_of),
             )
 
-        counted_at, max_age_s = _validity(progress)
+        counted_at, max_age_s = _find_validity(progress)
         key = (self, window, types, counted_at)
         return self._cache.by_step.get(key, compute, max_age_s, rest=TENTH)
 
@@ -229,11 +229,11 @@ class SeriesReader:
                 as_of, source, activity, is_complete, gaps=gaps, is_ahead=window.is_ahead(as_of)
             )
 
-        counted_at, max_age_s = _validity(progress)
+        counted_at, max_age_s = _find_validity(progress)
         return self._cache.by_type.get((self, window, counted_at), compute, max_age_s, rest=TENTH)
 
     def samples(self, window: Window) -> dict[datetime, QueueSample]:
-        """The newest sample of each step, by the step's start, where a collector took one."""
+        """The newest sample of each step that has one, by the start of the step."""
         samples = self.rollup.samples(window.span, window.start, window.end)
         return {floor(at, window.step): sample for at, sample in sorted(samples.items())}
 
@@ -262,12 +262,12 @@ class SeriesReader:
                 raise TooManyTypesError
             tallies.setdefault(parts[bucket], []).append(counts)
         steps = {
-            at: cached.get(key) or _sum(merge(tallies.get(at, [])), types)
+            at: cached.get(key) or _sum_types(merge(tallies.get(at, [])), types)
             for at, key in keys.items()
         }
         if (final_until := progress.final_until) is not None:
-            new = {keys[at]: steps[at] for at in parts.values() if at + window.step <= final_until}
-            self._cache.final_steps.add(self, new)
+            final = [at for at in parts.values() if at + window.step <= final_until]
+            self._cache.final_steps.add(self, {keys[at]: steps[at] for at in final})
         return steps
 
     def _count_live(self, window: Window) -> tuple[datetime, dict[datetime, Tallies]]:
@@ -284,12 +284,12 @@ class SeriesReader:
             return min(as_of, self._connection.data_time()), by_step
 
 
-def _validity(progress: HistoryProgress | None) -> tuple[datetime | None, float]:
-    """The time of the collector's count, and for how many seconds an answer is shared."""
+def _find_validity(progress: HistoryProgress | None) -> tuple[datetime | None, float]:
+    """The time of the collector's last count, and for how many seconds an answer is shared."""
     return (None, LIVE_TTL_S) if progress is None else (progress.counted_at, math.inf)
 
 
-def _sum(tallies: Tallies, types: Types) -> Activity:
+def _sum_types(tallies: Tallies, types: Types) -> Activity:
     return Activity.from_tallies(
         tally for job_type, tally in tallies.items() if not types or job_type in types
     )

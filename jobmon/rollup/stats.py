@@ -38,7 +38,7 @@ class StatsReader:
         return self._rollup.stats() or self._live_stats.get()
 
     def cached_stats(self) -> QueueStats | None:
-        """The stats; None if they would have to be counted now."""
+        """The collector's stats or a kept live count; None if there is neither."""
         return self._rollup.stats() or self._live_stats.kept()
 
     def estimated_total(self) -> int:
@@ -46,7 +46,10 @@ class StatsReader:
         return self._live.estimated_total()
 
     def find_page_guide(self, job_filter: JobFilter) -> PageGuide | None:
-        """The count and milestones of a list, for pages by number; None if short or not counted."""
+        """The count and milestones of a list, for pages by number.
+
+        None for a short list, and for a list that the present stats do not count.
+        """
         stats = self.cached_stats() if job_filter.is_by_status_and_type else None
         if stats is None:
             return None
@@ -63,14 +66,14 @@ class StatsReader:
         )
 
     def count_up_to(self, job_filter: JobFilter, limit: int) -> CappedCount:
-        """How many jobs match, up to `limit`, in the list's own index; raises as `count` does."""
+        """How many jobs match, up to `limit`, by the list's own index; raises as `count` does."""
         return self._lists.count(job_filter, limit)
 
     def count(self, job_filter: JobFilter) -> CappedCount:
         """How many jobs match; raises what `ListPlanner.prepare` raises.
 
         Up to 10,000 jobs are counted in the list's own index. A larger number is taken from the
-        stats, if they have it and counting them needs no scan of documents.
+        stats if these have it, unless the stats would be counted by a scan of the documents.
         """
         if not job_filter.is_by_status_and_type:
             return self._lists.count(job_filter)

@@ -1,4 +1,4 @@
-"""The queue's statistics as a document; texts from watched documents are never keys in it."""
+"""The stored form of the queue's stats; texts from watched documents are never keys in it."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def dump_stats(
 
 
 def load_stats(document: Document) -> QueueStats:
-    """The stats that `dump_stats` stored; raises KeyError, TypeError or ValueError for others."""
+    """The stats that `dump_stats` stored; raises KeyError, TypeError or ValueError otherwise."""
     counts = load_counts(require_type(document["counts"], list))
     health = require_type(document["health"], dict)
     return QueueStats(
@@ -72,8 +72,8 @@ def load_counts(dumped: list[list[Any]]) -> Counts:
     """The counts that `dump_counts` stored."""
     return Counter(
         {
-            (require_type(status, str), require_type(job_type, str)): require_type(n, int)
-            for status, job_type, n in dumped
+            (require_type(status, str), require_type(job_type, str)): require_type(count, int)
+            for status, job_type, count in dumped
         }
     )
 

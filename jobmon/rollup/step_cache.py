@@ -1,4 +1,4 @@
-"""Caches steps that never change any more; one limit for all queues of a process."""
+"""Caches final steps of the history; one limit for all queues of a process."""
 
 import threading
 from collections.abc import Hashable, Iterable, Mapping
@@ -9,7 +9,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class StepCache(Generic[V]):
-    """Values by owner and key, at most `size` in total: the oldest values are dropped first.
+    """Values by owner and key, at most `size` in total: those that were added first are dropped.
 
     cache = StepCache[int](size=20_000)
     cache.add("payouts", {1: 10})
@@ -34,7 +34,7 @@ class StepCache(Generic[V]):
                 del self._values[next(iter(self._values))]
 
     def clear(self, owner: Hashable) -> None:
-        """Drop the values of one owner."""
+        """Drop all values of this owner."""
         with self._lock:
             for key in [key for key in self._values if key[0] == owner]:
                 del self._values[key]

@@ -8,13 +8,13 @@ from typing import Self
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, floor, seconds
 
 MAX_STEPS = 1_500
-# Default steps: an hour has minutes, a day ten minutes, a week hours, a month six hours.
+# By default an hour has steps of a minute, a day of ten minutes, a week of an hour, and so on.
 _STEPS = (*SPANS, 7 * DAY)
-_MAX_POINTS = 168
+_MAX_POINTS = 168  # without a requested step, a window has no more steps if such steps are retained
 
 
 class WindowError(ValueError):
-    """A window that cannot be answered; `parameter` is the wrong one: `from`, `to` or `step`."""
+    """A window that cannot be answered; `parameter` is the wrong field: `from`, `to` or `step`."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class WindowError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """From `start` to before `end` (UTC) in steps; all are whole multiples of `span`.
+    """From `start` to before `end` (UTC), in whole steps.
 
     `no_data_before` is the beginning of the retained history, if an earlier time was requested.
     """
@@ -35,7 +35,7 @@ class Window:
 
     @property
     def span(self) -> timedelta:
-        """The length of the largest buckets that the steps consist of."""
+        """The length of the largest buckets that each step consists of."""
         return next(span for span in reversed(SPANS) if self.step % span == timedelta(0))
 
     @property
@@ -45,7 +45,7 @@ class Window:
 
     @property
     def finest_step(self) -> timedelta:
-        """The step that it would have by default if all spans were retained."""
+        """The default step of this window if all spans were retained."""
         return _choose_step(self.start, self.end, lambda _: True)
 
     @classmethod
@@ -59,8 +59,8 @@ class Window:
         """The window, widened to whole steps; raises WindowError.
 
         Without `step` it has the finest step with at most 168 points that is retained at its start,
-        or else the coarsest retained step. It begins with the retained history at the earliest: see
-        `no_data_before`.
+        or else the coarsest retained step. An earlier start than that of the retained history is
+        replaced: see `no_data_before`.
         """
         now = datetime.now(UTC)
         if start >= end:
@@ -69,11 +69,11 @@ class Window:
         if end <= oldest:
             days = retention[DAY].days
             raise WindowError("to", f"`to` is before the retained history ({days} days).")
-        missing = oldest if start < oldest else None
+        no_data_before = oldest if start < oldest else None
         start = max(start, oldest)
         chosen = step
         if chosen is None:
-            chosen = _choose_step(start, end, lambda found: found.is_retained(retention, now))
+            chosen = _choose_step(start, end, lambda window: window.is_retained(retention, now))
         if chosen < MINUTE or chosen % MINUTE:
             raise WindowError("step", "Must be a multiple of 60.")
         window = cls.widened(start, end, chosen)
@@ -85,7 +85,7 @@ class Window:
         if window.length / chosen > MAX_STEPS:
             message = f"Makes more than {MAX_STEPS} steps."
             raise WindowError("to" if step is None else "step", message)
-        return replace(window, no_data_before=missing)
+        return replace(window, no_data_before=no_data_before)
 
     @classmethod
     def widened(cls, start: datetime, end: datetime, step: timedelta) -> Self:
@@ -108,7 +108,7 @@ class Window:
             at += self.step
 
     def parts(self, steps: Iterable[datetime]) -> dict[tuple[timedelta, datetime], datetime]:
-        """The spans that these steps consist of, each with the start of its step."""
+        """The spans (length, start) that these steps consist of, each with its step's start."""
         return {
             (self.span, part): at
             for at in steps
@@ -116,7 +116,7 @@ class Window:
         }
 
     def cover(self, until: datetime) -> Iterator[tuple[timedelta, datetime]]:
-        """The fewest spans that together cover the window up to `until`, each with its start."""
+        """The fewest spans (length, start) that together cover the window up to `until`."""
         at = self.start
         while at < min(self.end, until + MINUTE):
             span = next(
@@ -129,10 +129,10 @@ class Window:
 def _choose_step(
     start: datetime, end: datetime, is_retained: Callable[[Window], bool]
 ) -> timedelta:
-    """The finest step with few points, or else the coarsest one, that is still retained."""
-    few = [step for step in _STEPS if (end - start) / step <= _MAX_POINTS]
-    many = [step for step in reversed(_STEPS) if step not in few]
-    windows = (Window.widened(start, end, step) for step in (*few, *many))
+    """The finest step with at most `_MAX_POINTS`, or else the coarsest step, that is retained."""
+    with_few_points = [step for step in _STEPS if (end - start) / step <= _MAX_POINTS]
+    others = [step for step in reversed(_STEPS) if step not in with_few_points]
+    windows = (Window.widened(start, end, step) for step in (*with_few_points, *others))
     return next((window.step for window in windows if is_retained(window)), DAY)
 
 
