@@ -58,7 +58,7 @@ class Changes(Protocol):
 
     @property
     def seen_until(self) -> datetime | None:
-        """All changes before this time (UTC) were read; None if all until now, or if unknown."""
+        """All changes before this time (UTC) were read; None if up to now, or if unknown."""
 
     @property
     def is_at_end(self) -> bool:
@@ -76,13 +76,11 @@ class Changes(Protocol):
 
 
 class StreamedChanges:
-    """Changes from a change stream, read every half second.
+    """Changes from a change stream, read every half second, or at once if more events wait.
 
-    After half a minute without a change, they are read every second. If more events wait, they are
-    read at once.
-
-    Begins after `token`, or else at `start`, or else now. `fields` are the top-level fields of jobs
-    that `read_change` needs; without `fields` only the _ids of the jobs are read.
+    After half a minute without a change, they are read every second. It begins after `token`, or
+    else at `start`, or else now. `fields` are the top-level fields of jobs that `read_change`
+    needs; without `fields` only the _ids of the jobs are read.
 
     It sends the cursor's commands itself: the driver's iterator hides where a batch ends, and when
     it opens the stream again on another primary.

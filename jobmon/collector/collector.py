@@ -129,7 +129,7 @@ class Collector:
             self._milestones = MilestoneWriter(self._own, self._connection.jobs.mapping)
 
     def _must_end(self) -> bool:
-        """Whether to end the work: the process stops, or this lease exceeds its share."""
+        """Whether to end the work: the process stops, or another process shall get the lease."""
         self._must_release = self._must_release or self._share.must_release()
         return self._must_release or self._stop.is_set()
 

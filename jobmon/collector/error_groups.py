@@ -62,8 +62,8 @@ class ErrorGroups:
 
     def redact_worker(self, worker: str | None) -> str | None:
         """The name of a worker with its secrets hidden, to store it."""
-        shown = self.redactor.redact(worker)
-        return None if shown is None else str(shown)
+        redacted = self.redactor.redact(worker)
+        return None if redacted is None else str(redacted)
 
     def write(self) -> None:
         """Store the groups that changed."""

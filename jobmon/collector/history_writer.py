@@ -56,8 +56,8 @@ RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, FINAL_AFTER: 120.0}
 # So counting usually needs at most a fortieth of a core of the database.
 PAUSE_FACTOR = 40
 MAX_PAUSE_S = 15.0
-# A further pause if no job has changed for `REST_AFTER_S`: until then an attempt may still be
-# written after its job.
+# If no job has changed for `REST_AFTER_S`, a further pause of `REST_S`; before that, an attempt may
+# still be written after its job.
 REST_S = 4.0
 REST_AFTER_S = 10.0
 INDEX_RETRY_S = 10.0
@@ -67,7 +67,7 @@ class HistoryWriter:
     """Counts activity, and writes it to the buckets in jobmon's own database.
 
     `groups` are the groups of errors. After each count, `on_counted` is called with its time, and
-    with whether all older spans are counted. Minutes that `events` writes are only summed here.
+    with whether the history is complete. Minutes that `events` writes are only summed here.
     `changed` is set when jobs change, which ends a rest. Each count takes one of the `slots`.
     """
 

@@ -82,15 +82,16 @@ class RunDetailsCounter:
             if not is_counted:
                 continue
             end = starts[-1] + span
-            spans |= self._read(partial(self._count_runs, jobs, span), starts[0], end, span)
+            spans |= self._read_divided(partial(self._count_runs, jobs, span), starts[0], end, span)
             failed = {at: spans[at].failed for at in starts if at in spans and spans[at].failed}
             for first, last in _divide(failed, span):
-                read = self._read(partial(self._read_errors, jobs, span), first, last, span)
-                for at in read.keys() & failed.keys():
-                    spans[at].errors = read[at]
+                read_errors = partial(self._read_errors, jobs, span)
+                errors = self._read_divided(read_errors, first, last, span)
+                for at in errors.keys() & failed.keys():
+                    spans[at].errors = errors[at]
         return {at: spans.get(at, _SpanCounts()).to_details(counted[at]) for at in only}
 
-    def _read(
+    def _read_divided(
         self,
         read: Callable[[datetime, datetime], dict[datetime, T]],
         start: datetime,
@@ -109,7 +110,8 @@ class RunDetailsCounter:
                     log.warning("runs of one time span cannot be read: %s", type(error).__name__)
                 return {}
         middle = start + max(1, (end - start) // span // 2) * span
-        return self._read(read, start, middle, span) | self._read(read, middle, end, span)
+        earlier = self._read_divided(read, start, middle, span)
+        return earlier | self._read_divided(read, middle, end, span)
 
     def _count_runs(
         self, jobs: ReadCollection, span: timedelta, start: datetime, end: datetime

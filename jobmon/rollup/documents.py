@@ -196,9 +196,10 @@ class OwnDatabase:
         for document in documents:
             if document is None:
                 continue
-            form = document.get("format")
-            if form != FORMAT:
-                self.report(name, f"skipped: format {_shorten(form)}, this version reads {FORMAT}")
+            stored = document.get("format")
+            if stored != FORMAT:
+                reason = f"skipped: format {_shorten(stored)}, this version reads {FORMAT}"
+                self.report(name, reason)
                 continue
             try:
                 loaded = load(document)
