@@ -51,7 +51,7 @@ class Checkpoints:
         self.took_s = 0.0  # how long the last write took
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint; the old one is valid until all new parts are written."""
+        """Replace the checkpoint; the old one stays valid until all parts are written."""
         if self._saving is not None:
             wait([self._saving])
         self._saving = None

@@ -45,12 +45,12 @@ log = logging.getLogger(__name__)
 
 WRITE_AT_LEAST_EVERY_S = 1.5  # while no job changes: every 2 s, after the second read of changes
 CHECKPOINT_EVERY_S = 60.0
-CHECKPOINT_PAUSE_FACTOR = 20  # the pause is this many times as long as writing one took
+CHECKPOINT_PAUSE_FACTOR = 20  # the pause is this many times as long as writing a checkpoint took
 READ_FOR_S = 1.0  # the longest time of reading changes before stats are written
 SAMPLE_EVERY_S = 10.0
 RENAME_AFTER_S = 3_600.0  # then all jobs are counted again, if types in `(other)` can be named
 REPORT_BUILD_EVERY_S = 1.0
-# The pause between two reads of the health is this many times as long as the last one took.
+# The pause between two reads of the health is this many times as long as the last read took.
 HEALTH_PAUSE_FACTOR = 20
 HEALTH_REST_S = 2.5  # while no job changes: every 4 s, with the second write of stats
 RETRY_AFTER_S = 1.0

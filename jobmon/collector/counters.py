@@ -6,7 +6,7 @@ from buckets: after a recount, a crash or a long pause nothing is lost or counte
 adds an hour to `closed` and moves `openSince`, long before retention deletes the hour's bucket.
 
 `totals` has the maximum of each sum so far: if a recount finds less (jobs were deleted), a total
-stays until the sum has caught up. Prometheus takes a counter that falls for a restarted one.
+stays until the sum has caught up. For Prometheus, a counter that falls has restarted.
 """
 
 from dataclasses import dataclass

@@ -108,9 +108,9 @@ class EventCounter:
         self._caught_up_at: float | None = None
         self._has_stopped = False
         self.seen_until: datetime | None = None  # all changes before this time are counted
-        found = own.find_state(EVENTS, load_event_history)
-        self._has_history = found is not None
-        self._history = found or EventHistory()
+        stored = own.find_state(EVENTS, load_event_history)
+        self._has_history = stored is not None
+        self._history = stored or EventHistory()
 
     @property
     def boundary(self) -> datetime | None:
@@ -304,7 +304,7 @@ class EventCounter:
     def _add_entry(
         self, change: JobChange, entry: HistoryEntry, completed: FinishedRun | None
     ) -> None:
-        """Add an entry of a change; `completed`: its run if there is one and its error is known."""
+        """Add an entry of a change; `completed` is its run unless the run's error is unknown."""
         add_details: Callable[[RunDetails], None] | None = None
         if entry.run is not None:
             run = completed or entry.run._replace(error=None)

@@ -52,7 +52,7 @@ Bucket = tuple[datetime, Tallies, RunDetails]  # the start of the span, activity
 
 # By age: how often the minutes up to this age are counted; the current minute is counted each time.
 RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, FINAL_AFTER: 120.0}
-# The pause between two counts is this many times as long as the last one took, up to `MAX_PAUSE_S`.
+# The pause between two counts is this many times as long as the last took, up to `MAX_PAUSE_S`.
 # So counting usually needs at most a fortieth of a core of the database.
 PAUSE_FACTOR = 40
 MAX_PAUSE_S = 15.0
@@ -240,7 +240,7 @@ class HistoryWriter:
             end = start
 
     def _find_oldest_creation(self) -> datetime | None:
-        """The createdAt of the oldest job; None if no job has one."""
+        """The createdAt of the oldest job; None if no job has this date."""
         oldest = self._connection.jobs.find(
             {"createdAt": {"$type": "date"}},
             ("createdAt",),
@@ -353,5 +353,5 @@ class HistoryWriter:
 
 
 def _measure(tallies: Tallies) -> tuple[int, int]:
-    """The number of events, then of known durations: a larger count replaces a smaller one."""
+    """The numbers of events and of known durations, by which two counts are compared."""
     return count_events(tallies), sum(tally.durations for tally in tallies.values())

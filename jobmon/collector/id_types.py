@@ -35,7 +35,7 @@ def _binary_key(value: Any) -> tuple[int, int, bytes]:
 class IdType:
     """A BSON type of an _id; `key` orders its values as MongoDB does.
 
-    `key` is None if Python cannot order the values: then one segment has all of them.
+    `key` is None if Python cannot order the values: then one segment has all jobs of this type.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Writes marks, such as deployments, to jobmon's own database, never to the watched one."""
+"""Writes marks, such as deployments, to jobmon's own database, never to the watched database."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ def write_marks(
 
 
 def _write(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | None:
-    """Store a mark, and delete the marks beyond the limit; returns why this one is not kept."""
+    """Store a mark, and delete the marks beyond the limit; returns why it is deleted, or None."""
     marks = own[MARKS]
     marks.create_index(own.index("at"))
     marks.create_index("expiresAt", expireAfterSeconds=0)

@@ -19,8 +19,8 @@ MAX_NUMBERS = 20_000  # in a document: a number for each milestone and label
 MAX_LABELS = 400  # with more, the jobs are counted by status only
 # The most segments with jobs on both sides of a milestone: each request counts their older jobs.
 MAX_SHARED = 4
-READ_TIMES_SHARE = 0.1  # the share of the writer's time in which it reads times of segments
-MAX_READ_TIMES_S = 0.2  # the longest time of one such read, because the stats wait for it
+READ_TIMES_SHARE = 0.1  # a call of `write` reads times for this share of the time since the last
+MAX_READ_TIMES_S = 0.2  # but at most this long, because the stats wait for it
 WRITE_EVERY_S = 20.0
 RETRY_AFTER_S = 3_600.0  # if there are no milestones
 PAUSE_FACTOR = 50  # the pause is this many times as long as counting and writing took
@@ -85,8 +85,8 @@ class _Sweep:
 
     `by_first`, `by_last`: all segments in the order of their first and of their last time.
     `opened`, `closed`: how many of them begin before the moment, and how many end before it.
-    `around`: the segments, by place, that only begin before it. `older`: the number of jobs in the
-    segments that end before it, by column of `labels`.
+    `around`: by place, the segments that begin, but do not end, before it. `older`: the number of
+    jobs in the segments that end before it, by column of `labels`.
     """
 
     labels: dict[tuple[str, str | None], int]
@@ -158,8 +158,8 @@ def _choose_labels(totals: Counts) -> dict[tuple[str, str | None], int]:
 def _join_ranges(segments: list[SegmentRange]) -> Iterator[IdRange]:
     """The ranges of these segments' _ids; consecutive segments are one range."""
     by_place = {segment.place: segment for segment in segments}
-    for (name, number), segment in by_place.items():
-        if (name, number - 1) in by_place:
+    for (name, index), segment in by_place.items():
+        if (name, index - 1) in by_place:
             continue
         last = segment
         while (following := by_place.get((name, last.place[1] + 1))) is not None:

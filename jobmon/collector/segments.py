@@ -225,10 +225,10 @@ class SegmentMap:
         """The rows that may have jobs: just one if the first and last _id have the same type."""
         types = list[IdType]()
         for order in (1, -1):
-            found = self._jobs.find({}, ("_id",), index=_BY_ID, order=[("_id", order)], limit=1)
-            if not found:
+            jobs = self._jobs.find({}, ("_id",), index=_BY_ID, order=[("_id", order)], limit=1)
+            if not jobs:
                 return ()
-            types += find_id_types(found[0]["_id"])
+            types += find_id_types(jobs[0]["_id"])
         is_one = len(set(types)) == 1 and types[0] is not OTHER_TYPE
         return [self._rows[types[0].name]] if is_one else self._rows.values()
 
@@ -273,7 +273,7 @@ class SegmentMap:
         ]
 
     def load(self, documents: Iterable[Document], progress: Callable[[], object]) -> None:
-        """Load the segments that `dump` stored; calls `progress` after each one."""
+        """Load the segments that `dump` stored; calls `progress` after each segment."""
         for document in documents:
             row = self._rows[document["type"]]
             counts = self._by_name.learn(load_counts(document["counts"]))
@@ -323,10 +323,10 @@ class SegmentMap:
         """The _id of the job after the first thousand; None without such a job or an order."""
         if row.bson_type.key is None:
             return None
-        found = self._jobs.find(  # index: _id, keys only
+        jobs = self._jobs.find(  # index: _id, keys only
             row.match(low, high), ("_id",), index=_BY_ID, order=_BY_ID, skip=SEGMENT_JOBS, limit=1
         )
-        return found[0]["_id"] if found else None
+        return jobs[0]["_id"] if jobs else None
 
     def _count(self, row: _TypeSegments, low: Any, high: Any) -> _Counted:
         count = _COUNT_WITH_TIMES if self.keeps_times else COUNT_BY_STATUS_AND_TYPE

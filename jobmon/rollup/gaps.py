@@ -57,11 +57,11 @@ class EventHistory:
         *others, last = (*self.gaps, gap)
         if others and others[-1].reason == gap.reason and _touches(others[-1], gap):
             last = replace(others.pop(), end=gap.end)
-        kept = [*others, last]
-        if len(kept) > MAX_GAPS:
-            oldest, second, *rest = kept
-            kept = [replace(oldest, end=second.end), *rest]
-        return replace(self, gaps=tuple(kept))
+        gaps = [*others, last]
+        if len(gaps) > MAX_GAPS:
+            oldest, second, *later = gaps
+            gaps = [replace(oldest, end=second.end), *later]
+        return replace(self, gaps=tuple(gaps))
 
     def close(self, end: datetime) -> "EventHistory":
         """The history in which each gap without an end now ends at `end`."""

@@ -196,7 +196,7 @@ class RollupReader:
     def details(
         self, spans: Iterable[tuple[timedelta, datetime]], *, only_errors: bool = False
     ) -> dict[tuple[timedelta, datetime], RunDetails]:
-        """The details of the buckets of these spans; with `only_errors` just errors by type.
+        """The details of the buckets of these spans; with `only_errors` only errors by type.
 
         A span without activity has no bucket. Index: _id.
         """

@@ -16,7 +16,7 @@ from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
 # Limits of a bucket. Sizes are for names of 200 characters of 4 bytes.
-MAX_PAIRS = 1_000  # pairs of an error group and a type, and as many of a group and a worker
+MAX_PAIRS = 1_000  # pairs of an error group and a type; also of an error group and a worker
 MAX_WORKER_TYPES = 500  # pairs of a worker and a type, up to 5 KB each
 MAX_SLOW_TYPES = 200  # types with slowest attempts, up to 12 KB each
 SLOWEST = 5  # attempts of a type
@@ -38,7 +38,7 @@ class WorkerType(NamedTuple):
 
 
 class SlowRun(NamedTuple):
-    """A finished run; `finished_at` is UTC. `attempt` is None if the queue does not number them."""
+    """A finished run; `finished_at` is UTC. `attempt` is None if attempts are not numbered."""
 
     duration_ms: int
     job_id: str
@@ -83,9 +83,9 @@ class RunDetails:
     """The details of the finished runs in some time.
 
     `by_type` counts every failed run once, by its group of errors and its type; `by_worker` counts
-    those of a known worker by group and worker. `worker_types` counts every run of a known worker
-    once, even a success. `slowest` has the longest runs of each type, the longest first. Unless
-    `is_known`, a part was counted by a version without details.
+    every failed run of a known worker by group and worker. `worker_types` counts every run of a
+    known worker once, even a success. `slowest` has the longest runs of each type, the longest
+    first. Unless `is_known`, a part was counted by a version without details.
     """
 
     by_type: Counter[ErrorPair] = field(default_factory=Counter)
@@ -198,10 +198,9 @@ def _select_larger(first: Counter[ErrorPair], second: Counter[ErrorPair]) -> Cou
         difference[pair.subject] += count
     for pair, count in first.items():
         difference[pair.subject] -= count
-    kept = {pair: count for pair, count in first.items() if difference[pair.subject] <= 0}
-    return Counter(
-        kept | {pair: count for pair, count in second.items() if difference[pair.subject] > 0}
-    )
+    from_first = {pair: count for pair, count in first.items() if difference[pair.subject] <= 0}
+    from_second = {pair: count for pair, count in second.items() if difference[pair.subject] > 0}
+    return Counter(from_first | from_second)
 
 
 def select_slowest(runs: Iterable[SlowRun]) -> list[SlowRun]:

@@ -229,14 +229,14 @@ def _find_in_both_events(
     def find_in_start(field: str) -> Any:
         return mapping.translate_expression(field, under="_start")
 
-    number = {"$ifNull": ["$attemptNumber", find_in_start("$attemptNumber")]}
-    created_at = _find_creation(jobs, number) if has_number else None
+    attempt_number = {"$ifNull": ["$attemptNumber", find_in_start("$attemptNumber")]}
+    created_at = _find_creation(jobs, attempt_number) if has_number else None
     return {
         "eligible_at": {"$ifNull": ["$eligibleAt", find_in_start("$eligibleAt"), created_at]},
         "started_at": {
             "$ifNull": ["$_started", find_in_start("$startedAt"), find_in_start("$finishedAt")]
         },
-        "attempt": number,
+        "attempt": attempt_number,
         "worker": {"$ifNull": ["$workerId", find_in_start("$workerId")]},
     }
 
@@ -272,7 +272,7 @@ def _look_up_job(attempts: ReadCollection, jobs: ReadCollection) -> list[Documen
     ]
 
 
-def _find_creation(jobs: ReadCollection, number: Any) -> Document:
+def _find_creation(jobs: ReadCollection, attempt_number: Any) -> Document:
     """When the job was created, for a first attempt; null for later attempts."""
     created_at = jobs.mapping.translate_expression("$createdAt", under="_job")
-    return {"$cond": [{"$eq": [number, 1]}, created_at, None]}
+    return {"$cond": [{"$eq": [attempt_number, 1]}, created_at, None]}

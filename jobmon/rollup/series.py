@@ -91,7 +91,7 @@ class Activity:
         return failure_rate(self.failed, self.finished)
 
     def known_counts(self, unknown: frozenset[str]) -> dict[str, int | None]:
-        """The counts by name; None if one needs an `unknown` date, which is in no document."""
+        """The counts by name; None for those that need an `unknown` date, which no document has."""
         ends_unknown = "finishedAt" in unknown
         return {
             "enqueued": None if "createdAt" in unknown else self.enqueued,
@@ -233,7 +233,7 @@ class SeriesReader:
         return self._cache.by_type.get((self, window, counted_at), compute, max_age_s, rest=TENTH)
 
     def samples(self, window: Window) -> dict[datetime, QueueSample]:
-        """The newest sample of each step that has one, by the start of the step."""
+        """The newest sample of each step, by the step's start; a step without samples is absent."""
         samples = self.rollup.samples(window.span, window.start, window.end)
         return {floor(at, window.step): sample for at, sample in sorted(samples.items())}
 
@@ -245,8 +245,8 @@ class SeriesReader:
         gaps = () if history is None else history.gaps
         if is_live and (history is not None or connection.attempts is None):
             gaps = (Gap(start=None, end=None, reason=GapReason.NO_COLLECTOR),)
-        found = clip_gaps(gaps, window.start, min(window.end, as_of))
-        return () if found and connection.has_recorded_attempts() else found
+        clipped = clip_gaps(gaps, window.start, min(window.end, as_of))
+        return () if clipped and connection.has_recorded_attempts() else clipped
 
     def _read_steps(
         self, window: Window, types: Types, progress: HistoryProgress
@@ -273,7 +273,7 @@ class SeriesReader:
     def _count_live(self, window: Window) -> tuple[datetime, dict[datetime, Tallies]]:
         if window.end - window.start > MAX_LIVE_WINDOW:
             raise NoCollectorError(MAX_LIVE_WINDOW)
-        with self._live:  # one at a time in this process
+        with self._live:  # one live count at a time in this process
             as_of = self._connection.data_time()
             try:
                 by_step = count_activity(self._connection, window.start, window.end, window.step)
