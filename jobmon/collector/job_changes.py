@@ -91,9 +91,7 @@ def read_change(event: Document) -> JobChange | None:
         document=event.get("fullDocument"),
         written={field["k"]: field["v"] for field in update.get("updatedFields") or ()},
         removed=tuple(update.get("removedFields") or ()),
-        shortened={
-            array["field"]: array["newSize"] for array in update.get("truncatedArrays") or ()
-        },
+        shortened={item["field"]: item["newSize"] for item in update.get("truncatedArrays") or ()},
     )
 
 
@@ -151,7 +149,7 @@ def find_value(document: Any, path: str) -> Any:
 
 
 def _write(parent: Document, path: list[str], value: Any, *, is_removed: bool = False) -> None:
-    """Write or remove a value at a path in `parent`, but change copies of what it contains."""
+    """Write or remove a value at a path in `parent`; inner documents and arrays are copied first."""
     name, *inner = path
     if not inner:
         if is_removed:

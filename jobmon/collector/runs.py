@@ -68,7 +68,7 @@ class JobVersion:
 
 
 def read_version(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> JobVersion | None:
-    """The version of a document that the database `evaluated` by `rules.facts`; None for no job."""
+    """The version of a job that the database `evaluated` by `rules.facts`; None if it is no job."""
     if not evaluated.get("isJob"):
         return None
     status = to_text(mapping.to_contract_status(evaluated.get("status")))
@@ -119,20 +119,20 @@ def count_change(
         return
     if after is None:
         return
-    created = after.created_at if rules.has_creation_time else None
-    if change.operation == "insert" and created and _is_near(created, change.at):
-        yield HistoryEntry(created, after.type, Tally(enqueued=1))
+    created_at = after.created_at if rules.has_creation_time else None
+    if change.operation == "insert" and created_at and _is_near(created_at, change.at):
+        yield HistoryEntry(created_at, after.type, Tally(enqueued=1))
     if before is not None and _is_leased_again(change, before, rules):
         expired = AttemptStatus.EXPIRED.value
         tally = Tally(outcomes=Counter([expired]))
         yield _make_run_entry(before, expired, change.at)._replace(tally=tally)
-    ended = _has_ended(change, before, after, rules)
+    has_ended = _has_ended(change, before, after, rules)
     ended_at = _find_end(change, after)
-    if ended and after.outcome in FINAL_ATTEMPT_STATUSES:
+    if has_ended and after.outcome in FINAL_ATTEMPT_STATUSES:
         tally = _tally_end(before, after, ended_at, rules)
         yield _make_end_entry(before, after, ended_at, tally)
     was_dlq = before is not None and before.status == JobStatus.DLQ
-    if after.status == JobStatus.DLQ and not was_dlq and (before is not None or ended):
+    if after.status == JobStatus.DLQ and not was_dlq and (before is not None or has_ended):
         yield HistoryEntry(ended_at, after.type, Tally(dlq=1))
 
 
@@ -171,14 +171,14 @@ def _is_leased_again(change: JobChange, before: JobVersion, rules: RunRules) -> 
 
 def _find_end(change: JobChange, after: JobVersion) -> datetime:
     """When the run ended: the job's date or, without a date of this run, the change's time."""
-    ended, started = after.finished_at, after.started_at
-    if ended is None or not _is_near(ended, change.at):
+    ended_at, started_at = after.finished_at, after.started_at
+    if ended_at is None or not _is_near(ended_at, change.at):
         return change.at
-    return change.at if started is not None and ended < started else ended
+    return change.at if started_at is not None and ended_at < started_at else ended_at
 
 
-def _is_near(moment: datetime, at: datetime) -> bool:
-    return at - _MAX_DELAY <= moment <= at + _MAX_AHEAD
+def _is_near(date: datetime, changed_at: datetime) -> bool:
+    return changed_at - _MAX_DELAY <= date <= changed_at + _MAX_AHEAD
 
 
 def _make_run_entry(job: JobVersion, outcome: str, ended_at: datetime) -> HistoryEntry:

@@ -27,7 +27,7 @@ STATS_FIRST_S = 15.0  # the longest that other work waits for first stats, which
 
 
 class Share:
-    """How many queues this process may work on: all queues, divided by the running processes.
+    """Limits how many queues this process works on: all queues, divided by the running processes.
 
     Each process has an entry in jobmon's own database, with a lease. Processes that list the same
     queues share them; `run` keeps the entry and the number of processes up to date.
@@ -49,7 +49,7 @@ class Share:
         }
         self._begin_slots = {queue.mongo_uri: threading.Semaphore(BEGIN_SLOTS) for queue in queues}
         self._lock = threading.Condition()
-        self._starting = dict[str, float]()  # queue without stats -> since when
+        self._starting = dict[str, float]()  # queue without stats -> its start (monotonic)
         self._has_started = set[str]()
         self._max_reserved = self._total
         self._reserved = 0
@@ -57,7 +57,7 @@ class Share:
 
     @contextmanager
     def reserve(self, queue: str) -> Iterator[bool]:
-        """Reserve one of this process's places for a queue in this block; yields False if none."""
+        """Reserve a place for a queue during this block; yields False if no place is free."""
         with self._lock:
             has_place = self._reserved < self._max_reserved
             self._reserved += has_place
