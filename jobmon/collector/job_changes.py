@@ -149,7 +149,7 @@ def find_value(document: Any, path: str) -> Any:
 
 
 def _write(parent: Document, path: list[str], value: Any, *, is_removed: bool = False) -> None:
-    """Write or remove a value at a path in `parent`; inner documents and arrays are copied first."""
+    """Write or remove a value at a path in `parent`; inner documents and arrays are copied."""
     name, *inner = path
     if not inner:
         if is_removed:

@@ -12,7 +12,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 CHECK_EVERY_S = 5.0  # how often to check whether attempts are recorded now
-COUNT_FOR_S = 0.5  # the longest time of one call of `count`, which delays the stats
+COUNT_FOR_S = 0.5  # how long one call of `count` counts, while the stats wait
 
 
 class RunCounting:
