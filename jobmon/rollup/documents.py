@@ -67,12 +67,12 @@ def connect_as_writer(settings: Settings) -> Connection:
 
 
 def rollup_database(connection: Connection) -> Database[Document]:
-    """jobmon's own database of this connection's deployment; raises DatabaseUnreachableError."""
+    """The database for the rollups, in this deployment; raises DatabaseUnreachableError."""
     return connection.own_database(connection.settings.rollup_db)
 
 
 def state_database(connection: Connection) -> Database[Document]:
-    """The database, in the same deployment, for documents that must outlive the rollups.
+    """The database for documents that must outlive the rollups, in this deployment.
 
     Raises DatabaseUnreachableError.
     """
@@ -167,7 +167,7 @@ class OwnDatabase:
         return any(stored)
 
     def write(self, name: str, action: Callable[[], object]) -> bool:
-        """Run a write; returns False, which is logged once, if the document cannot be stored.
+        """Run a write; returns False if the document cannot be stored, which is logged once.
 
         `name`: of the document, for the log. Raises PyMongoError for any other failure.
         """
@@ -196,10 +196,9 @@ class OwnDatabase:
         for document in documents:
             if document is None:
                 continue
-            stored = document.get("format")
-            if stored != FORMAT:
-                reason = f"skipped: format {_shorten(stored)}, this version reads {FORMAT}"
-                self.report(name, reason)
+            if document.get("format") != FORMAT:
+                stored_format = _shorten(document.get("format"))
+                self.report(name, f"skipped: format {stored_format}, this version reads {FORMAT}")
                 continue
             try:
                 loaded = load(document)
