@@ -27,9 +27,8 @@ from jobmon.store.known_fields import has_finished
 from jobmon.store.mapping import Document, FieldMapping, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
-_FAILED_ATTEMPTS: Document = {
-    "status": {"$in": [AttemptStatus.FAILED.value, AttemptStatus.EXPIRED.value]}
-}
+_FAILED_OUTCOMES = [AttemptStatus.FAILED.value, AttemptStatus.EXPIRED.value]
+_FAILED_ATTEMPTS: Document = {"status": {"$in": _FAILED_OUTCOMES}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +150,8 @@ def _make_job_source(connection: Connection, jobs: ReadCollection, within: Docum
     has_wait = not connection.profile.is_recurring  # its nextRunAt is of the next run
     if job_outcome is not None:
         ended, index = {"finishedAt": within}, ATTEMPT_FINISHED
-        failed: Document = {"$expr": {"$eq": [job_outcome, AttemptStatus.FAILED.value]}}
-        read_outcome: Callable[[Any], str | None] = to_text
+        failed: Document = {"$expr": {"$in": [job_outcome, _FAILED_OUTCOMES]}}
+        read_outcome: Callable[[Any], str | None] = _select_final
     else:
         statuses = jobs.mapping.select_statuses("finishedAt", STATUSES_AFTER_ATTEMPT)
         ended, index = {"status": {"$in": list(statuses)}, "finishedAt": within}, BY_FINISH
@@ -243,10 +242,15 @@ def _find_in_both_events(
 
 def _make_attempt_reader(attempts: ReadCollection) -> Callable[[Any], str | None]:
     def read_outcome(status: Any) -> str | None:
-        outcome = to_text(attempts.mapping.to_contract_status(status))
-        return outcome if outcome in FINAL_ATTEMPT_STATUSES else None
+        return _select_final(attempts.mapping.to_contract_status(status))
 
     return read_outcome
+
+
+def _select_final(status: Any) -> str | None:
+    """The status of an attempt; None if the attempt has not ended."""
+    outcome = to_text(status)
+    return outcome if outcome in FINAL_ATTEMPT_STATUSES else None
 
 
 def _match_ended(within: Document) -> Document:

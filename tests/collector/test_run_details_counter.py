@@ -6,9 +6,10 @@ import random
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -144,6 +145,52 @@ def test_failed_runs_are_counted_by_group_type_and_worker(
         ("worker-2", "pay"): {"failed": 1},
     }
     assert details.worker_types[WorkerType("worker-1", "mail")].last_at == ended
+
+
+PROFILE_WITH_OUTCOMES = """\
+collection = "tasks"
+status = { path = "status" }
+[fields]
+jobId = "_id"
+createdAt = "at"
+finishedAt = "at"
+[attempts]
+in = "job"
+outcome = [
+  { is = "expired", when = { result = "lost" } },
+  { is = "running", when = { result = "open" } },
+  { is = "succeeded" },
+]
+[attempts.fields]
+workerId = "host"
+"""
+
+
+def test_runs_are_failed_or_ended_by_the_outcome_rules_of_a_profile(
+    mongod: Mongod, database: Db, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """Catches an expired run that is in no group of errors, and a running one that counts."""
+    path = tmp_path / "tasks.toml"
+    path.write_text(PROFILE_WITH_OUTCOMES)
+    uri = database_uri(mongod, database)
+    settings = make_settings(
+        mongo_uri=uri,
+        rollup_db=f"{database.name}_rollups",
+        profile=str(path),
+        jobs_collection="tasks",
+    )
+    database.tasks.insert_many(
+        {"_id": result, "status": "queued", "at": NOW, "result": result, "host": "w"}
+        for result in ("lost", "open", "done")
+    )
+    with closing(Connection(settings)) as connection:
+        create_indexes(connection)
+        details = count_details(connection)
+        connection.client.drop_database(rollup_database(connection).name)
+    ((group, _),) = details.by_type.elements()
+    assert group != OTHER
+    (tally,) = details.worker_types.values()
+    assert tally.outcomes == {"expired": 1, "succeeded": 1}
 
 
 def test_slowest_runs_of_each_type_are_kept(connection: Connection, database: Db) -> None:
