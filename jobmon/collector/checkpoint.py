@@ -1,4 +1,4 @@
-"""Stores counts, remembered jobs and the stream's position, so that a new collector resumes."""
+"""Stores counts, remembered jobs and the stream's position, from which a collector continues."""
 
 import time
 import uuid
@@ -38,7 +38,7 @@ class Checkpoint:
 class Checkpoints:
     """Writes and reads the checkpoint of a queue in jobmon's own database.
 
-    For a hundred million jobs it has 100 MB: `save` and `load` call `keep_alive` after each part.
+    A checkpoint of 100 million jobs has 100 MB: `save` and `load` call `keep_alive` for each part.
     """
 
     def __init__(self, own: OwnDatabase, keep_alive: Callable[[], object] = lambda: None) -> None:
@@ -46,7 +46,7 @@ class Checkpoints:
         self._parts = own[CHECKPOINTS]
         self._keep_alive = keep_alive
         self._saving: Future[None] | None = None
-        # Of the stored checkpoint. None while it lacks changes: `move` must keep its position.
+        # Of the stored checkpoint. None while it lacks changes: then `move` must not move it.
         self._version: str | None = None
         self.took_s = 0.0  # how long the last write took
 

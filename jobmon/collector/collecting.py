@@ -43,7 +43,7 @@ def collecting(
     """
     queues = load_queues(settings)
     stop, failed = threading.Event(), threading.Event()
-    # Without majority reads it could find writes that a failover undoes; no event reports that.
+    # Without majority reads, collectors could count writes that a failover undoes without an event.
     clients = {queue.mongo_uri: DatabaseClient(queue, majority_reads=True) for queue in queues}
     own, share = connect_as_writer(settings), Share(queues)
     redactor = Redactor(settings.redact_keys)

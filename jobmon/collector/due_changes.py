@@ -27,7 +27,7 @@ class DueChanges:
         return bool(self._fields)
 
     def restart(self, now: datetime) -> None:
-        """Find later dates than `now` (database clock), because all jobs are counted now."""
+        """Forget earlier calls: all jobs are counted as of `now` (database clock)."""
         self._since = now
 
     def mark(self, segments: SegmentMap, now: datetime) -> None:

@@ -101,7 +101,7 @@ class EventBuckets:
                 del self._open[at]
 
     def take_written(self) -> set[datetime]:
-        """The minutes that were written since the last call; any thread may call it."""
+        """The minutes that were written since the last call; may be called from any thread."""
         with self._lock:
             written, self._written = self._written, set()
         return written

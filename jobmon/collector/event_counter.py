@@ -126,7 +126,7 @@ class EventCounter:
         return caught_up_at is None or time.monotonic() - caught_up_at > BEHIND_AFTER_S
 
     def take_written(self) -> set[datetime]:
-        """The minutes that were written since the last call; any thread may call it."""
+        """The minutes that were written since the last call; may be called from any thread."""
         return self._buckets.take_written()
 
     def stop(self) -> None:
@@ -336,7 +336,7 @@ class EventCounter:
     def _apply(
         self, changes: Sequence[JobChange], bases: dict[bytes, Document]
     ) -> Iterator[_AppliedChange]:
-        """Apply each change to its job's document; an update of no needed field is skipped.
+        """Apply each change to its job's document; updates that no rule needs are skipped.
 
         `bases`: the documents of `_look_up_unknown`.
         """

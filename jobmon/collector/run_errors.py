@@ -59,7 +59,7 @@ def complete_errors(
 
 
 def _needs_lookup(ended: EndedRun, rules: RunRules) -> bool:
-    """Whether a run failed, and its change does not surely show the error."""
+    """Whether a run failed, and its change perhaps does not show the error."""
     if ended.run.outcome != AttemptStatus.FAILED or ended.change.operation != "update":
         return False
     is_written = any(map(ended.change.has_changed, rules.error_paths or rules.error_reads))

@@ -20,7 +20,7 @@ from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-# A bucket is the sum of buckets of the previous span, so that no answer needs many buckets.
+# A larger bucket is the sum of buckets of the previous span, so that no answer needs many buckets.
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
 # A minute is recounted for this long, then it is final. The clocks of writers differ, and a
 # recovery ends attempts late.
@@ -91,7 +91,7 @@ class Tally:
 
     @property
     def events(self) -> int:
-        """The number of events; a recount finds fewer if jobs were deleted or have run again."""
+        """The number of events; a recount may find fewer if jobs were deleted or ran again."""
         return self.enqueued + self.dlq + self.outcomes.total()
 
     @property
@@ -122,8 +122,8 @@ def merge(parts: Iterable[Tallies]) -> Tallies:
 def fold_rare_types(tallies: Tallies) -> Tallies:
     """The `MAX_BUCKET_TYPES` types with most events, and the sum of all others as `(other)`.
 
-    So buckets and answers are bounded, even if each job has another type. A sum over buckets may
-    count too few events of a type, because some buckets may have folded it into `(other)`.
+    So buckets and answers are bounded, even if all jobs have different types. A sum over buckets
+    may count too few events of a type, because some buckets may have folded it into `(other)`.
     """
     if len(tallies) <= MAX_BUCKET_TYPES:
         return tallies

@@ -54,7 +54,7 @@ class Mark:
             raise MarkError("at", f"is before the retained history ({retention.days} days)")
 
     def redact(self, redactor: Redactor) -> "Mark":
-        """The mark with its secrets replaced; without the link if that is no valid link then."""
+        """The mark with its secrets replaced; a link that is invalid then is removed."""
         link = None if self.link is None else redactor.redact(self.link)
         is_valid = link is not None and len(link) <= MAX_LINK and _is_web_address(link)
         text = redactor.redact(self.text)[:MAX_TEXT]

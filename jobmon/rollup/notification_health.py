@@ -33,7 +33,7 @@ def dump_receiver_health(health: ReceiverHealth) -> Document:
 
 
 def load_receiver_health(document: Document) -> ReceiverHealth:
-    """The health that `dump_receiver_health` stored; raises MalformedError, KeyError."""
+    """The stored health; raises MalformedError or KeyError for another document."""
     return ReceiverHealth(
         name=require_type(document["name"], str),
         sent=require_type(document["sent"], int),

@@ -281,7 +281,7 @@ def dump_details(details: RunDetails) -> Document:
 
 
 def load_details(document: Document | None) -> RunDetails:
-    """The details, or a part of them, that `dump_details` stored; not `is_known` for None.
+    """The details, or a part of them, that `dump_details` stored; for None not `is_known`.
 
     Raises MalformedError, KeyError, TypeError or ValueError for another document.
     """

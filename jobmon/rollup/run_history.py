@@ -56,7 +56,7 @@ class RunHistory:
 
 
 def is_over(window: Window, history: History[Any] | RunHistory) -> bool:
-    """Whether a window lies in the past and is counted; its last minutes are perhaps not final."""
+    """Whether a window lies in the past and is counted; its last minutes may still change."""
     return history.is_complete and window.end <= history.as_of
 
 

@@ -147,7 +147,7 @@ def _make_attempt_source(
 def _make_job_source(connection: Connection, jobs: ReadCollection, within: Document) -> RunSource:
     """The source of the last run of each job."""
     job_outcome = connection.profile.outcome
-    has_wait = not connection.profile.is_recurring  # its nextRunAt is of the next run
+    has_wait = not connection.profile.is_recurring  # there, nextRunAt is of the next run
     if job_outcome is not None:
         ended, index = {"finishedAt": within}, ATTEMPT_FINISHED
         failed: Document = {"$expr": {"$in": [job_outcome, _FAILED_OUTCOMES]}}
