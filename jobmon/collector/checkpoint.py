@@ -55,12 +55,12 @@ class Checkpoints:
         if self._saving is not None:
             wait([self._saving])
         self._saving = None
-        self._write(checkpoint, self._keep_alive)
+        self._write_parts(checkpoint, self._keep_alive)
 
     def start_saving(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint in another thread; returns at once. See `is_saving`."""
         executor = ThreadPoolExecutor(1, "checkpoint")
-        self._saving = executor.submit(self._write, checkpoint, lambda: None)
+        self._saving = executor.submit(self._write_parts, checkpoint, lambda: None)
         executor.shutdown(wait=False)
 
     def is_saving(self) -> bool:
@@ -71,7 +71,7 @@ class Checkpoints:
         saving.result()
         return False
 
-    def _write(self, checkpoint: Checkpoint, keep_alive: Callable[[], object]) -> None:
+    def _write_parts(self, checkpoint: Checkpoint, keep_alive: Callable[[], object]) -> None:
         started, version = time.monotonic(), uuid.uuid4().hex
         self._version = None
         self._parts.create_index(self._own.index("version", "number"))

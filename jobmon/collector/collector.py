@@ -140,8 +140,8 @@ class Collector:
                 while not self._must_end():
                     try:
                         is_new = segments is None
-                        segments = segments or self._build()
-                        self._follow(segments, changes, is_new=is_new)
+                        segments = segments or self._count_all()
+                        self._follow_changes(segments, changes, is_new=is_new)
                     except StreamLostError as error:
                         log.warning("counting all jobs again, the change stream ended: %s", error)
                         changes.close()
@@ -260,7 +260,7 @@ class Collector:
             failure, self._failure = self._failure, None
             raise failure
 
-    def _follow(self, segments: SegmentMap, changes: Changes, *, is_new: bool) -> None:
+    def _follow_changes(self, segments: SegmentMap, changes: Changes, *, is_new: bool) -> None:
         """Write stats until the work must end; `is_new`: the segments are in no checkpoint.
 
         Returns early if types in `(other)` can be named: then all jobs must be counted again.
@@ -331,7 +331,7 @@ class Collector:
         jobs = self._runs.dump()
         return Checkpoint(segments.dump(), changes.token, jobs, self._runs.seen_until)
 
-    def _build(self) -> SegmentMap:
+    def _count_all(self) -> SegmentMap:
         """Count all jobs; changes wait in the stream meanwhile."""
         jobs = self._connection.jobs
         self._due_changes.restart(self._lease.database_time())

@@ -61,7 +61,7 @@ class Counters:
         update at the same time, only one of them writes.
         """
         document = self._state.find_one({"_id": self._own.id(COUNTERS)})
-        stored = next(self._own.read(COUNTERS, [document], _load), None) or _Counters(
+        stored = next(self._own.read(COUNTERS, [document], _load_counters), None) or _Counters(
             open_since=floor(now, HOUR), closed={}, totals={}, version=-1
         )
         since = stored.open_since
@@ -81,9 +81,9 @@ class Counters:
         }
         updated = _Counters(open_since=until, closed=closed, totals=totals, version=stored.version)
         if stored.version < 0 or updated != stored:
-            self._own.write(COUNTERS, lambda: self._replace(document, updated))
+            self._own.write(COUNTERS, lambda: self._replace_counters(document, updated))
 
-    def _replace(self, replaced: Document | None, counters: _Counters) -> None:
+    def _replace_counters(self, replaced: Document | None, counters: _Counters) -> None:
         fields = {
             "openSince": counters.open_since,
             "closed": dump_tallies(counters.closed),
@@ -101,7 +101,7 @@ class Counters:
             self._state.replace_one(unchanged, document)
 
 
-def _load(document: Document) -> _Counters:
+def _load_counters(document: Document) -> _Counters:
     return _Counters(
         open_since=require_type(document["openSince"], datetime),
         closed=load_tallies(document["closed"]),

@@ -70,7 +70,7 @@ class ErrorGroups:
         with self._lock:
             if not (self._changed or self._removed):
                 return
-            groups = self._load()
+            groups = self._load_groups()
             changed = [groups[name] for name in self._changed if name in groups]
             if changed:
                 updates = [self._make_update(group) for group in changed]
@@ -88,11 +88,12 @@ class ErrorGroups:
     def delete_unseen(self, since: datetime) -> None:
         """Delete the groups without an error since this time."""
         with self._lock:
-            for group in [group for group in self._load().values() if group.last_seen < since]:
-                self._remove(group)
+            unseen = [group for group in self._load_groups().values() if group.last_seen < since]
+            for group in unseen:
+                self._remove_group(group)
         self.write()
 
-    def _load(self) -> dict[str, ErrorGroup]:
+    def _load_groups(self) -> dict[str, ErrorGroup]:
         if self._groups is None:
             self._own[ERRORS].create_index(self._own.index())
             documents = self._own[ERRORS].find(self._own.scope, WITHOUT_SAMPLE)
@@ -103,7 +104,7 @@ class ErrorGroups:
         return self._groups
 
     def _assign_group(self, run: FinishedRun) -> str:
-        groups = self._load()
+        groups = self._load_groups()
         # Several jobs without a known id may have runs that end at the same time.
         key = hash((run.job_id, run.finished_at, run.worker, run.outcome, repr(run.error)))
         known = self._remembered.get(key)
@@ -115,7 +116,7 @@ class ErrorGroups:
         return group_id
 
     def _add_to_group(self, run: FinishedRun) -> str:
-        groups = self._load()
+        groups = self._load_groups()
         error = prepare_error(run.error, run.outcome, self.redactor)
         kind = classify_error(error)
         same_code = self._ids_by_code.get(kind.code, set())
@@ -145,19 +146,19 @@ class ErrorGroups:
         full_until = self._full_until.get(code)
         if full_until is not None and run.finished_at <= full_until:
             return False
-        groups, quiet_since = self._load(), run.finished_at - ONGOING_FOR
+        groups, quiet_since = self._load_groups(), run.finished_at - ONGOING_FOR
         oldest = heapq.nsmallest(
             max(1, limit // 20), map(groups.__getitem__, ids), key=lambda group: group.last_seen
         )
         quiet = [group for group in oldest if group.last_seen < quiet_since]
         for group in quiet:
-            self._remove(group)
+            self._remove_group(group)
         if not quiet:
             self._full_until[code] = oldest[0].last_seen + ONGOING_FOR
         return bool(quiet)
 
-    def _remove(self, group: ErrorGroup) -> None:
-        del self._load()[group.id]
+    def _remove_group(self, group: ErrorGroup) -> None:
+        del self._load_groups()[group.id]
         same_code = self._ids_by_code[group.code]
         same_code.discard(group.id)
         if not same_code:

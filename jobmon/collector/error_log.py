@@ -19,7 +19,7 @@ class RepeatedErrorLog:
 
     def log(self, error: Exception) -> None:
         """Log "the collector waits, the database refuses: …", unless that was logged last."""
-        reason = _describe(error)
+        reason = _describe_error(error)
         if reason != self._logged:
             log.log(self._level, "%s, %s", self._message, reason)
         self._logged = reason
@@ -29,7 +29,7 @@ class RepeatedErrorLog:
         self._logged = ""
 
 
-def _describe(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     if isinstance(error, OperationFailure):
         return f"the database refuses: {name_error(error)}"
     return f"the database is unreachable: {type(error).__name__}"

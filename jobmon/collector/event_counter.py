@@ -148,7 +148,7 @@ class EventCounter:
         """Continue after the change at `position` with the jobs that `dump` returned there."""
         self._position, self.seen_until = position, seen_until
         for batch in split_batches(jobs):
-            self._remember(
+            self._remember_jobs(
                 [(entry["job"], entry["at"], entry.get("knowsError", False)) for entry in batch]
             )
             self._renew()
@@ -186,7 +186,7 @@ class EventCounter:
         self._position = position
         self._memory = JobMemory()
         running_filter = self.rules.select_running(jobs.mapping)
-        self._memory.has_overflowed = self._load(jobs, running_filter, MAX_RUNNING, moment)
+        self._memory.has_overflowed = self._load_jobs(jobs, running_filter, MAX_RUNNING, moment)
         self._load_waiting(jobs, moment)
         boundary = floor(moment - FINAL_AFTER, MINUTE)
         end = floor(moment, MINUTE) + 2 * MINUTE
@@ -277,7 +277,7 @@ class EventCounter:
         self._history, self._has_history = history, True
 
     def _count_batch(self, changes: Sequence[JobChange]) -> None:
-        applied = list(self._apply(changes, self._look_up_unknown(changes)))
+        applied = list(self._apply_changes(changes, self._look_up_unknown(changes)))
         dated = [(each.document, each.change.at) for each in applied if each.document is not None]
         versions = iter(self._evaluator.evaluate(dated))
         entries: list[tuple[JobChange, HistoryEntry]] = []
@@ -295,7 +295,8 @@ class EventCounter:
             if document is None:
                 self._memory.forget(change.key)
             else:
-                self._memory.put(change.key, self._reduce(document, change.at, after, knows_error))
+                job = self._reduce_job(document, change.at, after, knows_error)
+                self._memory.put(change.key, job)
             self._position = change.position
         runs = iter(complete_errors(ended, self._evaluator, self.rules))
         for change, entry in entries:
@@ -317,7 +318,7 @@ class EventCounter:
         at = floor(entry.at, MINUTE)
         self._buckets.add(at, entry.type, entry.tally, change.position, add_details)
 
-    def _reduce(
+    def _reduce_job(
         self, document: Document, at: datetime, version: JobVersion | None, knows_error: bool
     ) -> KnownJob:
         """What is remembered of a job, with its error unless that is unknown or too long.
@@ -333,7 +334,7 @@ class EventCounter:
             document = select_paths(document, self.rules.remembered)
         return KnownJob(document, at, version, knows_error)
 
-    def _apply(
+    def _apply_changes(
         self, changes: Sequence[JobChange], bases: dict[bytes, Document]
     ) -> Iterator[_AppliedChange]:
         """Apply each change to its job's document; updates that no rule needs are skipped.
@@ -383,10 +384,10 @@ class EventCounter:
     def _load_waiting(self, jobs: ReadCollection, at: datetime) -> None:
         started = time.monotonic()
         waiting_filter = jobs.mapping.translate_filter({"status": {"$in": list(NOT_RUN_YET)}})
-        self._memory.has_unknown_waiting = self._load(jobs, waiting_filter, MAX_WAITING, at)
+        self._memory.has_unknown_waiting = self._load_jobs(jobs, waiting_filter, MAX_WAITING, at)
         self._load_at = started + LOAD_PAUSE_FACTOR * (time.monotonic() - started)
 
-    def _load(self, jobs: ReadCollection, query: Document, limit: int, at: datetime) -> bool:
+    def _load_jobs(self, jobs: ReadCollection, query: Document, limit: int, at: datetime) -> bool:
         """Remember up to `limit` jobs that match; returns whether more jobs may match."""
         try:
             matching = self._evaluator.find(jobs, query, limit)
@@ -396,13 +397,13 @@ class EventCounter:
         is_exact = jobs is not self._jobs  # a snapshot of `at`; present jobs may show later runs
         unknown = (job for job in matching if self._memory.get(encode_key(job["_id"])) is None)
         for batch in split_batches(unknown):
-            self._remember([(document, at, is_exact) for document in batch])
+            self._remember_jobs([(document, at, is_exact) for document in batch])
             self._renew()
         return len(matching) == limit
 
-    def _remember(self, documents: Sequence[tuple[Document, datetime, bool]]) -> None:
+    def _remember_jobs(self, documents: Sequence[tuple[Document, datetime, bool]]) -> None:
         """Remember jobs, given as (document, time of the document, `knows_error`)."""
         evaluated = self._evaluator.evaluate([(document, at) for document, at, _ in documents])
         for (document, at, knows_error), version in zip(documents, evaluated, strict=True):
-            job = self._reduce(document, at, version, knows_error)
+            job = self._reduce_job(document, at, version, knows_error)
             self._memory.put(encode_key(document["_id"]), job)

@@ -127,9 +127,9 @@ def apply_change(document: Document, change: JobChange) -> Document:
     for path, size in change.shortened.items():
         elements = find_value(changed, path)
         if isinstance(elements, list):
-            _write(changed, path.split("."), elements[:size])
+            _write_path(changed, path.split("."), elements[:size])
     for path in change.removed:
-        _write(changed, path.split("."), None, is_removed=True)
+        _write_path(changed, path.split("."), None, is_removed=True)
     return replace_values(changed, change.written)
 
 
@@ -137,7 +137,7 @@ def replace_values(document: Document, values: Mapping[str, Any]) -> Document:
     """The document with these values, by path. `document` itself does not change."""
     changed = dict(document)
     for path, value in values.items():
-        _write(changed, path.split("."), value)
+        _write_path(changed, path.split("."), value)
     return changed
 
 
@@ -148,7 +148,7 @@ def find_value(document: Any, path: str) -> Any:
     return document
 
 
-def _write(parent: Document, path: list[str], value: Any, *, is_removed: bool = False) -> None:
+def _write_path(parent: Document, path: list[str], value: Any, *, is_removed: bool = False) -> None:
     """Write or remove a value at a path in `parent`; inner documents and arrays are copied."""
     name, *inner = path
     if not inner:
@@ -162,7 +162,7 @@ def _write(parent: Document, path: list[str], value: Any, *, is_removed: bool = 
         parent[name] = _write_element(child, inner, value)
         return
     copied = dict(child) if isinstance(child, Mapping) else {}
-    _write(copied, inner, value, is_removed=is_removed)
+    _write_path(copied, inner, value, is_removed=is_removed)
     parent[name] = copied
 
 
@@ -175,7 +175,7 @@ def _write_element(elements: list[Any], path: list[str], value: Any) -> list[Any
     if inner:
         element = copied[int(name)]
         holder: Document = {"": dict(element) if isinstance(element, Mapping) else element}
-        _write(holder, ["", *inner], value)
+        _write_path(holder, ["", *inner], value)
         copied[int(name)] = holder[""]
     else:
         copied[int(name)] = value

@@ -40,7 +40,7 @@ def write_marks(
             watched = Connection(queue, clients[queue.mongo_uri])
             try:
                 marks = OwnDatabase(state_database(own), watched.queue_key)
-                failure = _write(marks, mark, mark.at + retention)
+                failure = _write_mark(marks, mark, mark.at + retention)
             except PyMongoError as error:
                 failure = describe_error(error)
                 if is_unauthorized(error):
@@ -52,7 +52,7 @@ def write_marks(
             client.close()
 
 
-def _write(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | None:
+def _write_mark(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | None:
     """Store a mark, and delete the marks beyond the limit; returns why it is deleted, or None."""
     marks = own[MARKS]
     marks.create_index(own.index("at"))

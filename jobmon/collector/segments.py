@@ -214,7 +214,7 @@ class SegmentMap:
             low = None
             while True:
                 middle = self._find_split(row, low, None)
-                self._replace(row.segments[-1], self._count(row, low, middle))
+                self._set_counts(row.segments[-1], self._count(row, low, middle))
                 progress(self.totals.total())
                 if middle is None:
                     break
@@ -245,8 +245,8 @@ class SegmentMap:
             row = self._rows[name]
             segment, counted = row.segments[index], self._count(row, *row.bounds(index))
             self._record_change(segment, counted, is_certain=(name, index) in with_marked_jobs)
-            self._replace(segment, counted)
-            self._resize(row, index)
+            self._set_counts(segment, counted)
+            self._resize_segment(row, index)
         self.changes += len(self._marked_ids)
         self._marked_ids.clear()
         self._marked_segments.clear()
@@ -295,16 +295,16 @@ class SegmentMap:
                 for index in row.indexes() if is_lossy(job_id) else [row.find(job_id)]:
                     yield bson_type.name, index
 
-    def _resize(self, row: _TypeSegments, index: int) -> None:
+    def _resize_segment(self, row: _TypeSegments, index: int) -> None:
         """Split or merge a segment whose size is far from `SEGMENT_JOBS`."""
-        while row.segments[index].counts.total() > SPLIT_ABOVE and self._split(row, index):
+        while row.segments[index].counts.total() > SPLIT_ABOVE and self._split_segment(row, index):
             index += 1
         if index:
             left, right = row.segments[index - 1 : index + 1]
             if left.counts.total() + right.counts.total() < MERGE_BELOW:
                 row.merge_into_left(index)
 
-    def _split(self, row: _TypeSegments, index: int) -> bool:
+    def _split_segment(self, row: _TypeSegments, index: int) -> bool:
         """Split a segment after its first thousand jobs; False if it has no place to split.
 
         Both parts are counted before anything changes: a failure must not lose a count.
@@ -315,8 +315,8 @@ class SegmentMap:
             return False
         left, right = self._count(row, low, middle), self._count(row, middle, high)
         row.insert(index + 1, Segment(middle))
-        self._replace(row.segments[index], left)
-        self._replace(row.segments[index + 1], right)
+        self._set_counts(row.segments[index], left)
+        self._set_counts(row.segments[index + 1], right)
         return True
 
     def _find_split(self, row: _TypeSegments, low: Any, high: Any) -> Any:
@@ -345,7 +345,7 @@ class SegmentMap:
             fewer, more = segment.counts - counted.counts, counted.counts - segment.counts
             self.changes += fewer.total() + more.total()
 
-    def _replace(self, segment: Segment, counted: _Counted) -> None:
+    def _set_counts(self, segment: Segment, counted: _Counted) -> None:
         self.totals.subtract(segment.counts)
         self.totals.update(counted.counts)
         self.totals += Counter()  # drops zeros

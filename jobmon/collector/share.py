@@ -125,12 +125,12 @@ class Share:
         """Renew this process's entry and its leases until `stop` is set; then delete the entry."""
         while not stop.is_set():
             with suppress(PyMongoError):  # until it succeeds, this process keeps its queues
-                self._update(database()[LEASES])
+                self._update_entry(database()[LEASES])
             stop.wait(RENEW_EVERY_S)
         with suppress(PyMongoError):
             database()[LEASES].delete_one({"_id": self._id})
 
-    def _update(self, leases: Collection[Document]) -> None:
+    def _update_entry(self, leases: Collection[Document]) -> None:
         if self.lease_group is not None:
             self.lease_group.renew(leases)
         expiry = {"$add": ["$$NOW", LEASE_MS]}

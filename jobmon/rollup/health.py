@@ -60,7 +60,7 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
                 queue=queue.queue, is_good=False, message=message, can_restart_help=False
             )
         try:
-            return _check(queue.queue, RollupReader(watched, own))
+            return _check_queue(queue.queue, RollupReader(watched, own))
         except PyMongoError as error:
             message = f"jobmon's own database: {type(error).__name__}"
             return CollectorHealth(queue=queue.queue, is_good=False, message=message)
@@ -74,7 +74,7 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
             client.close()
 
 
-def _check(queue: str, reader: RollupReader) -> CollectorHealth:
+def _check_queue(queue: str, reader: RollupReader) -> CollectorHealth:
     leader, stats_s = reader.leader(), reader.stats_age_s()
     history_s, build = reader.history_age_s(), reader.first_build()
     if not reader.is_readable:

@@ -106,9 +106,9 @@ class MarkReader:
 
         Raises PyMongoError. Index: queue, format, at.
         """
-        return self._windows.get((start, end), lambda: self._read(start, end), CACHE_S)
+        return self._windows.get((start, end), lambda: self._read_marks(start, end), CACHE_S)
 
-    def _read(self, start: datetime, end: datetime) -> Marks | None:
+    def _read_marks(self, start: datetime, end: datetime) -> Marks | None:
         own = OwnDatabase(state_database(self._own), self._connection.queue_key, self._reported)
         query = {**own.scope, "at": {"$gte": start, "$lt": end}}
         limit_ms = self._connection.max_time_ms

@@ -60,26 +60,26 @@ class RunSource:
     @property
     def wait_bucket(self) -> Document:
         """The histogram bucket of the wait before the run; null if it is unknown."""
-        return self._bucket(self.eligible_at, self.started_at)
+        return self._make_bucket(self.eligible_at, self.started_at)
 
     @property
     def run_bucket(self) -> Document:
         """The histogram bucket of the run's duration; null if it is unknown."""
-        return self._bucket(self.started_at, "$finishedAt")
+        return self._make_bucket(self.started_at, "$finishedAt")
 
     @property
     def run_ms(self) -> Document:
         """The run's duration in ms; null if it is unknown."""
-        return self._if_known(
+        return self._make_if_known(
             self.started_at,
             "$finishedAt",
             {"$max": [0, {"$subtract": ["$finishedAt", self.started_at]}]},
         )
 
-    def _bucket(self, start: Any, end: Any) -> Document:
-        return self._if_known(start, end, bucket_expression({"$subtract": [end, start]}))
+    def _make_bucket(self, start: Any, end: Any) -> Document:
+        return self._make_if_known(start, end, bucket_expression({"$subtract": [end, start]}))
 
-    def _if_known(self, start: Any, end: Any, value: Any) -> Document:
+    def _make_if_known(self, start: Any, end: Any, value: Any) -> Document:
         conditions: list[Document] = [{"$eq": [{"$type": date}, "date"]} for date in (start, end)]
         if not self.is_exact:
             conditions.append({"$lte": [start, end]})
