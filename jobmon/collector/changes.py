@@ -105,7 +105,7 @@ class StreamedChanges:
         self._pause_s = 0.0
         self._recent: deque[tuple[float, Any]] = deque()  # when it was read (monotonic), and _id
         self.token = token
-        self._open()
+        self._open_stream()
 
     @property
     def seen_until(self) -> datetime | None:
@@ -147,7 +147,7 @@ class StreamedChanges:
             self._send_command({"killCursors": self._jobs.name, "cursors": [self._cursor]})
         self._session.end_session()
 
-    def _open(self) -> None:
+    def _open_stream(self) -> None:
         options: Document = {"resumeAfter": self.token} if self.token else {}
         if not self.token and self._start is not None:
             options = {"startAtOperationTime": self._start}
@@ -171,7 +171,7 @@ class StreamedChanges:
         try:
             answer, size = self._send_command({**get_more, "maxTimeMS": _AWAIT_MS})
         except (ConnectionFailure, CursorNotFound):  # maybe another primary: resume there
-            self._open()
+            self._open_stream()
             self.is_at_end = False
             return None
         self.token = answer["cursor"]["postBatchResumeToken"]

@@ -98,7 +98,7 @@ class Collector:
         error_log = RepeatedErrorLog(logging.ERROR, "the collector waits")
         while not self._stop.is_set():
             try:
-                self._open()
+                self._create_parts()
                 with self._share.reserve(self._own.queue) as has_place:
                     if has_place and self._lease.take():
                         log.info("collecting as %s for %s", self._lease.holder, self._own.queue)
@@ -118,7 +118,7 @@ class Collector:
                 raise
             self._stop.wait(RETRY_AFTER_S)
 
-    def _open(self) -> None:
+    def _create_parts(self) -> None:
         """Create, once, the objects that need the queue's key, which comes from the database."""
         if not hasattr(self, "_own"):
             self._own = OwnDatabase(self._rollups, self._connection.queue_key)

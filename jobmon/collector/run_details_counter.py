@@ -84,7 +84,7 @@ class RunDetailsCounter:
             end = starts[-1] + span
             spans |= self._read_divided(partial(self._count_runs, jobs, span), starts[0], end, span)
             failed = {at: spans[at].failed for at in starts if at in spans and spans[at].failed}
-            for first, last in _divide(failed, span):
+            for first, last in _list_windows(failed, span):
                 read_errors = partial(self._read_errors, jobs, span)
                 errors = self._read_divided(read_errors, first, last, span)
                 for at in errors.keys() & failed.keys():
@@ -268,7 +268,9 @@ def _add_unread(read: Counter[ErrorPair], failed: Counter[str]) -> Counter[Error
     return counts
 
 
-def _divide(failed: Mapping[datetime, int], span: timedelta) -> Iterator[tuple[datetime, datetime]]:
+def _list_windows(
+    failed: Mapping[datetime, int], span: timedelta
+) -> Iterator[tuple[datetime, datetime]]:
     """Start and end of windows: each is one span, or has at most `MAX_ERRORS_READ` failed runs."""
     start: datetime | None = None
     end, total = datetime.max.replace(tzinfo=UTC), 0
