@@ -187,7 +187,7 @@ class RunDetailsCounter:
             {"$match": source.failed},
             {"$limit": MAX_WHOLE_ERRORS if are_whole else MAX_ERRORS_READ},
         ]
-        run: Document = {
+        run_fields: Document = {
             "_type": source.type,
             "_worker": _truncate_name(source.worker),
             "_outcome": source.outcome,
@@ -195,12 +195,13 @@ class RunDetailsCounter:
             "_finishedAt": "$finishedAt",
         }
         if not are_whole and source.documents.mapping.can_compute(source.error_field):
+            shortened = make_short_error_expression("$_error")
             pipeline += [
                 {"$set": {"_error": f"${source.error_field}"}},
-                {"$project": {"_id": 0, **run, "_short": make_short_error_expression("$_error")}},
+                {"$project": {"_id": 0, **run_fields, "_short": shortened}},
             ]
         else:
-            pipeline.append({"$project": {source.error_field: True, **run}})
+            pipeline.append({"$project": {source.error_field: True, **run_fields}})
         results = source.documents.aggregate(
             pipeline,
             index=source.index,

@@ -57,7 +57,7 @@ class TimeRange(NamedTuple):
     last: float
 
     def join(self, other: Self) -> Self:
-        """The range of the jobs of both ranges."""
+        """The range of the times in both ranges."""
         return self._replace(first=min(self.first, other.first), last=max(self.last, other.last))
 
 
@@ -229,8 +229,8 @@ class SegmentMap:
             if not jobs:
                 return ()
             types += find_id_types(jobs[0]["_id"])
-        is_one = len(set(types)) == 1 and types[0] is not OTHER_TYPE
-        return [self._rows[types[0].name]] if is_one else self._rows.values()
+        has_one_type = len(set(types)) == 1 and types[0] is not OTHER_TYPE
+        return [self._rows[types[0].name]] if has_one_type else self._rows.values()
 
     def recount(self) -> int:
         """Count all marked segments and those of marked jobs again; returns their number.
@@ -329,8 +329,8 @@ class SegmentMap:
         return jobs[0]["_id"] if jobs else None
 
     def _count(self, row: _TypeSegments, low: Any, high: Any) -> _Counted:
-        count = _COUNT_WITH_TIMES if self.keeps_times else COUNT_BY_STATUS_AND_TYPE
-        groups = self._jobs.aggregate([{"$match": row.match(low, high)}, count], index=_BY_ID)
+        group = _COUNT_WITH_TIMES if self.keeps_times else COUNT_BY_STATUS_AND_TYPE
+        groups = self._jobs.aggregate([{"$match": row.match(low, high)}, group], index=_BY_ID)
         times = _find_times(groups) if self.keeps_times else None
         return _Counted(self._by_name.add_up(groups), times)
 
