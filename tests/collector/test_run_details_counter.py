@@ -154,6 +154,7 @@ status = { path = "status" }
 jobId = "_id"
 createdAt = "at"
 finishedAt = "at"
+leasedBy = "host"
 [attempts]
 in = "job"
 outcome = [
@@ -161,8 +162,6 @@ outcome = [
   { is = "running", when = { result = "open" } },
   { is = "succeeded" },
 ]
-[attempts.fields]
-workerId = "host"
 """
 
 
