@@ -1,4 +1,4 @@
-"""Runs of recurring jobs that a collector saw, as they are stored in jobmon's own database.
+"""The stored form, in jobmon's own database, of runs of recurring jobs that a collector saw.
 
 A document has the newest runs of one job, in the order in which they started, and the position of
 the last change that was counted when it was written.
