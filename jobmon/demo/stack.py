@@ -29,6 +29,8 @@ TOKEN_LIFETIME = timedelta(days=1)
 _START_TIMEOUT_S = 30
 _FIRST_JOB_TIMEOUT_S = 20  # usually one second is enough
 _POLL_EVERY_S = 0.1
+# Settings with one of these beginnings name the key of tokens.
+_KEY_SETTINGS = ("JOBMON_JWT_SECRET_KEY", "JOBMON_JWT_PUBLIC_KEY", "JOBMON_JWT_JWKS_URL")
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # For the processes, and then for the database: at most two seconds together.
 _STOP_TIMEOUT_S = 0.9
@@ -71,7 +73,7 @@ def _start(port: int, state: Path, cleanup: ExitStack) -> subprocess.Popen[bytes
     os.environ["JOBMON_BIND"] = f"{HOST}:{port}"
     # An open page sends a request every second: log lines would hide the links printed here.
     os.environ.setdefault("JOBMON_LOG_LEVEL", "WARNING")
-    if not any(name.startswith("JOBMON_JWT_") for name in os.environ):
+    if not any(name.startswith(_KEY_SETTINGS) for name in os.environ):
         os.environ["JOBMON_JWT_SECRET_KEY"] = _load_secret(state / "jwt-secret")
     has_sample = not {"JOBMON_MONGO_URI", "JOBMON_MONGO_URI_FILE"} & set(os.environ)
     if has_sample:

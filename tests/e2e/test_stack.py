@@ -36,7 +36,8 @@ def run_curl(line: str) -> Any:
 @pytest.fixture(scope="module")
 def demo(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """The demo of the first two tests; the second ends it."""
-    demo = Demo(tmp_path_factory.mktemp("demo"))
+    # This setting names no key, so the demo still has to make one.
+    demo = Demo(tmp_path_factory.mktemp("demo"), JOBMON_JWT_LEEWAY_S="20")
     yield demo
     if demo.process.poll() is None:
         demo.interrupt()
