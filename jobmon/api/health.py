@@ -10,8 +10,9 @@ from jobmon.api.fields import Date
 from jobmon.api.openapi import RETRY_AFTER, Access, Routes
 from jobmon.rollup.reader import RollupReader
 from jobmon.store.failures import Failure, classify_failure
+from jobmon.web import auth
 from jobmon.web.errors import ApiError, unavailable
-from jobmon.web.queues import current_queue
+from jobmon.web.queues import current_queue, named_queue
 from jobmon.web.revocation import RevokedTokens
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Readiness(Answer):
 
 
 def blueprint(revoked: RevokedTokens) -> Routes:
-    """The probes; neither needs a token."""
+    """The probes; at the top neither needs a token."""
     routes = Routes("health", __name__, access=Access.ANYONE)
 
     @routes.get("/healthz")
@@ -115,8 +116,10 @@ def blueprint(revoked: RevokedTokens) -> Routes:
 
         If they cannot be read, the answer is 503 with the reason in `details.database`. It is also
         503 if the list of revoked tokens cannot be read or is lost. A database that is only slow
-        counts as ready.
+        counts as ready. Below the path of a queue it needs a token, like every route there.
         """
+        if named_queue() is not None:  # without a token nobody learns which queues exist
+            auth.require_any_permission()
         queue = current_queue()
         database = queue.probe.check()
         if not database.is_ready:

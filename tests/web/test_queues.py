@@ -80,7 +80,7 @@ def test_queue_that_is_closed_to_owners_looks_missing_to_them(queues: Api) -> No
 
 @pytest.mark.parametrize("name", ["mails", "nothing", "..", "%00", "\u00e4", "a" * 500])
 def test_answers_do_not_reveal_which_queues_exist(queues: Api, name: str) -> None:
-    for path in ("/jobs", "/admin/jobs/stats", "/metrics"):
+    for path in ("/jobs", "/admin/jobs/stats", "/metrics", "/readyz"):
         assert queues.get(f"/queues/{name}{path}").status_code == 401
     refused = queues.get(f"/queues/{name}/admin/jobs/stats", token=queues.token("eve", "user"))
     assert refused.status_code == 403
