@@ -1496,7 +1496,7 @@ def test_empty_queue_shows_what_to_check(visit: Visits, empty_stack: Stack) -> N
     page.get_by_role("link", name="Clear filters").click()
     expect(page.locator("#job-rows tbody tr")).to_have_count(1)
     page.goto(f"{empty_stack.url}/dashboard/my")
-    expect(page.get_by_text("those whose createdBy is root")).to_be_visible()
+    expect(page.get_by_text("jobs whose createdBy is root")).to_be_visible()
 
 
 def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
