@@ -18,7 +18,7 @@ from jobmon.setup.deployment import admin_client
 from jobmon.setup.findings import Finding, SetupError, describe, ok, problem, warning
 from jobmon.setup.indexes import CreatedIndexes, PlannedIndex, State, create_index, estimate_bytes
 from jobmon.setup.init_plan import InitOptions, InitPlan, find_missing_rights, make_plan
-from jobmon.setup.replica_set import is_initiated, replica_set_config, start_replica_set
+from jobmon.setup.replica_set import must_initiate, replica_set_config, start_replica_set
 from jobmon.setup.users import (
     ActionRights,
     User,
@@ -67,7 +67,7 @@ def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
     Raises SetupError.
     """
     with admin_client(settings) as client:
-        if options.replica_set and not is_initiated(client):
+        if options.replica_set and must_initiate(client, options.replica_set):
             yield ok("replica set", f"{options.replica_set} would be initiated.")
             yield ok("replica set", "To see the other steps, run this again once it has a primary.")
             return
@@ -88,7 +88,7 @@ def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
 def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
     """Lines for mongosh with the steps of `run_init`. Raises SetupError."""
     with admin_client(settings) as client:
-        if options.replica_set and not is_initiated(client):
+        if options.replica_set and must_initiate(client, options.replica_set):
             name, _, member = options.replica_set.partition("/")
             yield script.replica_set_line(replica_set_config(name, member))
             yield "// To get the other steps, print the script again once the set has a primary."

@@ -38,15 +38,20 @@ def initiate_replica_set(client: MongoClient[Document], name: str, member: str) 
     return is_new
 
 
-def is_initiated(client: MongoClient[Document]) -> bool:
-    """Whether the server is a member of an initiated replica set."""
-    return "setName" in client.admin.command("hello")
+def must_initiate(client: MongoClient[Document], replica_set: str) -> bool:
+    """Whether `start_replica_set` would initiate the set; raises SetupError as it does."""
+    hello = client.admin.command("hello")
+    _require_suitable_server(hello, replica_set.partition("/")[0])
+    return "setName" not in hello
 
 
 def start_replica_set(client: MongoClient[Document], replica_set: str) -> Finding:
-    """Initiate a replica set (NAME/HOST:PORT) unless it is already initiated. Raises SetupError."""
+    """Initiate a replica set (NAME/HOST:PORT) unless it is already initiated.
+
+    Raises SetupError, and PyMongoError without a right or a connection.
+    """
     name, _, member = replica_set.partition("/")
-    _refuse_server(client.admin.command("hello"), name)
+    _require_suitable_server(client.admin.command("hello"), name)
     try:
         is_new = initiate_replica_set(client, name, member)
     except TimeoutError as error:
@@ -67,14 +72,14 @@ def start_replica_set(client: MongoClient[Document], replica_set: str) -> Findin
     return ok("replica set", f"{name}: {'initiated' if is_new else 'exists'}")
 
 
-def _refuse_server(hello: Document, name: str) -> None:
+def _require_suitable_server(hello: Document, name: str) -> None:
     """Raise SetupError for a server that cannot be a member of the replica set `name`."""
-    if (present := hello.get("setName")) not in (None, name):
+    if (current_set := hello.get("setName")) not in (None, name):
         raise SetupError(
             problem(
                 "replica set",
-                f"The server is in the replica set {present}, not in {name}.",
-                remedy=f"Use --replica-set {present}/HOST:PORT, or leave the option out.",
+                f"The server is in the replica set {current_set}, not in {name}.",
+                remedy=f"Use --replica-set {current_set}/HOST:PORT, or leave the option out.",
             )
         )
     if deployment_name(hello) == SHARDED_CLUSTER:
@@ -85,12 +90,13 @@ def _refuse_server(hello: Document, name: str) -> None:
                 remedy="Leave out --replica-set: each shard is a replica set already.",
             )
         )
+    # A mongod with --replSet that is not initiated yet answers with `isreplicaset`.
     if "setName" not in hello and "isreplicaset" not in hello:
         raise SetupError(
             problem(
                 "replica set",
                 "The server was not started as a member of a replica set.",
                 remedy=f"Start mongod with --replSet {name}, or leave out --replica-set: on a "
-                "standalone server jobmon polls.",
+                "standalone server jobmon polls for changes.",
             )
         )

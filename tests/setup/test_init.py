@@ -268,16 +268,23 @@ def test_init_of_a_standalone_server_creates_the_polling_index(tmp_path: Path) -
         client.shop.jobs.insert_one(make_job(1, updatedAt=NOW))
         result = init(f"{server.uri}shop")
         assert outcomes(result)["jobs(updatedAt)"] == "created"
-        result = init(f"{server.uri}shop", "--replica-set", f"rs0/{server.address}")
-        assert result.exit_code == 1
-        assert "was not started as a member of a replica set" in problems(result)[0]
-        assert "--replSet rs0" in result.output
+        for preview in ([], ["--dry-run"], ["--print"]):
+            options = ("--replica-set", f"rs0/{server.address}", *preview)
+            result = init(f"{server.uri}shop", *options)
+            assert result.exit_code == 1
+            assert "was not started as a member of a replica set" in result.output
+            assert "--replSet rs0" in result.output
 
 
-def test_init_refuses_a_member_of_another_replica_set(mongod: Mongod, shop: Documents) -> None:
-    result = init(database_uri(mongod, shop), "--replica-set", f"other/{mongod.address}")
+@pytest.mark.parametrize("preview", [(), ("--dry-run",), ("--print",)])
+def test_init_refuses_a_member_of_another_replica_set(
+    mongod: Mongod, shop: Documents, preview: tuple[str, ...]
+) -> None:
+    """Catches a preview of steps that `jobmon init` then refuses."""
+    options = ("--replica-set", f"other/{mongod.address}", *preview)
+    result = init(database_uri(mongod, shop), *options)
     assert result.exit_code == 1
-    assert "in the replica set rs0, not in other" in problems(result)[0]
+    assert "in the replica set rs0, not in other" in result.output
 
 
 @pytest.mark.parametrize(
