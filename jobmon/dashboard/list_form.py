@@ -279,7 +279,8 @@ class ListForm:
 
     def _make_chip(self, name: str, value: str) -> Chip:
         values = [text for text in _list_values(self.parameters[name]) if text != value]
-        parameters = {**self.parameters, name: values if values or name in REPEATED else ""}
+        others = {**self.parameters, name: values if values or name in REPEATED else ""}
+        first_page = {key: kept for key, kept in others.items() if key not in _PAGE_PARAMETERS}
         return Chip(
             name=name,
             value=value,
@@ -287,7 +288,7 @@ class ListForm:
             text=_format_value(name, value),
             is_instant=name.endswith(("_from", "_to")),
             is_wrong=name in self._errors,
-            other_parameters=parameters,
+            other_parameters=first_page,
             address=self.address(**{name: values}),
         )
 

@@ -31,8 +31,9 @@ from jobmon.web.queues import current_queue
 PER_PAGE = 25
 # The percent-encoded ids of the jobs whose rows a browser holds in place, separated by commas.
 HELD_ROWS_HEADER = "X-Jobmon-Held"
+MAX_HELD = 100  # as many as the largest page has
 SUGGESTED_TYPES = 200
-MAX_REMOVALS = 6  # filters for which an empty list offers to remove them: each costs a query
+MAX_REMOVALS = 6  # an empty list offers to remove so many filters; each offer costs a query
 
 Page = BaseResponse | str | tuple[str, int]
 
@@ -92,6 +93,7 @@ class JobListPages:
         }
         if page is not None:
             context |= {"meta": page.meta, "jobs": list(map(JobView.from_document, page.jobs))}
+            context["order"] = parameters.get("sort") or f"-{page.job_filter.order_field}"
         if is_part_request() and query is not None and page is not None:
             context |= _held_rows(page.job_filter, context["jobs"], owner)
             return conditional_response(
@@ -107,7 +109,7 @@ class JobListPages:
         return html, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
 
     def _has_jobs(self, parameters: Mapping[str, Any], owner: str | None) -> bool:
-        """Whether the list with these parameters has jobs; False if it is refused."""
+        """Whether the list with these parameters has jobs; False if they are invalid."""
         try:
             query = replace(load_query(parameters, owner), per_page=1)
             return bool(self._responder.page(query).jobs)
@@ -184,10 +186,8 @@ def _held_rows(job_filter: JobFilter, shown: list[JobView], owner: str | None) -
     `gone`: the ids of the jobs that no longer exist, or that the caller may not see.
     """
     ids = [unquote(held_id) for held_id in request.headers.get(HELD_ROWS_HEADER, "").split(",")]
-    off_page = list(dict.fromkeys(filter(None, ids[:PER_PAGE])))
-    for job in shown:
-        if job.id in off_page:
-            off_page.remove(job.id)
+    on_page = {"", *(job.id for job in shown)}
+    off_page = [held_id for held_id in dict.fromkeys(ids) if held_id not in on_page][:MAX_HELD]
     looked_up = current_queue().lists.look_up(off_page, job_filter, owner)
     held = [(JobView.from_document(job), is_matching) for job, is_matching in looked_up]
     existing = {job.id for job, _ in held}
