@@ -145,7 +145,7 @@ class Collector:
                     except StreamLostError as error:
                         log.warning("counting all jobs again, the change stream ended: %s", error)
                         changes.close()
-                        changes = self._runs.open_changes(self._runs.seen_until, self._stop)
+                        changes = self._runs.open_new_changes(self._runs.seen_until, self._stop)
                         self._runs.begin()
                     segments = None
         finally:
@@ -182,7 +182,7 @@ class Collector:
         if reason:
             log.warning("counting all jobs again, %s", reason)
         seen_until = None if checkpoint is None else checkpoint.seen_until
-        return None, self._runs.open_changes(seen_until, self._stop)
+        return None, self._runs.open_new_changes(seen_until, self._stop)
 
     def _load_checkpoint(self) -> tuple[Checkpoint | None, str]:
         """The checkpoint, or None with the reason why a stored checkpoint is not used."""
@@ -225,7 +225,7 @@ class Collector:
                         self._own,
                         self._groups,
                         update_counters,
-                        self._runs.events,
+                        self._runs.counter,
                         changed=self._changed,
                         slots=self._share.history_slots(self._connection),
                     )
@@ -307,8 +307,8 @@ class Collector:
         until, has_room = time.monotonic() + READ_FOR_S, True
         while True:
             events = changes.next_batch(segments)
-            if self._runs.events is not None:
-                has_room = self._runs.events.add(events, is_end=changes.is_at_end)
+            if self._runs.counter is not None:
+                has_room = self._runs.counter.add(events, is_end=changes.is_at_end)
             if changes.is_at_end or not has_room or time.monotonic() > until:
                 break
         if changes.seen_until is not None:

@@ -1,4 +1,4 @@
-"""Decides whether, and from when on, a collector counts the runs of its queue from changes."""
+"""Decides whether and when a collector starts to count the runs of its queue from changes."""
 
 import threading
 import time
@@ -16,64 +16,68 @@ COUNT_FOR_S = 0.5  # how long one call of `count` counts, while the stats wait
 
 
 class RunCounting:
-    """Counts runs with `events`, which is None if attempts are recorded or there is no stream.
+    """Counts runs with `counter`, which is None if attempts are recorded or there is no stream.
 
-    Counting begins after the first stats of all queues, which take less time, or once it is urgent.
+    Counting begins when all queues of this process have their first stats (it waits up to 15 s for
+    each), or once it is urgent.
     Methods raise PyMongoError, and LeaseLostError if another collector counts.
     """
 
-    def __init__(self, connection: Connection, events: EventCounter | None, share: Share) -> None:
+    def __init__(self, connection: Connection, counter: EventCounter | None, share: Share) -> None:
         self._connection = connection
         self._share = share
-        self.events = events
+        self.counter = counter
         self._check_at = time.monotonic() + CHECK_EVERY_S
         self.has_begun = threading.Event()  # also set if nothing is counted from changes
 
     @property
     def is_waiting(self) -> bool:
         """Whether changes are kept to be counted later; write no checkpoint while this is true."""
-        return self.events is not None and self.events.must_begin
+        return self.counter is not None and self.counter.must_begin
 
     @property
     def seen_until(self) -> datetime | None:
         """The time up to which changes are counted; None if they are not counted."""
-        return None if self.events is None else self.events.seen_until
+        return None if self.counter is None else self.counter.seen_until
 
-    def open_changes(self, seen_until: datetime | None, stop: threading.Event) -> Changes:
-        """The changes from now on; `seen_until` as in `open_counted_changes`."""
-        if self.events is None:
+    def open_new_changes(self, seen_until: datetime | None, stop: threading.Event) -> Changes:
+        """The changes from now on; without a stream, runs are counted no more.
+
+        `seen_until`: the time up to which changes were counted before; None if none were counted.
+        """
+        if self.counter is None:
             return open_changes(self._connection.jobs, None, stop)
-        changes = open_counted_changes(self._connection, self.events, seen_until, stop)
-        if not self.events.must_begin:
-            self.events = None
+        changes = open_counted_changes(self._connection, self.counter, seen_until, stop)
+        if not self.counter.must_begin:
+            self.counter = None
         return changes
 
     def can_resume(self, checkpoint: Checkpoint) -> bool:
-        """Whether counting runs can continue from the checkpoint."""
-        if self.events is None:
+        """Whether the changes since the checkpoint can be read and counted."""
+        if self.counter is None:
             return True
-        return checkpoint.seen_until is not None and self.events.boundary is not None
+        return checkpoint.seen_until is not None and self.counter.boundary is not None
 
     def resume(self, checkpoint: Checkpoint, token: Document, stop: threading.Event) -> Changes:
         """The changes since this checkpoint.
 
         Raises StreamLostError, and for a malformed checkpoint KeyError or TypeError.
         """
-        jobs, events = self._connection.jobs, self.events
-        if events is None or checkpoint.seen_until is None:
+        jobs, counter = self._connection.jobs, self.counter
+        if counter is None or checkpoint.seen_until is None:
             return open_changes(jobs, token, stop)
-        events.resume(token["_data"], checkpoint.jobs, checkpoint.seen_until)
-        return open_changes(jobs, token, stop, fields=events.rules.top_level_fields)
+        counter.resume(token["_data"], checkpoint.jobs, checkpoint.seen_until)
+        return open_changes(jobs, token, stop, fields=counter.rules.top_level_fields)
 
     def begin(self) -> None:
         """Begin to count the changes that were prepared, if any."""
-        if self.events is not None and self.events.must_begin:
-            self.events.begin()
+        if self.counter is not None and self.counter.must_begin:
+            self.counter.begin()
         self.has_begun.set()
 
     def begin_if_allowed(self) -> None:
-        """Begin if it is urgent, or if no queue waits for its first stats and few queues begin."""
-        if self.events is None or not self.events.must_begin or self.events.is_begin_urgent:
+        """Begin if it is urgent, or if no queue waits for its first stats and few others begin."""
+        if self.counter is None or not self.counter.must_begin or self.counter.is_begin_urgent:
             self.begin()
         elif not self._share.is_starting():
             with self._share.try_to_begin(self._connection) as is_allowed:
@@ -81,17 +85,17 @@ class RunCounting:
                     self.begin()
 
     def count(self) -> None:
-        """Count changes for half a second; stop for good if attempts are recorded now."""
+        """Count changes for at most half a second; stop for good if attempts are recorded now."""
         self.begin_if_allowed()
-        if self.events is None or self.events.must_begin:
+        if self.counter is None or self.counter.must_begin:
             return
-        self.events.count(COUNT_FOR_S)
+        self.counter.count(COUNT_FOR_S)
         if time.monotonic() >= self._check_at:
             self._check_at = time.monotonic() + CHECK_EVERY_S
             if self._connection.has_recorded_attempts():
-                self.events.stop()
-                self.events = None
+                self.counter.stop()
+                self.counter = None
 
     def dump(self) -> list[Document]:
         """The jobs to remember in a checkpoint; all changes are counted first."""
-        return [] if self.events is None else self.events.dump()
+        return [] if self.counter is None else self.counter.dump()

@@ -1,5 +1,5 @@
-"""The minutes that are counted from changes: catches a minute that was not stored, but counts as
-stored."""
+"""The minutes that are counted from changes: catches a minute that was not stored, but is
+treated as stored."""
 
 from typing import Any
 
@@ -18,6 +18,7 @@ def test_minute_that_could_not_be_stored_is_stored_with_the_next_change(
     """Catches a collector that reports a lost lease after a document that BSON cannot hold."""
     rollups = OwnDatabase(database, "q")
     buckets = EventBuckets(rollups)
+    # No integer of BSON holds 2**70.
     for position, enqueued, stored in (("1", 2**70, []), ("2", 3 - 2**70, [3]), ("3", 4, [7])):
         buckets.add(NOW, "mail", Tally(enqueued=enqueued), position)
         buckets.write(position)

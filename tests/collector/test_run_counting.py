@@ -86,11 +86,11 @@ def test_counting_ends_when_an_attempt_is_recorded(monkeypatch: pytest.MonkeyPat
     counting, events = fakes.counting, fakes.events
     counting.begin()
     counting.count()
-    assert counting.events is not None
+    assert counting.counter is not None
     fakes.connection.has_attempts = True
     counting.count()
     assert events.calls[-2:] == ["count", "stop"]
-    assert counting.events is None
+    assert counting.counter is None
 
 
 def test_recorded_attempts_are_not_queried_at_each_count() -> None:
