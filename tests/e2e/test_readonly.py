@@ -143,13 +143,13 @@ def request_routes(api: Api, ranges: tuple[str, ...]) -> None:
 
     jobs = get("/admin/jobs/queue?per_page=1").json
     job_id = jobs["data"][0]["jobId"]
-    routes = access.ANYONE | access.SIGNED_IN | access.ADMINS
+    routes = access.ANYONE_ROUTES | access.SIGNED_IN_ROUTES | access.ADMIN_ROUTES
     routes |= access.PAGES_OF_SIGNED_IN | access.PAGES_OF_ADMINS
     for path in routes.values():
         get(path)
     for path in ("/jobs", "/dashboard", "/dashboard/my", "/jobs?format=csv"):
         get(path, "owner")
-    for path in (*access.OWNERS.values(), *access.PAGES_OF_OWNERS.values()):
+    for path in (*access.OWNER_ROUTES.values(), *access.PAGES_OF_OWNERS.values()):
         get(path.format(job_id))
         get(path.format("none"))
         get(path.format("none"), "owner")

@@ -58,10 +58,10 @@ def api(app: Flask) -> Api:
 ROUTES = [
     path.format("adas")
     for routes in (
-        access.ANYONE,
-        access.SIGNED_IN,
-        access.ADMINS,
-        access.OWNERS,
+        access.ANYONE_ROUTES,
+        access.SIGNED_IN_ROUTES,
+        access.ADMIN_ROUTES,
+        access.OWNER_ROUTES,
         access.PAGES_OF_SIGNED_IN,
         access.PAGES_OF_ADMINS,
         access.PAGES_OF_OWNERS,
@@ -337,7 +337,7 @@ FOREIGN_FORMS = [
 
 @pytest.mark.parametrize("headers", FOREIGN_FORMS, ids=repr)
 def test_another_site_cannot_sign_in_or_out(api: Api, headers: dict[str, str]) -> None:
-    for path in sorted(access.FORMS):
+    for path in sorted(access.FORM_ROUTES):
         answer = api.client.post(path, data={"token": api.token()}, headers=headers)
         assert answer.status_code == 403, path
         assert "Set-Cookie" not in answer.headers, path
@@ -345,14 +345,14 @@ def test_another_site_cannot_sign_in_or_out(api: Api, headers: dict[str, str]) -
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
 def test_only_a_post_sends_a_form(api: Api, method: str) -> None:
-    for path in sorted(access.FORMS):
+    for path in sorted(access.FORM_ROUTES):
         answer = api.client.open(path, method=method, query_string={"token": api.token()})
         assert answer.status_code in {401, 404, 405}, path
         assert "Set-Cookie" not in answer.headers, path
 
 
 def test_too_large_form_is_no_server_error(api: Api) -> None:
-    for path in sorted(access.FORMS):
+    for path in sorted(access.FORM_ROUTES):
         length = {"Content-Length": str(10**12)}
         form = "application/x-www-form-urlencoded"
         answer = api.client.post(path, headers=length, data=b"token=x", content_type=form)
