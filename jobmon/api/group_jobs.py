@@ -30,7 +30,7 @@ class GroupJobFinder:
         self._results: SingleFlightCache[GroupJobs] = SingleFlightCache(MAX_CACHED)
 
     def resolve(self, queue: WatchedQueue, job_filter: JobFilter) -> JobFilter:
-        """The filter; if it has an `error_group`, with `group_jobs` that are up to 5 s old.
+        """The filter, unchanged without `error_group`; else with `group_jobs`, up to 5 s old.
 
         Raises RefusedFilterError if there is no such group, or if the other filters are refused.
         """
@@ -49,11 +49,11 @@ def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJ
         raise RefusedFilterError("error_group", message)
     ids: list[Any] = []
     order = reason = ""
-    for candidates, limit_reason in _list_searches(queue, job_filter, group.code):
-        jobs = queue.failed_jobs.page(candidates, per_page=MAX_SEARCHED + 1).jobs
+    for search_filter, limit_reason in _list_searches(queue, job_filter, group.code):
+        jobs = queue.failed_jobs.page(search_filter, per_page=MAX_SEARCHED + 1).jobs
         selected_ids = _select_ids(queue, jobs[:MAX_SEARCHED], group_id)
         if new_ids := [job_id for job_id in selected_ids if job_id not in ids]:
-            order = "" if ids else candidates.order_field  # two searches have no common order
+            order = "" if ids else search_filter.order_field  # two searches have no common order
             ids += new_ids
         if len(jobs) > MAX_SEARCHED:
             reason = reason or limit_reason
@@ -71,8 +71,8 @@ def _list_searches(
 ) -> Iterator[tuple[JobFilter, str]]:
     """The filters of one or two searches, each with the reason to give if too many jobs match.
 
-    The first is by the group's code. The second, by status, is for errors without a code: their
-    group has a code from the message.
+    The first is by the group's code. The second, by status, finds jobs whose error has no code: the
+    group's code is from the message then.
     """
     other_filters = replace(job_filter, error_group=None, order_by=None)
     limit_reason = NEWEST_ONLY

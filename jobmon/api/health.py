@@ -116,7 +116,7 @@ def blueprint(revoked: RevokedTokens) -> Routes:
 
         If they cannot be read, the answer is 503 with the reason in `details.database`. It is also
         503 if the list of revoked tokens cannot be read or is lost. A database that is only slow
-        counts as ready. Below the path of a queue it needs a token, like every route there.
+        counts as ready. Below the path of a queue it needs the permission of the queue.
         """
         if named_queue() is not None:  # without a token nobody learns which queues exist
             auth.require_any_permission()

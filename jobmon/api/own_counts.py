@@ -53,14 +53,14 @@ class OwnCountsAnswer(Answer):
         fields.String(),
         "By status, and for `totalJobs`: why the number is null or a lower bound.",
     )
-    asOf = Date("When they were counted: about two seconds ago at most.")
+    asOf = Date("When the counting began. A count above 100 may be two seconds older.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnCounts:
     """How many jobs an owner has at `as_of` (UTC), in total (None if unknown) and by status.
 
-    A status whose count is unknown is missing. `reasons`: as in the answer.
+    A status whose count is unknown is missing. `reasons`: as in `OwnCountsAnswer`.
     """
 
     as_of: datetime
@@ -78,7 +78,7 @@ class OwnCounter:
     def count(self, queue: WatchedQueue, owner: str, types: tuple[str, ...] = ()) -> OwnCounts:
         """Count the owner's jobs of these types, or of all without `types`; raises PyMongoError.
 
-        Each status is counted up to 1,000 jobs, in the index that the list of the status uses.
+        Each status is counted up to 1,000 jobs, with the same index as the list of that status.
         """
         key = queue.name, owner, types
         return self._cache.get(key, lambda: _count(queue, owner, types), CACHE_TTL_S)

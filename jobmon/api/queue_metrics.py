@@ -39,14 +39,14 @@ log = logging.getLogger(__name__)
 F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily)
 
 SCRAPE_WITHIN_S = 5.0  # Prometheus waits ten seconds
-CHECK_WITHIN_S = 3.0  # even the check of an unreachable database ends earlier
+CHECK_WITHIN_S = 3.0  # longer than the default of JOBMON_SERVER_SELECTION_TIMEOUT_MS
 MAX_UNKNOWN_STATUSES = 10
 MAX_QUEUES = 1_000  # queues with cached values
-MAX_FORECAST_AGE_S = 60.0  # of cached forecasts, and of cached counts of error groups
+MAX_CACHED_AGE_S = 60.0  # of forecasts, and of counts of error groups
 MAX_REASONS = 5  # reasons in one line of the log
 # Upper bounds in seconds: jobs take from milliseconds to hours.
 JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
-_TOO_SLOW = "reading them takes too long"
+_NOT_READ = "not read within 5 s, or reading failed: see the log"
 
 
 class Families:
@@ -111,11 +111,12 @@ class _Details:
 
 
 class QueueMetrics:
-    """Reads the metrics of queues: a few small documents of the collector for each, and no job.
+    """Reads the metrics of queues: the collector's documents and metadata. It counts no jobs.
 
-    An unknown value has no sample: a 0 would look healthy. In gauges, the `max_types` types with
-    the most jobs have labels of their own. In counters, these are the types that were seen first,
-    because a count must not move between its type and `(other)`.
+    An unknown value has no sample: a 0 would look healthy. At most `max_types` types have
+    labels of their own. In gauges these are the types with the most jobs, or those that have been
+    due longest; in counters they are the types that were seen first, because a count must not move
+    between its type and `(other)`.
     """
 
     def __init__(self, max_types: int) -> None:
@@ -140,7 +141,7 @@ class QueueMetrics:
         parts: list[Families] = []
         missing: dict[str, str | None] = {}
         for name in (queue.name for queue in queues):
-            queue_details = details.get(name) or _Details((), _TOO_SLOW)
+            queue_details = details.get(name) or _Details((), _NOT_READ)
             if name not in unreachable:  # the probe reports unreachable databases
                 missing[name] = queue_details.reason
             is_complete = name not in unreachable and queue_details.reason is None
@@ -150,7 +151,7 @@ class QueueMetrics:
         return parts
 
     def _report(self, missing: Mapping[str, str | None]) -> None:
-        """Log the queues whose metrics are missing since now, and those that are complete again."""
+        """Log the queues whose metrics have become missing, and those that are complete again."""
         newly_missing = {
             name: reason
             for name, reason in missing.items()
@@ -161,7 +162,7 @@ class QueueMetrics:
         if newly_missing:
             shown = islice(newly_missing.items(), MAX_REASONS)
             reasons = "; ".join(f"{name}: {reason}" for name, reason in shown)
-            log.error("metrics of %d more queues are missing: %s", len(newly_missing), reasons)
+            log.error("metrics are missing for %d more queue(s): %s", len(newly_missing), reasons)
         if complete:
             log.warning("the metrics are complete again: %s", ", ".join(sorted(complete)))
 
@@ -223,7 +224,7 @@ class QueueMetrics:
             return forecast_queue(gather_forecast_evidence(queue, stats, datetime.now(UTC)))
 
         # A forecast is based on whole minutes, and reading them is half of the cost of a scrape.
-        forecast = self._forecasts.get(queue.name, make_forecast, MAX_FORECAST_AGE_S)
+        forecast = self._forecasts.get(queue.name, make_forecast, MAX_CACHED_AGE_S)
         if forecast.outlook is Outlook.UNKNOWN:
             return
         help_text = "1 if the backlog grows at the present rates, 0 if it does not."
@@ -243,7 +244,7 @@ class QueueMetrics:
             return {} if history is None else count_statuses(history)
 
         help_text = "Groups of errors, by whether they are new, ongoing or quiet."
-        groups = self._groups.get(queue.name, count, MAX_FORECAST_AGE_S)
+        groups = self._groups.get(queue.name, count, MAX_CACHED_AGE_S)
         for status, group_count in groups.items():
             families.gauge("jobmon_error_groups", help_text, group_count, status=status.value)
 
@@ -259,13 +260,14 @@ class QueueMetrics:
             families.gauge("jobmon_oldest_queued_job_age_seconds", help_text, oldest_ms / 1_000)
         self._add_oldest_due(stats, families)
         if health.expired_leases is not None:
-            help_text = "Leased jobs whose lease has expired."
+            help_text = "Leased jobs whose lease has expired, counted up to 500,000."
             families.gauge("jobmon_expired_leases", help_text, health.expired_leases)
         # With too many due jobs a lower bound is shown, so that alerts still fire.
         due = MAX_COUNTED if health.too_many_due else health.due
         if due is not None:
             help_text = (
-                "Waiting jobs that are due; 500,000 is a lower bound if as many are scheduled."
+                "Waiting jobs that are due; 500,000 is a lower bound if jobmon_scheduled_jobs is "
+                "absent."
             )
             families.gauge("jobmon_due_jobs", help_text, due)
         if health.scheduled is not None:
@@ -280,7 +282,10 @@ class QueueMetrics:
         for job_type, due_at in due_since.items():
             name = label(job_type)
             earliest[name] = min(due_at, earliest.get(name, due_at))
-        help_text = "Time since the oldest due job of each type became due; absent without one."
+        help_text = (
+            "Time since the oldest due job of each type became due; absent if none is among the "
+            "50,000 jobs that have been due longest."
+        )
         for name, due_at in sorted(earliest.items()):
             age_s = stats.age_ms(due_at) / 1_000
             families.gauge("jobmon_oldest_due_job_seconds", help_text, age_s, type=name)

@@ -391,7 +391,8 @@ def test_a_queue_with_a_slow_check_is_unknown_and_the_others_are_shown(
         lambda: value(samples(render_queues(queues, reader)), "jobmon_queue_scraped", queue="slow")
     )
     assert [record.getMessage() for record in caplog.records] == [
-        "metrics of 1 more queues are missing: slow: reading them takes too long",
+        "metrics are missing for 1 more queue(s): slow: not read within 5 s, or reading failed: "
+        "see the log",
         "the metrics are complete again: slow",
     ]
 
