@@ -57,7 +57,7 @@ CASES = {
 BATCH = 10_000
 CHANGES, CHANGES_A_SECOND = 4_000, 500
 LONGEST_WAIT_S = 150  # for the collector's first count, and for its history
-SPECIAL_SHARE = 0.1  # of the jobs: copies of a sample's special cases
+SPECIAL_SHARE = 0.1  # the share of copies of special cases, if a status has some
 FINAL = ("succeeded", "dlq", "cancelled")
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 
@@ -97,7 +97,7 @@ def shift_dates(value: Any, shift: timedelta) -> Any:
 
 
 def make_copy(
-    template: Template, number: int, created_at: datetime, sampled_at: datetime
+    template: Template, number: int, created_at: datetime, newest_created_at: datetime
 ) -> Document:
     """A job like the template, with dates relative to `created_at`.
 
@@ -105,7 +105,7 @@ def make_copy(
     """
     old_time, new_time = template.created_at, created_at
     if template.status not in FINAL:
-        old_time, new_time = sampled_at, datetime.now(UTC)
+        old_time, new_time = newest_created_at, datetime.now(UTC)
     document = shift_dates(template.document, new_time - old_time)
     if isinstance(document["_id"], ObjectId):
         second = int(created_at.timestamp()).to_bytes(4, "big")
@@ -118,9 +118,7 @@ def make_copy(
 def read_templates(uri: str, settings: Settings, sample: str) -> list[Template]:
     """The jobs of a sample. They are stored for a moment, so that the server finds the statuses."""
     content = json_util.loads((SAMPLES / f"{sample}.json").read_text())
-    documents = content["collections"][
-        "mail" if sample == "mongodb-queue" else settings.jobs_collection
-    ]["documents"]
+    documents = content["collections"][settings.jobs_collection]["documents"]
     with MongoClient[Document](uri, tz_aware=True) as client:
         collection = client.get_default_database()[settings.jobs_collection]
         collection.insert_many(documents)
@@ -138,7 +136,7 @@ def read_templates(uri: str, settings: Settings, sample: str) -> list[Template]:
 
 
 def find_creation(document: Document) -> datetime:
-    """The time in the document's ObjectId, or the document's latest date."""
+    """The time in the document's ObjectId, or its latest date: then no date is in the future."""
     if isinstance(document["_id"], ObjectId):
         created_at: datetime = document["_id"].generation_time
         return created_at
@@ -159,14 +157,14 @@ def fill_part(uri: str, name: str, templates: list[Template], start: int, count:
     by_status: dict[str, list[Template]] = {}
     for template in templates:
         by_status.setdefault(template.status, []).append(template)
-    # A program that deletes succeeded jobs gets dead jobs instead.
+    # Stands in for a status that the sample lacks.
     default_status = next(status for status in FINAL if status in by_status)
     first, step = datetime.now(UTC) - timedelta(days=30), timedelta(days=30) / count
-    sampled_at = max(template.created_at for template in templates)
+    newest_created_at = max(template.created_at for template in templates)
     numbers = range(start, min(start + BATCH, count))
 
     def choose_template() -> Template:
-        """Mostly the first template of a status: the sample's special cases follow it."""
+        """Mostly the first template of a status; later templates are special cases."""
         usual, *special = by_status.get(rng.choice(STATUSES), by_status[default_status])
         return rng.choice(special) if special and rng.random() < SPECIAL_SHARE else usual
 
@@ -175,7 +173,7 @@ def fill_part(uri: str, name: str, templates: list[Template], start: int, count:
             choose_template(),
             number,
             first + step * number,
-            sampled_at,
+            newest_created_at,
         )
         for number in numbers
     ]
@@ -184,7 +182,7 @@ def fill_part(uri: str, name: str, templates: list[Template], start: int, count:
 
 
 def change_jobs(uri: str, name: str, ids: list[Any]) -> None:
-    """Replace the contents of jobs by the contents of other jobs, at a steady rate."""
+    """Overwrite fields of jobs with those of other jobs, at a steady rate."""
     with MongoClient[Document](uri) as client:
         collection = client.get_default_database()[name]
         documents = list(collection.find({"_id": {"$in": ids}}))
@@ -341,7 +339,7 @@ def measure_work(work: Callable[[], object]) -> Cost:
 
 
 def measure_cpu(work: Callable[[], object], pid: int) -> Cost:
-    """The CPU time of a process during one call; other processes affect it less than wall time."""
+    """The CPU time of a process during a call; other processes change wall time more."""
     before = read_cpu_s(pid)
     work()
     return Cost((read_cpu_s(pid) - before) * 1_000)
@@ -397,7 +395,7 @@ def main() -> None:
     print_table(results, [name for name in names if not name.startswith("by status")])
     if not arguments.only_counts:
         print_table(results, [name for name in names if name.startswith("by status")])
-    print(f"load of the machine at the end: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores")
+    print(f"load of the last 15 minutes: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Invent history for an empty queue, as if the sample workload had run for hours.
 
-Jobs are like the jobs of `jobmon.demo.workload`. There are busy minutes, and nine minutes with more
-failures, so that the charts are not flat.
+Jobs are like the jobs of `jobmon.demo.workload`, without expired leases and reminders. There are
+busy minutes, and nine minutes with more failures, so that the charts are not flat.
 """
 
 import math
@@ -22,7 +22,7 @@ from jobmon.rollup.documents import OwnDatabase
 Document = dict[str, Any]
 
 RETRY_S = 20
-BACKLOG_WAITS_S = 600
+BACKLOG_WAIT_S = 600  # the additional wait of a backlog job
 ERRORS = (
     ("ETIMEDOUT", "The bank did not answer within 5 s."),
     ("HTTP_502", "The receiver answered 502 Bad Gateway."),
@@ -46,7 +46,7 @@ class Change(NamedTuple):
 
 
 class History:
-    """Invented jobs of the last `hours`; `seed` is the seed of the random numbers."""
+    """Invented jobs of the last `hours`; equal seeds make equal jobs."""
 
     def __init__(self, hours: float, seed: int = 4) -> None:
         self._random = random.Random(seed)  # noqa: S311
@@ -55,7 +55,7 @@ class History:
         self._changes: list[Change] = []
 
     def fill(self, watched: Database[Document], own: OwnDatabase) -> None:
-        """Write the jobs, their attempts, and the samples that a collector would have taken."""
+        """Write the jobs, their attempts, and a sample of each minute."""
         jobs: list[Document] = []
         attempts: list[Document] = []
         for job_type in (*JOB_TYPES, BACKLOG):
@@ -105,7 +105,7 @@ class History:
         self._note_change(job, None, created_at)
         while job["status"] in ("queued", "failed"):
             wait_s = self._random.lognormvariate(-1.2, 0.9)
-            wait_s += self._random.uniform(0.9, 1.1) * BACKLOG_WAITS_S if job_type is BACKLOG else 0
+            wait_s += self._random.uniform(0.9, 1.1) * BACKLOG_WAIT_S if job_type is BACKLOG else 0
             started_at = job["nextRunAt"] + timedelta(seconds=wait_s)
             run_s = job_type.work_s * self._random.lognormvariate(0, 0.4)
             finished_at = started_at + timedelta(seconds=run_s)
@@ -167,7 +167,7 @@ class History:
         self._changes.append(Change(changed_at, old_status, job["status"], job["createdAt"]))
 
     def _list_samples(self) -> Iterator[tuple[datetime, QueueSample]]:
-        """The sample at the end of each minute."""
+        """A sample for each minute after the beginning, with an invented number of running jobs."""
         self._changes.sort(key=lambda change: change.changed_at)
         counts: Counter[str] = Counter()
         queued: Counter[datetime] = Counter()
@@ -182,9 +182,9 @@ class History:
                     if status == "queued":
                         queued[change.created_at] += added
                 change = next(changes, None)
-            queued = +queued
+            queued = +queued  # drops the times without queued jobs
             counts["leased"] = self._random.randint(1, 4)
-            oldest = sampled_at - min(queued, default=sampled_at)
-            oldest_ms = round(oldest / timedelta(milliseconds=1))
+            oldest_age = sampled_at - min(queued, default=sampled_at)
+            oldest_ms = round(oldest_age / timedelta(milliseconds=1))
             yield sampled_at, QueueSample(status_counts=dict(counts), oldest_queued_ms=oldest_ms)
             sampled_at += MINUTE

@@ -3,9 +3,10 @@
     .venv/bin/python bench/overhead.py --jobs 1000000
 
 Runs jobmon, the bare stack (`bare.py`) and Express (`express.mjs`) on the same database with a
-collector. Each has two processes; those in Python have sixteen threads. In each of five rounds, 32
-clients send requests to jobmon and then to the other service. Prints the median rates, the median
-of the rounds' ratios, and how long starts take. Without npm or its packages, Express is left out.
+collector. Each has two processes; those in Python work on sixteen requests at a time. In five
+rounds, 32 clients send requests to jobmon and then to the service that it is compared with (for
+cheap answers: its own `/healthz`). Prints the median rates, the median of the rounds' ratios, and
+how long each program takes to start. Without Node.js or npm, Express is left out.
 """
 
 import argparse
@@ -52,7 +53,7 @@ MAX_START_S = 30
 
 
 class Request(NamedTuple):
-    """A path of a service. With `has_cache`, clients send the ETag of their last answer.
+    """A GET request to a service. With `has_cache`, clients send the ETag of their last answer.
 
     With `each_differs`, each client sends a different request, so that no answer is shared.
     """
@@ -79,51 +80,51 @@ def measure(uri: str, count: int, folder: Path) -> None:
     connection = Connection(settings)
     with (
         collecting(uri) as collector,
-        serving(uri) as (port, _),
-        serving(uri, BARE) as (bare, _),
-        serving_express(uri, folder) as express,
+        serving(uri) as (jobmon_port, _),
+        serving(uri, BARE) as (bare_port, _),
+        serving_express(uri, folder) as express_port,
     ):
         await_built(connection, collector)
         app = create_app(settings)
         with app.app_context():
             token = issue_token("user-7", "admin", timedelta(hours=9))
         paths = list_paths(connection, count)
-        queue, job = paths["first page"], paths["a job"]
+        list_path, job_path = paths["first page"], paths["a job"]
         print("| 32 clients | jobmon | compared with | jobmon / other |\n| --- | --- | --- | --- |")
         for name, path in {
-            "a job with its attempts": job,
-            "first page, 20 jobs": queue,
-            "first page, 100 jobs": f"{queue}?per_page=100",
+            "a job with its attempts": job_path,
+            "first page, 20 jobs": list_path,
+            "first page, 100 jobs": f"{list_path}?per_page=100",
             "by status and type": paths["by status and type"],
             "by cursor, far down": paths["450,000 deep by cursor"],
         }.items():
             # The bare stack has no cursors, so its first page is compared.
-            bare_path = queue if "cursor" in name else path
-            for each_differs in (False, True) if path != job else (False,):
+            bare_path = list_path if "cursor" in name else path
+            for each_differs in (False, True) if path != job_path else (False,):
                 row_name = f"{name}, different requests" if each_differs else name
-                to_jobmon = Request(port, path, each_differs=each_differs)
-                to_bare = Request(bare, bare_path, each_differs=each_differs)
+                to_jobmon = Request(jobmon_port, path, each_differs=each_differs)
+                to_bare = Request(bare_port, bare_path, each_differs=each_differs)
                 compare(row_name, "bare stack", to_jobmon, to_bare, token)
-        if express is not None:
+        if express_port is not None:
             compare(
                 "a job with its attempts",
                 "Express",
-                Request(port, job),
-                Request(express, job),
+                Request(jobmon_port, job_path),
+                Request(express_port, job_path),
                 token,
             )
-        health = Request(port, "/healthz")
-        compare("stats", "/healthz", Request(port, paths["stats"]), health, token)
-        unchanged = Request(port, OVERVIEW, has_cache=True)
+        health = Request(jobmon_port, "/healthz")
+        compare("stats", "/healthz", Request(jobmon_port, paths["stats"]), health, token)
+        unchanged = Request(jobmon_port, OVERVIEW, has_cache=True)
         compare("an unchanged overview (304)", "/healthz", unchanged, health, token)
-        file = Request(port, "/openapi.json", has_cache=True)
+        file = Request(jobmon_port, "/openapi.json", has_cache=True)
         compare("an unchanged file (304)", "/healthz", file, health, token)
-        compare("/healthz", "bare stack's", health, Request(bare, "/healthz"), token)
+        compare("/healthz", "bare stack's", health, Request(bare_port, "/healthz"), token)
     connection.client.close()
 
 
 def measure_starts(uri: str) -> None:
-    """Print the median times and CPU of starts: of imports, of `--help`, until the first answer."""
+    """Print the median time and CPU time of imports, of `--help` and until a first answer."""
 
     def run(*arguments: str) -> float:
         subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -176,7 +177,10 @@ def serving_express(uri: str, folder: Path) -> Iterator[int | None]:
     folder = folder / "express"
     folder.mkdir()
     if npm is None or node is None or not _install(npm, folder):
-        print("Express is not measured: npm cannot install its packages", flush=True)
+        print(
+            "Express is not measured: npm is missing, or could not install it",
+            flush=True,
+        )
         yield None
         return
     script = shutil.copy(Path(__file__).parent / "express.mjs", folder)

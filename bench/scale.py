@@ -452,7 +452,7 @@ def main() -> None:
             costs = {name: measure(name, targets) for name in targets[0].paths}
     finally:
         shutil.rmtree(folder)
-    print(f"load of the machine at the end: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores")
+    print(f"load of the last 15 minutes: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores")
     print("| | " + " | ".join(f"{count:,} jobs" for count in sizes) + " | ratio |")
     print("| --- |" + " --- |" * (len(sizes) + 1))
     for name, row in costs.items():
