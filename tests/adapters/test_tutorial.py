@@ -30,13 +30,13 @@ def read_code_blocks(language: str) -> list[str]:
     return [dedent(block) for block in blocks]
 
 
-def test_profiles_of_the_tutorial_are_valid_and_the_first_reads_its_documents(
+def test_profiles_of_the_tutorial_are_valid_and_read_its_documents(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
     documents = [json_util.loads(line) for line in read_code_blocks("json")[0].splitlines()]
-    fields, attempts, extension, *examples = read_code_blocks("toml")
+    fields_toml, attempts_toml, extension_toml, *example_tomls = read_code_blocks("toml")
     path = tmp_path / "shop.toml"
-    path.write_text(f"{fields}\n{attempts}")
+    path.write_text(f"{fields_toml}\n{attempts_toml}")
     with temporary_database(mongo) as database:
         database.work.insert_many(documents)
         init(database_uri(mongod, database), PROFILE=str(path))
@@ -64,6 +64,7 @@ def test_profiles_of_the_tutorial_are_valid_and_the_first_reads_its_documents(
         assert [attempt["status"] for attempt in leased["attempts"]] == ["running"]
         levels = {finding.check: finding.level for finding in check_deployment(shop.settings)}
         assert (levels["indexes"], levels["fields"]) == ("ok", "ok")
+        # Move the jobs into the last minutes, whose activity is read below.
         now = datetime.now(UTC)
         for number, document in enumerate(documents[:4]):
             queued_ms = int((now - timedelta(minutes=9 - number)).timestamp() * 1_000)
@@ -74,17 +75,17 @@ def test_profiles_of_the_tutorial_are_valid_and_the_first_reads_its_documents(
             eventually(lambda: shop.activity()["enqueued"] == 4)
             eventually(lambda: shop.activity()["succeeded"] == 1)
         shop.close()
-    path.write_text(extension)
+    path.write_text(extension_toml)
     assert load_profile(str(path)).content["constants"] == {"max_tries": 3}
-    (events,) = (block for block in examples if block.startswith("[attempts.events]"))
-    examples.remove(events)
-    (history,) = (block for block in examples if "lastError.object" in block)
-    examples.remove(history)
-    path.write_text("\n".join([fields, *examples]))
+    (events_toml,) = (block for block in example_tomls if block.startswith("[attempts.events]"))
+    example_tomls.remove(events_toml)
+    (nested_toml,) = (block for block in example_tomls if "lastError.object" in block)
+    example_tomls.remove(nested_toml)
+    path.write_text("\n".join([fields_toml, *example_tomls]))
     assert load_profile(str(path)).attempts_collection == "work_log"
-    path.write_text(f"{fields}\n{attempts}\n{events}")
+    path.write_text(f"{fields_toml}\n{attempts_toml}\n{events_toml}")
     assert load_profile(str(path)).content["attempts"]["events"]["deleted"] == "succeeded"
-    path.write_text(f'status.path = "state"\n{history}')
+    path.write_text(f'status.path = "state"\n{nested_toml}')
     assert load_profile(str(path)).content["fields"]["jobId"] == "_id"
 
 

@@ -1,5 +1,5 @@
 """How each list is read, on the real server: catches a list that scans the collection or sorts more
-than a few jobs, a wrong job or order, and an error without what to change."""
+than a few jobs, a wrong job or order, and a 422 that does not name what to change."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -228,7 +228,7 @@ SMALL: list[tuple[dict[str, Any], Matches, str]] = [
 
 
 def expected_ids(matches: Matches, sort: str) -> list[str]:
-    """The ids of the jobs that match, sorted by the date and then by the order of insertion."""
+    """The ids of the jobs that match, by date and then by insertion; reversed for a `-`."""
     field = sort.removeprefix("-")
     dates = [(job[field], index) for index, job in enumerate(ALL_JOBS) if matches(job)]
     return [ALL_JOBS[index]["jobId"] for _, index in sorted(dates, reverse=sort != field)]
@@ -313,7 +313,9 @@ def test_a_list_that_no_index_serves_is_422_with_what_to_change(
 
 
 @pytest.mark.parametrize("answer_format", ["json", "csv"])
-def test_filters_that_few_jobs_match_need_no_index_together(api: Api, answer_format: str) -> None:
+def test_filters_without_a_common_index_are_served_if_few_jobs_match(
+    api: Api, answer_format: str
+) -> None:
     query = {"error_code": "E0", "worker": "w", "format": answer_format}
     assert api.get_as_admin(QUEUE_PATH, **query).status_code == 200
 
@@ -336,9 +338,10 @@ def test_a_filter_whose_index_is_not_chosen_names_the_setting(
     assert name == parameter
     assert f"add `{setting}` to JOBMON_FILTERS and run `jobmon init`" in text
     assert serve().get_as_admin(QUEUE_PATH, **query, owner="rare").status_code == 200
-    # The index does not serve the list of an owner, and has no jobs with one attempt.
+    # The list of an owner does not use these indexes.
     own_jobs = serve().get_as_owner(OWN_JOBS_PATH, "owner-1", **query)
     assert "JOBMON_FILTERS" not in own_jobs.text
+    # The index of `attempts` has no jobs with one attempt.
     one_attempt = serve().get_as_admin(QUEUE_PATH, min_attempts=1)
     assert "give 2 or more" in one_attempt.text
 
@@ -374,7 +377,7 @@ def test_filters_of_an_owner_are_compared_only_with_their_own_jobs(
     hints = {str(entry["command"].get("hint")) for entry in entries} - {"None"}
     assert hints
     assert all("createdBy" in hint for hint in hints)
-    # Fewer than 200 jobs of the queue have three attempts, but the owner must not learn that.
+    # Fewer than 200 jobs have three attempts or more, but the owner must not learn that.
     many = api.get_as_owner(OWN_JOBS_PATH, "owner-1", min_attempts=3)
     assert list(many.json["error"]["details"]) == ["min_attempts"]
     assert api.get_as_owner(OWN_JOBS_PATH, "owner-1", type="webhook.*").status_code == 200

@@ -98,7 +98,7 @@ def test_a_query_is_translated(query: Any, expected: Any) -> None:
     ],
     ids=str,
 )
-def test_job_id_and_creation_time_are_queried_at_the_objectid(query: Any, expected: Any) -> None:
+def test_job_id_and_creation_time_are_queried_by_the_objectid(query: Any, expected: Any) -> None:
     assert ID_MAPPING.translate_query(query) == expected
 
 
@@ -106,12 +106,12 @@ def test_job_id_and_creation_time_are_queried_at_the_objectid(query: Any, expect
     ("moment", "first_second"),
     [
         (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 1),
-        (datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC), 2),  # ids of second 1 are earlier
+        (datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC), 2),  # 1 µs after second 1: rounded up
         (datetime(1969, 12, 31, tzinfo=UTC), 0),
         (datetime(2200, 1, 1, tzinfo=UTC), 0xFFFF_FFFF),
     ],
 )
-def test_a_date_becomes_the_first_id_that_is_not_earlier(
+def test_a_date_is_rounded_up_to_the_next_whole_second_of_an_id(
     moment: datetime, first_second: int
 ) -> None:
     query = {"createdAt": {"$gte": moment}}
@@ -144,7 +144,7 @@ def test_a_derived_status_is_queried_by_its_expression() -> None:
     }
 
 
-def test_index_keys_are_translated_only_if_each_is_stored() -> None:
+def test_index_keys_are_translated_only_if_status_and_dates_are_stored() -> None:
     by_status = [("status", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
     assert RENAMED_MAPPING.translate_keys(by_status) == [
         ("state", 1),
@@ -235,12 +235,13 @@ def test_status_names_map_a_missing_status() -> None:
     assert STATUS_MAPPING.to_contract({"_id": 1})["status"] == "unseen"
     assert "status" not in map_jobs().to_contract({"_id": 1})
     assert map_jobs().translate_query({"status": "null"}) == {"status": None}
+    # A quoted label is the text null; without quotes it is a missing status.
     assert map_jobs().translate_query({"status": '"null"'}) == {
         "status": {"$in": ['"null"', "null"]}
     }
 
 
-def test_an_array_is_queried_at_every_part_of_a_path() -> None:
+def test_an_array_is_searched_for_in_each_part_of_a_path() -> None:
     mapping = FieldMapping(paths={"createdBy": "input.user.id"})
     parts = ("input", "input.user", "input.user.id")
     assert mapping.translate_query({"createdBy": IS_ARRAY}) == {
@@ -248,7 +249,9 @@ def test_an_array_is_queried_at_every_part_of_a_path() -> None:
     }
 
 
-def test_a_profile_with_changed_statuses_has_no_transitions(tmp_path: Path) -> None:
+def test_a_profile_with_another_status_field_or_other_names_has_no_transitions(
+    tmp_path: Path,
+) -> None:
     """Catches a profile that cannot be loaded, and an action that writes to another field."""
     agenda = load_profile("agenda")
     assert agenda.content["transitions"]
@@ -278,7 +281,7 @@ def test_settings_change_a_profile() -> None:
     assert changed.translate_query({"leaseExpiresAt": {"$lt": NOW}}) == {"until": {"$lt": NOW}}
 
 
-def test_type_that_no_value_means_matches_no_job() -> None:
+def test_query_for_an_empty_list_of_types_matches_no_job() -> None:
     """Catches an empty `$or`, which the server refuses, if the type is in one of two fields."""
     mapping = FieldMapping(paths={"jobId": "_id"}, alternatives={"type": ("task", "workflow")})
     assert mapping.translate_query({"type": {"$in": []}}) == MATCHES_NOTHING

@@ -19,7 +19,7 @@ from .conftest import make_client
 def open_assistant(client: ApiClient) -> Any:
     """An assistant that is connected to the tools.
 
-    mcp is imported late: that takes a second, and each process of a test run imports this file.
+    To import mcp takes a second, so it is done here: every process of a test run imports this file.
     """
     from mcp import Client  # noqa: PLC0415
 
@@ -95,7 +95,7 @@ def test_assistant_of_an_owner_sees_only_own_jobs(
         assert call_tool(owner, tool, **arguments).is_error
 
 
-def test_command_speaks_the_protocol_on_its_standard_streams(
+def test_jobmon_mcp_answers_on_stdin_and_stdout(
     api: Api, queue: Database[dict[str, Any]], make_settings: Callable[..., Any]
 ) -> None:
     from mcp import Client, StdioServerParameters  # noqa: PLC0415

@@ -33,7 +33,7 @@ def test_two_apps_with_one_storage_count_together(
         statuses = Counter(api.get_as_admin(STATS).status_code for api in apis * 4)
         assert statuses == {200: 5, 429: 3}
     finally:
-        database.client.drop_database("limits")
+        database.client.drop_database("limits")  # where the library `limits` counts
 
 
 def test_unreachable_storage_stops_the_limit_but_not_the_monitor(
@@ -71,7 +71,7 @@ def test_every_request_of_an_address_is_counted_except_probes(per_address: Api) 
 
 
 @pytest.mark.parametrize(
-    ("addresses", "is_one_network"),
+    ("addresses", "are_counted_together"),
     [
         (["2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:2::"], True),
         (["2001:db8:1:2::1", "2001:db8:1:3::1", "2001:db8:1:4::1"], False),
@@ -83,11 +83,11 @@ def test_every_request_of_an_address_is_counted_except_probes(per_address: Api) 
     ],
 )
 def test_addresses_of_one_network_are_counted_together(
-    per_address: Api, addresses: list[str], is_one_network: bool
+    per_address: Api, addresses: list[str], are_counted_together: bool
 ) -> None:
     assert [get_from_address(per_address, address) for address in addresses] == [401] * 3
     statuses = Counter(get_from_address(per_address, address) for address in addresses)
-    assert statuses == {429 if is_one_network else 401: 3}
+    assert statuses == {429 if are_counted_together else 401: 3}
 
 
 def test_refusal_has_the_limit_and_retry_after(per_address: Api) -> None:
@@ -103,7 +103,7 @@ def test_several_workers_need_a_storage_for_a_limit(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb://127.0.0.1")
     monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", "s" * 32)
     monkeypatch.setenv("JOBMON_METRICS", "off")
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # restored after the hook has changed it
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # `on_starting` changes it; this restores it
 
     def start(workers: int) -> None:
         config = SimpleNamespace(preload_app=False, http_protocols=["h1"], workers=workers)
