@@ -157,7 +157,7 @@ def fill_part(uri: str, name: str, templates: list[Template], start: int, count:
     by_status: dict[str, list[Template]] = {}
     for template in templates:
         by_status.setdefault(template.status, []).append(template)
-    # Stands in for a status that the sample lacks.
+    # Used for a status that the sample lacks.
     default_status = next(status for status in FINAL if status in by_status)
     first, step = datetime.now(UTC) - timedelta(days=30), timedelta(days=30) / count
     newest_created_at = max(template.created_at for template in templates)
