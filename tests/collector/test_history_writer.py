@@ -164,6 +164,7 @@ def test_activity_of_a_real_queue_is_counted_by_step_and_by_type(
     assert answer["meta"]["source"] == "rollup"
 
 
+@pytest.mark.long
 def test_history_outlives_the_jobs_and_attempts(service: Api, database: Db) -> None:
     now = datetime.now(UTC)
     for _ in range(5):
