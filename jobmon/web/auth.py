@@ -131,7 +131,9 @@ def accept_token(token: str) -> float | None:
 def read_claims(token: str) -> dict[str, Any]:
     """The claims of a valid token, revoked or not; raises ApiError 401 if it is not valid."""
     with _refusing_with_401():
-        return _check(token)
+        claims = _check(token)
+        _read_access(claims)
+        return claims
 
 
 def _read_trusted_header() -> Caller | None:
@@ -163,24 +165,30 @@ def _find_token(*, cookie: bool) -> str:
 
 def _decode(token: str) -> AccessToken:
     """A token with the right signature, times, issuer, audience, type and subject."""
-    if len(token) > MAX_TOKEN_LENGTH:
-        raise RefusedTokenError("size")
     checked: CheckedTokens = extension("jobmon_checked_tokens")
     if (checked_token := checked.find(token)) is not None:
         return checked_token
-    access = AccessToken.from_claims(_check(token), extension("jobmon_settings"))
-    if access is None:
-        raise RefusedTokenError("claim")
+    access = _read_access(_check(token))
     checked.add(token, access, *g.pop("jobmon_token_key", ()))
     return access
 
 
 def _check(token: str) -> dict[str, Any]:
     """The claims of a token with the right signature, times, issuer, audience and type."""
+    if len(token) > MAX_TOKEN_LENGTH:
+        raise RefusedTokenError("size")
     sessions: SessionKeys | None = extension("jobmon_session_keys")
     if sessions is not None and is_session_token(token):
         return sessions.read_token(token)
     return _check_bearer(token)
+
+
+def _read_access(claims: dict[str, Any]) -> AccessToken:
+    """The token with these checked claims; raises RefusedTokenError without a subject."""
+    access = AccessToken.from_claims(claims, extension("jobmon_settings"))
+    if access is None:
+        raise RefusedTokenError("claim")
+    return access
 
 
 def _check_bearer(token: str) -> dict[str, Any]:

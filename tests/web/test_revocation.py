@@ -196,8 +196,10 @@ def test_entry_is_deleted_after_its_end(
             "The token is not valid.",
         ),
         (sign_token(CLAIMS | {"exp": time_from_now(hours=-1)}), "The token has expired."),
+        (sign_token(CLAIMS | {"sub": ""}), "The token is not valid."),
+        (sign_token(CLAIMS | {"padding": "x" * 8_190}), "The token is not valid."),
     ],
-    ids=["nothing", "garbage", "forged", "expired"],
+    ids=["nothing", "garbage", "forged", "expired", "no subject", "too long"],
 )
 def test_invalid_token_is_not_revoked(
     revoke: Revoke, state: Database[dict[str, Any]], token: str, message: str
