@@ -119,7 +119,7 @@ def blueprint(revoked: RevokedTokens) -> Routes:
         counts as ready. Below the path of a queue it needs the permission of the queue.
         """
         if named_queue() is not None:  # without a token nobody learns which queues exist
-            auth.require_any_permission()
+            auth.require_admin()
         queue = current_queue()
         database = queue.probe.check()
         if not database.is_ready:
