@@ -200,10 +200,14 @@ class ListForm:
 
     def address(self, **changes: Any) -> str:
         """The address of the first page with these changes; an empty value removes a parameter."""
-        parameters = {
+        return self.path + query(**self._first_page | changes)
+
+    @property
+    def _first_page(self) -> dict[str, Any]:
+        """The parameters without those of a page."""
+        return {
             name: value for name, value in self.parameters.items() if name not in _PAGE_PARAMETERS
         }
-        return self.path + query(**parameters | changes)
 
     @property
     def job_link_parameters(self) -> dict[str, Any]:
@@ -279,8 +283,7 @@ class ListForm:
 
     def _make_chip(self, name: str, value: str) -> Chip:
         values = [text for text in _list_values(self.parameters[name]) if text != value]
-        others = {**self.parameters, name: values if values or name in REPEATED else ""}
-        first_page = {key: kept for key, kept in others.items() if key not in _PAGE_PARAMETERS}
+        without_value: Any = values if values or name in REPEATED else ""
         return Chip(
             name=name,
             value=value,
@@ -288,7 +291,7 @@ class ListForm:
             text=_format_value(name, value),
             is_instant=name.endswith(("_from", "_to")),
             is_wrong=name in self._errors,
-            other_parameters=first_page,
+            other_parameters=self._first_page | {name: without_value},
             address=self.address(**{name: values}),
         )
 
