@@ -287,7 +287,7 @@ def measure_filled(
         "JOBMON_JOBS_COLLECTION": settings.jobs_collection,
         "JOBMON_ROLLUP_DB": settings.rollup_db,
     }
-    with collecting(settings.mongo_uri, **environment) as collector:
+    with collecting(settings.mongo_uri, **environment) as collector_pid:
         reader = RollupReader(connection)
         while reader.stats() is None:
             time.sleep(0.05)
@@ -296,19 +296,19 @@ def measure_filled(
         costs["first count"] = Cost((time.monotonic() - started) * 1_000)
         await_history(connection)
         costs["first count with 30 days of history"] = Cost((time.monotonic() - started) * 1_000)
-        database_s, collector_s = measure_changes(server, settings, ids, collector)
+        database_s, collector_s = measure_changes(server, settings, ids, collector_pid)
         database_s -= cpu_without_collector[0]
         for name, added_s in (("database", database_s), ("collector", collector_s)):
             added_ms = added_s * 1_000 / CHANGES * 1_000
             costs[f"CPU of the {name} for 1,000 changes"] = Cost(added_ms)
-        longest_type = max(stats.type_counts() or {"": {}}, key=len)
+        longest_type_name = max(stats.type_counts() or {"": {}}, key=len)
         headers = {"Authorization": f"Bearer {token}"}
         jobs = client.get("/admin/jobs/queue", headers=headers).json["data"]
         paths = {
             "stats": "/admin/jobs/stats",
             "first page": "/admin/jobs/queue",
             "a job": f"/jobs/{jobs[0]['jobId']}",
-            "by type": f"/admin/jobs/queue?type={longest_type}",
+            "by type": f"/admin/jobs/queue?type={longest_type_name}",
         } | {f"by status {status}": f"/admin/jobs/queue?status={status}" for status in counts}
         for name, path in paths.items():
             costs[name] = measure_answer(client, database, path, token)
@@ -346,14 +346,14 @@ def measure_cpu(work: Callable[[], object], pid: int) -> Cost:
 
 
 def measure_changes(
-    server: Mongod, settings: Settings, ids: list[Any], collector: int | None
+    server: Mongod, settings: Settings, ids: list[Any], collector_pid: int | None
 ) -> tuple[float, float]:
     """The CPU seconds of the database and of the collector (0 without one) while jobs change."""
-    pids = [server.pid] + ([collector] if collector else [])
+    pids = [server.pid] + ([collector_pid] if collector_pid else [])
     before = [read_cpu_s(pid) for pid in pids]
     change_jobs(settings.mongo_uri, settings.jobs_collection, ids)
     used_s = [read_cpu_s(pid) - start_s for pid, start_s in zip(pids, before, strict=True)]
-    return used_s[0], used_s[1] if collector else 0.0
+    return used_s[0], used_s[1] if collector_pid else 0.0
 
 
 def print_table(results: dict[str, dict[str, Cost]], names: list[str]) -> None:

@@ -392,15 +392,15 @@ def watching(count: int, folder: Path) -> Iterator[Target]:
         )
         connection = Connection(settings)
         print_sizes(connection)
-        with collecting(uri) as collector, serving(uri) as (port, web):
-            await_built(connection, collector)
+        with collecting(uri) as collector_pid, serving(uri) as (port, web):
+            await_built(connection, collector_pid)
             app = original.create(settings)
             with app.app_context():
                 token = issue_token("user-7", "admin", timedelta(hours=9))
             yield Target(count, app.test_client(), port, list_paths(connection, count), token)
             app.extensions["jobmon_connection"].client.close()
             print(
-                f"{count:,} jobs, memory: collector {read_peak_mib([collector])} MiB, "
+                f"{count:,} jobs, memory: collector {read_peak_mib([collector_pid])} MiB, "
                 f"web with two workers {read_peak_mib(find_family(web))} MiB",
                 flush=True,
             )
@@ -423,7 +423,7 @@ def print_sizes(connection: Connection) -> None:
             print(f"  {name}: {size >> 20:,} MiB", flush=True)
 
 
-def await_built(connection: Connection, collector: int) -> None:
+def await_built(connection: Connection, collector_pid: int) -> None:
     """Wait for the first count of jobs, history and milestones; print time and CPU of each."""
     reader, started = RollupReader(connection), time.monotonic()
     state = rollup_database(connection).state
@@ -432,7 +432,7 @@ def await_built(connection: Connection, collector: int) -> None:
         while not condition():
             time.sleep(0.1)
         took_s = time.monotonic() - started
-        print(f"{name}: {took_s:.1f} s, {read_cpu_s(collector):.1f} s CPU", flush=True)
+        print(f"{name}: {took_s:.1f} s, {read_cpu_s(collector_pid):.1f} s CPU", flush=True)
 
     wait("first count", reader.stats)
     wait("history", lambda: "completeUntil" in (state.find_one({"name": PROGRESS}) or {}))

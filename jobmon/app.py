@@ -12,7 +12,7 @@ from jobmon.api import actions, admin, health, jobs, metrics, mute_requests, ope
 from jobmon.api import queues as queue_list
 from jobmon.api.export import EXPORTS, ExportSlots
 from jobmon.api.job_lists import ListResponder
-from jobmon.api.own_counts import OwnCounter
+from jobmon.api.owner_counts import OwnerJobCounter
 from jobmon.api.queues import QueueSummaries
 from jobmon.api.workers import WorkerReader
 from jobmon.dashboard import views
@@ -131,7 +131,7 @@ def _add_routes(
     """Add the JSON API and the pages, which share their readers and counters."""
     api = openapi.DocumentedApi(app)
     lists, workers, summaries = ListResponder(), WorkerReader(), QueueSummaries(queues)
-    counter = OwnCounter()
+    counter = OwnerJobCounter()
     job_routes = jobs.blueprint(lists, counter)
     if has_actions:
         actions.add_owner_route(job_routes)

@@ -32,7 +32,7 @@ from jobmon.web.errors import ApiError, invalid
 
 # The parameters of a list that do not choose its jobs, and the filters with several values.
 NO_FILTERS = frozenset(("page", "per_page", "cursor", "format", "sort"))
-REPEATED = ("status", "type")
+REPEATABLE = ("status", "type")
 # `undo` has a route of its own.
 _REQUESTABLE = tuple(name for name in ACTIONS if name != JobAction.UNDO)
 # The public names of fields that `jobmon.actions` names differently.
@@ -119,7 +119,7 @@ def _read_values(name: str, content: Any) -> Any:
     values = content if isinstance(content, list) else [content]
     if any(not isinstance(text, str) for text in values):
         raise ValidationError(f"The values of {name[:100]} must be texts.")
-    if name in REPEATED or is_search(name):
+    if name in REPEATABLE or is_search(name):
         return values
     if len(values) != 1:
         raise ValidationError(f"{name} can have one value only.")

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response
 from werkzeug.routing import BaseConverter
 
-from jobmon.api import examples, own_counts
+from jobmon.api import examples, owner_counts
 from jobmon.api.answers import Error, JobDetail, JobList
 from jobmon.api.error_links import add_error_groups
 from jobmon.api.explaining import dump_explanation, read_explanation
@@ -52,7 +52,7 @@ class RestOfPath(BaseConverter):
     part_isolating = False
 
 
-def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
+def blueprint(lists: ListResponder, counter: owner_counts.OwnerJobCounter) -> Routes:
     """The routes of this module, and `GET /job/counts`."""
     routes = Routes("jobs", __name__, access=Access.SIGNED_IN)
     routes.before_request(auth.require_owners)
@@ -109,7 +109,7 @@ def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
         own_list = query.list_query.confine_to(auth.subject())
         return find_neighbors(lists, own_list, get_callers_job(query.job_id))
 
-    own_counts.add_routes(routes, counter)
+    owner_counts.add_routes(routes, counter)
     return routes
 
 

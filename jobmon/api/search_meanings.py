@@ -17,7 +17,7 @@ from jobmon.api.search_text import (
     format_filters,
     list_keys,
     parse_search,
-    shown_key,
+    shortest_key,
     to_parameters,
 )
 from jobmon.domain import JOB_STATUS_WORDS, CappedCount
@@ -26,7 +26,7 @@ from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.series import NoCollectorError
 from jobmon.store.bson_json import to_text
 from jobmon.store.filter import JobFilter, RefusedFilterError
-from jobmon.store.labels import is_filter, label
+from jobmon.store.labels import can_filter_by, label
 from jobmon.store.mapping import Document
 from jobmon.store.search import is_prefix
 from jobmon.store.stats import QueueStats
@@ -170,7 +170,7 @@ class _Finder:
             if count is None or not count.value:
                 continue
             if parameter != "worker" or self._queue.known_fields.can_filter_by_worker:
-                note = shown_key(parameter, self._fields)
+                note = shortest_key(parameter, self._fields)
                 filters = {**self._filters, parameter: [value]}
                 yield replace(
                     self._make_list(_show(parameter, value), note, filters, is_exact=True),
@@ -255,7 +255,7 @@ class _Finder:
                 if has_list:
                     values = [*other_filters.get(parameter, ()), name]
                     filters = {**other_filters, parameter: values}
-                    note = shown_key(parameter, self._fields)
+                    note = shortest_key(parameter, self._fields)
                     yield self._make_list(_show(parameter, name), note, filters)
                 is_first = index == 0 and not any(other_filters.values())
                 if parameter in ("type", "worker") and (is_first or not has_list):
@@ -265,7 +265,7 @@ class _Finder:
         match parameter:
             case "status":
                 counts = None if self._stats is None else self._stats.status_counts()
-                return filter(is_filter, counts or JOB_STATUS_WORDS)
+                return filter(can_filter_by, counts or JOB_STATUS_WORDS)
             case "type":
                 return self._types
             case "worker":
@@ -316,7 +316,7 @@ class _Finder:
     @cached_property
     def _types(self) -> frozenset[str]:
         counts = None if self._stats is None else self._stats.counts
-        return frozenset(filter(is_filter, (job_type for _, job_type in counts or ())))
+        return frozenset(filter(can_filter_by, (job_type for _, job_type in counts or ())))
 
     @cached_property
     def _history(self) -> RunHistory | None:
@@ -334,7 +334,7 @@ class _Finder:
         running = {job.worker for job in self._queue.running.read().jobs}
         details = None if self._history is None else self._history.details
         ended = {worker for worker, _ in details.worker_types} if details is not None else set()
-        names = (name for name in running | ended if name is not None and is_filter(name))
+        names = (name for name in running | ended if name is not None and can_filter_by(name))
         return frozenset(name for name in names if redact(name) == name)
 
 

@@ -38,7 +38,7 @@ STATUSES = {status.value: status.value for status in JobStatus} | {
     word: status for status, word in JOB_STATUS_WORDS.items()
 }
 _CONDITIONS = [condition.value for condition in JobCondition]
-_SHOWN_KEYS = {parameter: key for key, parameter in reversed(KEYS.items())}
+_SHORTEST_KEYS = {parameter: key for key, parameter in reversed(KEYS.items())}
 _LABELS = ("status", "type")  # parameters that may have several values
 _QUOTES = '"\u201c\u201d\u201e'  # phones type curved quotes
 # A quoted value with or without a key, or a word without spaces. The last quote may be missing.
@@ -172,27 +172,27 @@ def _changes_by_quotes(parameter: str, quoted: str) -> bool:
 def _check_values(filters: Mapping[str, list[str]], fields: Sequence[str]) -> Iterator[str]:
     """A sentence about each parameter that has no value, or too many values."""
     for parameter, values in filters.items():
-        key = shown_key(parameter, fields)
+        key = shortest_key(parameter, fields)
         if "" in values:
             yield f"Write a value after `{key}:`."
         elif len(values) > 1 and parameter not in (*_LABELS, *fields):
             yield f"Write `{key}:` only once."
 
 
-def shown_key(parameter: str, fields: Sequence[str]) -> str:
+def shortest_key(parameter: str, fields: Sequence[str]) -> str:
     """The shortest key that means this parameter."""
-    if parameter in _SHOWN_KEYS:
-        return _SHOWN_KEYS[parameter]
+    if parameter in _SHORTEST_KEYS:
+        return _SHORTEST_KEYS[parameter]
     names = parameter.split(".")
     keys = (".".join(names[-length:]) for length in range(1, len(names) + 1))
     return next((key for key in keys if _find_parameters(key, fields) == [parameter]), parameter)
 
 
 def list_keys(fields: Sequence[str], *, is_operator: bool) -> list[str]:
-    """The shown key of every parameter, for operators or for owners of jobs."""
-    keys = [key for key in _SHOWN_KEYS.values() if is_operator or key not in OPERATOR_KEYS]
+    """The shortest key of every parameter, for operators or for owners of jobs."""
+    keys = [key for key in _SHORTEST_KEYS.values() if is_operator or key not in OPERATOR_KEYS]
     order = list(KEYS)
-    return sorted(keys, key=order.index) + [shown_key(name, fields) for name in fields]
+    return sorted(keys, key=order.index) + [shortest_key(name, fields) for name in fields]
 
 
 def format_filters(filters: Mapping[str, list[str]], fields: Sequence[str]) -> str | None:
@@ -213,7 +213,7 @@ def format_filters(filters: Mapping[str, list[str]], fields: Sequence[str]) -> s
 def _format_part(parameter: str, value: str, fields: Sequence[str]) -> str | None:
     """The part of a search text for one value of a filter; None if there is none."""
     shown = JOB_STATUS_WORDS.get(value, value) if parameter == "status" else value
-    key = shown_key(parameter, fields)
+    key = shortest_key(parameter, fields)
     for written in (shown, f'"{shown}"', f'"{shown.removesuffix("*")}"*'):
         part = f"{key}:{written}"
         if parse_search(part, fields).filters == {parameter: [value]}:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from werkzeug.datastructures import MultiDict
 
 from jobmon.actions.request import MAX_PRIORITY
-from jobmon.api.action_queries import REPEATED, ActionBody, ActionOrder
+from jobmon.api.action_queries import REPEATABLE, ActionBody, ActionOrder
 from jobmon.api.search import is_search
 from jobmon.web.errors import invalid
 
@@ -102,6 +102,6 @@ def _read_filter(text: str) -> Mapping[str, Any]:
     except ValueError:
         raise invalid("filter", "Too many filters.") from None
     return {
-        name: values if name in REPEATED or is_search(name) or len(values) > 1 else values[0]
+        name: values if name in REPEATABLE or is_search(name) or len(values) > 1 else values[0]
         for name, values in parameters.items()
     }

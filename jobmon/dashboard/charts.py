@@ -10,7 +10,7 @@ from jobmon.rollup.series import History
 COMPARED = ("succeeded", "waitP95", "runP95")
 
 
-def chart_columns(
+def make_chart_columns(
     past: History[datetime], step: timedelta, unknown: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     """A column for each line of the charts: counts, and durations in ms.
@@ -40,11 +40,11 @@ def chart_columns(
     return columns
 
 
-def previous_columns(
+def make_past_columns(
     previous: History[datetime], unknown: frozenset[str] = frozenset()
 ) -> dict[str, list[int | None]]:
     """The compared lines of the period before, step by step; None where runs may be missing."""
-    columns = chart_columns(previous, timedelta(0), unknown)
+    columns = make_chart_columns(previous, timedelta(0), unknown)
     has_gap = [
         any(start <= moment < end for start, end in columns["gaps"]) for moment in columns["at"]
     ]

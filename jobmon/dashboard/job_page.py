@@ -19,7 +19,7 @@ from jobmon.dashboard.job_place import find_place
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.time_axis import time_axis
-from jobmon.dashboard.timeline import add_actions, is_finished, timeline
+from jobmon.dashboard.timeline import add_actions, is_finished, make_timeline
 from jobmon.diagnosis.explanation import ExplanationCode
 from jobmon.domain import JobStatus
 from jobmon.store.mapping import Document
@@ -89,7 +89,7 @@ class JobPage:
             "explanation": explanation,
             "links": list_links(current_queue().settings, document),
             "raw": RawJson.dump(job.payload),
-            "steps": add_actions(timeline(job, now), done or []),
+            "steps": add_actions(make_timeline(job, now), done or []),
             "newest_attempt": f"attempt-{len(job.attempts)}",
             "axis": time_axis(job, now),
             "has_expired_lease": job.has_expired_lease(now),

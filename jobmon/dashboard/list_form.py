@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from flask import request
 
+from jobmon.api.action_queries import REPEATABLE
 from jobmon.api.queries import LIST_PARAMETERS
 from jobmon.api.search import read_search
 from jobmon.dashboard.formatting import status_word
@@ -17,7 +18,6 @@ from jobmon.page_addresses import query
 Kind = Literal["text", "search", "number", "instant", "choice"]
 
 LONGEST_FIRST = "-duration"
-REPEATED = ("status", "type")
 # On a list, a time window is a range of createdAt.
 _WINDOW = {"from": "created_from", "to": "created_to"}
 _PAGE_PARAMETERS = ("page", "cursor", "format")
@@ -149,7 +149,7 @@ def read_parameters() -> dict[str, Any]:
     """The list's parameters in this request's address; `status` and `type` may be empty lists."""
     names = (name for name in LIST_PARAMETERS if request.args.get(name))
     texts = {_WINDOW.get(name, name): request.args[name] for name in names}
-    lists = {name: list(filter(None, request.args.getlist(name))) for name in REPEATED}
+    lists = {name: list(filter(None, request.args.getlist(name))) for name in REPEATABLE}
     return texts | lists | read_search(request.args)
 
 
@@ -283,7 +283,7 @@ class ListForm:
 
     def _make_chip(self, name: str, value: str) -> Chip:
         values = [text for text in _list_values(self.parameters[name]) if text != value]
-        without_value: Any = values if values or name in REPEATED else ""
+        without_value: Any = values if values or name in REPEATABLE else ""
         return Chip(
             name=name,
             value=value,

@@ -12,7 +12,7 @@ from marshmallow import ValidationError
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api.job_lists import ListPage, ListResponder
-from jobmon.api.own_counts import OwnCounter
+from jobmon.api.owner_counts import OwnerJobCounter
 from jobmon.api.queries import ListFormat, ListQuery, load_list_query
 from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_selection_buttons, write_filter
@@ -22,7 +22,7 @@ from jobmon.dashboard.list_tabs import StatusTabs
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
 from jobmon.store.filter import JobFilter
-from jobmon.store.labels import is_filter
+from jobmon.store.labels import can_filter_by
 from jobmon.store.stats import QueueStats
 from jobmon.web import auth
 from jobmon.web.errors import ApiError
@@ -41,7 +41,7 @@ Page = BaseResponse | str | tuple[str, int]
 class JobListPages:
     """The routes of the lists of jobs."""
 
-    def __init__(self, responder: ListResponder, counter: OwnCounter) -> None:
+    def __init__(self, responder: ListResponder, counter: OwnerJobCounter) -> None:
         self._responder = responder
         self._counter = counter
 
@@ -72,11 +72,11 @@ class JobListPages:
             errors = error.details or {}
         form = _make_form(parameters, errors, owner)
         stats = _read_stats(owner)
-        own_counts = None
+        owner_counts = None
         if owner is not None and page is not None and form.is_by_status_and_type:
             types = tuple(sorted({*parameters["type"]} - {""}))
-            own_counts = self._counter.count(current_queue(), owner, types)
-        tabs = StatusTabs(form, stats or own_counts, _read_total(page, parameters))
+            owner_counts = self._counter.count(current_queue(), owner, types)
+        tabs = StatusTabs(form, stats or owner_counts, _read_total(page, parameters))
         has_schedule = owner is None and current_queue().known_fields.can_query("nextRunAt")
         now = datetime.now(UTC)
         context: dict[str, Any] = {
@@ -95,7 +95,7 @@ class JobListPages:
             context |= {"meta": page.meta, "jobs": list(map(JobView.from_document, page.jobs))}
             context["order"] = parameters.get("sort") or f"-{page.job_filter.order_field}"
         if is_part_request() and query is not None and page is not None:
-            context |= _held_rows(page.job_filter, context["jobs"], owner)
+            context |= _find_held_rows(page.job_filter, context["jobs"], owner)
             return conditional_response(
                 render_template("dashboard/_jobs.html", is_update=True, **context)
             )
@@ -176,19 +176,24 @@ def _choose_heading(parameters: dict[str, Any]) -> str:
 
 def _suggest_types(stats: QueueStats | None) -> list[str]:
     counts = (stats and stats.type_counts()) or {}
-    return sorted(filter(is_filter, counts))[:SUGGESTED_TYPES]
+    return sorted(filter(can_filter_by, counts))[:SUGGESTED_TYPES]
 
 
-def _held_rows(job_filter: JobFilter, shown: list[JobView], owner: str | None) -> dict[str, Any]:
+def _find_held_rows(
+    job_filter: JobFilter, shown: list[JobView], owner: str | None
+) -> dict[str, Any]:
     """The rows that a browser keeps in place although their jobs are no longer on the page.
 
-    `held`: these jobs in their present state, each with whether it still matches the filters.
-    `gone`: the ids of the jobs that no longer exist, or that the caller may not see.
+    `held_rows`: these jobs in their present state, each with whether it still matches the filters.
+    `gone_ids`: the ids of the jobs that no longer exist, or that the caller may not see.
     """
     ids = [unquote(held_id) for held_id in request.headers.get(HELD_ROWS_HEADER, "").split(",")]
     on_page = {"", *(job.id for job in shown)}
     off_page = [held_id for held_id in dict.fromkeys(ids) if held_id not in on_page][:MAX_HELD]
     looked_up = current_queue().lists.look_up(off_page, job_filter, owner)
-    held = [(JobView.from_document(job), is_matching) for job, is_matching in looked_up]
-    existing = {job.id for job, _ in held}
-    return {"held": held, "gone": [job_id for job_id in off_page if job_id not in existing]}
+    held_rows = [(JobView.from_document(job), is_matching) for job, is_matching in looked_up]
+    existing = {job.id for job, _ in held_rows}
+    return {
+        "held_rows": held_rows,
+        "gone_ids": [job_id for job_id in off_page if job_id not in existing],
+    }

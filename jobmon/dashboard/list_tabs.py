@@ -4,12 +4,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from jobmon.api.own_counts import TOTAL, OwnCounts
+from jobmon.api.owner_counts import TOTAL, OwnerCounts
 from jobmon.dashboard.formatting import capitalize_first, status_word
 from jobmon.dashboard.list_form import LONGEST_FIRST, ListForm
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
 from jobmon.page_addresses import instant
-from jobmon.store.labels import OTHER, is_filter
+from jobmon.store.labels import OTHER, can_filter_by
 from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.search import is_prefix, matches_filter
 from jobmon.store.stats import QueueStats
@@ -61,7 +61,7 @@ class StatusTabs:
     """
 
     def __init__(
-        self, form: ListForm, stats: QueueStats | OwnCounts | None, total: CappedCount | None
+        self, form: ListForm, stats: QueueStats | OwnerCounts | None, total: CappedCount | None
     ) -> None:
         self._form = form
         self._stats = stats
@@ -75,7 +75,8 @@ class StatusTabs:
         """The tabs: all, scheduled, each known status, and others that occur or are chosen."""
         stats = self._stats
         counts = stats.status_counts() if isinstance(stats, QueueStats) else None
-        others = sorted(filter(is_filter, {*(counts or ())} - {*JobStatus}))[:MAX_OTHER_STATUSES]
+        others = sorted(filter(can_filter_by, {*(counts or ())} - {*JobStatus}))
+        del others[MAX_OTHER_STATUSES:]
         chosen = self._form.parameters["status"]
         tabs = dict.fromkeys([*_USUAL_TABS, *((status, "") for status in (*others, *chosen))])
         if not has_schedule:
@@ -112,7 +113,7 @@ class StatusTabs:
             return None, ""
         if not self._form.is_by_status_and_type:
             return None, _HAS_OTHER_FILTERS
-        if isinstance(self._stats, OwnCounts):
+        if isinstance(self._stats, OwnerCounts):
             own_count = self._stats.by_status.get(status) if status else self._stats.total
             return own_count, capitalize_first(self._stats.reasons.get(status or TOTAL, ""))
         if condition:

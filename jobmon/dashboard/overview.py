@@ -71,7 +71,7 @@ GAPS = {
 }
 
 
-def overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
+def make_overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
     """The overview of these facts; muted notices are not in the strip, but in lines below it."""
     checks = run_checks(facts.evidence)
     notices = sorted(

@@ -12,10 +12,10 @@ from werkzeug.wrappers import Response as BaseResponse
 from jobmon.api.mute_requests import may_mute
 from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_type_buttons
-from jobmon.dashboard.charts import chart_columns, list_marks, previous_columns
+from jobmon.dashboard.charts import list_marks, make_chart_columns, make_past_columns
 from jobmon.dashboard.error_rows import read_top_errors
 from jobmon.dashboard.facts import Previous, gather, read_previous
-from jobmon.dashboard.overview import overview
+from jobmon.dashboard.overview import make_overview
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.evidence import Missing
@@ -128,7 +128,7 @@ class OverviewPage:
         """The part, the same for all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
         facts = gather(queue, query.window, now, compares=bool(query.compare))
-        view = overview(facts, queue.mutes.find_active(now))
+        view = make_overview(facts, queue.mutes.find_active(now))
         only = view.types_by_condition[query.only] if query.only else None
         rows = sorted_types(view.types, query.by, query.text, only)
         paused = facts.evidence.pauses
@@ -160,12 +160,12 @@ class OverviewPage:
                 code = "history_unavailable"
             raise unavailable(code, "There is no history of this window.") from None
         unknown = queue.known_fields.unknown
-        columns = chart_columns(past, window.step, unknown)
+        columns = make_chart_columns(past, window.step, unknown)
         columns["marks"] = list_marks(queue.marks.find(window.start, window.end))
         previous = None
         if query.compare and not query.type:
             previous = read_previous(queue, window, query.window.distance(window))
         columns["previous"] = (
-            previous_columns(previous.past, unknown) if isinstance(previous, Previous) else None
+            make_past_columns(previous.past, unknown) if isinstance(previous, Previous) else None
         )
         return dump_json(columns)

@@ -20,7 +20,7 @@ from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.page_addresses import query
 from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.series import Activity, History
-from jobmon.store.labels import is_filter
+from jobmon.store.labels import can_filter_by
 
 RATE_MINUTES = 3  # the rate of a window until now is the mean of its newest minutes
 MAX_LINKED_STATUSES = 10
@@ -259,7 +259,7 @@ def _make_other_statuses_tile(facts: Facts) -> Iterator[Tile]:
     counts = {name: count for name, count in facts.counts.items() if name not in _KNOWN_STATUSES}
     if counts:
         names = sorted(counts, key=lambda name: (-counts[name], name))
-        linked = [name for name in names if is_filter(name)]
+        linked = [name for name in names if can_filter_by(name)]
         yield Tile(
             name="Other",
             value=grouped(sum(counts.values())),

@@ -46,7 +46,7 @@ class TimelineStep:
     folded: tuple["TimelineStep", ...] = ()
 
 
-def timeline(job: JobView, now: datetime) -> list[TimelineStep]:
+def make_timeline(job: JobView, now: datetime) -> list[TimelineStep]:
     """The steps of a job at the aware time `now`, the newest first.
 
     Successive attempts with the same outcome and error are one step, except for the newest one.

@@ -23,7 +23,7 @@ from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.rollup.series import History, TooManyTypesError
 from jobmon.rollup.windows import Window
 from jobmon.store.filter import JobFilter
-from jobmon.store.labels import OTHER, is_filter
+from jobmon.store.labels import OTHER, can_filter_by
 from jobmon.store.running_jobs import RunningJobs
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
@@ -137,7 +137,7 @@ def _find_oldest(
     queue: WatchedQueue, lists: ListResponder, name: str
 ) -> tuple[JobView | None, str]:
     """The waiting job of the type that was created first, or None; the reason if it is unknown."""
-    if not is_filter(name):
+    if not can_filter_by(name):
         return None, NOT_A_FILTER
     if not queue.connection.jobs.mapping.has_status:
         return None, NOT_READ
@@ -188,7 +188,7 @@ def _restrict_tile(tile: Tile, type_facts: TypeFacts) -> Tile:
             tile = replace(tile, note=note, scheduled="")
         case "Oldest queued":
             tile = _make_oldest_tile(type_facts)
-    is_linked = tile.link and is_filter(type_facts.name)
+    is_linked = tile.link and can_filter_by(type_facts.name)
     link = f"{tile.link}&{query(type=type_facts.name).removeprefix('?')}" if is_linked else ""
     return replace(tile, link=link)
 

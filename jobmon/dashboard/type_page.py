@@ -25,7 +25,7 @@ from jobmon.diagnosis.slow_runs import LEFT_OUT, may_lack_types, select_slowest_
 from jobmon.rollup.series import History, NoCollectorError
 from jobmon.rollup.windows import Window
 from jobmon.single_flight import SingleFlightCache
-from jobmon.store.labels import OTHER, is_filter
+from jobmon.store.labels import OTHER, can_filter_by
 from jobmon.web.queues import WatchedQueue, current_queue
 
 CACHE_TTL_S = 1  # how long viewers of the same type share one answer
@@ -61,7 +61,7 @@ class TypePage:
             name=name,
             window=window,
             shown_window=window.resolve(current_queue().series, datetime.now(UTC)),
-            is_filter=is_filter(name),
+            can_filter_by=can_filter_by(name),
             **_describe_pause(name),
         )
 
@@ -84,7 +84,7 @@ class TypePage:
             type_facts=type_facts,
             tiles=make_type_tiles(type_facts),
             window=page_window,
-            is_filter=is_filter(name),
+            can_filter_by=can_filter_by(name),
             missing=missing,
             gaps=[(gap, GAPS[gap.reason]) for gap in gaps],
             top_errors=read_top_errors(queue, page_window, window, ErrorFilter(types=(name,))),
@@ -111,7 +111,7 @@ class TypePage:
 
 
 def _describe_pause(name: str) -> Mapping[str, Any]:
-    if name == OTHER or not is_filter(name):
+    if name == OTHER or not can_filter_by(name):
         return {"is_paused": None, "pause": None, "actions": ActionButtons()}
     pauses = find_pauses(current_queue())
     is_paused = None if pauses is None else name in pauses

@@ -8,7 +8,7 @@ from jobmon.diagnosis.forecast import Forecast, forecast_types
 from jobmon.domain import JobStatus
 from jobmon.page_addresses import query
 from jobmon.rollup.series import Activity, History
-from jobmon.store.labels import is_filter
+from jobmon.store.labels import can_filter_by
 
 TYPES_SHOWN = 50
 LONGEST_SEARCH = 200  # characters of a type's name
@@ -16,7 +16,7 @@ LONGEST_SEARCH = 200  # characters of a type's name
 
 @dataclass(frozen=True, kw_only=True)
 class TypeRow:
-    """A type: `now` is the number of its jobs by status, `done` the attempts in the window.
+    """A type: its jobs by status, and its attempts that finished in the window.
 
     `link` is the query string of the list of its jobs; empty if no filter finds exactly them.
     `is_failing`: the failure rate has reached the threshold. `wait_p95` and `run_p95` are in ms.
@@ -26,8 +26,8 @@ class TypeRow:
     name: str
     link: str = ""
     is_failing: bool = False
-    now: Mapping[str, int] | None
-    done: int
+    status_counts: Mapping[str, int] | None
+    finished: int
     failure_rate: float | None
     wait_p95: int | None
     run_p95: int | None
@@ -62,10 +62,10 @@ def _make_row(
 ) -> TypeRow:
     return TypeRow(
         name=name,
-        link=query(type=name) if is_filter(name) else "",
-        now=counts,
+        link=query(type=name) if can_filter_by(name) else "",
+        status_counts=counts,
         is_failing=(activity.failure_rate or 0) >= max_failure_rate,
-        done=activity.finished,
+        finished=activity.finished,
         failure_rate=activity.failure_rate,
         wait_p95=activity.wait.p95,
         run_p95=activity.run.p95,
@@ -75,11 +75,11 @@ def _make_row(
 
 SORTS = {
     "type": lambda row: row.name,
-    "queued": lambda row: (row.now or {}).get(JobStatus.QUEUED, 0),
-    "running": lambda row: (row.now or {}).get(JobStatus.LEASED, 0),
-    "retrying": lambda row: (row.now or {}).get(JobStatus.FAILED, 0),
-    "dead": lambda row: (row.now or {}).get(JobStatus.DLQ, 0),
-    "done": lambda row: row.done,
+    "queued": lambda row: (row.status_counts or {}).get(JobStatus.QUEUED, 0),
+    "running": lambda row: (row.status_counts or {}).get(JobStatus.LEASED, 0),
+    "retrying": lambda row: (row.status_counts or {}).get(JobStatus.FAILED, 0),
+    "dead": lambda row: (row.status_counts or {}).get(JobStatus.DLQ, 0),
+    "done": lambda row: row.finished,
     "failing": lambda row: row.failure_rate or 0.0,
     "wait": lambda row: row.wait_p95 or 0,
     "run": lambda row: row.run_p95 or 0,

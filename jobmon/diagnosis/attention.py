@@ -22,7 +22,7 @@ from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import MINUTE
 from jobmon.rollup.series import History
 from jobmon.store.filter import JobFilter
-from jobmon.store.labels import OTHER, is_filter
+from jobmon.store.labels import OTHER, can_filter_by
 
 # If three jobs usually finish in some time, by chance none finishes in 5% of the cases.
 MIN_EXPECTED_JOBS = 3
@@ -249,7 +249,7 @@ def _check_oldest_due(evidence: Evidence) -> Check:
             f"{grouped(len(overdue))} types have jobs that have been due for too long, "
             f"the longest for {waited_text}: {longest}"
         )
-    is_linked = len(overdue) <= MAX_LINKED_TYPES and all(map(is_filter, overdue))
+    is_linked = len(overdue) <= MAX_LINKED_TYPES and all(map(can_filter_by, overdue))
     due_jobs = JobFilter(types=tuple(sorted(overdue)), condition=JobCondition.DUE)
     notice = Notice(
         level=Level.WATCH,

@@ -9,7 +9,7 @@ from jobmon.rollup.buckets import QueueSample
 from jobmon.rollup.series import History, MissingIndexError, NoCollectorError
 from jobmon.settings.rules import DEFAULT_RULES, Rules, Thresholds
 from jobmon.store.filter import JobFilter
-from jobmon.store.labels import is_filter
+from jobmon.store.labels import can_filter_by
 from jobmon.store.paused_types import Pauses
 from jobmon.store.stats import QueueStats
 
@@ -106,7 +106,7 @@ class Evidence:
         dead, by_type = died_since(self.hour_start), self.hour.activity
         if all(name in types for name, activity in by_type.items() if activity.dlq):
             return dead
-        if len(types) > MAX_LINKED_TYPES or not all(map(is_filter, types)):
+        if len(types) > MAX_LINKED_TYPES or not all(map(can_filter_by, types)):
             return None
         return replace(dead, types=tuple(sorted(types)))
 

@@ -3,7 +3,7 @@
 from jobmon.diagnosis.notices import Notice
 from jobmon.page_addresses import instant, query, type_address
 from jobmon.store.filter import JobFilter
-from jobmon.store.labels import is_filter
+from jobmon.store.labels import can_filter_by
 
 _LAST_HOUR = {"range": "1h"}
 
@@ -22,7 +22,7 @@ def find_notice_address(notice: Notice) -> str:
 
 def _list_address(jobs: JobFilter) -> str:
     """The address of the list of these jobs; empty if a type's name is too long for a filter."""
-    if not all(is_filter(job_type) for job_type in jobs.types):
+    if not all(can_filter_by(job_type) for job_type in jobs.types):
         return ""
     parameters = query(
         status=jobs.statuses,

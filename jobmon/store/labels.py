@@ -38,7 +38,7 @@ def worker_label(value: Any) -> str | None:
     return None if value is None or value == "" else label(value)
 
 
-def is_filter(value_label: str) -> bool:
+def can_filter_by(value_label: str) -> bool:
     """Whether a filter by this label finds exactly the jobs that are counted under it."""
     is_whole = len(value_label) <= MAX_LABEL_LENGTH
     is_shared = value_label in (OTHER, OTHER + CUT, _DOCUMENT) or value_label.endswith("*")

@@ -19,7 +19,7 @@ from ..support.commands import database_uri
 from ..support.waiting import eventually
 from ..support.watched_queue import (
     Answer,
-    Documents,
+    MongoDb,
     WatchedQueue,
     drop_derived,
     init,
@@ -61,7 +61,7 @@ SETTINGS: Answer = {
 class Agenda(WatchedQueue):
     """The service over the documents that Agenda wrote."""
 
-    def __init__(self, mongod: Mongod, database: Documents, version: str, ids: Ids) -> None:
+    def __init__(self, mongod: Mongod, database: MongoDb, version: str, ids: Ids) -> None:
         super().__init__(mongod, database, **SETTINGS)
         self.version, self.job_ids = version, ids
         self.cases = CASES_BY_VERSION[version]

@@ -25,7 +25,7 @@ from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
 from ..support.commands import database_uri
 from ..support.waiting import eventually
-from ..support.watched_queue import Answer, Documents, WatchedQueue, init, temporary_database
+from ..support.watched_queue import Answer, MongoDb, WatchedQueue, init, temporary_database
 from .test_samples import load_sample
 
 Ids = dict[str, str]
@@ -112,12 +112,12 @@ def to_timestamp(after_s: float) -> float:
     return NOW.timestamp() + after_s
 
 
-def log_start(database: Documents, job: str, at_s: float, **fields: Any) -> None:
+def log_start(database: MongoDb, job: str, at_s: float, **fields: Any) -> None:
     event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "begin", "at": to_timestamp(at_s)}
     database.work_log.insert_one(event | fields)
 
 
-def log_end(database: Documents, job: str, at_s: float, **fields: Any) -> None:
+def log_end(database: MongoDb, job: str, at_s: float, **fields: Any) -> None:
     event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "end", "at": to_timestamp(at_s + 2)}
     database.work_log.insert_one(event | fields)
 

@@ -25,7 +25,7 @@ from ..support.waiting import eventually
 from ..support.watched_queue import WatchedQueue, temporary_database
 
 MINUTE = timedelta(minutes=1)
-Documents = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 NO_COLLECTOR = "no collector keeps the statistics up to date"
 
 

@@ -13,7 +13,7 @@ from jobmon.setup.indexes import create_indexes
 
 from ..adapters.test_samples import load_sample
 from ..store.test_queries import profiled
-from ..support.watched_queue import Documents, WatchedQueue, temporary_database
+from ..support.watched_queue import MongoDb, WatchedQueue, temporary_database
 
 PATH = "/admin/jobs/recurring"
 MINUTE = timedelta(minutes=1)
@@ -21,7 +21,7 @@ MakeQueue = Callable[..., WatchedQueue]
 
 
 @pytest.fixture
-def make_queue(mongod: Mongod, database: Documents) -> Iterator[MakeQueue]:
+def make_queue(mongod: Mongod, database: MongoDb) -> Iterator[MakeQueue]:
     """A function that watches the database with a profile."""
     queues: list[WatchedQueue] = []
 
@@ -134,7 +134,7 @@ def test_overdue_jobs_are_marked(agenda_queue: WatchedQueue) -> None:
 
 @pytest.mark.parametrize("sample", ["agenda-6", "pulse"])
 def test_sample_shows_interval_zone_and_last_run(
-    make_queue: MakeQueue, database: Documents, sample: str
+    make_queue: MakeQueue, database: MongoDb, sample: str
 ) -> None:
     load_sample(database, sample)
     profile = sample.removesuffix("-6")
@@ -161,7 +161,7 @@ def test_sample_shows_interval_zone_and_last_run(
         assert "no collector" in job["reasons"]["runs"]
 
 
-def test_runs_come_from_the_log_of_attempts(make_queue: MakeQueue, database: Documents) -> None:
+def test_runs_come_from_the_log_of_attempts(make_queue: MakeQueue, database: MongoDb) -> None:
     now = datetime.now(UTC)
     job = {"name": "tick", "repeatInterval": "5 minutes", "nextRunAt": now + MINUTE}
     job_id = database.agendaJobs.insert_one(job | {"lockedAt": None}).inserted_id
@@ -208,7 +208,7 @@ def test_runs_come_from_the_log_of_attempts(make_queue: MakeQueue, database: Doc
     ],
 )
 def test_unknown_recurring_jobs_are_null_with_a_reason(
-    make_queue: MakeQueue, database: Documents, profile: str, collection: str, reason: str
+    make_queue: MakeQueue, database: MongoDb, profile: str, collection: str, reason: str
 ) -> None:
     database[collection].insert_one({"repeatInterval": "1 hour", "jobId": "j", "status": "queued"})
     answer = make_queue(profile, collection).get(PATH)
@@ -217,7 +217,7 @@ def test_unknown_recurring_jobs_are_null_with_a_reason(
 
 
 def test_custom_profile_declares_how_jobs_repeat(
-    make_queue: MakeQueue, database: Documents, tmp_path: Any
+    make_queue: MakeQueue, database: MongoDb, tmp_path: Any
 ) -> None:
     path = tmp_path / "cron.toml"
     path.write_text(
@@ -257,7 +257,7 @@ def test_custom_profile_declares_how_jobs_repeat(
 
 
 def test_owner_sees_the_repetition_of_own_jobs_only(
-    make_queue: MakeQueue, database: Documents
+    make_queue: MakeQueue, database: MongoDb
 ) -> None:
     jobs = [
         {"name": "tick", "repeatInterval": "1 hour", "data": {"user": owner}, "nextRunAt": None}

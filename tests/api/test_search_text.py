@@ -9,7 +9,7 @@ from jobmon.api.search_text import (
     format_filters,
     list_keys,
     parse_search,
-    shown_key,
+    shortest_key,
     to_parameters,
 )
 
@@ -94,15 +94,15 @@ def test_key_of_several_fields_is_ambiguous_unless_one_matches_exactly() -> None
     assert exact.filters == {"job_id": ["1"], "payload.orderID": ["2"]}
 
 
-def test_shown_key_means_its_parameter() -> None:
+def test_shortest_key_means_its_parameter() -> None:
     """Catches a suggestion whose text means another field: `id:` is the job's id."""
-    assert [shown_key(field, FIELDS) for field in FIELDS] == [
+    assert [shortest_key(field, FIELDS) for field in FIELDS] == [
         "orderId",
         "email",
         "user.id",
         "team.id",
     ]
-    assert shown_key("payload.type", ("payload.type",)) == "payload.type"
+    assert shortest_key("payload.type", ("payload.type",)) == "payload.type"
     assert list_keys(FIELDS[:1], is_operator=True) == [
         *("id", "type", "status", "owner", "worker", "code", "group", "is"),
         *("attempts", "priority"),

@@ -22,7 +22,7 @@ from jobmon.store.labels import OTHER
 
 from ..conftest import Api
 from ..support.error_history import ErrorHistory
-from ..support.watched_queue import Documents, WatchedQueue
+from ..support.watched_queue import MongoDb, WatchedQueue
 
 WORKERS, SLOWEST = "/admin/jobs/workers", "/admin/jobs/slowest"
 SAMPLES = Path(__file__).parents[1] / "adapters" / "samples"
@@ -252,7 +252,7 @@ def test_thousands_of_names_are_listed_page_by_page(
 )
 def test_workers_of_other_programs_are_listed_or_unknown(
     mongod: Mongod,
-    database: Documents,
+    database: MongoDb,
     sample: str,
     profile: str,
     collection: str,

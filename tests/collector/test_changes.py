@@ -20,7 +20,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import FieldMapping
 
 from ..support.commands import database_uri
-from ..support.watched_queue import Documents
+from ..support.watched_queue import MongoDb
 
 
 class ReadListener(CommandListener):
@@ -47,7 +47,10 @@ def reads() -> ReadListener:
 
 @pytest.fixture
 def connection(
-    mongod: Mongod, database: Documents, make_settings: Callable[..., Settings], reads: ReadListener
+    mongod: Mongod,
+    database: MongoDb,
+    make_settings: Callable[..., Settings],
+    reads: ReadListener,
 ) -> Iterator[Connection]:
     uri = database_uri(mongod, database)
     with MongoClient[dict[str, Any]](uri, event_listeners=[reads], tz_aware=True) as client:

@@ -32,7 +32,7 @@ from jobmon.store.stats import QueueHealth
 from ..conftest import NOW
 from ..support.commands import database_uri
 from ..support.waiting import eventually
-from ..support.watched_queue import Documents, temporary_database
+from ..support.watched_queue import MongoDb, temporary_database
 
 QUEUE_NAMES = ("a", "b", "c", "d")
 EMPTY_QUEUE_HEALTH = QueueHealth(
@@ -46,13 +46,13 @@ EMPTY_QUEUE_HEALTH = QueueHealth(
 
 
 @pytest.fixture
-def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
     with temporary_database(mongo) as database:
         yield database
 
 
 @pytest.fixture
-def settings(mongod: Mongod, database: Documents, tmp_path: Path) -> Settings:
+def settings(mongod: Mongod, database: MongoDb, tmp_path: Path) -> Settings:
     """Four queues with a job each, and one whose database is unreachable."""
     path = tmp_path / "queues.toml"
     tables = [f'[{name}]\ncollection = "{name}"' for name in QUEUE_NAMES]
@@ -69,30 +69,30 @@ def settings(mongod: Mongod, database: Documents, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def rollups(mongo: MongoClient[dict[str, Any]], database: Documents) -> Documents:
+def rollups(mongo: MongoClient[dict[str, Any]], database: MongoDb) -> MongoDb:
     return mongo[f"{database.name}_rollups"]
 
 
-def queues_per_process(rollups: Documents) -> list[int]:
+def queues_per_process(rollups: MongoDb) -> list[int]:
     """How many queues each process works on, in ascending order."""
     leases = rollups.leases.find({"name": LEADER})
     return sorted(Counter(lease["holder"] for lease in leases).values())
 
 
-def counted_types(rollups: Documents) -> set[str]:
+def counted_types(rollups: MongoDb) -> set[str]:
     documents = rollups.state.find({"name": STATS})
     return {job_type for document in documents for _, job_type, _ in document["counts"]}
 
 
 def test_each_queue_is_counted_although_one_is_unreachable(
-    settings: Settings, rollups: Documents
+    settings: Settings, rollups: MongoDb
 ) -> None:
     with collecting(settings):
         eventually(lambda: counted_types(rollups) == set(QUEUE_NAMES))
 
 
 def test_the_check_ignores_a_queue_that_is_unreachable_and_fails_for_one_that_nobody_counts(
-    settings: Settings, rollups: Documents
+    settings: Settings, rollups: MongoDb
 ) -> None:
     """Catches a container that is restarted for ever because one of its queues is unreachable."""
     with closing(Connection(load_queues(settings)[1])) as connection:
@@ -144,7 +144,7 @@ def test_each_deployment_has_its_own_slots_for_histories(settings: Settings) -> 
 
 
 def test_a_history_is_counted_after_the_first_stats(
-    settings: Settings, rollups: Documents, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, rollups: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches stats of a hundred queues that wait for the histories of all."""
     counted_at_start = list[set[str]]()
@@ -192,7 +192,7 @@ def test_histories_do_not_wait_for_a_long_first_count(
 
 
 def test_runs_are_counted_from_changes_after_the_stats_of_all_queues(
-    settings: Settings, rollups: Documents, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, rollups: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches first stats of a hundred queues that come only after their waiting jobs are read."""
     starting = Event()
@@ -224,7 +224,7 @@ def test_few_queues_of_a_deployment_begin_to_count_runs_at_once(
 
 
 def test_the_first_checkpoint_is_written_after_the_first_stats(
-    settings: Settings, rollups: Documents, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, rollups: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches stats of a hundred queues that wait for the checkpoints of all."""
     counted_at_save = list[set[str]]()
@@ -241,7 +241,7 @@ def test_the_first_checkpoint_is_written_after_the_first_stats(
 
 
 def test_the_health_of_a_queue_without_changes_is_read_less_often(
-    settings: Settings, rollups: Documents, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, rollups: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = Connection(load_queues(settings)[1])
     collector = Collector(connection, rollups, Event(), Share([settings]), Redactor())
@@ -256,7 +256,7 @@ def test_the_health_of_a_queue_without_changes_is_read_less_often(
     assert read_health.call_count == 2
 
 
-def test_processes_share_the_queues_and_take_over(settings: Settings, rollups: Documents) -> None:
+def test_processes_share_the_queues_and_take_over(settings: Settings, rollups: MongoDb) -> None:
     def count_processes() -> int:
         return rollups.leases.count_documents({"name": "process"})
 

@@ -22,18 +22,18 @@ from ..support.commands import database_uri
 
 pytestmark = pytest.mark.real
 RunMark = Callable[..., Result]
-Documents = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 
 
 @pytest.fixture
-def state(database: Documents) -> Iterator[Documents]:
+def state(database: MongoDb) -> Iterator[MongoDb]:
     state = database.client[f"{database.name}_state"]
     yield state
     database.client.drop_database(state.name)
 
 
 @pytest.fixture
-def run_mark(mongod: Mongod, database: Documents, state: Documents) -> RunMark:
+def run_mark(mongod: Mongod, database: MongoDb, state: MongoDb) -> RunMark:
     """Runs `jobmon mark` as a deployment does, without JOBMON_JWT_SECRET_KEY."""
     environment = {
         "JOBMON_MONGO_URI": database_uri(mongod, database),
@@ -46,7 +46,10 @@ def run_mark(mongod: Mongod, database: Documents, state: Documents) -> RunMark:
 
 @pytest.fixture
 def api(
-    mongod: Mongod, database: Documents, state: Documents, make_settings: Callable[..., Settings]
+    mongod: Mongod,
+    database: MongoDb,
+    state: MongoDb,
+    make_settings: Callable[..., Settings],
 ) -> Iterator[Api]:
     uri = database_uri(mongod, database)
     app = create_app(make_settings(mongo_uri=uri, state_db=state.name))
@@ -54,7 +57,7 @@ def api(
     app.extensions["jobmon_connection"].client.close()
 
 
-def read_marks(state: Documents) -> list[dict[str, Any]]:
+def read_marks(state: MongoDb) -> list[dict[str, Any]]:
     return list(state.marks.find().sort("at"))
 
 
@@ -63,7 +66,7 @@ def format_time(moment: datetime) -> str:
 
 
 def test_a_mark_is_in_the_series_and_writes_nothing_to_the_watched_database(
-    mongo: MongoClient[dict[str, Any]], database: Documents, run_mark: RunMark, api: Api
+    mongo: MongoClient[dict[str, Any]], database: MongoDb, run_mark: RunMark, api: Api
 ) -> None:
     at = format_time(datetime.now(UTC) - timedelta(minutes=20))
     link = "https://ci.example.com/42"
@@ -76,7 +79,7 @@ def test_a_mark_is_in_the_series_and_writes_nothing_to_the_watched_database(
 
 
 def test_a_mark_has_the_present_time_by_default_and_is_deleted_with_the_history(
-    run_mark: RunMark, state: Documents
+    run_mark: RunMark, state: MongoDb
 ) -> None:
     before = datetime.now(UTC) - timedelta(milliseconds=1)
     assert run_mark("  v1  ", JOBMON_DAY_RETENTION_DAYS="30").exit_code == 0
@@ -89,7 +92,7 @@ def test_a_mark_has_the_present_time_by_default_and_is_deleted_with_the_history(
     assert "queue_1_format_1_at_1" in indexes
 
 
-def test_a_repeated_mark_replaces_the_first(run_mark: RunMark, state: Documents) -> None:
+def test_a_repeated_mark_replaces_the_first(run_mark: RunMark, state: MongoDb) -> None:
     at = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     for link in ("https://ci.example.com/1", "https://ci.example.com/2"):
         assert run_mark("v1", "--at", at, "--link", link).exit_code == 0
@@ -100,7 +103,7 @@ def test_a_repeated_mark_replaces_the_first(run_mark: RunMark, state: Documents)
     ]
 
 
-def test_a_time_with_an_offset_is_stored_in_utc(run_mark: RunMark, state: Documents) -> None:
+def test_a_time_with_an_offset_is_stored_in_utc(run_mark: RunMark, state: MongoDb) -> None:
     at = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
     local = at.astimezone(timezone(timedelta(hours=5, minutes=30)))
     assert run_mark("v1", "--at", local.isoformat()).exit_code == 0
@@ -121,7 +124,7 @@ def test_a_time_with_an_offset_is_stored_in_utc(run_mark: RunMark, state: Docume
     ],
 )
 def test_an_invalid_mark_is_refused_and_the_message_names_the_field(
-    run_mark: RunMark, state: Documents, arguments: tuple[str, ...], message: str
+    run_mark: RunMark, state: MongoDb, arguments: tuple[str, ...], message: str
 ) -> None:
     result = run_mark(*arguments)
     assert result.exit_code == 1
@@ -130,7 +133,7 @@ def test_an_invalid_mark_is_refused_and_the_message_names_the_field(
     assert read_marks(state) == []
 
 
-def test_secrets_are_redacted_before_a_mark_is_stored(run_mark: RunMark, state: Documents) -> None:
+def test_secrets_are_redacted_before_a_mark_is_stored(run_mark: RunMark, state: MongoDb) -> None:
     link = "https://ci.example.com/?token=abcdefgh1234"
     assert run_mark("v1 password=hunter2hunter2 badge=x", "--link", link).exit_code == 0
     assert run_mark("v2 badge=x", JOBMON_REDACT_KEYS="badge").exit_code == 0
@@ -142,7 +145,7 @@ def test_secrets_are_redacted_before_a_mark_is_stored(run_mark: RunMark, state: 
 
 
 def test_beyond_the_limit_the_oldest_marks_are_deleted(
-    run_mark: RunMark, state: Documents, monkeypatch: pytest.MonkeyPatch
+    run_mark: RunMark, state: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mark_writer, "MAX_KEPT", 3)
     now = datetime.now(UTC)
@@ -158,7 +161,7 @@ def test_beyond_the_limit_the_oldest_marks_are_deleted(
 
 
 def test_the_limit_also_holds_for_marks_of_the_same_time(
-    run_mark: RunMark, state: Documents, monkeypatch: pytest.MonkeyPatch
+    run_mark: RunMark, state: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mark_writer, "MAX_KEPT", 3)
     at = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
@@ -173,7 +176,7 @@ def test_the_limit_also_holds_for_marks_of_the_same_time(
 
 
 def test_all_queues_or_the_named_ones_are_marked_and_each_failure_is_reported(
-    run_mark: RunMark, state: Documents, tmp_path: Path
+    run_mark: RunMark, state: MongoDb, tmp_path: Path
 ) -> None:
     file = tmp_path / "queues.toml"
     unreachable_uri = "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=50"

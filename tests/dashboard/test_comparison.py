@@ -12,9 +12,9 @@ import pytest
 from pymongo import MongoClient
 
 from jobmon.api.window_queries import WindowQuery
-from jobmon.dashboard.charts import previous_columns
+from jobmon.dashboard.charts import make_past_columns
 from jobmon.dashboard.facts import Facts, Previous, read_previous
-from jobmon.dashboard.overview import overview
+from jobmon.dashboard.overview import make_overview
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.demo.mongod import Mongod
 from jobmon.diagnosis.evidence import Missing
@@ -44,12 +44,12 @@ def make_previous(
 
 def read_changes(facts: Facts, previous: Previous | Missing | None) -> dict[str, tuple[str, str]]:
     """The change of each tile that has one, by the tile's name: its short text and its sentence."""
-    tiles = overview(replace(facts, previous=previous)).tiles
+    tiles = make_overview(replace(facts, previous=previous)).tiles
     return {tile.name: (tile.change.text, tile.change.sentence) for tile in tiles if tile.change}
 
 
 def read_reasons(facts: Facts, previous: Previous | Missing | None) -> list[str]:
-    return overview(replace(facts, previous=previous)).uncompared
+    return make_overview(replace(facts, previous=previous)).uncompared
 
 
 @pytest.mark.parametrize(
@@ -197,11 +197,11 @@ def test_reason_for_all_values_is_shown_once_with_its_remedy() -> None:
 def test_lines_of_the_previous_period_have_no_value_where_runs_may_be_missing() -> None:
     gap = Gap(start=minute(2) - HOUR, end=minute(4) - HOUR, reason=GapReason.STREAM_LOST)
     previous = change_previous(make_previous({1: {"a": tally(5)}, 3: {"a": tally(6)}}), gaps=(gap,))
-    columns = previous_columns(previous.past)
+    columns = make_past_columns(previous.past)
     assert columns.keys() == {"succeeded", "waitP95", "runP95"}
     assert columns["succeeded"][:6] == [0, 5, None, None, 0, 0]
     assert len(columns["succeeded"]) == 60
-    assert previous_columns(previous.past, frozenset({"finishedAt"}))["succeeded"] == [None] * 60
+    assert make_past_columns(previous.past, frozenset({"finishedAt"}))["succeeded"] == [None] * 60
 
 
 def test_page_without_a_collector_does_not_count_the_previous_period(

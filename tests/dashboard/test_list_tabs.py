@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobmon.api.own_counts import OwnCounts
+from jobmon.api.owner_counts import OwnerCounts
 from jobmon.dashboard.list_form import ListForm
 from jobmon.dashboard.list_tabs import StatusTabs, Tab
 from jobmon.domain import CappedCount
@@ -40,7 +40,7 @@ def make_stats(counts: dict[tuple[str, str], int] | None = COUNTS, **health: Any
 
 
 def make_tabs(
-    stats: QueueStats | OwnCounts | None, total: CappedCount | None = None, **filters: Any
+    stats: QueueStats | OwnerCounts | None, total: CappedCount | None = None, **filters: Any
 ) -> dict[str, Tab]:
     parameters = {"status": [], "type": []} | filters
     tabs = StatusTabs(ListForm("/jobs", parameters, (), {}), stats, total)
@@ -119,13 +119,13 @@ def test_schedule_links_lead_to_the_jobs_that_are_due_soon() -> None:
 
 
 def test_tabs_of_an_owner_have_the_counts_of_own_jobs() -> None:
-    own_counts = OwnCounts(
+    owner_counts = OwnerCounts(
         as_of=datetime.now(UTC),
         total=CappedCount(10_000, False),
         by_status={"queued": CappedCount(1_000, False), "dlq": CappedCount(3, True)},
         reasons={"queued": "there are more than 1,000", "failed": "no index"},
     )
-    tabs = make_tabs(own_counts, CappedCount(2, True), status=["leased"])
+    tabs = make_tabs(owner_counts, CappedCount(2, True), status=["leased"])
     tab_counts = {label: (tab.count, tab.is_exact, tab.reason) for label, tab in tabs.items()}
     assert tab_counts["All"] == (10_000, False, "")
     assert tab_counts["Queued"] == (1_000, False, "There are more than 1,000")

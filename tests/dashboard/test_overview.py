@@ -10,9 +10,9 @@ import pytest
 
 from jobmon.actions.mutes import ActiveMutes, Mute, MuteMode
 from jobmon.actions.request import Person
-from jobmon.dashboard.charts import chart_columns
+from jobmon.dashboard.charts import make_chart_columns
 from jobmon.dashboard.facts import Facts
-from jobmon.dashboard.overview import ALL_CLEAR_TEXT, ONLY_MUTED_TEXT, overview
+from jobmon.dashboard.overview import ALL_CLEAR_TEXT, ONLY_MUTED_TEXT, make_overview
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.tiles import Tile
 from jobmon.dashboard.type_table import SORTS, TypeRow, sorted_types
@@ -124,7 +124,7 @@ def make_facts(
 
 
 def read_tiles(facts: Facts) -> dict[str, Tile]:
-    return {tile.name: tile for tile in overview(facts).tiles}
+    return {tile.name: tile for tile in make_overview(facts).tiles}
 
 
 def sample(oldest_ms: int = 0, **counts: int) -> QueueSample:
@@ -176,7 +176,7 @@ def test_tiles_show_the_state_of_the_queue() -> None:
 def test_overview_forecasts_the_due_jobs_or_gives_the_reason_why_not(
     blocks: list[tuple[int, int]], due: int, note: str, no_forecast: str
 ) -> None:
-    view = overview(replace(make_facts(), evidence=evidence(mail(*blocks), due)))
+    view = make_overview(replace(make_facts(), evidence=evidence(mail(*blocks), due)))
     assert next(tile.note for tile in view.tiles if tile.name == "Queued") == note
     assert view.no_forecast == no_forecast
 
@@ -279,13 +279,13 @@ def test_tiles_without_counts_show_dashes_instead_of_zeros() -> None:
 
 
 def test_overview_without_a_collector_has_no_trend_and_no_throughput() -> None:
-    view = overview(make_facts({("queued", "a"): 1}, has_past=False, source="live"))
+    view = make_overview(make_facts({("queued", "a"): 1}, has_past=False, source="live"))
     by_name = {tile.name: tile for tile in view.tiles}
     assert not view.has_past
     assert all(tile.trend == [] for tile in view.tiles)
     assert by_name["Throughput"].value == by_name["Failure rate"].value == "–"
     assert by_name["Dead"].note == ""
-    assert [(row.name, row.done, row.failure_rate) for row in view.types] == [("a", 0, None)]
+    assert [(row.name, row.finished, row.failure_rate) for row in view.types] == [("a", 0, None)]
 
 
 def test_oldest_queued_of_an_empty_queue_is_none() -> None:
@@ -326,7 +326,7 @@ def test_throughput_is_the_mean_of_the_counted_minutes(
 
 
 def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
-    view = overview(
+    view = make_overview(
         make_facts(
             {("queued", "a"): 900, ("leased", "a"): 1, ("dlq", "a"): 1},
             activity={1: {"b": tally(0, 40, dlq=1)}},
@@ -340,7 +340,7 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
     assert [chip.level for chip in view.strip.more] == ["watch", "watch", "unknown"]
     assert view.strip.problems == 3
     assert view.strip.more[-1].text.startswith("Not checked: backlog growth")
-    strip = overview(make_facts(samples={0: sample()})).strip
+    strip = make_overview(make_facts(samples={0: sample()})).strip
     sentence = "All clear: no expired leases, stalled types or new dead jobs."
     assert (strip.chips, strip.sentence) == ([], sentence)
 
@@ -354,13 +354,15 @@ def test_overview_forecasts_the_queue_only_once(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("jobmon.dashboard.overview.forecast_queue", count)
     monkeypatch.setattr("jobmon.dashboard.tiles.forecast_queue", count, raising=False)
-    overview(replace(make_facts(), evidence=evidence(mail((100, 100), (100, 100), (100, 100)), 50)))
+    make_overview(
+        replace(make_facts(), evidence=evidence(mail((100, 100), (100, 100), (100, 100)), 50))
+    )
     assert len(forecasts) == 1
 
 
 def test_type_with_a_name_too_long_for_a_filter_has_no_link_to_a_list() -> None:
     name = "t" * 5_000
-    view = overview(
+    view = make_overview(
         make_facts(
             {("queued", name): 1, ("queued", "short"): 1},
             activity={1: {name: tally(0, 30)}},
@@ -378,13 +380,13 @@ def test_type_with_a_name_too_long_for_a_filter_has_no_link_to_a_list() -> None:
 
 
 def test_folded_types_share_one_row_without_a_link_to_a_list() -> None:
-    view = overview(
+    view = make_overview(
         make_facts(
             {("queued", "a"): 5, ("queued", "b"): 3, ("dlq", OTHER): 2, ("queued", OTHER): 1},
             activity={1: {"a": tally(7), "c": tally(1), OTHER: tally(4, 30)}},
         )
     )
-    assert {row.name: (row.link, row.now, row.done) for row in view.types} == {
+    assert {row.name: (row.link, row.status_counts, row.finished) for row in view.types} == {
         "a": ("?type=a", {"queued": 5}, 7),
         "c": ("?type=c", None, 1),  # its jobs may be among the folded ones
         OTHER: ("", {"queued": 4, "dlq": 2}, 34),
@@ -397,8 +399,8 @@ def test_folded_types_share_one_row_without_a_link_to_a_list() -> None:
 
 def make_row(name: str, **fields: Any) -> TypeRow:
     defaults: dict[str, Any] = {
-        "now": {},
-        "done": 0,
+        "status_counts": {},
+        "finished": 0,
         "failure_rate": None,
         "wait_p95": None,
         "run_p95": None,
@@ -409,7 +411,7 @@ def make_row(name: str, **fields: Any) -> TypeRow:
 
 def test_type_row_has_the_present_jobs_and_the_attempts_of_the_window() -> None:
     waits = Counter({bucket(100): 95, bucket(9_000): 5})
-    view = overview(
+    view = make_overview(
         make_facts(
             {("queued", "a"): 2, ("dlq", "a"): 1, ("odd", "b"): 4},
             activity={1: {"a": tally(8, 2, wait=waits)}, 2: {"gone": tally(1)}},
@@ -417,21 +419,21 @@ def test_type_row_has_the_present_jobs_and_the_attempts_of_the_window() -> None:
     )
     rows = {row.name: row for row in view.types}
     assert set(rows) == {"a", "b", "gone"}
-    assert (rows["a"].now, rows["a"].done, rows["a"].failure_rate) == (
+    assert (rows["a"].status_counts, rows["a"].finished, rows["a"].failure_rate) == (
         {"queued": 2, "dlq": 1},
         10,
         0.2,
     )
     assert 96 <= (rows["a"].wait_p95 or 0) <= 104
     assert rows["a"].run_p95 is None
-    assert (rows["b"].now, rows["b"].failure_rate) == ({"odd": 4}, None)
-    assert rows["gone"].now == {}
+    assert (rows["b"].status_counts, rows["b"].failure_rate) == ({"odd": 4}, None)
+    assert rows["gone"].status_counts == {}
 
 
 ROWS = [
-    make_row("b.slow", now={"queued": 1, "leased": 9}, run_p95=900),
-    make_row("a.mail", now={"queued": 5, "failed": 1}, done=7, wait_p95=3),
-    make_row("c.Mail", now={"queued": 5, "dlq": 2}, done=1, failure_rate=0.5),
+    make_row("b.slow", status_counts={"queued": 1, "leased": 9}, run_p95=900),
+    make_row("a.mail", status_counts={"queued": 5, "failed": 1}, finished=7, wait_p95=3),
+    make_row("c.Mail", status_counts={"queued": 5, "dlq": 2}, finished=1, failure_rate=0.5),
 ]
 
 
@@ -456,7 +458,7 @@ def test_sorted_types_sorts_by_any_column(by: str, expected: str) -> None:
 
 
 def test_sorted_types_accepts_unknown_values_in_every_column() -> None:
-    rows = [*ROWS, make_row("d", now=None)]
+    rows = [*ROWS, make_row("d", status_counts=None)]
     assert all(
         len(sorted_types(rows, f"{sign}{by}", "")) == 4 for by in SORTS for sign in ("", "-")
     )
@@ -472,8 +474,8 @@ def test_chart_columns_have_no_values_of_the_future() -> None:
     waits = Counter({bucket(1): 1})
     hour = make_history({0: {"a": tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": tally(1)}})
     counted = replace(hour, as_of=minute(1))
-    assert set(chart_columns(counted, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
-    columns = chart_columns(counted, MINUTE)
+    assert set(make_chart_columns(counted, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
+    columns = make_chart_columns(counted, MINUTE)
     assert columns.pop("complete") == 1  # the second minute has only begun
     assert columns.pop("step") == 60
     assert columns.pop("gaps") == []
@@ -497,10 +499,10 @@ def test_gaps_are_shown_with_their_reason() -> None:
     gap = Gap(start=minute(2), end=minute(4), reason=GapReason.STREAM_LOST)
     facts = make_facts()
     assert isinstance(facts.past, History)
-    assert overview(facts).gaps == []
+    assert make_overview(facts).gaps == []
     facts = replace(facts, past=replace(facts.past, gaps=(gap,)))
-    assert overview(facts).gaps == [(gap, "the changes of the jobs were lost")]
-    assert chart_columns(facts.past, MINUTE)["gaps"] == [
+    assert make_overview(facts).gaps == [(gap, "the changes of the jobs were lost")]
+    assert make_chart_columns(facts.past, MINUTE)["gaps"] == [
         [minute(2).timestamp(), minute(4).timestamp()]
     ]
 
@@ -512,7 +514,7 @@ def make_mute(**fields: Any) -> Mute:
 
 def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
     """Catches a page that hides a muted problem, or that shows "All clear" because of the mute."""
-    view = overview(
+    view = make_overview(
         make_facts(expired_leases=3, samples={0: sample()}), ActiveMutes((make_mute(),))
     )
     assert (view.strip.problems, view.strip.chips) == (0, [])
@@ -526,27 +528,27 @@ def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
 def test_acknowledged_notice_stays_in_the_strip_and_a_later_one_is_not_acknowledged() -> None:
     mutes = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE),))
     expired = make_facts(expired_leases=3)
-    view = overview(expired, mutes)
+    view = make_overview(expired, mutes)
     assert view.strip.problems == 1
     assert [line.mode_text for line in view.mutes] == ["acknowledged"]
     earlier = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE, at=NOW - HOUR / 2),))
     later = replace(expired, evidence=replace(expired.evidence, first_expiry=NOW - HOUR / 4))
-    assert [line.notice for line in overview(later, earlier).mutes] == [None]
+    assert [line.notice for line in make_overview(later, earlier).mutes] == [None]
 
 
 def test_notice_stays_in_the_strip_if_only_some_of_its_types_are_muted() -> None:
     activity = {59: {"mail": tally(failed=40), "pdf": tally(failed=40)}}
     failing = make_facts(activity=activity, samples={0: sample()})
     mute = make_mute(kind=CheckKind.FAILURES, types="mail*")
-    view = overview(failing, ActiveMutes((mute,)))
+    view = make_overview(failing, ActiveMutes((mute,)))
     assert len(view.strip.chips) == 1
     assert [line.mode_text for line in view.mutes] == ["mail* muted"]
     both = ActiveMutes((mute, make_mute(kind=CheckKind.FAILURES, types="pdf")))
-    assert overview(failing, both).strip.sentence == ONLY_MUTED_TEXT
+    assert make_overview(failing, both).strip.sentence == ONLY_MUTED_TEXT
 
 
 def test_mute_that_is_about_no_notice_shows_its_kind_and_types() -> None:
     mutes = ActiveMutes((make_mute(kind=CheckKind.STALLED, types="mail*"), make_mute(kind=None)))
-    view = overview(make_facts(), mutes)
+    view = make_overview(make_facts(), mutes)
     assert [line.text for line in view.mutes] == ["stalled types of mail*", "all notices"]
     assert view.strip.sentence == ALL_CLEAR_TEXT

@@ -13,7 +13,7 @@ from jobmon.store.schedule import ScheduledStep, ScheduledWindow
 
 from ..conftest import NOW
 from ..support.pages import Viewer
-from ..support.watched_queue import Documents, WatchedQueue
+from ..support.watched_queue import MongoDb, WatchedQueue
 from .conftest import MakeApi, signed_in
 
 PAGE = "/dashboard/schedule"
@@ -107,7 +107,7 @@ def test_bar_of_a_step_has_its_count_height_and_note(
 
 
 def test_recurring_jobs_are_shown_with_their_interval_and_runs(
-    mongod: Mongod, database: Documents
+    mongod: Mongod, database: MongoDb
 ) -> None:
     now = datetime.now(UTC)
     database.agendaJobs.insert_one(

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from jobmon.dashboard.job_view import AttemptView, JobView
-from jobmon.dashboard.timeline import MAX_ATTEMPTS, TimelineStep, is_finished, timeline
+from jobmon.dashboard.timeline import MAX_ATTEMPTS, TimelineStep, is_finished, make_timeline
 from jobmon.redaction.redactor import Redactor
 
 from ..conftest import DATE
@@ -27,7 +27,7 @@ def attempt(number: int | None, status: str | None = "failed", **fields: Any) ->
 def list_steps(**fields: Any) -> list[TimelineStep]:
     """The steps of a job, the oldest first."""
     defaults = {"status": "queued", "created_at": instant(0), "max_attempts": 3}
-    return timeline(JobView(**defaults | fields), NOW)[::-1]
+    return make_timeline(JobView(**defaults | fields), NOW)[::-1]
 
 
 def summarize_steps(**fields: Any) -> list[tuple[str, str, bool]]:
@@ -132,13 +132,13 @@ def test_attempt_that_became_due_later_has_a_delay() -> None:
 def test_the_newest_step_is_the_first_one() -> None:
     attempts = [attempt(1), attempt(2, "expired")]
     job = JobView(status="failed", next_run_at=instant(9), attempts=attempts, attempt_count=2)
-    assert [(step.key, step.name) for step in timeline(job, NOW)] == [
+    assert [(step.key, step.name) for step in make_timeline(job, NOW)] == [
         ("next", "Next retry"),
         ("attempt-2", "Attempt 2"),
         ("attempt-1", "Attempt 1"),
         ("start", "Enqueued"),
     ]
-    ended = timeline(JobView(status="dlq", finished_at=instant(9), attempts=attempts), NOW)
+    ended = make_timeline(JobView(status="dlq", finished_at=instant(9), attempts=attempts), NOW)
     assert [step.key for step in ended] == ["end", "attempt-2", "attempt-1", "start"]
 
 
@@ -298,7 +298,7 @@ def test_attempts_embedded_by_another_program_are_shown() -> None:
         job = JobView.from_document(
             {"jobId": "x", "attempts": [{"attemptNumber": 1, "error": "broken"}]}, detail=True
         )
-    (first, enqueued) = timeline(job, NOW)
+    (first, enqueued) = make_timeline(job, NOW)
     assert (enqueued.at, enqueued.note) == (None, "")
     assert first.name == "Attempt 1"
     assert first.error == {"code": None, "message": "broken", "stack": None, "group": None}

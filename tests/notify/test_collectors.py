@@ -25,13 +25,13 @@ from ..support.preloaded import start_python
 from ..support.processes import end_process
 from ..support.receiver import SIGNING_SECRET, WebhookReceiver
 from ..support.waiting import eventually
-from ..support.watched_queue import Documents, temporary_database
+from ..support.watched_queue import MongoDb, temporary_database
 
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
     with temporary_database(mongo) as database:
         yield database
         mongo.drop_database(f"{database.name}_state")
@@ -39,7 +39,7 @@ def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
 
 @pytest.fixture
 def environment(
-    mongod: Mongod, database: Documents, receiver: WebhookReceiver, tmp_path: Path
+    mongod: Mongod, database: MongoDb, receiver: WebhookReceiver, tmp_path: Path
 ) -> dict[str, str]:
     """The environment of the collectors. Their rules report a job that is due for a minute."""
     rules = tmp_path / "rules.toml"
@@ -66,7 +66,7 @@ def make_job(**fields: Any) -> dict[str, Any]:
     return {"type": "mail", "attemptCount": 1, "createdAt": now, "updatedAt": now, **fields}
 
 
-def insert_overdue_job(database: Documents, job_type: str) -> None:
+def insert_overdue_job(database: MongoDb, job_type: str) -> None:
     due = datetime.now(UTC) - timedelta(seconds=70)
     job = make_job(jobId=job_type, type=job_type, status="queued", attemptCount=0, nextRunAt=due)
     database.jobs.insert_one(job)
@@ -79,7 +79,7 @@ def run_command(environment: dict[str, str], *arguments: str) -> str:
 
 
 def test_collector_after_a_failover_repeats_no_message_and_sends_nothing_muted(
-    database: Documents, receiver: WebhookReceiver, environment: dict[str, str]
+    database: MongoDb, receiver: WebhookReceiver, environment: dict[str, str]
 ) -> None:
     """The rules cause notices. The mute lasts through the failover; its end sends a notice."""
     connection = Connection(Settings(mongo_uri=environment["JOBMON_MONGO_URI"]))

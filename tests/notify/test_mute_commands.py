@@ -21,20 +21,20 @@ from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
 from ..support.commands import database_uri
-from ..support.watched_queue import Documents, temporary_database
+from ..support.watched_queue import MongoDb, temporary_database
 
 RunCli = Callable[..., Result]
 
 
 @pytest.fixture
-def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
     with temporary_database(mongo) as database:
         yield database
         mongo.drop_database(f"{database.name}_state")
 
 
 @pytest.fixture
-def run_cli(mongod: Mongod, database: Documents) -> RunCli:
+def run_cli(mongod: Mongod, database: MongoDb) -> RunCli:
     def run(*arguments: str, **settings: str) -> Result:
         environment = {
             "JOBMON_MONGO_URI": database_uri(mongod, database),
@@ -47,7 +47,7 @@ def run_cli(mongod: Mongod, database: Documents) -> RunCli:
 
 
 @pytest.fixture
-def records(mongod: Mongod, database: Documents) -> Iterator[MuteRecords]:
+def records(mongod: Mongod, database: MongoDb) -> Iterator[MuteRecords]:
     settings = Settings(mongo_uri=database_uri(mongod, database), state_db=f"{database.name}_state")
     connection = Connection(settings)
     yield MuteRecords(connection, connection, Redactor())
@@ -133,7 +133,7 @@ def test_a_mute_is_about_one_queue(run_cli: RunCli, tmp_path: Path) -> None:
 
 
 def test_a_record_of_another_program_is_skipped(
-    run_cli: RunCli, records: MuteRecords, database: Documents
+    run_cli: RunCli, records: MuteRecords, database: MongoDb
 ) -> None:
     assert run_cli("mute", "all", "--for", "1h", "--reason", "x").exit_code == 0
     mutes = database.client[f"{database.name}_state"].notice_mutes

@@ -28,7 +28,7 @@ from ..support.commands import database_uri
 from ..support.watched_queue import WatchedQueue, init
 
 Document = dict[str, Any]
-Documents = Database[Document]
+MongoDb = Database[Document]
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 NOW_TEXT = NOW.strftime("%Y-%m-%dT%H:%M:%S.000Z")
@@ -78,7 +78,7 @@ def make_run(index: int) -> Document:
 
 
 @pytest.fixture
-def search(mongod: Mongod, database: Documents) -> Callable[..., Discovery]:
+def search(mongod: Mongod, database: MongoDb) -> Callable[..., Discovery]:
     def run(collection: str | None = None) -> Discovery:
         return discover(database_uri(mongod, database), "JOBMON_MONGO_URI", set(), collection)
 
@@ -86,7 +86,7 @@ def search(mongod: Mongod, database: Documents) -> Callable[..., Discovery]:
 
 
 @pytest.fixture
-def run_command(mongod: Mongod, database: Documents, search: Any) -> Callable[..., Result]:
+def run_command(mongod: Mongod, database: MongoDb, search: Any) -> Callable[..., Result]:
     def run(*options: str) -> Result:
         environment = {"JOBMON_MONGO_URI": database_uri(mongod, database)}
         return CliRunner().invoke(main, ["init", "--discover", *options], env=environment)
@@ -103,7 +103,7 @@ def find_candidate(discovery: Discovery, name: str) -> Candidate:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_sample_of_a_known_program_is_recognized_with_certainty(
-    case: Case, database: Documents, search: Callable[..., Discovery]
+    case: Case, database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     load_sample(database, case.sample)
     discovery = search()
@@ -126,7 +126,7 @@ def test_sample_of_a_known_program_is_recognized_with_certainty(
 
 
 def test_jobmons_own_queue_is_recognized_and_its_attempts_are_no_queue(
-    database: Documents, search: Callable[..., Discovery]
+    database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     queue = JobQueue(database)
     for _ in range(5):
@@ -152,7 +152,7 @@ def test_jobmons_own_queue_is_recognized_and_its_attempts_are_no_queue(
 def test_few_fields_of_a_known_program_are_not_certain(
     documents: list[Document],
     profile: str | None,
-    database: Documents,
+    database: MongoDb,
     search: Callable[..., Discovery],
 ) -> None:
     database.things.insert_many(documents)
@@ -162,7 +162,7 @@ def test_few_fields_of_a_known_program_are_not_certain(
 
 
 def test_known_program_that_wrote_few_fields_is_probable_by_its_collection(
-    database: Documents, search: Callable[..., Discovery]
+    database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     """Celery without `result_extended`, and an Agenda whose jobs never ran, write few fields."""
     ended = {"result": "1", "traceback": None, "children": [], "date_done": NOW}
@@ -177,7 +177,7 @@ def test_known_program_that_wrote_few_fields_is_probable_by_its_collection(
 
 
 def test_known_program_without_its_nulls_is_recognized(
-    database: Documents, search: Callable[..., Discovery]
+    database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     load_sample(database, "agenda-6")
     jobs = [
@@ -191,7 +191,7 @@ def test_known_program_without_its_nulls_is_recognized(
 
 
 def test_retried_payment_is_at_most_possible(
-    database: Documents, search: Callable[..., Discovery]
+    database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     database.payments.insert_many(
         {
@@ -206,7 +206,7 @@ def test_retried_payment_is_at_most_possible(
 
 
 def test_status_unknown_to_a_profile_makes_it_only_possible(
-    database: Documents, search: Callable[..., Discovery]
+    database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     load_sample(database, "mongoosejs-task")
     database.tasks.update_many({}, {"$set": {"status": "paused"}})
@@ -216,7 +216,7 @@ def test_status_unknown_to_a_profile_makes_it_only_possible(
 
 
 def test_unknown_queue_gets_a_mapping_that_counts_as_its_program_does(
-    mongod: Mongod, database: Documents, run_command: Callable[..., Result], tmp_path: Path
+    mongod: Mongod, database: MongoDb, run_command: Callable[..., Result], tmp_path: Path
 ) -> None:
     database.work_items.insert_many(map(make_work_item, range(120)))
     result = run_command("--write", str(tmp_path))
@@ -248,7 +248,7 @@ def test_unknown_queue_gets_a_mapping_that_counts_as_its_program_does(
     queue.close()
 
 
-def test_owner_is_only_suggested(database: Documents, search: Callable[..., Discovery]) -> None:
+def test_owner_is_only_suggested(database: MongoDb, search: Callable[..., Discovery]) -> None:
     """Catches an owner that was guessed: a wrong owner would see the jobs of other people."""
     database.work_items.insert_many(map(make_work_item, range(12)))
     candidate = find_candidate(search(), "work_items")
@@ -259,7 +259,7 @@ def test_owner_is_only_suggested(database: Documents, search: Callable[..., Disc
 
 @pytest.mark.parametrize("make", [make_order, make_user, make_run])
 def test_a_collection_with_a_status_but_without_jobs_is_no_queue(
-    make: Callable[[int], Document], database: Documents, search: Callable[..., Discovery]
+    make: Callable[[int], Document], database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     database.things.insert_many(map(make, range(60)))
     discovery = search()
@@ -270,7 +270,7 @@ def test_a_collection_with_a_status_but_without_jobs_is_no_queue(
 
 
 def test_values_of_unusual_types_do_not_end_the_search(
-    database: Documents, search: Callable[..., Discovery]
+    database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     """Code is a text that cannot be hashed; a date may be beyond the years of Python."""
     values = {"type": Code("x"), "priority": Decimal128("1"), "finished_at": DatetimeMS(2**60)}
@@ -281,7 +281,7 @@ def test_values_of_unusual_types_do_not_end_the_search(
 
 
 def test_statuses_with_an_unclear_meaning_are_not_mapped(
-    database: Documents, search: Callable[..., Discovery]
+    database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     """The documents do not show whether a `failed` job is retried; `parked` is an unknown word."""
     database.work.insert_many(
@@ -306,7 +306,7 @@ def test_statuses_with_an_unclear_meaning_are_not_mapped(
 
 
 def test_a_queue_with_numbers_as_statuses_is_only_possible(
-    database: Documents, search: Callable[..., Discovery]
+    database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     database.work.insert_many(
         {"state": index % 3, "data": {}, "attempts": 1, "locked_by": "w-1", "run_at": NOW}
@@ -318,7 +318,7 @@ def test_a_queue_with_numbers_as_statuses_is_only_possible(
 
 
 def test_queue_without_a_status_gets_no_profile(
-    database: Documents, search: Callable[..., Discovery]
+    database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     database.work.insert_many(
         {"data": {}, "attempts": 1, "locked_by": "w-1", "run_at": NOW} for _ in range(5)
@@ -331,7 +331,7 @@ def test_queue_without_a_status_gets_no_profile(
 
 def test_nothing_is_written_to_mongodb_and_no_secret_is_printed(
     mongo: MongoClient[Document],
-    database: Documents,
+    database: MongoDb,
     run_command: Callable[..., Result],
     tmp_path: Path,
 ) -> None:
@@ -352,7 +352,7 @@ def test_nothing_is_written_to_mongodb_and_no_secret_is_printed(
 
 
 def test_files_are_private_and_existing_ones_are_kept(
-    database: Documents, run_command: Callable[..., Result], tmp_path: Path
+    database: MongoDb, run_command: Callable[..., Result], tmp_path: Path
 ) -> None:
     load_sample(database, "payload")
     folder = tmp_path / "new folder"
@@ -373,7 +373,7 @@ def test_files_are_private_and_existing_ones_are_kept(
 
 
 def test_only_possible_queue_gets_no_file(
-    database: Documents, run_command: Callable[..., Result], tmp_path: Path
+    database: MongoDb, run_command: Callable[..., Result], tmp_path: Path
 ) -> None:
     database.work.insert_many(
         {"state": n % 3, "data": {}, "attempts": 1, "locked_by": "w", "run_at": NOW}
@@ -385,7 +385,7 @@ def test_only_possible_queue_gets_no_file(
 
 
 def test_the_search_reports_its_limits(
-    database: Documents, search: Callable[..., Discovery], monkeypatch: pytest.MonkeyPatch
+    database: MongoDb, search: Callable[..., Discovery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for index in range(4):
         database[f"c{index}"].insert_one({"n": index})
@@ -421,7 +421,7 @@ def test_options_that_do_not_fit_are_refused() -> None:
 
 
 def test_the_environment_of_another_queue_is_ignored(
-    database: Documents, run_command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    database: MongoDb, run_command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBMON_PROFILE", "./gone.toml")
     load_sample(database, "payload")

@@ -30,11 +30,11 @@ from ..support.commands import (
 )
 
 Document = dict[str, Any]
-Documents = Database[Document]
+MongoDb = Database[Document]
 
 
 @pytest.fixture
-def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Documents]:
+def shop(mongo: MongoClient[Document], database: MongoDb) -> Iterator[MongoDb]:
     """A database; its roles, its users and jobmon's own databases are dropped afterwards."""
     yield database
     drop_created_by_init(mongo, database)
@@ -45,7 +45,7 @@ def make_job(job_id: int, **fields: Any) -> Document:
     return {"jobId": str(job_id), "status": "queued", "createdAt": NOW, **fields}
 
 
-def insert_jobs(shop: Documents, types: tuple[str, ...]) -> None:
+def insert_jobs(shop: MongoDb, types: tuple[str, ...]) -> None:
     """Insert 4,000 jobs of 50 owners, with the fields that the queue library writes."""
     JobQueue(shop).enqueue(types[0])
     template = shop.jobs.find_one_and_delete({})
@@ -102,7 +102,7 @@ UNSUITABLE: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("case", UNSUITABLE)
 def test_init_stops_before_creating_anything_if_documents_do_not_match(
-    mongod: Mongod, mongo: MongoClient[Document], shop: Documents, case: str
+    mongod: Mongod, mongo: MongoClient[Document], shop: MongoDb, case: str
 ) -> None:
     prepare, message = UNSUITABLE[case]
     prepare(shop)
@@ -118,7 +118,7 @@ def test_init_stops_before_creating_anything_if_documents_do_not_match(
 
 @pytest.mark.parametrize("profile", ["agenda", "celery"])
 def test_init_stops_if_documents_do_not_match_the_profile(
-    mongod: Mongod, mongo: MongoClient[Document], shop: Documents, profile: str
+    mongod: Mongod, mongo: MongoClient[Document], shop: MongoDb, profile: str
 ) -> None:
     shop.users.insert_one({"name": "ada", "status": "here", "nextRunAt": NOW})
     before = all_names(mongo, shop.name)
@@ -128,7 +128,7 @@ def test_init_stops_if_documents_do_not_match_the_profile(
     assert all_names(mongo, shop.name) == before
 
 
-def test_init_names_the_condition_that_no_document_matches(mongod: Mongod, shop: Documents) -> None:
+def test_init_names_the_condition_that_no_document_matches(mongod: Mongod, shop: MongoDb) -> None:
     """Catches a collection with documents that is reported as empty."""
     shop.jobs.insert_one({"_t": "SetDto"})
     result = init(database_uri(mongod, shop), PROFILE="hangfire", JOBS_COLLECTION="jobs")
@@ -137,7 +137,7 @@ def test_init_names_the_condition_that_no_document_matches(mongod: Mongod, shop:
 
 
 def test_init_create_stops_if_documents_do_not_match(
-    mongod: Mongod, mongo: MongoClient[Document], shop: Documents
+    mongod: Mongod, mongo: MongoClient[Document], shop: MongoDb
 ) -> None:
     shop.jobs.insert_one({"number": 1})
     before = all_names(mongo, shop.name)
@@ -145,13 +145,13 @@ def test_init_create_stops_if_documents_do_not_match(
     assert all_names(mongo, shop.name) == before
 
 
-def test_init_suggests_where_the_jobs_may_be(mongod: Mongod, shop: Documents) -> None:
+def test_init_suggests_where_the_jobs_may_be(mongod: Mongod, shop: MongoDb) -> None:
     shop.work.insert_one({**make_job(1), "nextRunAt": NOW})
     result = init(database_uri(mongod, shop))
     assert "These look like jobs: work. Set JOBMON_JOBS_COLLECTION to one." in result.output
 
 
-def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: Documents) -> None:
+def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: MongoDb) -> None:
     """Catches a unique index on jobId: the second insert without one would fail."""
     shop.jobs.insert_one(make_job(1))
     assert init(database_uri(mongod, shop)).exit_code == 0
@@ -161,7 +161,7 @@ def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: Doc
     assert not any(name == "job_attempts" for name in shop.list_collection_names())
 
 
-def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop: Documents) -> None:
+def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop: MongoDb) -> None:
     shop.jobs.insert_many(make_job(index) for index in range(3))
     first = outcomes(result := init(database_uri(mongod, shop)))
     assert result.exit_code == 0
@@ -186,7 +186,7 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
     }
 
 
-def test_init_finds_a_field_that_few_documents_have(mongod: Mongod, shop: Documents) -> None:
+def test_init_finds_a_field_that_few_documents_have(mongod: Mongod, shop: MongoDb) -> None:
     shop.jobs.insert_many(make_job(index, priority=index) for index in range(2_500))
     shop.jobs.update_many({"priority": {"$mod": [100, 50]}}, {"$set": {"nextRunAt": NOW}})
     assert (
@@ -195,7 +195,7 @@ def test_init_finds_a_field_that_few_documents_have(mongod: Mongod, shop: Docume
     )
 
 
-def test_init_create_prepares_an_empty_queue(mongod: Mongod, shop: Documents) -> None:
+def test_init_create_prepares_an_empty_queue(mongod: Mongod, shop: MongoDb) -> None:
     result = init(database_uri(mongod, shop), "--create", "--unique")
     assert result.exit_code == 0, result.output
     assert set(outcomes(result).values()) == {"created"}
@@ -206,7 +206,7 @@ def test_init_create_prepares_an_empty_queue(mongod: Mongod, shop: Documents) ->
 
 
 def test_init_unique_is_refused_if_documents_lack_the_field_or_share_a_value(
-    mongod: Mongod, shop: Documents
+    mongod: Mongod, shop: MongoDb
 ) -> None:
     shop.jobs.insert_many([make_job(1), {"status": "queued", "createdAt": NOW}])
     result = init(database_uri(mongod, shop), "--unique")
@@ -224,7 +224,7 @@ def test_init_unique_is_refused_if_documents_lack_the_field_or_share_a_value(
 
 
 def test_init_dry_run_estimates_sizes_and_writes_nothing(
-    mongod: Mongod, mongo: MongoClient[Document], shop: Documents
+    mongod: Mongod, mongo: MongoClient[Document], shop: MongoDb
 ) -> None:
     insert_jobs(shop, ("email.send", "payout.execute", "report.build"))
     options = ("--reader", "reader", "--collector", "collector")
@@ -248,7 +248,7 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
 
 
 def test_init_estimates_index_sizes_within_a_factor_of_six(
-    mongod: Mongod, mongo: MongoClient[Document], shop: Documents
+    mongod: Mongod, mongo: MongoClient[Document], shop: MongoDb
 ) -> None:
     insert_jobs(shop, tuple(f"type-{index}" for index in range(5)))
     connection = Connection(Settings(mongo_uri=database_uri(mongod, shop)))
@@ -278,7 +278,7 @@ def test_init_of_a_standalone_server_creates_the_polling_index(tmp_path: Path) -
 
 @pytest.mark.parametrize("preview", [(), ("--dry-run",), ("--print",)])
 def test_init_refuses_a_member_of_another_replica_set(
-    mongod: Mongod, shop: Documents, preview: tuple[str, ...]
+    mongod: Mongod, shop: MongoDb, preview: tuple[str, ...]
 ) -> None:
     """Catches a preview of steps that `jobmon init` then refuses."""
     options = ("--replica-set", f"other/{mongod.address}", *preview)
@@ -308,13 +308,13 @@ def test_init_of_an_unreachable_database_prints_one_problem(
     assert "5ecret" not in result.output
 
 
-def test_init_with_a_bad_setting_prints_one_problem(mongod: Mongod, shop: Documents) -> None:
+def test_init_with_a_bad_setting_prints_one_problem(mongod: Mongod, shop: MongoDb) -> None:
     result = init(database_uri(mongod, shop), JOB_FIELDS="color=colour")
     assert result.exit_code == 1
     assert "JOBMON_JOB_FIELDS: Unknown: color." in problems(result)[0]
 
 
-def test_init_options_override_settings(mongod: Mongod, shop: Documents) -> None:
+def test_init_options_override_settings(mongod: Mongod, shop: MongoDb) -> None:
     for name in ("results", "tasks"):
         shop[name].insert_one({"_id": "1", "status": "SUCCESS", "date_done": NOW})
     environment = {"PROFILE": "celery", "JOBS_COLLECTION": "results"}
@@ -325,7 +325,7 @@ def test_init_options_override_settings(mongod: Mongod, shop: Documents) -> None
 
 
 def test_init_with_a_profile_grants_only_its_collections(
-    mongod: Mongod, mongo: MongoClient[Document], shop: Documents
+    mongod: Mongod, mongo: MongoClient[Document], shop: MongoDb
 ) -> None:
     shop.agendaJobs.insert_one({"name": "mail", "data": {}, "nextRunAt": NOW})
     result = init(database_uri(mongod, shop), "--reader", "reader", PROFILE="agenda")

@@ -18,13 +18,13 @@ from jobmon.setup.deployment import Deployment
 
 from ..conftest import NOW
 from ..support.commands import all_names, database_uri, drop_created_by_init, problems
-from ..support.watched_queue import Documents
+from ..support.watched_queue import MongoDb
 
 Document = dict[str, Any]
 
 
 @pytest.fixture
-def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Documents]:
+def shop(mongo: MongoClient[Document], database: MongoDb) -> Iterator[MongoDb]:
     """A database with two queues; jobmon's own databases are dropped afterwards."""
     for name in ("payouts", "mails"):
         database[name].insert_one({"jobId": name, "status": "queued", "createdAt": NOW})
@@ -33,7 +33,7 @@ def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Document
 
 
 @pytest.fixture
-def environment(mongod: Mongod, shop: Documents, tmp_path: Path) -> dict[str, str]:
+def environment(mongod: Mongod, shop: MongoDb, tmp_path: Path) -> dict[str, str]:
     path = tmp_path / "queues.toml"
     path.write_text(
         f"""
@@ -164,7 +164,7 @@ def test_check_does_not_try_an_unreachable_deployment_for_each_queue(
 
 
 def test_init_prepares_all_queues_in_the_administrators_database(
-    environment: dict[str, str], shop: Documents
+    environment: dict[str, str], shop: MongoDb
 ) -> None:
     result = init(environment)
     assert result.exit_code == 0, result.output
@@ -179,7 +179,7 @@ def test_init_prepares_all_queues_in_the_administrators_database(
 
 
 def test_init_of_one_queue_leaves_the_others_unchanged(
-    environment: dict[str, str], shop: Documents, mongo: MongoClient[Document]
+    environment: dict[str, str], shop: MongoDb, mongo: MongoClient[Document]
 ) -> None:
     before = all_names(mongo, shop.name)
     preview = init(environment, "--queue", "mails", "--reader", "reader", "--dry-run")
@@ -201,7 +201,7 @@ def test_init_of_one_queue_leaves_the_others_unchanged(
 
 
 def test_init_refuses_a_queue_of_another_database(
-    mongod: Mongod, environment: dict[str, str], shop: Documents, mongo: MongoClient[Document]
+    mongod: Mongod, environment: dict[str, str], shop: MongoDb, mongo: MongoClient[Document]
 ) -> None:
     """Catches users and indexes in a database that nobody watches."""
     other = mongod.uri.replace("/?", f"/{shop.name}_other?")
@@ -219,7 +219,7 @@ def test_init_refuses_a_queue_of_another_database(
 
 
 def test_init_before_the_queues_have_connection_strings(
-    environment: dict[str, str], shop: Documents
+    environment: dict[str, str], shop: MongoDb
 ) -> None:
     """Catches a first setup that needs the connection strings of users that do not exist yet."""
     incomplete = {name: value for name, value in environment.items() if name != "MAILS_URI"}

@@ -13,12 +13,12 @@ from jobmon.queue import JobQueue
 
 from ..support.commands import all_names, database_uri, drop_created_by_init, init
 
-Documents = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 USERS = ("--reader", "reader", "--collector", "collector")
 
 
 @pytest.fixture
-def shop(mongo: MongoClient[dict[str, Any]], database: Documents) -> Iterator[Documents]:
+def shop(mongo: MongoClient[dict[str, Any]], database: MongoDb) -> Iterator[MongoDb]:
     """A queue with indexes and a user of its own program."""
     queue = JobQueue(database)
     queue.create_indexes()
@@ -30,14 +30,14 @@ def shop(mongo: MongoClient[dict[str, Any]], database: Documents) -> Iterator[Do
     drop_created_by_init(mongo, database)
 
 
-def list_created(mongo: MongoClient[dict[str, Any]], shop: Documents) -> dict[str, Any]:
+def list_created(mongo: MongoClient[dict[str, Any]], shop: MongoDb) -> dict[str, Any]:
     names = all_names(mongo, shop.name)
     del names["databases"]  # jobmon's own databases stay
     return names
 
 
 def test_remove_drops_only_what_init_created(
-    mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: Documents
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: MongoDb
 ) -> None:
     before = list_created(mongo, shop)
     assert init(database_uri(mongod, shop), *USERS).exit_code == 0
@@ -61,7 +61,7 @@ def test_remove_drops_only_what_init_created(
     assert ": removed" not in result.output
 
 
-def test_remove_keeps_users_with_other_roles(mongod: Mongod, shop: Documents) -> None:
+def test_remove_keeps_users_with_other_roles(mongod: Mongod, shop: MongoDb) -> None:
     assert init(database_uri(mongod, shop), "--reader", "worker").exit_code == 0
     result = init(database_uri(mongod, shop), *USERS)
     assert result.exit_code == 0
@@ -79,7 +79,7 @@ def test_remove_keeps_users_with_other_roles(mongod: Mongod, shop: Documents) ->
 
 
 def test_remove_leaves_another_queue_of_the_database_unchanged(
-    mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: Documents
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: MongoDb
 ) -> None:
     """Catches a role of another queue that is removed from a user of both queues."""
     other_queue = ("--jobs", "mails", "--attempts", "mail_attempts")
@@ -93,7 +93,7 @@ def test_remove_leaves_another_queue_of_the_database_unchanged(
     assert [role["role"] for role in reader["roles"]] == [f"jobmonReader.{shop.name}.mails"]
 
 
-def test_remove_keeps_an_index_that_was_replaced(mongod: Mongod, shop: Documents) -> None:
+def test_remove_keeps_an_index_that_was_replaced(mongod: Mongod, shop: MongoDb) -> None:
     assert init(database_uri(mongod, shop)).exit_code == 0
     shop.jobs.drop_index("status_1_finishedAt_1__id_1")
     shop.jobs.create_index([("finishedAt", 1), ("status", 1)], name="status_1_finishedAt_1__id_1")

@@ -26,11 +26,11 @@ USERS = ("--reader", "reader", "--collector", "o'neill")
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not installed")
 Client = MongoClient[dict[str, Any]]
-Documents = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 
 
 @pytest.fixture
-def shop(mongo: Client, database: Documents) -> Iterator[Documents]:
+def shop(mongo: Client, database: MongoDb) -> Iterator[MongoDb]:
     queue = JobQueue(database)
     queue.enqueue("email.send", created_by="ada")
     assert queue.lease("worker-1")
@@ -38,7 +38,7 @@ def shop(mongo: Client, database: Documents) -> Iterator[Documents]:
     undo_init(mongo, database)
 
 
-def undo_init(mongo: Client, shop: Documents) -> None:
+def undo_init(mongo: Client, shop: MongoDb) -> None:
     for role in mongo.admin.command("rolesInfo", 1)["roles"]:
         if shop.name in role["role"]:
             mongo.admin.command("dropRole", role["role"])
@@ -50,7 +50,7 @@ def undo_init(mongo: Client, shop: Documents) -> None:
         mongo.drop_database(f"{shop.name}_{name}")
 
 
-def run_script(script: str, mongo: Client, shop: Documents, folder: Path) -> None:
+def run_script(script: str, mongo: Client, shop: MongoDb, folder: Path) -> None:
     """Run the script in the emulator, and the commands that it prints on the server."""
     state = {
         "indexes": {
@@ -79,7 +79,7 @@ def run_script(script: str, mongo: Client, shop: Documents, folder: Path) -> Non
         mongo[entry["db"]].command(command)
 
 
-def read_setup(mongo: Client, shop: Documents) -> dict[str, Any]:
+def read_setup(mongo: Client, shop: MongoDb) -> dict[str, Any]:
     """All that `jobmon init` creates: rights, users, indexes, and its record of these."""
     roles = all_names(mongo, shop.name)["roles"]
     listed_roles = (
@@ -120,7 +120,7 @@ def read_setup(mongo: Client, shop: Documents) -> dict[str, Any]:
     "options", [(), ("--unique",), ("--create",), ("--actor", "actor")], ids=str
 )
 def test_script_has_the_same_effect_as_the_command(
-    mongod: Mongod, mongo: Client, shop: Documents, tmp_path: Path, options: tuple[str, ...]
+    mongod: Mongod, mongo: Client, shop: MongoDb, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     untouched = read_setup(mongo, shop)
     printed = init(database_uri(mongod, shop), *USERS, *options, "--print")
@@ -151,7 +151,7 @@ def test_script_has_the_same_effect_as_the_command(
 
 
 def test_script_creates_the_collections_of_a_new_queue(
-    mongod: Mongod, mongo: Client, shop: Documents, tmp_path: Path
+    mongod: Mongod, mongo: Client, shop: MongoDb, tmp_path: Path
 ) -> None:
     names = ("--jobs", "my-jobs", "--attempts", "my-attempts", "--create")
     printed = init(database_uri(mongod, shop), *names, "--print")
@@ -160,7 +160,7 @@ def test_script_creates_the_collections_of_a_new_queue(
     assert "status_1_finishedAt_1__id_1" in shop["my-jobs"].index_information()
 
 
-def test_script_of_a_failed_init_is_empty(mongod: Mongod, shop: Documents) -> None:
+def test_script_of_a_failed_init_is_empty(mongod: Mongod, shop: MongoDb) -> None:
     result = init(database_uri(mongod, shop), "--jobs", "nothing", "--print")
     assert result.exit_code == 1
     assert result.stdout == ""

@@ -43,7 +43,7 @@ from ..conftest import DATE, NOW, SECRET, Api
 from ..fuzz.documents import Value, binary, date, int32, raw, text
 from ..support.commands import database_uri
 
-Documents = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 CREATED_AT_VALUES = [
     NOW,
     NOW,
@@ -151,14 +151,14 @@ def list_by_page(api: Api, per_page: int, **query: Any) -> list[str]:
     return [job["jobId"] for page in pages for job in page]
 
 
-def fill(database: Documents, jobs: list[dict[str, Any]]) -> None:
+def fill(database: MongoDb, jobs: list[dict[str, Any]]) -> None:
     """Replace all jobs by these; the id of each is its index."""
     database.jobs.delete_many({})
     if jobs:
         database.jobs.insert_many({**job, "jobId": str(n)} for n, job in enumerate(jobs))
 
 
-def sorted_ids(database: Documents, sort: str) -> list[str]:
+def sorted_ids(database: MongoDb, sort: str) -> list[str]:
     """The ids of all jobs, as MongoDB sorts the jobs."""
     return [job["jobId"] for job in database.jobs.find().sort(parse_order(sort))]
 
@@ -170,7 +170,7 @@ def parse_order(sort: str) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("jobs", JOBS_BY_CASE.values(), ids=JOBS_BY_CASE)
 def test_jobs_with_any_created_at_or_id_are_listed_once_in_order(
-    real_api: Api, database: Documents, jobs: list[dict[str, Any]], sort: str
+    real_api: Api, database: MongoDb, jobs: list[dict[str, Any]], sort: str
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)
     fill(database, jobs + [{"_id": value, "createdAt": NOW} for value in ID_VALUES])
@@ -184,7 +184,7 @@ def test_jobs_with_any_created_at_or_id_are_listed_once_in_order(
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("field", ["createdAt", "_id"])
 def test_jobs_with_values_that_decoding_changes_are_listed_once(
-    real_api: Api, database: Documents, field: str, sort: str
+    real_api: Api, database: MongoDb, field: str, sort: str
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)
     usual_values = [NOW, None, "symbols", "z", "\ufffd", 1, ObjectId(), b"abc"]
@@ -204,7 +204,7 @@ def test_jobs_with_values_that_decoding_changes_are_listed_once(
 )
 def test_a_cursor_at_a_long_or_secret_value_has_only_its_page(
     mongod: Mongod,
-    database: Documents,
+    database: MongoDb,
     make_settings: Callable[..., Settings],
     key: str,
     redaction: dict[str, Any],
@@ -231,7 +231,7 @@ def test_a_cursor_at_a_long_or_secret_value_has_only_its_page(
 
 @pytest.mark.parametrize("sort", SORTS)
 def test_the_order_is_the_same_without_an_index(
-    real_api: Api, database: Documents, sort: str
+    real_api: Api, database: MongoDb, sort: str
 ) -> None:
     fill(database, JOBS)
     assert list(walk(real_api, per_page=7, sort=sort)) == sorted_ids(database, sort)
@@ -249,7 +249,7 @@ def test_the_order_is_the_same_without_an_index(
 )
 def test_any_mixture_of_jobs_is_listed_once_with_and_without_filters(
     real_api: Api,
-    database: Documents,
+    database: MongoDb,
     jobs: list[tuple[dict[str, Any], str]],
     ids: list[Any],
     per_page: int,
@@ -274,7 +274,7 @@ def test_any_mixture_of_jobs_is_listed_once_with_and_without_filters(
 
 
 def test_a_new_or_deleted_job_between_two_pages_moves_no_other_job(
-    real_api: Api, database: Documents
+    real_api: Api, database: MongoDb
 ) -> None:
     fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(10)])
     first = real_api.get_as_admin("/admin/jobs/queue", per_page=4).json
@@ -369,7 +369,7 @@ def test_a_cursor_that_no_list_encodes_is_422(idle_api: Api, cursor: str) -> Non
 
 
 def test_jobs_with_deeply_nested_ids_and_dates_are_listed_once(
-    real_api: Api, database: Documents
+    real_api: Api, database: MongoDb
 ) -> None:
     deep = [{"createdAt": nest(depth)} for depth in (1, 30, 31, 32, 33, 150)]
     deep += [{"_id": nest(depth, 2), "createdAt": NOW} for depth in (1, 30, 31, 32, 33, 150)]
@@ -405,7 +405,7 @@ CURSOR_VALUES = st.recursive(
 )
 def test_any_cursor_is_a_422_or_a_page(
     real_api: Api,
-    database: Documents,
+    database: MongoDb,
     content: dict[str, Any],
     flips: list[tuple[int, int]],
     cut: int,
@@ -423,7 +423,7 @@ def test_any_cursor_is_a_422_or_a_page(
     assert answer.status_code in (200, 422), (answer.status_code, content)
 
 
-def test_a_forged_cursor_cannot_carry_an_operator(real_api: Api, database: Documents) -> None:
+def test_a_forged_cursor_cannot_carry_an_operator(real_api: Api, database: MongoDb) -> None:
     created = [NOW, "text"]
     database.jobs.insert_many(
         {"jobId": f"job-{number}", "createdAt": value, "createdBy": "ada"}
@@ -444,7 +444,7 @@ def test_a_forged_cursor_cannot_carry_an_operator(real_api: Api, database: Docum
 
 @pytest.mark.parametrize("sort", SORTS)
 def test_an_owners_list_has_all_their_jobs_in_order(
-    real_api: Api, database: Documents, sort: str
+    real_api: Api, database: MongoDb, sort: str
 ) -> None:
     owner = ObjectId()
     fill(database, [{**job, "createdBy": owner} for job in JOBS])
@@ -457,7 +457,7 @@ def test_an_owners_list_has_all_their_jobs_in_order(
 @pytest.fixture(scope="module", params=JOBS_BY_CASE)
 def mixed_jobs(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
-) -> Iterator[tuple[Api, Documents]]:
+) -> Iterator[tuple[Api, MongoDb]]:
     """The service over jobs whose createdAt has any type, and their database with its indexes."""
     database = mongo[f"test_mixed_jobs_{request.param.replace(' ', '_')}"]
     jobs = JOBS_BY_CASE[request.param] + [{"_id": value, "createdAt": NOW} for value in ID_VALUES]
@@ -496,7 +496,7 @@ def mixed_jobs(
     ids=str,
 )
 def test_filtered_lists_are_in_order_forward_and_back(
-    mixed_jobs: tuple[Api, Documents], filters: dict[str, str], sort: str
+    mixed_jobs: tuple[Api, MongoDb], filters: dict[str, str], sort: str
 ) -> None:
     api, database = mixed_jobs
     query: dict[str, Any] = {"jobId": re.compile(f"^{filters.get('job_id', '')}")}
@@ -512,9 +512,7 @@ def test_filtered_lists_are_in_order_forward_and_back(
     assert list_by_page(api, 20, sort=sort, **filters) == expected
 
 
-def test_going_back_shows_new_jobs_and_omits_deleted_ones(
-    real_api: Api, database: Documents
-) -> None:
+def test_going_back_shows_new_jobs_and_omits_deleted_ones(real_api: Api, database: MongoDb) -> None:
     fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(9)])
 
     def get_page(**query: Any) -> tuple[list[str], dict[str, Any]]:
@@ -541,7 +539,7 @@ def test_going_back_shows_new_jobs_and_omits_deleted_ones(
 
 @pytest.mark.parametrize(("sort", "other_sort"), [SORTS, SORTS[::-1]])
 def test_a_cursor_with_another_sort_is_422(
-    real_api: Api, database: Documents, sort: str, other_sort: str
+    real_api: Api, database: MongoDb, sort: str, other_sort: str
 ) -> None:
     fill(database, JOBS)
     first = real_api.get_as_admin("/admin/jobs/queue", per_page=5, sort=sort).json["meta"]
@@ -565,7 +563,7 @@ def test_a_cursor_with_another_sort_is_422(
 )
 @pytest.mark.parametrize("path", ["/admin/jobs/queue", "/jobs"])
 def test_a_filtered_list_has_the_same_order_by_cursor_and_by_page(
-    real_api: Api, database: Documents, path: str, filters: dict[str, Any]
+    real_api: Api, database: MongoDb, path: str, filters: dict[str, Any]
 ) -> None:
     documents = JOBS + [{"_id": value, "createdAt": NOW} for value in ID_VALUES]
     for number, document in enumerate(documents):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from bson import DBRef, Decimal128
 
-from jobmon.store.labels import OTHER, LabelBudget, is_filter, label
+from jobmon.store.labels import OTHER, LabelBudget, can_filter_by, label
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_a_label_is_short_and_the_same_for_equal_values_and_hides_documents(
     ],
 )
 def test_a_label_is_a_filter_if_it_means_only_its_value(value: str, *, expected: bool) -> None:
-    assert is_filter(label(value)) == expected
-    assert not is_filter(OTHER)
+    assert can_filter_by(label(value)) == expected
+    assert not can_filter_by(OTHER)
 
 
 def test_a_budget_labels_only_the_first_values_by_name() -> None:

@@ -25,11 +25,11 @@ from ..support.commands import database_uri
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 LATER = timedelta(hours=1)
-Documents = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 
 
 @pytest.fixture
-def connect(mongod: Mongod, database: Documents) -> Iterator[Callable[..., Connection]]:
+def connect(mongod: Mongod, database: MongoDb) -> Iterator[Callable[..., Connection]]:
     opened: list[Connection] = []
 
     def connect(**settings: Any) -> Connection:
@@ -54,7 +54,7 @@ def find_place(connection: Connection, due_job: dict[str, Any], now: datetime = 
 @pytest.mark.parametrize("share_from", [lease_order.SHARE_FROM, 0])
 def test_ahead_is_the_number_of_jobs_that_workers_take_first(
     connect: Callable[..., Connection],
-    database: Documents,
+    database: MongoDb,
     monkeypatch: pytest.MonkeyPatch,
     share_from: int,
 ) -> None:
@@ -99,7 +99,7 @@ def test_ahead_is_the_number_of_jobs_that_workers_take_first(
 
 
 def test_jobs_with_the_same_place_are_counted_as_tied_not_as_ahead(
-    connect: Callable[..., Connection], database: Documents
+    connect: Callable[..., Connection], database: MongoDb
 ) -> None:
     connection = connect()
     create_indexes(connection)
@@ -128,7 +128,7 @@ class SentAggregations(CommandListener):
 
 
 def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
-    mongod: Mongod, database: Documents, monkeypatch: pytest.MonkeyPatch
+    mongod: Mongod, database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease_order, "MAX_AHEAD", 200)
     monkeypatch.setattr(lease_order, "SHARE_FROM", 50)
@@ -177,7 +177,10 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
     ],
 )
 def test_an_unknown_place_has_a_reason(
-    connect: Callable[..., Connection], database: Documents, due_job: dict[str, Any], reason: str
+    connect: Callable[..., Connection],
+    database: MongoDb,
+    due_job: dict[str, Any],
+    reason: str,
 ) -> None:
     database.jobs.insert_one(job(2))
     with pytest.raises(UnknownPlaceError, match=reason):
@@ -206,7 +209,7 @@ def agenda_job(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def test_agenda_takes_the_jobs_of_each_name_by_date_and_then_by_priority(
-    connect: Callable[..., Connection], database: Documents, monkeypatch: pytest.MonkeyPatch
+    connect: Callable[..., Connection], database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease_order, "MAX_READ", 8)
     monkeypatch.setattr(lease_order, "SHARE_FROM", 5)
@@ -242,7 +245,7 @@ def test_agenda_takes_the_jobs_of_each_name_by_date_and_then_by_priority(
 
 
 def test_the_place_of_an_agenda_job_needs_the_index_of_agenda(
-    connect: Callable[..., Connection], database: Documents
+    connect: Callable[..., Connection], database: MongoDb
 ) -> None:
     connection = connect(profile="agenda", jobs_collection="agendaJobs")
     database.agendaJobs.insert_one(agenda_job(1))
@@ -257,7 +260,7 @@ def test_the_place_of_an_agenda_job_needs_the_index_of_agenda(
 
 
 def test_a_profile_can_set_the_lease_order(
-    connect: Callable[..., Connection], database: Documents, tmp_path: Path
+    connect: Callable[..., Connection], database: MongoDb, tmp_path: Path
 ) -> None:
     def find_in_order(order: str, due_job: dict[str, Any]) -> Place:
         path = tmp_path / "shop.toml"

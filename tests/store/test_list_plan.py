@@ -10,7 +10,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from jobmon.api import own_counts
+from jobmon.api import owner_counts
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
@@ -21,7 +21,7 @@ from ..conftest import NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
 from .test_queries import profiled
 
-Documents = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 JOB_COUNT, MAX_MATCHES = 3_000, 200
 QUEUE_PATH, OWN_JOBS_PATH = "/admin/jobs/queue", "/jobs"
 Job = dict[str, Any]
@@ -51,7 +51,7 @@ def make_job(number: int) -> Job:
 
 
 @pytest.fixture(scope="module")
-def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
     database = mongo["test_list_plan"]
     database.jobs.insert_many(map(make_job, range(JOB_COUNT)))
     filters = ("attempts", "finished", "priority")
@@ -64,7 +64,7 @@ def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Doc
 
 
 @pytest.fixture(scope="module")
-def serve(mongod: Mongod, queue_db: Documents) -> Iterator[Callable[..., Api]]:
+def serve(mongod: Mongod, queue_db: MongoDb) -> Iterator[Callable[..., Api]]:
     """A function that returns the service with these values of JOBMON_FILTERS."""
     apps: dict[tuple[str, ...], Api] = {}
 
@@ -241,7 +241,7 @@ ALL_JOBS = [make_job(number) for number in range(JOB_COUNT)]
     ("query", "matches", "sort"), SERVED + SMALL, ids=[str(case[0]) for case in SERVED + SMALL]
 )
 def test_a_list_has_its_jobs_in_order_and_reads_few_other_jobs(
-    api: Api, queue_db: Documents, query: dict[str, Any], matches: Matches, sort: str
+    api: Api, queue_db: MongoDb, query: dict[str, Any], matches: Matches, sort: str
 ) -> None:
     expected = expected_ids(matches, sort)
     assert len(expected) > 6
@@ -278,7 +278,7 @@ def test_a_list_has_its_jobs_in_order_and_reads_few_other_jobs(
 
 
 def test_a_list_by_another_date_is_read_from_its_cursor_without_skipping(
-    api: Api, queue_db: Documents
+    api: Api, queue_db: MongoDb
 ) -> None:
     """Catches pages by number, in which a job that finishes moves the other jobs."""
     for query in (finish_range(0, JOB_COUNT), {"condition": "scheduled"}):
@@ -347,7 +347,7 @@ def test_a_filter_whose_index_is_not_chosen_names_the_setting(
 
 
 def test_a_filter_whose_index_is_missing_is_refused_in_a_large_queue(
-    mongod: Mongod, queue_db: Documents, mongo: MongoClient[dict[str, Any]]
+    mongod: Mongod, queue_db: MongoDb, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     """Catches a filter that reads every job of the queue, because `jobmon init` has not run."""
     unindexed = mongo["test_list_plan_unindexed"]
@@ -365,7 +365,7 @@ def test_a_filter_whose_index_is_missing_is_refused_in_a_large_queue(
 
 
 def test_filters_of_an_owner_are_compared_only_with_their_own_jobs(
-    api: Api, queue_db: Documents
+    api: Api, queue_db: MongoDb
 ) -> None:
     """Catches a refusal, or an answer, that depends on how many jobs of others match."""
     with profiled(queue_db) as entries:
@@ -384,10 +384,10 @@ def test_filters_of_an_owner_are_compared_only_with_their_own_jobs(
 
 
 def test_own_jobs_are_counted_in_the_index_keys_of_the_owner(
-    api: Api, queue_db: Documents, monkeypatch: pytest.MonkeyPatch
+    api: Api, queue_db: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a count that reads jobs, or the keys of all jobs of a status."""
-    monkeypatch.setattr(own_counts, "COUNTED_UP_TO", 50)
+    monkeypatch.setattr(owner_counts, "COUNTED_UP_TO", 50)
     with profiled(queue_db) as entries:
         answer = api.get_as_owner("/job/counts", "owner-1").json
     expected = Counter(job["status"] for job in ALL_JOBS if job["createdBy"] == "owner-1")

@@ -32,7 +32,7 @@ from jobmon.store.live_stats import LiveStats
 from ..conftest import NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
 
-Documents = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 JOBS = 50_000
 OWNER = "owner-1"
 BIG_OWNER = str(ObjectId("65f0c0ffee0123456789abcd"))
@@ -40,7 +40,7 @@ STATUSES = ["succeeded"] * 93 + ["queued"] * 3 + ["failed", "dlq", "cancelled", 
 
 
 @pytest.fixture(scope="module")
-def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
     database = mongo["test_queries"]
     chance = random.Random(59)
     owners = [f"owner-{number}" for number in range(50)] + [ObjectId(BIG_OWNER)] * 50
@@ -69,7 +69,7 @@ def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Doc
 
 
 @pytest.fixture(scope="module")
-def service(mongod: Mongod, large_db: Documents) -> Iterator[Api]:
+def service(mongod: Mongod, large_db: MongoDb) -> Iterator[Api]:
     uri = database_uri(mongod, large_db)
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0))
     yield Api(app)
@@ -77,7 +77,7 @@ def service(mongod: Mongod, large_db: Documents) -> Iterator[Api]:
 
 
 @contextmanager
-def profiled(database: Documents) -> Iterator[list[dict[str, Any]]]:
+def profiled(database: MongoDb) -> Iterator[list[dict[str, Any]]]:
     """The profiler's entries of jobmon's commands in the block; empty until the block ends."""
     entries: list[dict[str, Any]] = []
     database.command("profile", 0)
@@ -103,7 +103,7 @@ def stages(plan: Any) -> Iterator[str]:
 
 
 def assert_cheap(
-    database: Documents, entries: list[dict[str, Any]], by_id: bool = False, joined: int = 0
+    database: MongoDb, entries: list[dict[str, Any]], by_id: bool = False, joined: int = 0
 ) -> None:
     """Fail if a command read more documents than it returned, and one more.
 
@@ -155,7 +155,7 @@ FILTERS: list[dict[str, Any]] = [
     [("/admin/jobs/queue", OWNER), ("/jobs", OWNER), ("/jobs", BIG_OWNER)],
 )
 def test_every_list_reads_no_more_jobs_than_it_shows(
-    service: Api, large_db: Documents, path: str, subject: str, filters: dict[str, Any]
+    service: Api, large_db: MongoDb, path: str, subject: str, filters: dict[str, Any]
 ) -> None:
     token = service.token(subject, "admin")
 
@@ -258,7 +258,7 @@ ID_FILTERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize("sort", ["-createdAt", "createdAt"])
 @pytest.mark.parametrize(("filters", "query"), INDEXED_FILTERS + ID_FILTERS, ids=str)
 def test_a_filtered_list_reads_few_jobs_in_both_directions(
-    service: Api, large_db: Documents, filters: dict[str, Any], query: dict[str, Any], sort: str
+    service: Api, large_db: MongoDb, filters: dict[str, Any], query: dict[str, Any], sort: str
 ) -> None:
     direction = 1 if sort == "createdAt" else -1
     order = [("createdAt", direction), ("_id", direction)]
@@ -294,7 +294,7 @@ def test_a_filtered_list_reads_few_jobs_in_both_directions(
 
 @pytest.mark.parametrize("direction", [-1, 1])
 def test_a_list_of_the_jobs_that_finished_in_a_minute_reads_only_these(
-    service: Api, large_db: Documents, direction: int
+    service: Api, large_db: MongoDb, direction: int
 ) -> None:
     start, end = NOW + timedelta(seconds=20_000), NOW + timedelta(seconds=20_060)
     ended = {"$in": ["succeeded", "dlq", "cancelled"]}
@@ -313,7 +313,7 @@ def test_a_list_of_the_jobs_that_finished_in_a_minute_reads_only_these(
     assert max(keys) <= len(expected) + 10
 
 
-def test_a_prefix_of_too_many_ids_is_refused(service: Api, large_db: Documents) -> None:
+def test_a_prefix_of_too_many_ids_is_refused(service: Api, large_db: MongoDb) -> None:
     with profiled(large_db) as entries:
         for answer_format in ("json", "csv"):
             answer = service.get_as_admin("/admin/jobs/queue", job_id="job-", format=answer_format)
@@ -332,7 +332,7 @@ def test_a_prefix_of_too_many_ids_is_refused(service: Api, large_db: Documents) 
     assert service.get_as_admin("/admin/jobs/queue", job_id="job-42").json["meta"]["total"] == 1_000
 
 
-def test_an_export_reads_each_job_once_in_batches(service: Api, large_db: Documents) -> None:
+def test_an_export_reads_each_job_once_in_batches(service: Api, large_db: MongoDb) -> None:
     query = IN_RANGE | BY_BIG_OWNER
     with profiled(large_db) as entries:
         answer = service.get_as_admin(
@@ -352,14 +352,14 @@ def test_an_export_reads_each_job_once_in_batches(service: Api, large_db: Docume
 
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 def test_totals_are_exact_at_any_size(
-    service: Api, large_db: Documents, filters: dict[str, Any]
+    service: Api, large_db: MongoDb, filters: dict[str, Any]
 ) -> None:
     meta = service.get_as_admin("/admin/jobs/queue", **filters).json["meta"]
     assert meta["total"] == large_db.jobs.count_documents(make_query(filters))
     assert meta["total_is_exact"] is True
 
 
-def test_a_job_is_found_by_its_index_with_its_attempts(service: Api, large_db: Documents) -> None:
+def test_a_job_is_found_by_its_index_with_its_attempts(service: Api, large_db: MongoDb) -> None:
     owner = str(large_db.jobs.find_one({"jobId": "7"})["createdBy"])
     for subject, role, status in (
         (owner, "user", 200),
@@ -386,7 +386,7 @@ def test_a_job_is_found_by_its_index_with_its_attempts(service: Api, large_db: D
     ],
 )
 def test_the_neighbors_of_a_job_are_found_without_reading_other_jobs(
-    mongod: Mongod, large_db: Documents, job_filter: JobFilter, oldest_first: bool
+    mongod: Mongod, large_db: MongoDb, job_filter: JobFilter, oldest_first: bool
 ) -> None:
     settings = Settings(mongo_uri=database_uri(mongod, large_db))
     connection = Connection(settings)
@@ -411,7 +411,7 @@ def test_the_neighbors_of_a_job_are_found_without_reading_other_jobs(
 
 @pytest.mark.parametrize(("jobs_per_date", "query_count"), [(1, 1), (4, 2)])
 def test_a_page_by_cursor_takes_one_query_unless_dates_repeat(
-    mongod: Mongod, database: Documents, jobs_per_date: int, query_count: int
+    mongod: Mongod, database: MongoDb, jobs_per_date: int, query_count: int
 ) -> None:
     """The second page is read twice; before the second time, the cursor's job (52) is deleted."""
     connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
@@ -435,7 +435,7 @@ def test_a_page_by_cursor_takes_one_query_unless_dates_repeat(
             database.jobs.delete_one({"jobId": "52"})
 
 
-def test_stats_examine_keys_only(service: Api, large_db: Documents) -> None:
+def test_stats_examine_keys_only(service: Api, large_db: MongoDb) -> None:
     with profiled(large_db) as entries:
         stats = service.get_as_admin("/admin/jobs/stats").json
     assert stats["totalJobs"] == JOBS == sum(stats["statusCounts"].values())
@@ -445,7 +445,7 @@ def test_stats_examine_keys_only(service: Api, large_db: Documents) -> None:
 
 
 def test_jobs_that_change_while_they_are_counted_are_counted_once(
-    mongod: Mongod, database: Documents
+    mongod: Mongod, database: MongoDb
 ) -> None:
     """Catches a job that is counted under its old status and again under its new one."""
     connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
@@ -479,7 +479,7 @@ def test_jobs_that_change_while_they_are_counted_are_counted_once(
     ("second", "is_known"), [(47_500, True), (2_500, True), (25_000, False), (-1, True)]
 )
 def test_due_and_scheduled_jobs_are_counted_if_few_are_due_or_few_are_scheduled(
-    large_db: Documents,
+    large_db: MongoDb,
     mongod: Mongod,
     monkeypatch: pytest.MonkeyPatch,
     second: int,
@@ -506,7 +506,7 @@ def test_due_and_scheduled_jobs_are_counted_if_few_are_due_or_few_are_scheduled(
 
 
 def test_without_indexes_answers_are_correct_and_each_missing_index_is_logged_once(
-    real_api: Api, database: Documents, caplog: pytest.LogCaptureFixture
+    real_api: Api, database: MongoDb, caplog: pytest.LogCaptureFixture
 ) -> None:
     database.jobs.insert_many([{"jobId": str(n), "status": "dlq"} for n in range(3)])
     for _ in range(2):
@@ -516,7 +516,7 @@ def test_without_indexes_answers_are_correct_and_each_missing_index_is_logged_on
     assert len(warnings) == len(set(warnings)) >= 3
 
 
-def test_a_query_that_takes_too_long_is_a_503(service: Api, large_db: Documents) -> None:
+def test_a_query_that_takes_too_long_is_a_503(service: Api, large_db: MongoDb) -> None:
     admin = large_db.client.admin
     slow = {"failCommands": ["find", "aggregate"], "errorCode": 50, "appName": "jobmon"}
     admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
@@ -530,7 +530,7 @@ def test_a_query_that_takes_too_long_is_a_503(service: Api, large_db: Documents)
 
 
 def test_without_indexes_every_query_still_has_its_time_limit(
-    real_api: Api, database: Documents
+    real_api: Api, database: MongoDb
 ) -> None:
     database.jobs.insert_many(
         {

@@ -30,7 +30,7 @@ from ..support.waiting import eventually
 
 pytestmark = pytest.mark.real
 Document = dict[str, Any]
-Documents = Database[Document]
+MongoDb = Database[Document]
 
 
 @dataclass
@@ -90,7 +90,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 @pytest.fixture
-def primary_db(pair: Pair) -> Iterator[Documents]:
+def primary_db(pair: Pair) -> Iterator[MongoDb]:
     """The watched database on the primary, with one job that the secondary has, too."""
     options: Document = {"w": 2, "tz_aware": True}
     with MongoClient[Document](pair.uri("readPreference=primary"), **options) as client:
@@ -121,7 +121,7 @@ def read_as_of(api: Api, path: str) -> datetime:
 
 
 def test_stats_of_a_lagging_secondary_have_the_time_of_its_last_write(
-    pair: Pair, primary_db: Documents, api: Api
+    pair: Pair, primary_db: MongoDb, api: Api
 ) -> None:
     stats, series = "/admin/jobs/stats", "/admin/jobs/timeseries"
     eventually(lambda: api.get_as_admin(stats).json["totalJobs"] == 1)
@@ -141,7 +141,7 @@ def test_stats_of_a_lagging_secondary_have_the_time_of_its_last_write(
 
 
 def test_lists_and_jobs_are_read_from_the_secondary(
-    pair: Pair, primary_db: Documents, api: Api
+    pair: Pair, primary_db: MongoDb, api: Api
 ) -> None:
     eventually(lambda: len(api.get_as_admin("/admin/jobs/queue").json["data"]) == 1)
     with pair.lagging():
@@ -153,7 +153,7 @@ def test_lists_and_jobs_are_read_from_the_secondary(
 
 
 def test_collector_counts_on_the_primary(
-    pair: Pair, primary_db: Documents, api: Api, make_settings: Callable[..., Settings]
+    pair: Pair, primary_db: MongoDb, api: Api, make_settings: Callable[..., Settings]
 ) -> None:
     """Catches a count on a lagging secondary, which stays wrong until the next change."""
 
@@ -169,7 +169,7 @@ def test_collector_counts_on_the_primary(
 
 
 def test_a_revoked_token_is_refused_while_the_secondary_lags(
-    pair: Pair, primary_db: Documents, api: Api, make_settings: Callable[..., Settings]
+    pair: Pair, primary_db: MongoDb, api: Api, make_settings: Callable[..., Settings]
 ) -> None:
     token = api.token()
     writer = connect_as_writer(make_settings(mongo_uri=pair.uri()))
@@ -181,7 +181,7 @@ def test_a_revoked_token_is_refused_while_the_secondary_lags(
 
 
 def test_arrays_are_detected_on_the_primary(
-    pair: Pair, primary_db: Documents, make_settings: Callable[..., Settings]
+    pair: Pair, primary_db: MongoDb, make_settings: Callable[..., Settings]
 ) -> None:
     """Catches a page by cursor that lacks jobs, because a lagging secondary has no array yet."""
     connection = Connection(make_settings(mongo_uri=pair.uri()))
@@ -203,7 +203,7 @@ def test_a_direct_connection_to_a_secondary_is_refused(
 
 
 def test_the_time_of_the_first_read_is_the_time_of_the_secondary(
-    pair: Pair, primary_db: Documents, make_settings: Callable[..., Settings]
+    pair: Pair, primary_db: MongoDb, make_settings: Callable[..., Settings]
 ) -> None:
     """Catches a first answer with the present time, because the secondary was not known yet."""
     connection = Connection(make_settings(mongo_uri=pair.uri()))

@@ -14,7 +14,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store import running_jobs
 from jobmon.store.running_jobs import RunningJobReader, RunningJobs
 
-from ..support.watched_queue import Documents, WatchedQueue, temporary_database
+from ..support.watched_queue import MongoDb, WatchedQueue, temporary_database
 from .test_queries import profiled
 
 SECOND = timedelta(seconds=1)
@@ -26,7 +26,7 @@ class BusyQueue(WatchedQueue):
     The first five leases have expired. In jobmon's own queue, only the attempt has the start.
     """
 
-    def __init__(self, mongod: Mongod, database: Documents, profile: str) -> None:
+    def __init__(self, mongod: Mongod, database: MongoDb, profile: str) -> None:
         collection = {"jobmon": "jobs", "agenda": "agendaJobs"}[profile]
         super().__init__(mongod, database, profile=profile, jobs_collection=collection)
         self.is_agenda = profile == "agenda"
@@ -109,7 +109,7 @@ def test_the_first_expired_lease_is_found_by_one_index_key(queue: BusyQueue) -> 
     assert (entry["keysExamined"], entry.get("hasSortStage")) == (1, None)
 
 
-def read_running_jobs(mongod: Mongod, database: Documents, **settings: Any) -> RunningJobs:
+def read_running_jobs(mongod: Mongod, database: MongoDb, **settings: Any) -> RunningJobs:
     queue = WatchedQueue(mongod, database, **settings)
     try:
         return RunningJobReader(queue.connection).read()
@@ -118,7 +118,7 @@ def read_running_jobs(mongod: Mongod, database: Documents, **settings: Any) -> R
 
 
 def test_running_jobs_without_the_index_are_unknown_with_a_reason(
-    mongod: Mongod, database: Documents
+    mongod: Mongod, database: MongoDb
 ) -> None:
     database.jobs.insert_one({"status": "leased", "leasedBy": "w1"})
     running = read_running_jobs(mongod, database)
@@ -126,7 +126,7 @@ def test_running_jobs_without_the_index_are_unknown_with_a_reason(
     assert "jobmon init" in running.reason
 
 
-def test_odd_values_are_unknown_and_hide_no_job(mongod: Mongod, database: Documents) -> None:
+def test_odd_values_are_unknown_and_hide_no_job(mongod: Mongod, database: MongoDb) -> None:
     odd = {"jobId": {"$ne": 1}, "leaseExpiresAt": "soon", "attemptCount": [1], "leasedBy": 7}
     usual = {"jobId": ObjectId(), "leasedBy": "x" * 9_000, "attemptCount": 1.0}
     database.jobs.insert_many({"status": "leased", **fields} for fields in (odd, usual, {}))

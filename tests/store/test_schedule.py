@@ -16,7 +16,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.bson_json import to_iso
 from jobmon.store.schedule import ScheduleReader
 
-from ..support.watched_queue import Documents, WatchedQueue, temporary_database
+from ..support.watched_queue import MongoDb, WatchedQueue, temporary_database
 from .test_queries import assert_cheap, profiled
 
 parse_date = datetime.fromisoformat
@@ -26,7 +26,7 @@ SCHEDULED = {"condition": "scheduled", "sort": "nextRunAt"}
 class ScheduledQueue(WatchedQueue):
     """A queue with 80 scheduled jobs, each ten with the same nextRunAt, and with other jobs."""
 
-    def __init__(self, mongod: Mongod, database: Documents, profile: str) -> None:
+    def __init__(self, mongod: Mongod, database: MongoDb, profile: str) -> None:
         collection = {"jobmon": "jobs", "agenda": "agendaJobs"}[profile]
         super().__init__(mongod, database, profile=profile, jobs_collection=collection)
         self.is_agenda = profile == "agenda"
@@ -181,7 +181,7 @@ def test_later_steps_are_unknown_if_not_all_scheduled_jobs_are_read(
 
 
 def test_schedule_without_its_index_is_unknown_with_a_reason(
-    mongod: Mongod, database: Documents
+    mongod: Mongod, database: MongoDb
 ) -> None:
     database.jobs.insert_one({"status": "queued", "nextRunAt": datetime.now(UTC)})
     queue = WatchedQueue(mongod, database)
@@ -192,7 +192,7 @@ def test_schedule_without_its_index_is_unknown_with_a_reason(
 
 
 def test_schedule_of_a_queue_without_due_times_is_unknown_with_a_reason(
-    mongod: Mongod, database: Documents
+    mongod: Mongod, database: MongoDb
 ) -> None:
     queue = WatchedQueue(mongod, database, profile="celery", jobs_collection="celery_taskmeta")
     answer = queue.get("/admin/jobs/schedule")

@@ -26,7 +26,7 @@ from ..support.commands import database_uri, index_queue
 from ..support.watched_queue import WatchedQueue
 from .test_queries import profiled, stages
 
-Documents = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 JOB_COUNT = 12_000
 FIELDS = ("payload.order", "payload.country", "payload.items.sku", "payload.note")
 QUEUE_PATH = "/admin/jobs/queue"
@@ -76,7 +76,7 @@ def make_job(number: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
     database = mongo["test_search"]
     database.jobs.insert_many(map(make_job, range(JOB_COUNT)))
     for index, (job_id, note) in enumerate(NOTES.items()):
@@ -88,7 +88,7 @@ def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Doc
 
 
 @pytest.fixture(scope="module")
-def service(mongod: Mongod, large_db: Documents) -> Iterator[Api]:
+def service(mongod: Mongod, large_db: MongoDb) -> Iterator[Api]:
     uri = database_uri(mongod, large_db)
     app = create_app(
         Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0, search_fields=FIELDS)
@@ -198,7 +198,7 @@ SMALL: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
 )
 def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
     get_json: Callable[..., dict[str, Any]],
-    large_db: Documents,
+    large_db: MongoDb,
     query: dict[str, Any],
     matches: Callable[[int], bool],
     sort: str,
@@ -279,7 +279,7 @@ def test_a_search_with_few_matches_can_be_sorted_by_another_date(
 
 
 def test_a_search_of_an_owner_reads_only_their_own_jobs(
-    get_json: Callable[..., dict[str, Any]], service: Api, large_db: Documents
+    get_json: Callable[..., dict[str, Any]], service: Api, large_db: MongoDb
 ) -> None:
     """Catches an owner who sees jobs of others, or learns how common a value is in their jobs."""
     answer = get_json("/jobs", "owner-1", **{"payload.order": "order/77"})
@@ -311,7 +311,7 @@ def test_a_search_of_an_owner_reads_only_their_own_jobs(
 )
 def test_suggestions_read_a_bounded_number_of_keys(
     get_json: Callable[..., dict[str, Any]],
-    large_db: Documents,
+    large_db: MongoDb,
     text: str,
     expected: list[tuple[str, str, int | None]],
 ) -> None:
@@ -367,7 +367,7 @@ def test_an_impossible_search_is_422_and_names_the_parameter(
 
 
 def test_a_search_without_its_index_is_refused_in_a_large_queue(
-    mongod: Mongod, database: Documents, monkeypatch: pytest.MonkeyPatch
+    mongod: Mongod, database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a search that reads every job of the queue, because `jobmon init` has not run."""
     database.jobs.insert_many(map(make_job, range(5)))
@@ -434,7 +434,7 @@ MAPPINGS: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("mapping", "name", "path"), MAPPINGS, ids=str)
 def test_a_search_of_mapped_documents_finds_jobs_in_list_order(
     mongod: Mongod,
-    database: Documents,
+    database: MongoDb,
     mapping: dict[str, Any],
     name: str,
     path: str,

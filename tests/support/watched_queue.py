@@ -26,11 +26,11 @@ from .commands import database_uri
 from .waiting import eventually
 
 Answer = dict[str, Any]
-Documents = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 
 
 @contextmanager
-def temporary_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+def temporary_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
     """An empty database on the real server; it and its rollup database are dropped afterwards."""
     database = mongo[f"test_{uuid.uuid4().hex}"]
     yield database
@@ -51,7 +51,7 @@ def init(uri: str, *options: str, **settings: str) -> list[str]:
 class WatchedQueue:
     """The service over a database, with methods for an admin's requests; `changes` are settings."""
 
-    def __init__(self, mongod: Mongod, database: Documents, **changes: Any) -> None:
+    def __init__(self, mongod: Mongod, database: MongoDb, **changes: Any) -> None:
         settings = Settings(
             mongo_uri=database_uri(mongod, database), jwt_secret_key=SECRET, stats_ttl_ms=0
         )

@@ -97,7 +97,7 @@ function offerNewRows(list, rows, isNew) {
     list.append(button); // it is fixed over the page, so it moves no row
   }
   // New rows are newer jobs if they come first, and the newest job is the first in this order.
-  const kind = rows.slice(0, count).every(isNew) && !("otherOrder" in list.dataset) ? "newer" : "other";
+  const kind = rows.slice(0, count).every(isNew) && !("notNewestFirst" in list.dataset) ? "newer" : "other";
   button.textContent = `Show ${count} ${kind} ${count === 1 ? "job" : "jobs"}`;
 }
 

@@ -26,7 +26,7 @@ MAX_CACHED = 1_000  # results
 TOTAL = "totalJobs"
 
 
-class OwnCountParameters(Parameters):
+class OwnerCountParameters(Parameters):
     """Which of the caller's own jobs are counted."""
 
     type = repeatable_field("Jobs of this type; `text*` matches types that begin with `text`", 20)
@@ -41,7 +41,7 @@ class OwnCountParameters(Parameters):
         return tuple(sorted({*query["type"]} - {""}))
 
 
-class OwnCountsAnswer(Answer):
+class OwnerCountsAnswer(Answer):
     """The caller's own jobs by status."""
 
     statusCounts = mapping(
@@ -57,10 +57,10 @@ class OwnCountsAnswer(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnCounts:
+class OwnerCounts:
     """How many jobs an owner has at `as_of` (UTC), in total (None if unknown) and by status.
 
-    A status whose count is unknown is missing. `reasons`: as in `OwnCountsAnswer`.
+    A status whose count is unknown is missing. `reasons`: as in `OwnerCountsAnswer`.
     """
 
     as_of: datetime
@@ -69,13 +69,13 @@ class OwnCounts:
     reasons: Mapping[str, str]
 
 
-class OwnCounter:
+class OwnerJobCounter:
     """Counts the jobs of owners; callers share a result for two seconds."""
 
     def __init__(self) -> None:
-        self._cache: SingleFlightCache[OwnCounts] = SingleFlightCache(MAX_CACHED)
+        self._cache: SingleFlightCache[OwnerCounts] = SingleFlightCache(MAX_CACHED)
 
-    def count(self, queue: WatchedQueue, owner: str, types: tuple[str, ...] = ()) -> OwnCounts:
+    def count(self, queue: WatchedQueue, owner: str, types: tuple[str, ...] = ()) -> OwnerCounts:
         """Count the owner's jobs of these types, or of all without `types`; raises PyMongoError.
 
         Each status is counted up to 1,000 jobs, with the same index as the list of that status.
@@ -84,7 +84,7 @@ class OwnCounter:
         return self._cache.get(key, lambda: _count(queue, owner, types), CACHE_TTL_S)
 
 
-def _count(queue: WatchedQueue, owner: str, types: tuple[str, ...]) -> OwnCounts:
+def _count(queue: WatchedQueue, owner: str, types: tuple[str, ...]) -> OwnerCounts:
     counts: dict[str, CappedCount] = {}
     reasons: dict[str, str] = {}
     as_of, job_filter = datetime.now(UTC), JobFilter(owner=owner, is_own=True, types=types)
@@ -100,17 +100,19 @@ def _count(queue: WatchedQueue, owner: str, types: tuple[str, ...]) -> OwnCounts
         else:
             if not counts[name].is_exact:
                 reasons[name] = f"there are more than {counts[name].value:,}"
-    return OwnCounts(as_of=as_of, total=counts.pop(TOTAL, None), by_status=counts, reasons=reasons)
+    return OwnerCounts(
+        as_of=as_of, total=counts.pop(TOTAL, None), by_status=counts, reasons=reasons
+    )
 
 
-def add_routes(routes: Routes, counter: OwnCounter) -> None:
+def add_routes(routes: Routes, counter: OwnerJobCounter) -> None:
     """Add `/job/counts` to the routes of owners."""
 
     @routes.get("/job/counts")
     @routes.doc(operationId="countOwnJobs")
-    @routes.arguments(OwnCountParameters, location="query")
-    @routes.response(HTTPStatus.OK, OwnCountsAnswer, example=queue_examples.OWN_COUNTS)
-    def own_counts(types: tuple[str, ...]) -> dict[str, Any]:
+    @routes.arguments(OwnerCountParameters, location="query")
+    @routes.response(HTTPStatus.OK, OwnerCountsAnswer, example=queue_examples.OWN_COUNTS)
+    def count_own_jobs(types: tuple[str, ...]) -> dict[str, Any]:
         """Count the caller's own jobs by status."""
         counts = counter.count(current_queue(), auth.subject(), types)
         values = {name: count.value for name, count in counts.by_status.items()}
