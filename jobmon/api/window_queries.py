@@ -114,7 +114,7 @@ class ErrorGroupParameters(WindowParameters):
         return ErrorQuery(
             **vars(window),
             worker=query.get("worker") or None,
-            statuses=frozenset(map(GroupStatus, query.get("status", ()))),
+            statuses=frozenset(map(GroupStatus, filter(None, query.get("status", ())))),
             sort=query.get("sort") or "-count",
             after=query.get("cursor"),
             per_page=query.get("per_page", 20),
@@ -129,7 +129,7 @@ class ErrorListParameters(ErrorGroupParameters):
         max_length=MAX_LABEL_LENGTH + 1,
     )
     status = fields.List(
-        fields.String(validate=validate.OneOf(list(GroupStatus))),
+        fields.String(validate=validate.OneOf([*GroupStatus, ""])),
         load_default=list,
         **describe("Groups with this status. Repeat it to match any of several statuses."),
     )

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, Self
 
 from flask import Response, render_template, request
-from marshmallow import ValidationError
 
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.target import Target
@@ -30,7 +29,6 @@ from jobmon.rollup.run_history import is_over
 from jobmon.rollup.series import NoCollectorError
 from jobmon.single_flight import TENTH, SingleFlightCache
 from jobmon.store.filter import JobFilter, RefusedFilterError
-from jobmon.web.errors import invalid
 from jobmon.web.json_text import dump_json
 from jobmon.web.queues import WatchedQueue, current_queue
 
@@ -51,16 +49,7 @@ class ErrorsQuery:
     @classmethod
     def from_request(cls) -> Self:
         """The query of this request's address; raises ApiError 422 if a parameter is bad."""
-        parameters = {
-            name: request.args.getlist(name) if name in ("type", "status") else request.args[name]
-            for name in ("type", "status", "worker", "sort", "cursor")
-            if request.args.get(name)
-        }
-        try:
-            errors: ErrorQuery = _SCHEMA.load({**parameters, "per_page": PER_PAGE})
-        except ValidationError as error:
-            name = next(iter(error.messages_dict))
-            raise invalid(name, "Bad value.") from None
+        errors: ErrorQuery = replace(_SCHEMA.read(request), per_page=PER_PAGE)
         return cls(window=PageWindow.from_request("24h"), errors=errors)
 
 

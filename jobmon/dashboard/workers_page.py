@@ -1,11 +1,11 @@
 """The page of the workers, and of one worker: what each runs now, and ran in a time window."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from flask import Response, render_template, request
-from marshmallow import ValidationError
 
 from jobmon.api.workers import (
     FoundWorkers,
@@ -22,11 +22,9 @@ from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.worker_rows import make_row
 from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.rollup.run_history import is_over
-from jobmon.web.errors import invalid
 from jobmon.web.queues import current_queue
 
 PER_PAGE = 50
-PARAMETERS = ("worker", "text", "sort", "page")
 _SCHEMA = WorkerParameters()
 
 
@@ -39,7 +37,8 @@ class WorkersPage:
     def page(self) -> Response | str:
         """The workers of a window, or only one with its errors."""
         session.require_admin()
-        query, queue = _read_query(), current_queue()
+        query: WorkerQuery = replace(_SCHEMA.read(request), per_page=PER_PAGE)
+        queue = current_queue()
         page_window = PageWindow.from_request("1h")
         window = page_window.resolve(queue.series, datetime.now(UTC))
         found_workers = self._reader.find(queue, window, query)
@@ -64,17 +63,6 @@ class WorkersPage:
         if is_part_request():
             return conditional_response(render_template("dashboard/_workers.html", **context))
         return render_template("dashboard/workers.html", **context)
-
-
-def _read_query() -> WorkerQuery:
-    """The query of this request's address; raises ApiError 422 if a parameter is bad."""
-    texts = {name: request.args[name] for name in PARAMETERS if request.args.get(name)}
-    others = {"type": request.args.getlist("type"), "per_page": PER_PAGE}
-    try:
-        query: WorkerQuery = _SCHEMA.load(texts | others)
-    except ValidationError as error:
-        raise invalid(next(iter(error.messages_dict)), "Bad value.") from None
-    return query
 
 
 def _describe_list(

@@ -120,7 +120,7 @@ def test_many_workers_are_shown_in_pages(admin: Viewer, monkeypatch: pytest.Monk
     assert "page 3 of 3" in read_text(admin.page(f"{PAGE}?page=9&sort=name"))
 
 
-@pytest.mark.parametrize("query", ["sort=age", "page=0", "range=1y", "page=x"])
+@pytest.mark.parametrize("query", ["sort=age", "page=0", "range=1y", "page=x", "worker=a&worker=b"])
 def test_page_refuses_a_bad_parameter(admin: Viewer, query: str) -> None:
     assert query.partition("=")[0] in admin.page(f"{PAGE}?{query}", 422).text
 
