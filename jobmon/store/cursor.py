@@ -134,14 +134,16 @@ class Cursor:
         None if they are unknown: jobs have the cursor's date, but the cursor's job is not among
         them.
         """
-        at, ids = read_date(self.at), []
+        # With each _id, whether it is a boolean: for Python, True is equal to 1.
+        own_key, keys = (isinstance(self.id, bool), self.id), []
+        at = read_date(self.at)
         for job in jobs:
             if read_date(stored_date(job, self.order_by)) != at:
                 break
-            ids.append(job["_id"])
-        if self.id in ids:
-            return jobs[ids.index(self.id) + 1 :]
-        return None if ids else jobs
+            keys.append((isinstance(job["_id"], bool), job["_id"]))
+        if own_key in keys:
+            return jobs[keys.index(own_key) + 1 :]
+        return None if keys else jobs
 
     def queries_beyond(self, *, by_id: bool = False) -> Iterator[tuple[Document, Keys]]:
         """Queries that together match every job beyond the cursor once, each with its sort order.

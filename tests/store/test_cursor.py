@@ -603,3 +603,11 @@ def test_a_truncated_cursor_is_422(api: Api, kept_length: int) -> None:
 def test_the_date_of_a_decoded_cursor_has_a_time_zone() -> None:
     cursor = Cursor(at=NOW, id=1, page=1)
     assert Cursor.decode(cursor.encode()).at.tzinfo is not None
+
+
+def test_job_with_the_id_1_is_not_taken_for_the_job_with_the_id_true() -> None:
+    """Catches a job that is listed twice, because True is equal to 1 in Python."""
+    cursor = Cursor(at=NOW, id=True, page=1, oldest_first=True, neighbor_differs=True)
+    number, boolean, last = ({"_id": key, "createdAt": NOW} for key in (1, True, Timestamp(1, 1)))
+    assert cursor.select_beyond([number, boolean, last]) == [last]
+    assert cursor.select_beyond([number]) is None
