@@ -221,7 +221,9 @@ def merge_details(parts: Iterable[RunDetails]) -> RunDetails:
 def fold_details(details: RunDetails) -> RunDetails:
     """The details within the bounds of a bucket; the rarest errors and workers become `(other)`."""
     folded = RunDetails(
-        by_type=_fold_errors(details.by_type), by_worker=_fold_errors(details.by_worker)
+        by_type=_fold_errors(details.by_type),
+        by_worker=_fold_errors(details.by_worker),
+        is_known=details.is_known,
     )
     runs = {pair: tally.runs for pair, tally in details.worker_types.items()}
     for pair, names in _fold_pairs(runs, MAX_WORKER_TYPES):

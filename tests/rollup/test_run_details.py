@@ -191,6 +191,12 @@ def test_sum_with_an_unknown_part_is_stored_as_unknown() -> None:
     assert not load_bucket_details(dump_bucket(10 * MINUTE, NOW, {}, merged)).is_known
 
 
+def test_folded_unknown_details_are_unknown() -> None:
+    """Catches a minute of an earlier version whose details count as known after the next change."""
+    assert not fold_details(RunDetails(is_known=False)).is_known
+    assert fold_details(KNOWN_DETAILS).is_known
+
+
 def test_maximum_with_unknown_details_is_unknown() -> None:
     unknown = RunDetails(is_known=False)
     assert not KNOWN_DETAILS.maximum(unknown).is_known
