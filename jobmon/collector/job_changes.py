@@ -159,15 +159,20 @@ def _write_path(parent: Document, path: list[str], value: Any, *, is_removed: bo
         return
     child = parent.get(name)
     if isinstance(child, list):
-        parent[name] = _write_element(child, inner, value)
+        parent[name] = _write_element(child, inner, value, is_removed=is_removed)
         return
     copied = dict(child) if isinstance(child, Mapping) else {}
     _write_path(copied, inner, value, is_removed=is_removed)
     parent[name] = copied
 
 
-def _write_element(elements: list[Any], path: list[str], value: Any) -> list[Any]:
-    """A copy of the array with a value at a path that begins with an element's index."""
+def _write_element(
+    elements: list[Any], path: list[str], value: Any, *, is_removed: bool
+) -> list[Any]:
+    """As `_write_path`, in a copy of the array; the path begins with an element's index.
+
+    The server removes no element: it sets the element to null.
+    """
     name, *inner = path
     if not name.isdecimal() or int(name) > len(elements):
         return elements  # the change was not to this array
@@ -175,7 +180,7 @@ def _write_element(elements: list[Any], path: list[str], value: Any) -> list[Any
     if inner:
         element = copied[int(name)]
         holder: Document = {"": dict(element) if isinstance(element, Mapping) else element}
-        _write_path(holder, ["", *inner], value)
+        _write_path(holder, ["", *inner], value, is_removed=is_removed)
         copied[int(name)] = holder[""]
     else:
         copied[int(name)] = value

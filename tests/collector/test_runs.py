@@ -146,10 +146,11 @@ def test_a_run_does_not_get_the_end_of_an_earlier_run() -> None:
 
 
 def test_update_is_applied_to_the_remembered_fields() -> None:
-    document = {"_id": 1, "a": {"b": 1, "c": 2}, "log": [{"x": 1}, {"x": 2}, 3], "gone": 1}
+    log = [{"x": 1}, {"x": 2, "y": 1}, 3]
+    document = {"_id": 1, "a": {"b": 1, "c": 2}, "log": log, "gone": 1}
     change = make_change(
         written={"a.b": 7, "log.0.x": 9, "log.2": {"x": 4}, "d.e": 5, "log.9": "unknown"},
-        removed=("gone", "a.c"),
+        removed=("gone", "a.c", "log.1.y"),
         shortened={"log": 2},
     )
     assert apply_change(document, change) == {
@@ -159,7 +160,7 @@ def test_update_is_applied_to_the_remembered_fields() -> None:
         "d": {"e": 5},
     }
     assert document["a"] == {"b": 1, "c": 2}
-    assert document["log"] == [{"x": 1}, {"x": 2}, 3]
+    assert document["log"] == [{"x": 1}, {"x": 2, "y": 1}, 3]
 
 
 def test_only_the_fields_of_the_rules_are_remembered() -> None:
