@@ -290,7 +290,7 @@ class EventCounter:
                 entries.append((change, entry))
                 if entry.run is not None:
                     ended.append(EndedRun(entry.run, change, document or {}, knows_error))
-            if (lost := find_lost_run(before, after)) is not None:
+            if (lost := find_lost_run(before, after, self.rules)) is not None:
                 self._run_lists.add(change.job_id, lost, change.position)
             if document is None:
                 self._memory.forget(change.key)

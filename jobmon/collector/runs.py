@@ -213,11 +213,16 @@ def _make_end_entry(
     return HistoryEntry(ended_at, after.type, tally, run)
 
 
-def find_lost_run(before: JobVersion | None, after: JobVersion | None) -> FinishedRun | None:
+def find_lost_run(
+    before: JobVersion | None, after: JobVersion | None, rules: RunRules
+) -> FinishedRun | None:
     """The run of a recurring job that never ended, if `after` shows that the next run has started.
 
-    Its worker died and its lease expired; no change reports that.
+    Its worker died and its lease expired; no change reports that. With a lease field, the run is
+    among the entries of `count_change`.
     """
+    if rules.lease_field is not None:
+        return None
     if before is None or after is None or not (before.is_running and after.is_running):
         return None
     lost_start, next_start = before.started_at, after.started_at

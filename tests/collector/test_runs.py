@@ -1,15 +1,17 @@
 """Runs in single changes: catches a run that is counted twice, not at all, or with a wrong end."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from jobmon.collector.job_changes import JobChange, apply_change, project_events, select_paths
-from jobmon.collector.runs import JobVersion, count_change
+from jobmon.collector.runs import JobVersion, count_change, find_lost_run
 from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import bucket
+from jobmon.store.repetition import Repetition
 from jobmon.store.run_rules import RunRules
 
 from ..conftest import NOW
@@ -143,6 +145,18 @@ def test_a_run_does_not_get_the_end_of_an_earlier_run() -> None:
     after = make_version("failed", started_at=NOW - SECOND, finished_at=NOW - timedelta(minutes=5))
     ((at, _, _),) = count_runs(make_change(written={"state": 2}), LEASED, after)
     assert at == NOW
+
+
+def test_lost_run_of_a_recurring_job_with_a_lease_field_is_found_once() -> None:
+    """Catches a run that is counted when the job is leased again, and again when it starts."""
+    hourly = {"repetition": Repetition(interval="1 hour")}
+    before = make_version("leased", started_at=NOW - timedelta(hours=1), **hourly)
+    after = make_version("leased", started_at=NOW, **hourly)
+    leased_again = make_change(written={"lockedAt": NOW})
+    with_lease = replace(RULES, lease_field="lockedAt")
+    for rules, counted, found in ((RULES, 0, True), (with_lease, 1, False)):
+        assert len(count_runs(leased_again, before, before, rules)) == counted
+        assert (find_lost_run(before, after, rules) is not None) == found
 
 
 def test_update_is_applied_to_the_remembered_fields() -> None:
