@@ -313,15 +313,10 @@ def _format_value(name: str, value: str) -> str:
 
 
 def _write_sentence(name: str, messages: Any) -> str:
-    """The messages about a parameter as one text, with the labels of the page instead of names.
-
-    For a repeated parameter, `messages` is a dictionary: the messages by position.
-    """
+    """The messages about a parameter as one text, with the labels of the page instead of names."""
     if name == "cursor":
         return "This page link is no longer valid."
-    if isinstance(messages, dict):
-        messages = [text for texts in messages.values() for text in texts]
-    sentence = _PARAMETER.sub(_write_parameter, " ".join(dict.fromkeys(messages)))
+    sentence = _PARAMETER.sub(_write_parameter, " ".join(messages))
     return _STATUS.sub(lambda match: status_word(match[0]), sentence)
 
 

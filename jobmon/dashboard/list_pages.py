@@ -25,7 +25,7 @@ from jobmon.store.filter import JobFilter
 from jobmon.store.labels import can_filter_by
 from jobmon.store.stats import QueueStats
 from jobmon.web import auth
-from jobmon.web.errors import ApiError
+from jobmon.web.errors import ApiError, invalid_parameters
 from jobmon.web.queues import current_queue
 
 PER_PAGE = 25
@@ -57,19 +57,22 @@ class JobListPages:
         return self._list(auth.subject())
 
     def _list(self, owner: str | None) -> Page:
-        parameters, errors = read_parameters(), {}
-        query, page = None, None
+        parameters = read_parameters()
+        page, refusal = None, None
         try:
             query = load_query(parameters, owner)
             if query.format is not ListFormat.JSON:
                 return self._responder.export(query)
             page = self._responder.page(query)
         except ValidationError as error:
-            errors = error.messages_dict
+            refusal = invalid_parameters(error.messages_dict)
         except ApiError as error:
             if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise
-            errors = error.details or {}
+            refusal = error
+        if refusal is not None and is_part_request():
+            raise refusal
+        errors = (refusal and refusal.details) or {}
         form = _make_form(parameters, errors, owner)
         stats = _read_stats(owner)
         owner_counts = None
@@ -94,7 +97,7 @@ class JobListPages:
         if page is not None:
             context |= {"meta": page.meta, "jobs": list(map(JobView.from_document, page.jobs))}
             context["order"] = parameters.get("sort") or f"-{page.job_filter.order_field}"
-        if is_part_request() and query is not None and page is not None:
+        if page is not None and is_part_request():
             context |= _find_held_rows(page.job_filter, context["jobs"], owner)
             return conditional_response(
                 render_template("dashboard/_jobs.html", is_update=True, **context)

@@ -192,13 +192,21 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
         return current_app.make_response(session.sign_in_page(answer))
     if is_part_request():
         headers = {**answer.headers, "X-Error-Code": answer.code}
-        return Response(status=answer.status, headers=headers)
+        return Response(_describe_mistakes(answer), answer.status, headers, mimetype="text/plain")
     # `now` is None: the pages of a missing job and of another owner's job must be identical.
     is_unreachable = answer.failure is Failure.UNREACHABLE
     page = render_template(
         "dashboard/error.html", error=answer, is_unreachable=is_unreachable, now=None
     )
     return page, answer.status, answer.headers
+
+
+def _describe_mistakes(error: ApiError) -> str:
+    """What is wrong with each parameter, as an open page shows it; empty for other failures."""
+    if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+        return ""
+    details = error.details or {}
+    return " ".join(f"{name}: {' '.join(messages)}" for name, messages in details.items())
 
 
 def _set_policy(response: Response) -> Response:

@@ -633,6 +633,22 @@ def test_unknown_page_or_parameter_value_is_an_error_page_that_names_it(admin: V
         assert admin.get(f"/dashboard/overview?{query}", part=True).status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (f"{JOBS}?type=mail&error_group=0", "error_group: There is no such group of errors"),
+        (f"{JOBS}?priority=x&page=0", "priority: Not a valid integer. page: Must "),
+        ("/dashboard/overview?only=odd", "only: One of "),
+    ],
+)
+def test_part_of_a_refused_list_has_the_reason(admin: Viewer, path: str, message: str) -> None:
+    """Catches an open page that only shows that it no longer exists."""
+    part = admin.get(path, part=True)
+    assert (part.status_code, part.headers["X-Error-Code"]) == (422, "validation_error")
+    assert part.content_type == "text/plain; charset=utf-8"
+    assert part.text.startswith(message)
+
+
 def test_charts_of_a_day_without_a_collector_are_unavailable(admin: Viewer) -> None:
     assert re.search(
         r"Failure rate\s+–\s+no collector is running", admin.page(f"{OVERVIEW}?range=24h").text

@@ -993,6 +993,14 @@ def test_page_of_a_busy_service_waits_before_its_next_request(visit: Visits, sta
     expect(page.locator("#freshness")).to_have_text("live")
 
 
+def test_open_list_whose_filter_is_refused_shows_the_reason(visit: Visits, stack: Stack) -> None:
+    page = visit(f"{stack.url}/dashboard/jobs?owner=nobody")
+    expect(page.locator("#freshness")).to_have_text("live")
+    refusal = {"status": 422, "headers": {"X-Error-Code": "validation_error"}, "body": "owner: bad"}
+    page.route("**/dashboard/jobs?owner=nobody", lambda route: route.fulfill(**refusal))
+    expect(page.get_by_role("alert")).to_contain_text("is no longer valid. owner: bad Below is")
+
+
 def test_list_copies_an_id_and_exports_the_filtered_jobs(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:

@@ -145,7 +145,8 @@ function readAnswer(event) {
     answeredAt = Date.now();
     if (updateTime) updateTime.dateTime = new Date(answeredAt).toISOString();
   } else if (status >= 400 && status < 500 && ![401, 408, 429].includes(status)) {
-    endUpdates(ENDINGS[code] || "This page no longer exists.");
+    const mistakes = code === "validation_error" ? ` ${xhr.responseText}` : "";
+    endUpdates((ENDINGS[code] || "This page no longer exists.") + mistakes);
   } else if (status !== 401) { // a 401 reloads the page, which then shows the sign-in form
     failure = FAILURES[code] || "jobmon not responding";
     const waitMs = 1000 * (Number(xhr?.getResponseHeader("Retry-After")) || 1);
