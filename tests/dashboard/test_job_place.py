@@ -5,11 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 from ..conftest import NOW, Api
-from ..support.pages import Page, Viewer
+from ..support.pages import Page
 from .conftest import signed_in
 
 
 def insert_jobs(database: Any) -> None:
+    """Insert `j0` (the oldest) to `j4`: `j2` is a job of bob, the others are of ada."""
     database.jobs.insert_many(
         {
             "jobId": f"j{index}",
@@ -23,7 +24,7 @@ def insert_jobs(database: Any) -> None:
 
 
 def read_links(page: Page) -> dict[str, str | None]:
-    """The addresses of the previous and the next job, and of the list."""
+    """The addresses of the previous job, the next job and the list; None without such a link."""
     by_rel = {str(link["rel"]): link["href"] for link in page.all("a") if "rel" in link}
     (up,) = page.all("a", **{"data-key": "u"})
     return {"prev": by_rel.get("prev"), "next": by_rel.get("next"), "up": up["href"]}
@@ -33,20 +34,24 @@ def test_job_of_a_list_links_to_the_jobs_before_and_after_it(real_api: Api, data
     insert_jobs(database)
     admin = signed_in(real_api)
     listed = admin.page("/dashboard/jobs?status=dlq&sort=createdAt&per_page=2")
-    (first, *_) = listed.all("a", **{"class": "row-link mono"})
+    (first_link, *_) = listed.all("a", **{"class": "row-link mono"})
     query = "?list=all&status=dlq&sort=createdAt"
-    assert first["href"] == f"/dashboard/jobs/j0{query}"
+    assert first_link["href"] == f"/dashboard/jobs/j0{query}"
     up = "/dashboard/jobs?status=dlq&sort=createdAt"
-    second = f"/dashboard/jobs/j1{query}"
-    assert read_links(admin.page(str(first["href"]))) == {"prev": None, "next": second, "up": up}
+    second_job = f"/dashboard/jobs/j1{query}"
+    assert read_links(admin.page(str(first_link["href"]))) == {
+        "prev": None,
+        "next": second_job,
+        "up": up,
+    }
     assert read_links(admin.page(f"/dashboard/jobs/j4{query}"))["next"] is None
     by_type = "?list=all&type=a%26b"
     assert read_links(admin.page(f"/dashboard/jobs/j2{by_type}")) == {
-        "prev": f"/dashboard/jobs/j4{by_type}",  # the newest first
+        "prev": f"/dashboard/jobs/j4{by_type}",  # this list begins with the newest job
         "next": f"/dashboard/jobs/j0{by_type}",
         "up": "/dashboard/jobs?type=a%26b",
     }
-    # An open page reads its part repeatedly, so the part does not query the other jobs.
+    # The part that an open page requests repeatedly has no links to other jobs.
     assert "j4" not in admin.get(f"/dashboard/jobs/j2{by_type}", part=True).text
 
 
@@ -63,8 +68,11 @@ def test_links_lead_an_owner_only_to_own_jobs(real_api: Api, database: Any) -> N
     assert links["next"] == "/dashboard/jobs/j1?list=my"
 
 
-def test_job_without_a_valid_list_has_no_links_to_other_jobs(admin: Viewer, watched: Any) -> None:
-    insert_jobs(watched)
+def test_job_without_a_valid_list_has_no_links_to_other_jobs(real_api: Api, database: Any) -> None:
+    insert_jobs(database)
+    admin = signed_in(real_api)
+    valid_page = admin.page("/dashboard/jobs/j3?list=all")
+    assert valid_page.all("nav", **{"aria-label": "Jobs of the list"})
     for query in ("", "?status=dlq", "?list=all&sort=odd", "?list=all&job_id=j"):
         page = admin.page(f"/dashboard/jobs/j3{query}")
         assert not page.all("nav", **{"aria-label": "Jobs of the list"}), query

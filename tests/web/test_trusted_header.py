@@ -69,7 +69,7 @@ def test_person_named_by_the_proxy_has_the_roles_of_their_groups(api: Api) -> No
         "10.1.2.3, 10.1.2.3",
     ],
 )
-def test_name_from_any_other_address_is_ignored(api: Api, peer: str) -> None:
+def test_name_from_an_untrusted_address_is_ignored(api: Api, peer: str) -> None:
     assert send(api, peer=peer).status_code == 401
     # Headers in which the caller claims the proxy's address change nothing.
     forged = AS_ROOT | {"X-Forwarded-For": PROXY, "Forwarded": f"for={PROXY}", "X-Real-Ip": PROXY}
@@ -111,15 +111,20 @@ def test_header_is_used_only_for_pages(api: Api) -> None:
 
 
 def test_forms_of_other_sites_are_refused(make_api: Callable[..., Api]) -> None:
-    api = make_api(actions=True)
-    for origin in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+    permissions = {"admin": frozenset({"ADMIN_DASHBOARD", "JOBS_RETRY"})}
+    api = make_api(actions=True, role_permissions=permissions)
+    for origin, status in (
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 303),
+    ):
         answer = api.client.post(
             "/dashboard/actions",
             headers=AS_ROOT | origin,
             environ_overrides={"REMOTE_ADDR": PROXY},
             data={"action": "retry", "id": "x"},
         )
-        assert answer.status_code == 403
+        assert answer.status_code == status, origin
 
 
 def test_token_overrides_the_header_and_the_header_overrides_the_cookie(api: Api) -> None:
@@ -134,17 +139,17 @@ def test_token_overrides_the_header_and_the_header_overrides_the_cookie(api: Api
     assert send(api, peer="203.0.113.9").status_code == 403
 
 
-def test_headers_that_are_not_set_are_ignored(make_api: Callable[..., Api]) -> None:
+def test_headers_that_no_setting_names_are_ignored(make_api: Callable[..., Api]) -> None:
     no_headers = {"trusted_user_header": None, "trusted_groups_header": None}
     assert send(make_api(**no_headers, trusted_header_from=())).status_code == 401
-    no_groups = make_api(trusted_groups_header=None)
-    assert send(no_groups).status_code == 403
-    assert send(no_groups, path="/dashboard/my").status_code == 200
+    api_without_groups = make_api(trusted_groups_header=None)
+    assert send(api_without_groups).status_code == 403
+    assert send(api_without_groups, path="/dashboard/my").status_code == 200
 
 
-def test_header_also_works_with_other_settings_for_claims(make_api: Callable[..., Api]) -> None:
-    paths = {"role_claim": "realm_access.roles", "subject_claim": "email"}
-    page = send(make_api(**paths))
+def test_header_needs_no_claims_of_tokens(make_api: Callable[..., Api]) -> None:
+    claim_paths = {"role_claim": "realm_access.roles", "subject_claim": "email"}
+    page = send(make_api(**claim_paths))
     assert page.status_code == 200
     assert '<bdi class="who">root</bdi>' in page.text
 
@@ -181,7 +186,7 @@ def read_settings(monkeypatch: pytest.MonkeyPatch) -> Any:
     return read
 
 
-def test_settings_name_headers_and_addresses(read_settings: Any) -> None:
+def test_environment_sets_headers_and_addresses(read_settings: Any) -> None:
     settings = read_settings()
     assert settings.trusted_user_header == "X-Forwarded-User"
     assert settings.trusted_groups_header == "X-Forwarded-Groups"
