@@ -1,6 +1,6 @@
 """Fixtures of the dashboard's tests: services, and viewers of their pages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ MakeApi = Callable[..., Api]
 def make_api(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> MakeApi:
-    """Make a service over `watched`; its history is empty: mongomock cannot count activity."""
+    """Creates a service over `watched`. Its history is empty: mongomock cannot count activity."""
     monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
 
     def make(**settings: Any) -> Api:
@@ -59,8 +59,8 @@ def signed_in(api: Api, subject: str = "root", role: str = "admin", seconds: int
 
 
 @pytest.fixture
-def api_without_database(make_settings: Callable[..., Settings]) -> Any:
-    """The service over a database that does not respond."""
+def api_without_database(make_settings: Callable[..., Settings]) -> Iterator[Api]:
+    """The service over a database that does not answer."""
     settings = make_settings(
         mongo_uri="mongodb://user:hidden@127.0.0.1:1/x", server_selection_timeout_ms=50
     )

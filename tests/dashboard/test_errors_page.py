@@ -44,13 +44,13 @@ def read_text(page: Page) -> str:
     return " ".join(page.text.split())
 
 
-def find_group(history: ErrorHistory, code: str | None) -> str:
+def find_group_id(history: ErrorHistory, code: str | None) -> str:
     return next(group_id for group_id, group in history.groups.items() if group.code == code)
 
 
-def test_list_has_each_group_with_its_numbers(admin: Viewer, history: ErrorHistory) -> None:
+def test_list_has_each_group_with_its_counts(admin: Viewer, history: ErrorHistory) -> None:
     page = admin.page(PAGE)
-    timeout, refused = find_group(history, None), find_group(history, "E_BANK")
+    timeout, refused = find_group_id(history, None), find_group_id(history, "E_BANK")
     assert list_links(page)[0] == f"{PAGE}/{timeout}"
     assert set(list_links(page)) == {
         f"{PAGE}/{timeout}",
@@ -97,18 +97,20 @@ def test_list_with_a_bad_parameter_is_refused(admin: Viewer, query: str) -> None
 
 @pytest.mark.usefixtures("history")
 def test_many_groups_are_divided_into_pages(admin: Viewer, history: ErrorHistory) -> None:
-    for number in range(60):
-        history.add({"code": f"E{number}", "message": "boom"}, at=NOW)
-    first = admin.page(PAGE)
-    second = admin.page(next(address for address in first.addresses() if "cursor=" in address))
-    assert (len(list_links(first)), len(list_links(second))) == (50, 13)
-    assert not set(list_links(first)) & set(list_links(second))
+    for index in range(60):
+        history.add({"code": f"E{index}", "message": "boom"}, at=NOW)
+    first_page = admin.page(PAGE)
+    second_page = admin.page(
+        next(address for address in first_page.addresses() if "cursor=" in address)
+    )
+    assert (len(list_links(first_page)), len(list_links(second_page))) == (50, 13)
+    assert not set(list_links(first_page)) & set(list_links(second_page))
 
 
 def test_page_of_a_group_has_its_message_jobs_types_workers_and_chart(
     admin: Viewer, history: ErrorHistory
 ) -> None:
-    page = admin.page(f"{PAGE}/{find_group(history, 'E_BANK')}")
+    page = admin.page(f"{PAGE}/{find_group_id(history, 'E_BANK')}")
     text = read_text(page)
     assert "account 4711 <b>refused</b>" in text
     assert "at pay (/app/<i>pay</i>.js:3:14)" in text
@@ -117,8 +119,8 @@ def test_page_of_a_group_has_its_message_jobs_types_workers_and_chart(
     assert "/dashboard/types/mail?range=24h" in page.addresses()
     assert "/dashboard/workers?worker=w1&range=24h" in page.addresses()
     assert "/dashboard/jobs?error_code=E_BANK" in page.addresses()
-    charts = page.all("section", id="charts")[0]["data-url"]
-    columns = admin.get(charts).json
+    chart_address = page.all("section", id="charts")[0]["data-url"]
+    columns = admin.get(chart_address).json
     assert len(columns["at"]) == len(columns["errors"])
     assert sum(filter(None, columns["errors"])) == 1
     assert columns["complete"] <= len(columns["at"])
@@ -129,8 +131,8 @@ def test_page_of_a_group_has_its_message_jobs_types_workers_and_chart(
 def test_group_without_a_recorded_code_has_no_link_to_a_list_by_code(
     admin: Viewer, history: ErrorHistory
 ) -> None:
-    group = history.add("TypeError: x is null", at=NOW)
-    addresses = admin.page(f"{PAGE}/{group}").addresses()
+    group_id = history.add("TypeError: x is null", at=NOW)
+    addresses = admin.page(f"{PAGE}/{group_id}").addresses()
     assert not [address for address in addresses if "error_code" in address]
 
 
@@ -143,7 +145,7 @@ def test_pages_without_a_collector_give_the_reason(admin: Viewer) -> None:
 
 
 @pytest.mark.usefixtures("history")
-def test_list_without_end_times_has_a_reason(
+def test_list_of_a_queue_without_end_times_gives_the_reason(
     admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(KnownFields, "unknown", frozenset({"finishedAt"}))
@@ -168,11 +170,13 @@ def test_incomplete_history_is_not_shown_as_no_errors(
 
 @pytest.mark.usefixtures("history")
 def test_overview_has_the_five_most_frequent_errors(admin: Viewer, history: ErrorHistory) -> None:
-    groups = [history.add({"code": f"E{n}", "message": "boom"}, at=NOW) for n in [*range(7)] * 2]
+    group_ids = [
+        history.add({"code": f"E{index}", "message": "boom"}, at=NOW) for index in [*range(7)] * 2
+    ]
     page = admin.page("/dashboard")
     top = [address for address in list_links(page) if address.startswith(PAGE)]
     assert len(top) == 5
-    assert set(top) < {f"{PAGE}/{group}" for group in groups}
+    assert set(top) < {f"{PAGE}/{group_id}" for group_id in group_ids}
     assert "All 10 groups" in page.text
     assert f"{PAGE}?range=1h" in page.addresses()
 
@@ -183,8 +187,8 @@ def test_job_links_to_the_groups_of_its_errors(
     watched.jobs.insert_one(
         {"jobId": "j", "status": "dlq", "createdBy": "ada", "lastError": REFUSED, "createdAt": NOW}
     )
-    link = f"{PAGE}/{find_group(history, 'E_BANK')}"
+    link = f"{PAGE}/{find_group_id(history, 'E_BANK')}"
     assert link in admin.page("/dashboard/jobs/j").addresses()
     assert link not in ada.page("/dashboard/jobs/j").addresses()
-    cell = read_text(admin.page("/dashboard/jobs"))
-    assert "E_BANK account 4711 <b>refused</b>" in cell
+    list_text = read_text(admin.page("/dashboard/jobs"))
+    assert "E_BANK account 4711 <b>refused</b>" in list_text

@@ -69,7 +69,7 @@ def test_grouped_separates_thousands(number: float | None, expected: str) -> Non
         (1, "100%"),
     ],
 )
-def test_percent_has_a_decimal_below_ten_percent_unless_it_is_zero(
+def test_percent_has_a_decimal_below_ten_percent_unless_the_decimal_is_zero(
     fraction: float | None, expected: str
 ) -> None:
     assert percent(fraction) == expected
@@ -89,7 +89,7 @@ def test_status_word_translates_only_known_statuses(status: str | None, expected
     assert status_word(status) == expected
 
 
-def test_instant_is_iso_and_other_texts_are_unchanged() -> None:
+def test_instant_formats_a_moment_and_keeps_a_text_unchanged() -> None:
     moment = NOW.replace(microsecond=123_000)
     assert instant(moment) == f"{DATE}T03:00:00.123Z"
     assert instant("last Tuesday") == "last Tuesday"
@@ -119,8 +119,8 @@ def test_mark_commands_marks_only_commands_of_jobmon_and_escapes_the_text() -> N
     assert marked == "&lt;b&gt; `&lt;i&gt;` <code>jobmon init</code>"
 
 
-FLAT: list[float | None] = [5.0] * 20
-FLAT_LINE = "".join(f"L{index * 100 / 19:.1f},2.0" for index in range(1, 20))
+FLAT_VALUES: list[float | None] = [5.0] * 20
+FLAT_PATH = "M0.0,2.0" + "".join(f"L{index * 100 / 19:.1f},2.0" for index in range(1, 20))
 
 
 @pytest.mark.parametrize(
@@ -129,19 +129,20 @@ FLAT_LINE = "".join(f"L{index * 100 / 19:.1f},2.0" for index in range(1, 20))
         ([], ""),
         ([None, None], ""),
         ([5.0] * 19, ""),  # too few for a trend
-        (FLAT, "M0.0,2.0" + FLAT_LINE),
-        ([0.0] * 20, ("M0.0,2.0" + FLAT_LINE).replace(",2.0", ",23.0")),  # 0 is the lower edge
-        ([None, *FLAT, None, None], "M0.0,2.0" + FLAT_LINE),  # over the full width
-        ([*FLAT, None, 2.5, None, 5.0], None),
+        (FLAT_VALUES, FLAT_PATH),
+        ([0.0] * 20, FLAT_PATH.replace(",2.0", ",23.0")),  # 0 is the lower edge
+        ([None, *FLAT_VALUES, None, None], FLAT_PATH),
     ],
 )
 def test_spark_is_a_line_from_zero_over_the_full_width(
-    values: list[float | None], path: str | None
+    values: list[float | None], path: str
 ) -> None:
-    if path is not None:
-        assert spark(values) == path
-    else:
-        assert spark(values).endswith("M91.3,12.5h0M100.0,2.0h0")  # dots: no line over a gap
+    assert spark(values) == path
+
+
+def test_spark_draws_no_line_over_a_gap_and_a_dot_between_gaps() -> None:
+    path = spark([*FLAT_VALUES, None, 2.5, None, 5.0])
+    assert path.endswith("M91.3,12.5h0M100.0,2.0h0")  # `h0` draws a dot
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_query_leaves_out_empty_parameters(parameters: dict[str, Any], expected:
         (None, ""),
     ],
 )
-def test_local_minute_drops_seconds_and_zone_and_is_empty_for_other_texts(
+def test_local_minute_drops_seconds_and_zone_and_is_empty_for_a_bad_moment(
     moment: str | None, expected: str
 ) -> None:
     assert local_minute(moment) == expected

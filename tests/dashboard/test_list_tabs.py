@@ -12,6 +12,7 @@ from jobmon.domain import CappedCount
 from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
 
+# The numbers of jobs by status and type.
 COUNTS = {
     ("queued", "mail"): 5,
     ("queued", "mail.bulk"): 2,
@@ -22,7 +23,7 @@ COUNTS = {
 
 
 def make_stats(counts: dict[tuple[str, str], int] | None = COUNTS, **health: Any) -> QueueStats:
-    known: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "estimated_total": 9,
         "expired_leases": 0,
         "due": 1,
@@ -35,7 +36,7 @@ def make_stats(counts: dict[tuple[str, str], int] | None = COUNTS, **health: Any
         source="rollup",
         counts=counts,
         total=15,
-        health=QueueHealth(**known | health),
+        health=QueueHealth(**defaults | health),
     )
 
 
@@ -52,13 +53,13 @@ def read_counts(tabs: dict[str, Tab]) -> dict[str, int | None]:
 
 
 def test_tabs_have_the_counts_of_the_stats_for_the_filtered_types() -> None:
-    idle = {"Running": 0, "Retrying": 0, "Succeeded": 0, "Cancelled": 0}
+    empty_tabs = {"Running": 0, "Retrying": 0, "Succeeded": 0, "Cancelled": 0}
     counted = {"All": 15, "Queued": 7, "Scheduled": 6, "Dead": 4, "Odd": 4}
-    assert read_counts(make_tabs(make_stats())) == idle | counted
+    assert read_counts(make_tabs(make_stats())) == empty_tabs | counted
     counted = {"All": 10, "Queued": 7, "Scheduled": None, "Dead": 3, "Odd": 0}
-    by_prefix = make_tabs(make_stats(), type=["mail*"])
-    assert read_counts(by_prefix) == idle | counted
-    assert by_prefix["Scheduled"].reason == "Scheduled jobs are not counted by type"
+    mail_tabs = make_tabs(make_stats(), type=["mail*"])
+    assert read_counts(mail_tabs) == empty_tabs | counted
+    assert mail_tabs["Scheduled"].reason == "Scheduled jobs are not counted by type"
     assert make_tabs(make_stats(), type=["x*"])["All"].count == 0
     assert make_tabs(make_stats(), type=["pay", "mail.bulk"])["All"].count == 7
 
@@ -80,7 +81,7 @@ def test_tab_with_an_unknown_count_has_the_reason(
     assert tab.reason.startswith(reason)
 
 
-def test_scheduled_jobs_are_unknown_or_a_lower_bound_with_the_reason() -> None:
+def test_scheduled_tab_without_an_exact_count_has_the_reason() -> None:
     unknown = {"scheduled": "no job has a time"}
     tab = make_tabs(make_stats(scheduled=None, unknown=unknown))["Scheduled"]
     assert (tab.count, tab.reason) == (None, "No job has a time")
@@ -88,7 +89,7 @@ def test_scheduled_jobs_are_unknown_or_a_lower_bound_with_the_reason() -> None:
     assert (tab.count, tab.is_exact, tab.reason) == (6, False, "No job has a time")
 
 
-def test_only_current_tab_has_the_total_of_the_list() -> None:
+def test_total_of_the_list_is_the_count_of_the_only_current_tab() -> None:
     tabs = make_tabs(make_stats(), CappedCount(10_000, False), status=["dlq"], owner="ada")
     assert (tabs["Dead"].count, tabs["Dead"].is_exact) == (10_000, False)
     assert [tab.label for tab in tabs.values() if tab.is_current] == ["Dead"]
@@ -118,7 +119,7 @@ def test_schedule_links_lead_to_the_jobs_that_are_due_soon() -> None:
     assert "condition=scheduled&due_to=" in tabs.link_due_jobs(now)["hour"]
 
 
-def test_tabs_of_an_owner_have_the_counts_of_own_jobs() -> None:
+def test_tabs_of_an_owner_have_the_counts_of_the_owners_jobs() -> None:
     owner_counts = OwnerCounts(
         as_of=datetime.now(UTC),
         total=CappedCount(10_000, False),

@@ -27,7 +27,7 @@ def _disable_caches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def store_marks(api: Api, *texts: str, link: str | None = None) -> list[datetime]:
-    """Store marks with these texts, one a minute until a minute ago; returns their times."""
+    """Store marks with these texts, one a minute, the newest a minute ago; returns their times."""
     connection: Connection = api.app.extensions["jobmon_connection"]
     own_database = OwnDatabase(state_database(connection), connection.queue_key)
     now = datetime.now(UTC).replace(microsecond=0)
@@ -42,13 +42,13 @@ def store_marks(api: Api, *texts: str, link: str | None = None) -> list[datetime
 def test_charts_and_list_have_the_marks_of_the_range(api: Api, admin: Viewer) -> None:
     assert "Deployments and other marks" not in admin.get(OVERVIEW).text
     link = "https://ci.example.com/42"
-    times = store_marks(api, *(f"v{number}" for number in range(7)), link=link)
+    times = store_marks(api, *(f"v{index}" for index in range(7)), link=link)
     answer = admin.get("/dashboard/charts").json
     assert answer["marks"] == [
-        {"at": at.timestamp(), "text": f"v{number}"} for number, at in enumerate(times)
+        {"at": at.timestamp(), "text": f"v{index}"} for index, at in enumerate(times)
     ]
     page = admin.get(OVERVIEW).text
-    positions = [page.index(f">v{number}</a>") for number in range(7)]
+    positions = [page.index(f">v{index}</a>") for index in range(7)]
     assert positions == sorted(positions, reverse=True)  # the newest first
     assert page.count(f'href="{link}" rel="noopener noreferrer"') == 7
     assert "<summary>2 more</summary>" in page
@@ -57,13 +57,13 @@ def test_charts_and_list_have_the_marks_of_the_range(api: Api, admin: Viewer) ->
 def test_every_chart_has_the_marks_of_its_window(
     api: Api, admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a chart without the deployment of its window, or with one of another time."""
+    """Catches a chart without the deployment of its window, or with one of another window."""
     history = ErrorHistory(datetime.now(UTC))
     group = history.add("timeout", "mail", at=datetime.now(UTC))
     history.serve(monkeypatch)
     times = store_marks(api, "v0", "v1", "v2", "v3")
     start, end = (quote(f"{at:%FT%TZ}") for at in (times[1], times[1] + timedelta(seconds=1)))
-    window = f"from={start}&to={end}"  # a second, which is widened to its minute
+    window = f"from={start}&to={end}"  # one second, which the service widens to its minute
     for path in (
         f"/dashboard/charts?{window}",
         f"/dashboard/charts?type=mail&{window}",
@@ -104,7 +104,7 @@ def test_text_and_link_of_a_mark_never_become_markup(api: Api, admin: Viewer) ->
     assert 'href="https://example.com/&#34;onclick=' in page
 
 
-def test_marks_without_the_right_to_read_them_are_reported_as_unknown(
+def test_overview_without_the_right_to_read_marks_reports_them_as_unknown(
     admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unreadable: Any = Mock(return_value=None)

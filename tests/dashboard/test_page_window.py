@@ -59,11 +59,13 @@ def test_range_is_described_in_words() -> None:
 
 def test_every_preset_has_between_60_and_168_steps() -> None:
     retention = dict.fromkeys(SPANS, 400 * DAY)
-    steps = {}
+    step_counts = {}
     for preset in PRESETS:
         length = preset.query.length
-        steps[preset.range] = length / Window.from_range(NOW - length, NOW, None, retention).step
-    assert steps == {"1h": 60, "24h": 144, "7d": 168, "30d": 120}
+        step_counts[preset.range] = (
+            length / Window.from_range(NOW - length, NOW, None, retention).step
+        )
+    assert step_counts == {"1h": 60, "24h": 144, "7d": 168, "30d": 120}
 
 
 def test_distance_to_the_period_before_is_a_number_of_whole_steps() -> None:
@@ -90,14 +92,14 @@ def test_pages_show_the_window_of_their_address(admin: Viewer, history: ErrorHis
     assert re.search(r"w1 .* 2 ?2 100%", texts["/dashboard/workers"])
     for path, text in texts.items():
         assert f"{FROM[:10]} {FROM[11:16]} to {TO[:10]} {TO[11:16]}, steps of 1 min" in text, path
-    since = read_text(admin.page(f"/dashboard/errors?from={quote(FROM)}"))
-    assert "3 errors in this window" in since
-    assert "to now, steps of" in since
+    text_since = read_text(admin.page(f"/dashboard/errors?from={quote(FROM)}"))
+    assert "3 errors in this window" in text_since
+    assert "to now, steps of" in text_since
 
 
 def test_links_keep_the_window(admin: Viewer, history: ErrorHistory) -> None:
     """Catches a click that leads to another time."""
-    about_a_window = re.compile("/dashboard(/(overview|charts|errors|types|workers).*)?")
+    window_path = re.compile("/dashboard(/(overview|charts|errors|types|workers).*)?")
     for path in (*PAGES, find_group_page(history)):
         page = admin.page(f"{path}?{PAST}")
         links = page.all("a")
@@ -106,10 +108,10 @@ def test_links_keep_the_window(admin: Viewer, history: ErrorHistory) -> None:
         assert len(header) == len(HEADER_KEYS)
         addresses = [link["href"] for link in links if "aria-label" not in link]
         addresses += [attrs.get("hx-get") or attrs.get("data-url") for _, attrs in page.elements]
-        kept = [address for address in addresses if about_a_window.fullmatch(read_path(address))]
+        kept = [address for address in addresses if window_path.fullmatch(read_path(address))]
         for address in header + kept:
             parameters = parse_qs(urlsplit(address or "").query)
-            is_preset = "range" in parameters
+            is_preset = "range" in parameters  # a link that changes the window
             assert is_preset or (parameters["from"], parameters["to"]) == ([FROM], [TO]), address
 
 
@@ -155,10 +157,11 @@ def test_form_keeps_the_name_of_a_type_from_the_query(admin: Viewer) -> None:
 
 def test_past_window_is_not_updated(admin: Viewer, history: ErrorHistory) -> None:
     for path in (*PAGES, find_group_page(history)):
+        # The part of the overview has another path.
         (note,) = admin.page(f"{path}?{PAST}", part=path != "/dashboard").all("span", id="finished")
         assert note["data-note"] == "past window, not updated"
-        for until_now in ("range=7d", f"from={quote(FROM)}"):
-            assert not admin.page(f"{path}?{until_now}").all("span", id="finished")
+        for query in ("range=7d", f"from={quote(FROM)}"):
+            assert not admin.page(f"{path}?{query}").all("span", id="finished")
 
 
 def test_past_window_that_is_still_counted_is_updated(admin: Viewer, history: ErrorHistory) -> None:

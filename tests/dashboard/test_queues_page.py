@@ -1,4 +1,4 @@
-"""The pages of several queues: catches a link to another queue, and a queue without a link."""
+"""The pages of several queues: catches a link that leaves the queue, and a queue without a link."""
 
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,20 @@ from jobmon.dashboard.queues_page import QueueRow
 from jobmon.diagnosis.notices import Level, Notice
 
 from ..conftest import Api
-from ..support.pages import Page
+from ..support.pages import Page, Viewer
 from ..support.queues import serve_queues
-from .conftest import Viewer, signed_in
+from .conftest import signed_in
 
 
 @pytest.fixture
-def queues(watched: Any, tmp_path: Path) -> Api:
+def queues_api(watched: Any, tmp_path: Path) -> Api:
     return serve_queues(watched, tmp_path)
 
 
 @pytest.fixture
-def chief(queues: Api) -> Viewer:
+def chief(queues_api: Api) -> Viewer:
     """A viewer who may see all queues."""
-    return signed_in(queues, "ada", "chief")
+    return signed_in(queues_api, "ada", "chief")
 
 
 def list_links(page: Page) -> list[str]:
@@ -33,9 +33,9 @@ def list_links(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("path", ["", "/jobs", "/my", "/jobs/payouts", "/overview"])
 def test_every_link_of_a_page_stays_in_its_queue(chief: Viewer, path: str) -> None:
-    page = Page(chief.get(f"/queues/payouts/dashboard{path}").text)
+    page = chief.page(f"/queues/payouts/dashboard{path}")
     own_addresses = ("/queues/payouts/dashboard", "/queues/payouts/docs")
-    # The links of the menu to other queues, and the form to sign out, which is for all queues.
+    # The menu links to other queues; the form to sign out is the same for all queues.
     menu = tuple(f"/queues/{name}/dashboard" for name in ("mails", "internal"))
     menu += ("/dashboard/queues", "/dashboard/sign-out")
     for address in page.addresses():
@@ -54,18 +54,18 @@ def test_first_page_lists_the_queues_and_links_to_them(chief: Viewer) -> None:
     for name in ("mails", "payouts", "internal"):
         assert f"/queues/{name}/dashboard" in list_links(page)
         assert page.all("tr", id=f"queue-{name}")
-    assert "all clear" not in page.text  # no collector runs
+    assert "all clear" not in page.text  # the states are unknown: no collector runs
     part = chief.get("/dashboard/queues", part=True)
     assert part.status_code == 200
     assert "<html" not in part.text
 
 
-def test_queue_with_only_muted_notices_is_not_all_clear(queues: Api) -> None:
+def test_queue_with_only_muted_notices_is_not_all_clear(queues_api: Api) -> None:
     muted = tuple(Notice(level=Level.BAD, text=text) for text in ("2 jobs died", "1 job stuck"))
     row = QueueRow(
         name="mails", environment=None, address="/", summary=QueueSummary(level="ok", muted=muted)
     )
-    with queues.app.test_request_context():
+    with queues_api.app.test_request_context():
         text = render_template("dashboard/_queues.html", rows=[row])
     (level,) = (span for span in Page(text).all("span") if "level" in (span.get("class") or ""))
     assert level["class"] == "level muted"
@@ -74,8 +74,8 @@ def test_queue_with_only_muted_notices_is_not_all_clear(queues: Api) -> None:
     assert "needs attention" not in text
 
 
-def test_caller_without_permission_gets_links_to_own_jobs(queues: Api) -> None:
-    owner = signed_in(queues, "ada", "user")
+def test_caller_without_a_permission_gets_links_to_own_jobs(queues_api: Api) -> None:
+    owner = signed_in(queues_api, "ada", "user")
     page = Page(owner.get("/dashboard/queues").text)
     assert "/queues/mails/dashboard/my" in list_links(page)
     assert not page.all("tr", id="queue-internal")
@@ -85,6 +85,7 @@ def test_caller_without_permission_gets_links_to_own_jobs(queues: Api) -> None:
 
 def test_menu_leads_to_the_same_page_of_other_queues(chief: Viewer) -> None:
     page = Page(chief.get("/queues/payouts/dashboard/jobs?status=dlq").text)
+    assert page.all("details", id="queue-menu")
     assert "/queues/mails/dashboard/jobs" in list_links(page)
     assert "/dashboard/queues" in list_links(page)
 
@@ -95,14 +96,14 @@ def test_service_with_one_queue_has_no_menu(api: Api) -> None:
     assert signed_in(api).get("/").location == "/dashboard"
 
 
-def test_sign_in_leads_back_to_the_page_of_a_queue(queues: Api, watched: Any) -> None:
-    viewer = Viewer(queues.app)
+def test_sign_in_leads_back_to_the_page_of_a_queue(queues_api: Api, watched: Any) -> None:
+    viewer = Viewer(queues_api.app)
     refused = viewer.get("/queues/payouts/dashboard/jobs?status=dlq")
     assert refused.status_code == 401
     (target_field,) = Page(refused.text).all("input", name="then")
     assert target_field["value"] == "/queues/payouts/dashboard/jobs?status=dlq"
     (form,) = Page(refused.text).all("form", id="sign-in")
-    data = {"token": queues.token("ada", "chief"), "then": target_field["value"]}
+    data = {"token": queues_api.token("ada", "chief"), "then": target_field["value"]}
     answer = viewer.post(str(form["action"]), data)
     assert (answer.status_code, answer.location) == (303, target_field["value"])
     assert viewer.get(answer.location).status_code == 200
@@ -118,7 +119,7 @@ def test_page_of_an_unknown_queue_leads_to_the_list_of_queues(chief: Viewer) -> 
     assert "/queues/nothing/dashboard/jobs" not in list_links(page)
 
 
-def test_search_box_of_the_first_page_leads_to_a_queue(queues: Api, chief: Viewer) -> None:
+def test_search_box_of_the_first_page_leads_to_a_queue(queues_api: Api, chief: Viewer) -> None:
     (form,) = Page(chief.get("/dashboard/queues").text).all("form", role="search")
     address = form["action"]
     assert address == "/dashboard/queues/find"
@@ -126,7 +127,7 @@ def test_search_box_of_the_first_page_leads_to_a_queue(queues: Api, chief: Viewe
     page = Page(chief.get(f"{address}?q=a56e").text)
     assert "/queues/mails/dashboard/find?q=a56e" in list_links(page)
     assert "/queues/payouts/dashboard/find?q=a56e" in list_links(page)
-    owner = signed_in(queues, "ada", "user")
+    owner = signed_in(queues_api, "ada", "user")
     addresses = list_links(Page(owner.get(f"{address}?q=internal").text))
     assert "/queues/mails/dashboard/find?q=internal" in addresses
     assert not [link for link in addresses if link.startswith("/queues/internal")]

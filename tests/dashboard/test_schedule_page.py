@@ -21,7 +21,7 @@ HOUR = timedelta(hours=1)
 
 
 def insert_jobs(watched: Any, *delays_h: float) -> None:
-    """Insert a job for each delay, due in so many hours: `in-30` is due in 30 hours."""
+    """Insert a job for each delay in hours: the job `in-30` is due in 30 hours."""
     now = datetime.now(UTC)
     watched.jobs.insert_many(
         {
@@ -43,11 +43,11 @@ def test_page_has_the_counts_of_each_window_and_the_soonest_jobs_in_order(
     tiles = [attrs["href"] for attrs in page.all("a", **{"class": "tile"})]
     assert tiles == [f"{PAGE}?window={name}" for name in ("hour", "day", "week")]
     words = page.text.split()
-    assert [words[words.index(name) + 1] for name in ("hour", "hours", "days")] == ["1", "3", "4"]
+    assert [words[words.index(unit) + 1] for unit in ("hour", "hours", "days")] == ["1", "3", "4"]
     jobs = [attrs["href"] for attrs in page.all("a", **{"class": "row-link"})]
     assert jobs == [f"/dashboard/jobs/in-{hours}" for hours in (0.5, 20, 21, 30, 400)]
     assert "<b>type-1</b>" in page.text
-    assert len(page.all("rect", width="8")) in (24, 25)  # a bar for each hour of a day
+    assert len(page.all("rect", width="8")) in (24, 25)  # a bar for each hour that the day touches
 
 
 def test_page_links_to_the_list_of_all_scheduled_jobs(admin: Viewer, watched: Any) -> None:

@@ -16,22 +16,23 @@ from ..conftest import DATE
 NOW = datetime.fromisoformat(f"{DATE}T03:00:05Z")
 
 
-def instant(second: int) -> datetime:
+def moment_at(second: int) -> datetime:
+    """A moment in the minute of NOW, which is at second 5."""
     return NOW.replace(second=second)
 
 
-def attempt(number: int | None, status: str | None = "failed", **fields: Any) -> AttemptView:
+def make_attempt(number: int | None, status: str | None = "failed", **fields: Any) -> AttemptView:
     return AttemptView(**{"number": number, "status": status, "worker": "w1"} | fields)
 
 
 def list_steps(**fields: Any) -> list[TimelineStep]:
     """The steps of a job, the oldest first."""
-    defaults = {"status": "queued", "created_at": instant(0), "max_attempts": 3}
+    defaults = {"status": "queued", "created_at": moment_at(0), "max_attempts": 3}
     return make_timeline(JobView(**defaults | fields), NOW)[::-1]
 
 
 def summarize_steps(**fields: Any) -> list[tuple[str, str, bool]]:
-    """The name, the note and whether it is in the future, for each step of a job."""
+    """For each step of a job: its name, its note and whether it is in the future."""
     return [(step.name, read_note(step), step.is_future) for step in list_steps(**fields)]
 
 
@@ -44,63 +45,65 @@ ENQUEUED = ("Enqueued", "", False)
 
 
 @pytest.mark.parametrize(
-    ("job", "later_steps"),
+    ("fields", "later_steps"),
     [
         ({}, []),
         ({"status": None}, []),
-        ({"status": "odd", "next_run_at": instant(9)}, []),
-        ({"next_run_at": instant(9)}, [("Due", "attempt 1 of 3", True)]),
+        ({"status": "odd", "next_run_at": moment_at(9)}, []),
+        ({"next_run_at": moment_at(9)}, [("Due", "attempt 1 of 3", True)]),
         (
-            {"status": "failed", "next_run_at": instant(9), "attempt_count": 1},
+            {"status": "failed", "next_run_at": moment_at(9), "attempt_count": 1},
             [("Next retry", "attempt 2 of 3", True)],
         ),
         (
-            {"status": "failed", "next_run_at": instant(9), "max_attempts": None},
+            {"status": "failed", "next_run_at": moment_at(9), "max_attempts": None},
             [("Next retry", "", True)],
         ),
         (
-            {"next_run_at": instant(9), "attempt_count": None},
+            {"next_run_at": moment_at(9), "attempt_count": None},
             [("Due", "attempt ? of 3", True)],
         ),
         (
-            {"next_run_at": instant(9), "attempt_count": 3},
+            {"next_run_at": moment_at(9), "attempt_count": 3},
             [("Due", "attempt 4", True)],
         ),
         (
-            {"status": "leased", "leased_by": "w1", "lease_expires_at": instant(9)},
+            {"status": "leased", "leased_by": "w1", "lease_expires_at": moment_at(9)},
             [("Lease expires", "w1", True)],
         ),
         ({"status": "leased"}, [("Lease expires", "", True)]),
         (
-            {"status": "leased", "leased_by": "w1", "lease_expires_at": instant(1)},
+            {"status": "leased", "leased_by": "w1", "lease_expires_at": moment_at(1)},
             [("Lease expired", "w1", False)],
         ),
         (
             {"status": "leased", "lease_expires_at": "no date"},
             [("Lease expires", "", True)],
         ),
-        ({"status": "succeeded", "finished_at": instant(9)}, [("Succeeded", "", False)]),
-        ({"status": "dlq", "finished_at": instant(9)}, [("Dead", "", False)]),
-        ({"status": "cancelled", "finished_at": instant(9)}, [("Cancelled", "", False)]),
-        ({"status": "odd", "finished_at": instant(9)}, [("Finished", "", False)]),
-        ({"status": None, "finished_at": instant(9)}, [("Finished", "", False)]),
+        ({"status": "succeeded", "finished_at": moment_at(9)}, [("Succeeded", "", False)]),
+        ({"status": "dlq", "finished_at": moment_at(9)}, [("Dead", "", False)]),
+        ({"status": "cancelled", "finished_at": moment_at(9)}, [("Cancelled", "", False)]),
+        ({"status": "odd", "finished_at": moment_at(9)}, [("Finished", "", False)]),
+        ({"status": None, "finished_at": moment_at(9)}, [("Finished", "", False)]),
         ({"status": "succeeded"}, []),
     ],
 )
 def test_timeline_of_each_status_ends_with_its_last_step(
-    job: dict[str, Any], later_steps: list[Any]
+    fields: dict[str, Any], later_steps: list[Any]
 ) -> None:
-    assert summarize_steps(**job) == [ENQUEUED, *later_steps]
+    assert summarize_steps(**fields) == [ENQUEUED, *later_steps]
 
 
 def test_steps_have_the_time_that_an_attempt_waited_and_ran() -> None:
     steps = list_steps(
         owner="ada",
         status="succeeded",
-        finished_at=instant(30),
+        finished_at=moment_at(30),
         attempts=[
-            attempt(1, started_at=instant(5), finished_at=instant(6), run_ms=1_000),
-            attempt(2, "succeeded", started_at=instant(20), finished_at=instant(30), wait_ms=250),
+            make_attempt(1, started_at=moment_at(5), finished_at=moment_at(6), run_ms=1_000),
+            make_attempt(
+                2, "succeeded", started_at=moment_at(20), finished_at=moment_at(30), wait_ms=250
+            ),
         ],
     )
     assert [
@@ -117,9 +120,13 @@ def test_steps_have_the_time_that_an_attempt_waited_and_ran() -> None:
 def test_attempt_that_became_due_later_has_a_delay() -> None:
     steps = list_steps(
         attempts=[
-            attempt(1, eligible_at=instant(0), started_at=instant(1), finished_at=instant(2)),
-            attempt(2, "expired", eligible_at=instant(7), started_at=instant(9), wait_ms=2_000),
-            attempt(3, eligible_at=instant(3), started_at=instant(12)),
+            make_attempt(
+                1, eligible_at=moment_at(0), started_at=moment_at(1), finished_at=moment_at(2)
+            ),
+            make_attempt(
+                2, "expired", eligible_at=moment_at(7), started_at=moment_at(9), wait_ms=2_000
+            ),
+            make_attempt(3, eligible_at=moment_at(3), started_at=moment_at(12)),
         ]
     )
     assert [(step.name, step.delay_ms, step.wait_ms) for step in steps[1:]] == [
@@ -129,16 +136,16 @@ def test_attempt_that_became_due_later_has_a_delay() -> None:
     ]
 
 
-def test_the_newest_step_is_the_first_one() -> None:
-    attempts = [attempt(1), attempt(2, "expired")]
-    job = JobView(status="failed", next_run_at=instant(9), attempts=attempts, attempt_count=2)
+def test_newest_step_is_the_first() -> None:
+    attempts = [make_attempt(1), make_attempt(2, "expired")]
+    job = JobView(status="failed", next_run_at=moment_at(9), attempts=attempts, attempt_count=2)
     assert [(step.key, step.name) for step in make_timeline(job, NOW)] == [
         ("next", "Next retry"),
         ("attempt-2", "Attempt 2"),
         ("attempt-1", "Attempt 1"),
         ("start", "Enqueued"),
     ]
-    ended = make_timeline(JobView(status="dlq", finished_at=instant(9), attempts=attempts), NOW)
+    ended = make_timeline(JobView(status="dlq", finished_at=moment_at(9), attempts=attempts), NOW)
     assert [step.key for step in ended] == ["end", "attempt-2", "attempt-1", "start"]
 
 
@@ -149,10 +156,12 @@ def make_error(message: str, stack: str | None = None) -> dict[str, str | None]:
 def test_equal_attempts_before_the_newest_are_folded() -> None:
     """Catches forty copies of one error, which hide the different error of the first attempt."""
     attempts = [
-        attempt(1, error=make_error("refused")),
-        attempt(2, error=make_error("refused"), started_at=instant(2)),
+        make_attempt(1, error=make_error("refused")),
+        make_attempt(2, error=make_error("refused"), started_at=moment_at(2)),
         *(
-            attempt(number, error=make_error("late", f"stack {number}"), started_at=instant(number))
+            make_attempt(
+                number, error=make_error("late", f"stack {number}"), started_at=moment_at(number)
+            )
             for number in range(3, 9)
         ),
     ]
@@ -161,7 +170,7 @@ def test_equal_attempts_before_the_newest_are_folded() -> None:
     assert (folded.name, read_note(folded), folded.at) == (
         "Attempts 3 to 7",
         "the same error",
-        instant(7),
+        moment_at(7),
     )
     assert folded.error == make_error("late", "stack 7")
     assert [step.name for step in folded.folded] == [
@@ -174,40 +183,43 @@ def test_equal_attempts_before_the_newest_are_folded() -> None:
 @pytest.mark.parametrize(
     ("earlier", "names"),
     [
-        ([attempt(1), attempt(2, "expired")], ["Attempt 1", "Attempt 2"]),
-        ([attempt(1, "succeeded"), attempt(2, "succeeded")], ["Attempts 1 to 2: all succeeded"]),
-        ([attempt(1, None), attempt(2, None)], ["Attempts 1 to 2: all unknown"]),
+        ([make_attempt(1), make_attempt(2, "expired")], ["Attempt 1", "Attempt 2"]),
         (
-            [attempt(1, error=make_error("a")), attempt(2, error=make_error("b"))],
+            [make_attempt(1, "succeeded"), make_attempt(2, "succeeded")],
+            ["Attempts 1 to 2: all succeeded"],
+        ),
+        ([make_attempt(1, None), make_attempt(2, None)], ["Attempts 1 to 2: all unknown"]),
+        (
+            [make_attempt(1, error=make_error("a")), make_attempt(2, error=make_error("b"))],
             ["Attempt 1", "Attempt 2"],
         ),
-        ([attempt(None), attempt(None)], ["2 attempts: all failed"]),
+        ([make_attempt(None), make_attempt(None)], ["2 attempts: all failed"]),
         (
             [
-                attempt(1, error=make_error("no answer in 20 s")),
-                attempt(2, error=make_error("no answer in 3 s")),
+                make_attempt(1, error=make_error("no answer in 20 s")),
+                make_attempt(2, error=make_error("no answer in 3 s")),
             ],
             ["Attempts 1 to 2: the same error"],
         ),
     ],
 )
 def test_only_equal_attempts_are_folded(earlier: list[AttemptView], names: list[str]) -> None:
-    steps = list_steps(attempts=[*earlier, attempt(3, "running")])[1:-1]
+    steps = list_steps(attempts=[*earlier, make_attempt(3, "running")])[1:-1]
     shown_names = [f"{step.name}: {step.note}" if step.folded else step.name for step in steps]
     assert shown_names == names
 
 
-def test_a_last_attempt_without_a_number_has_no_wait() -> None:
+def test_last_attempt_without_a_number_has_no_wait() -> None:
     """A recurring job records only its last run, which did not wait since the job's creation."""
-    last = attempt(None, "succeeded", started_at=instant(40), finished_at=instant(45))
+    last = make_attempt(None, "succeeded", started_at=moment_at(40), finished_at=moment_at(45))
     (step,) = list_steps(attempts=[last])[1:]
-    assert (step.name, step.at, step.wait_ms) == ("Last attempt", instant(40), None)
-    attempts = [attempt(None, "failed", started_at=instant(1)), attempt(2, "succeeded")]
+    assert (step.name, step.at, step.wait_ms) == ("Last attempt", moment_at(40), None)
+    attempts = [make_attempt(None, "failed", started_at=moment_at(1)), make_attempt(2, "succeeded")]
     assert [step.name for step in list_steps(attempts=attempts)[1:]] == ["Attempt ?", "Attempt 2"]
 
 
 def test_lease_without_an_expiry_has_no_step_besides_its_attempt() -> None:
-    assert summarize_steps(status="leased", attempts=[attempt(1, "running")]) == [
+    assert summarize_steps(status="leased", attempts=[make_attempt(1, "running")]) == [
         ENQUEUED,
         ("Attempt 1", "running on w1", False),
     ]
@@ -215,7 +227,7 @@ def test_lease_without_an_expiry_has_no_step_besides_its_attempt() -> None:
 
 def test_attempts_have_the_colour_of_their_outcome() -> None:
     statuses = ["running", "succeeded", "failed", "expired", "odd", None]
-    steps = list_steps(attempts=[attempt(1, status, worker=None) for status in statuses])
+    steps = list_steps(attempts=[make_attempt(1, status, worker=None) for status in statuses])
     assert [step.status for step in steps[1:]] == [
         "leased",
         "succeeded",
@@ -228,10 +240,12 @@ def test_attempts_have_the_colour_of_their_outcome() -> None:
 
 
 def test_differing_clocks_give_no_negative_durations() -> None:
-    early = attempt(
-        1, started_at=instant(0) - timedelta(seconds=2), finished_at=instant(0), run_ms=-5
+    early = make_attempt(
+        1, started_at=moment_at(0) - timedelta(seconds=2), finished_at=moment_at(0), run_ms=-5
     )
-    steps = list_steps(status="dlq", finished_at=instant(0) - timedelta(hours=1), attempts=[early])
+    steps = list_steps(
+        status="dlq", finished_at=moment_at(0) - timedelta(hours=1), attempts=[early]
+    )
     assert [(step.wait_ms, step.run_ms, step.total_ms) for step in steps[1:]] == [
         (0, 0, None),
         (None, None, 0),
@@ -239,24 +253,25 @@ def test_differing_clocks_give_no_negative_durations() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "yesterday", "", "+275760-09-13T00:00:00.000Z", "[1, 2]"])
-def test_a_value_that_is_no_date_is_shown_and_not_measured(value: str | None) -> None:
+def test_value_that_is_no_date_is_shown_without_durations(value: str | None) -> None:
     steps = list_steps(
         created_at=value,
         status="succeeded",
-        finished_at=instant(9),
+        finished_at=moment_at(9),
         attempts=[
-            attempt(None, started_at=value, finished_at=value),
-            attempt(2, started_at=instant(5)),
+            make_attempt(None, started_at=value, finished_at=value),
+            make_attempt(2, started_at=moment_at(5)),
         ],
     )
-    assert [step.at for step in steps] == [value, value, instant(5), instant(9)]
-    assert [step.wait_ms or step.total_ms for step in steps] == [None] * 4
+    assert [step.at for step in steps] == [value, value, moment_at(5), moment_at(9)]
+    assert [(step.wait_ms, step.total_ms) for step in steps] == [(None, None)] * 4
     assert steps[1].name == "Attempt ?"
 
 
 def test_many_attempts_show_the_newest_and_count_the_others() -> None:
     attempts = [
-        attempt(number, started_at=instant(5), finished_at=instant(3)) for number in range(1, 1_001)
+        make_attempt(number, started_at=moment_at(5), finished_at=moment_at(3))
+        for number in range(1, 1_001)
     ]
     steps = list_steps(attempts=attempts)
     assert [step.name for step in steps] == [
@@ -270,24 +285,26 @@ def test_many_attempts_show_the_newest_and_count_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "shown", "name"),
+    ("count", "recorded", "name"),
     [(3, 0, "3 attempts"), (3, 2, "1 attempt"), (1, 1, "Earlier runs"), (None, 1, "Earlier runs")],
 )
-def test_unrecorded_attempts_are_shown_as_a_step(count: int | None, shown: int, name: str) -> None:
-    attempts = [attempt(None) for _ in range(shown)]
+def test_unrecorded_attempts_are_shown_as_a_step(
+    count: int | None, recorded: int, name: str
+) -> None:
+    attempts = [make_attempt(None) for _ in range(recorded)]
     reason = "the queue does not record every attempt"
     steps = list_steps(attempt_count=count, attempts=attempts, missing_attempts=reason)
     assert (steps[1].name, steps[1].note) == (name, reason)
-    assert len(steps) == 2 + shown
+    assert len(steps) == 2 + recorded
 
 
 @pytest.mark.parametrize("recurring", [True, False])
 def test_runs_in_a_program_with_recurring_jobs_have_no_measured_wait(recurring: bool) -> None:
     runs = [
-        attempt(number, started_at=instant(number), finished_at=instant(number))
+        make_attempt(number, started_at=moment_at(number), finished_at=moment_at(number))
         for number in (1, 2)
     ]
-    steps = list_steps(created_at=instant(0), attempts=runs, recurring=recurring)
+    steps = list_steps(created_at=moment_at(0), attempts=runs, recurring=recurring)
     assert [step.wait_ms for step in steps] == [None, None, None]
 
 

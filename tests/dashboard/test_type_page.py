@@ -1,5 +1,5 @@
-"""The page of a type: catches a number of another type, a name without a page, a link that leads to
-other jobs, and an unknown number that looks like zero."""
+"""The page of a type: catches a count of another type, a name without a page, a link that leads to
+other jobs, and an unknown count that looks like zero."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -46,23 +46,25 @@ def make_address(name: str, query: str = "") -> str:
 
 
 @pytest.fixture
-def shop(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
+def shop_history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
     """Jobs and runs of the types mail and pay."""
 
-    def job(job_id: str, status: str, age: timedelta, job_type: str = "mail", **more: Any) -> Any:
+    def make_job(
+        job_id: str, status: str, age: timedelta, job_type: str = "mail", **fields: Any
+    ) -> Any:
         dates = {"createdAt": NOW - age, "nextRunAt": NOW - age}
-        return {"jobId": job_id, "type": job_type, "status": status, **dates, **more}
+        return {"jobId": job_id, "type": job_type, "status": status, **dates, **fields}
 
     leased = {"leasedBy": "w1", "leaseExpiresAt": NOW + HOUR}
     expired = {"leasedBy": "w2", "leaseExpiresAt": NOW - MINUTE}
     watched.jobs.insert_many(
         [
-            job("old-retry", "failed", 3 * HOUR),
-            *(job(f"new-{number}", "queued", number * MINUTE) for number in range(3)),
-            job("oldest-of-all", "queued", 9 * HOUR, "pay"),
-            job("runs", "leased", HOUR, **leased),
-            job("pays", "leased", HOUR, "pay", **expired),
-            job("dead", "dlq", HOUR, finishedAt=NOW),
+            make_job("old-retry", "failed", 3 * HOUR),
+            *(make_job(f"new-{index}", "queued", index * MINUTE) for index in range(3)),
+            make_job("oldest-of-all", "queued", 9 * HOUR, "pay"),
+            make_job("runs", "leased", HOUR, **leased),
+            make_job("pays", "leased", HOUR, "pay", **expired),
+            make_job("dead", "dlq", HOUR, finishedAt=NOW),
         ]
     )
     history = ErrorHistory(NOW)
@@ -73,7 +75,7 @@ def shop(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
     return history.serve(monkeypatch)
 
 
-@pytest.mark.usefixtures("shop")
+@pytest.mark.usefixtures("shop_history")
 def test_page_has_only_data_of_the_type(admin: Viewer) -> None:
     page = admin.page(make_address("mail"))
     text = read_text(page)
@@ -98,7 +100,9 @@ def test_page_has_only_data_of_the_type(admin: Viewer) -> None:
         assert "pays" not in read_text(admin.page(link))
 
 
-def test_workers_have_only_their_attempts_of_the_type(admin: Viewer, shop: ErrorHistory) -> None:
+def test_workers_have_only_their_attempts_of_the_type(
+    admin: Viewer, shop_history: ErrorHistory
+) -> None:
     text = read_text(admin.page(make_address("mail")))
     workers = text[text.index("Workers in the last hour") : text.index("Slowest")]
     assert "w1 running" in workers
@@ -106,24 +110,24 @@ def test_workers_have_only_their_attempts_of_the_type(admin: Viewer, shop: Error
     assert "w3 idle" in workers
     assert "w2" not in workers
     assert "Top error" not in workers
-    shop.overrides["untyped_until"] = NOW - 30 * MINUTE
+    shop_history.overrides["untyped_until"] = NOW - 30 * MINUTE
     assert "Some attempts that ended before" in read_text(
         admin.page(make_address("mail", "?range=24h"))
     )
     unknown = read_text(admin.page(make_address("nothing")))
     assert "None known: some attempts that ended before" in unknown
-    shop.overrides.clear()
+    shop_history.overrides.clear()
     assert "No worker runs it now or ended" in read_text(
         admin.page(make_address("nothing", "?range=24h"))
     )
 
 
-@pytest.mark.usefixtures("shop")
+@pytest.mark.usefixtures("shop_history")
 def test_page_counts_the_expired_leases_of_the_type(admin: Viewer) -> None:
     assert "Running 1 1 with an expired lease" in read_text(admin.page(make_address("pay")))
 
 
-@pytest.mark.usefixtures("shop")
+@pytest.mark.usefixtures("shop_history")
 def test_other_ranges_and_the_part_of_the_page_are_about_the_same_type(admin: Viewer) -> None:
     page = admin.page(make_address("mail"))
     assert f"{make_address('mail')}?range=7d" in page.addresses()
@@ -138,6 +142,7 @@ def test_other_ranges_and_the_part_of_the_page_are_about_the_same_type(admin: Vi
 def test_type_with_any_name_has_a_page_and_a_row_that_links_to_one(
     admin: Viewer, watched: Any, name: str
 ) -> None:
+    # The stored type; its label is `null` if it is missing, and in quotes for `null` and empty.
     value = {"null": None, '"null"': "null", '""': "", "(other)": "x"}.get(name, name)
     watched.jobs.insert_one({"jobId": "1", "type": value, "status": "queued", "createdAt": NOW})
     page = admin.page(make_address(name if name == "(other)" else label(value)))
@@ -166,7 +171,7 @@ def test_unknown_type_has_a_page_that_shows_no_jobs(admin: Viewer) -> None:
     assert "No jobs of this type" in read_text(admin.page(make_address("nothing")))
 
 
-def test_page_of_a_job_and_notice_link_to_the_page_of_the_type(admin: Viewer, watched: Any) -> None:
+def test_job_page_and_notice_link_to_the_page_of_the_type(admin: Viewer, watched: Any) -> None:
     due_at = datetime.now(UTC) - HOUR
     due = {"createdAt": due_at, "nextRunAt": due_at}
     watched.jobs.insert_one({"jobId": "1", "type": "a/b", "status": "queued", **due})
@@ -180,7 +185,7 @@ def test_page_of_a_job_and_notice_link_to_the_page_of_the_type(admin: Viewer, wa
     )
 
 
-def test_owner_sees_no_links_to_pages_of_admins(ada: Viewer, watched: Any) -> None:
+def test_owner_sees_no_links_to_pages_for_admins(ada: Viewer, watched: Any) -> None:
     leased = {"status": "leased", "leasedBy": "w1", "leaseExpiresAt": NOW + HOUR}
     watched.jobs.insert_one({"jobId": "1", "type": "mail", "createdBy": "ada", **leased})
     page = ada.page("/dashboard/jobs/1")
@@ -233,8 +238,8 @@ def test_expired_leases_of_a_type_are_unknown_unless_all_of_them_were_read(
 ) -> None:
     types = ("a", "b", "a", "a")[: running.pop("count", 4)]
     jobs = tuple(
-        RunningJob("1", job_type, expires_at=NOW + (number - 2.5) * MINUTE)
-        for number, job_type in enumerate(types)
+        RunningJob("1", job_type, expires_at=NOW + (index - 2.5) * MINUTE)
+        for index, job_type in enumerate(types)
     )
     stats = restrict_stats(make_stats({}), "a", RunningJobs(as_of=NOW, jobs=jobs, **running))
     assert stats.health.expired_leases == expired

@@ -43,15 +43,15 @@ def test_waiting_callers_get_slots_in_the_order_of_their_calls() -> None:
     limit, served = ConcurrencyLimit(1, max_waiting=5, wait_s=PATIENCE_S), []
     assert limit.acquire() is True
 
-    def wait(number: int) -> None:
+    def work(caller: int) -> None:
         assert limit.acquire()
-        served.append(number)
+        served.append(caller)
         limit.release()
 
-    threads = [threading.Thread(target=wait, args=[number]) for number in range(5)]
-    for number, thread in enumerate(threads, start=1):
+    threads = [threading.Thread(target=work, args=[caller]) for caller in range(5)]
+    for count, thread in enumerate(threads, start=1):
         thread.start()
-        eventually(lambda number=number: len(limit._queue) == number)
+        eventually(lambda count=count: len(limit._queue) == count)
     limit.release()
     for thread in threads:
         thread.join()
@@ -61,8 +61,8 @@ def test_waiting_callers_get_slots_in_the_order_of_their_calls() -> None:
 def test_acquire_waits_for_a_limited_time() -> None:
     limit = ConcurrencyLimit(1, max_waiting=1, wait_s=0.01)
     assert limit.acquire() is True
-    # The first call has left the queue, so the second one can wait there, too.
     assert [limit.acquire(), limit.acquire()] == [False, False]
+    assert not limit._queue  # a call that waited too long leaves its place to the next call
     limit.release()
     assert limit.acquire() is True
 
@@ -102,7 +102,7 @@ def busy_api(
 def test_overload_is_503_except_for_probes_and_metrics(busy_api: BusyApi) -> None:
     api = busy_api.api
     for path in (JOB, "/admin/jobs/stats", "/none"):
-        refused = api.get(path)  # before its token is checked, because the check also takes time
+        refused = api.get(path)  # before the check of its token, which takes time, too
         assert refused.status_code == 503
         assert refused.json["error"]["code"] == "overloaded"
         assert int(refused.headers["Retry-After"]) > 0
@@ -130,7 +130,7 @@ def test_request_releases_its_slot_even_if_it_is_refused(
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> list[ConcurrencyLimit]:
-    """The limits of the app that is created next; large requests wait for as long as needed."""
+    """The limits of the app that is created next; requests for large documents wait for long."""
     limits = list[ConcurrencyLimit]()
 
     def make(*arguments: Any, **options: Any) -> ConcurrencyLimit:
@@ -142,7 +142,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[ConcurrencyLimit]:
     return limits
 
 
-def test_only_one_large_document_at_a_time_is_in_memory(
+def test_only_one_large_document_is_in_memory_at_a_time(
     limits: list[ConcurrencyLimit],
     real_api: Api,
     database: Database[dict[str, Any]],
@@ -177,8 +177,8 @@ def test_only_one_large_document_at_a_time_is_in_memory(
     assert real_api.get_as_admin("/jobs/large").status_code == 200
 
 
-class Endless(io.RawIOBase):
-    """A connection that stays open: a read would never end."""
+class OpenConnection(io.RawIOBase):
+    """A connection that stays open; on a real one a read would wait for ever, here it fails."""
 
     def readable(self) -> bool:
         return True
@@ -191,7 +191,7 @@ class Endless(io.RawIOBase):
 def test_body_without_length_or_end_is_not_read(api: Api, path: str) -> None:
     """Catches a 413 or an endless wait if the server passes the socket to the app."""
     environ = EnvironBuilder(path, headers={"Transfer-Encoding": "chunked"}).get_environ()
-    environ |= {"wsgi.input": Endless()}
+    environ |= {"wsgi.input": OpenConnection()}
     environ.pop("wsgi.input_terminated", None)
     _, status, _ = run_wsgi_app(api.app, environ)
     assert status == ("200 OK" if path == "/healthz" else "401 UNAUTHORIZED")

@@ -15,7 +15,7 @@ KEY: Any = object()
 OTHER_KEY: Any = object()
 
 
-def make_access(**times: int) -> AccessToken:
+def make_access_token(**times: int) -> AccessToken:
     claims = {"sub": "ada", "jti": "1", **times}
     settings = Settings(mongo_uri="mongodb://localhost/jobs", jwt_secret_key="s" * 32)
     access = AccessToken.from_claims(claims, settings)
@@ -37,12 +37,12 @@ def make_access(**times: int) -> AccessToken:
         ({"nbf": LEEWAY_S - 5}, True),
     ],
 )
-def test_times_are_compared_with_the_clock_at_each_use(
+def test_token_is_found_only_while_its_times_are_valid(
     offsets_s: dict[str, int], is_valid: bool
 ) -> None:
-    """`offsets_s` has the times in the token as seconds from now."""
+    """`offsets_s`: the times in the token, in seconds from now."""
     now = int(time.time())
-    access = make_access(**{name: now + offset_s for name, offset_s in offsets_s.items()})
+    access = make_access_token(**{name: now + offset_s for name, offset_s in offsets_s.items()})
     checked = CheckedTokens(LEEWAY_S)
     checked.add("token", access)
     assert checked.find("token") is (access if is_valid else None)
@@ -50,15 +50,15 @@ def test_times_are_compared_with_the_clock_at_each_use(
 
 def test_another_token_is_not_found() -> None:
     checked = CheckedTokens(LEEWAY_S)
-    checked.add("token", make_access())
+    checked.add("token", make_access_token())
     assert checked.find("token.") is None
     assert checked.find("\ud800") is None
 
 
-def test_token_must_be_checked_again_when_its_key_has_changed_or_is_gone() -> None:
+def test_token_is_not_found_after_its_key_has_changed_or_is_gone() -> None:
     keys = {"one": KEY}
     checked = CheckedTokens(LEEWAY_S, keys.get)
-    access = make_access()
+    access = make_access_token()
     checked.add("token", access, "one", KEY)
     assert checked.find("token") is access
     keys["one"] = OTHER_KEY
@@ -69,10 +69,10 @@ def test_token_must_be_checked_again_when_its_key_has_changed_or_is_gone() -> No
 
 def test_only_the_most_recently_used_tokens_are_kept() -> None:
     checked = CheckedTokens(LEEWAY_S)
-    access = make_access()
+    access = make_access_token()
     checked.add("used", access)
-    for number in range(MAX_TOKENS):
-        checked.add(f"token {number}", access)
+    for index in range(MAX_TOKENS):
+        checked.add(f"token {index}", access)
         assert checked.find("used") is access
     assert checked.find("token 0") is None
     assert checked.find(f"token {MAX_TOKENS - 1}") is access

@@ -15,8 +15,8 @@ FILES = ("/dashboard/static/jobmon.css", "/dashboard/static/jobmon.js", "/openap
 
 
 @pytest.fixture
-def compressed_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes in bytes of the contents that are compressed during the test."""
+def original_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes in bytes, before compression, of the contents that the test compresses."""
     sizes: list[int] = []
     assets._read_files.cache_clear()
     for library in (brotli, gzip):
@@ -32,7 +32,7 @@ def compressed_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("path", FILES)
 def test_file_is_compressed_once_per_encoding(
-    api: Api, compressed_sizes: list[int], path: str
+    api: Api, original_sizes: list[int], path: str
 ) -> None:
     uncompressed = api.client.get(path)
     assert "Content-Encoding" not in uncompressed.headers
@@ -46,11 +46,11 @@ def test_file_is_compressed_once_per_encoding(
             headers = {"Accept-Encoding": encoding, "If-None-Match": answer.headers["ETag"]}
             unchanged = api.client.get(path, headers=headers)
             assert (unchanged.status_code, unchanged.data) == (304, b"")
-    assert compressed_sizes == [len(uncompressed.data)] * 2
+    assert original_sizes == [len(uncompressed.data)] * 2
 
 
 @pytest.mark.parametrize("accepted", ["identity", "zstd", ""])
-def test_caller_without_a_known_encoding_gets_the_uncompressed_file(
+def test_caller_that_accepts_no_known_encoding_gets_the_uncompressed_file(
     api: Api, accepted: str
 ) -> None:
     answer = api.client.get(FILES[0], headers={"Accept-Encoding": accepted})

@@ -1,4 +1,4 @@
-"""The JSON of answers: catches a value that makes an answer fail, and a text that is not JSON."""
+"""The JSON of answers: catches a value that makes an answer fail, and an answer that is no JSON."""
 
 import json
 from datetime import UTC, datetime
@@ -21,24 +21,24 @@ from jobmon.web.json_text import JSONProvider, dump_json
         {"nested": [{"large": 10**40}]},
     ],
 )
-def test_json_is_the_same_as_from_the_standard_library_but_without_spaces(value: Any) -> None:
+def test_json_equals_compact_json_of_the_standard_library(value: Any) -> None:
     assert dump_json(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def test_half_of_a_surrogate_pair_is_replaced() -> None:
+def test_unpaired_surrogate_is_replaced_by_a_question_mark() -> None:
     assert dump_json({"text": "a\ud800b", "large": 2**70}) == f'{{"text":"a?b","large":{2**70}}}'
 
 
-def test_uuids_and_dates_have_the_same_json_as_from_flask() -> None:
+def test_uuids_and_dates_have_the_json_of_flask_without_spaces() -> None:
     app, uuid = Flask("test"), UUID(int=7)
     app.json = JSONProvider(app)
     now = datetime.now(UTC)
     with app.test_request_context():
         answer = app.json.response({"id": uuid, "at": now})
-        assert answer.get_data(as_text=True).count(" ") == 5  # all of them in the date
+        assert answer.get_data(as_text=True).count(" ") == 5  # only those of the date
         assert answer.json == json.loads(app.json.dumps({"id": uuid, "at": now}, indent=2))
 
 
-def test_value_that_json_cannot_express_raises() -> None:
+def test_value_that_json_cannot_represent_raises_type_error() -> None:
     with pytest.raises(TypeError):
         dump_json({"value": object()})

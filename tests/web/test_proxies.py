@@ -23,7 +23,7 @@ from ..support.queues import serve_queues
 
 PREFIX = "/tools/jobmon"
 TLS = {"base_url": "https://tools.example"}
-# Attributes of pages that are paths on this host.
+# An attribute of a page whose value is a path on this host.
 OWN_ADDRESS = re.compile(r"""=["'](/[^"' ]*)""")
 
 
@@ -42,7 +42,7 @@ ACTIONS = {
     "actions": True,
     "role_permissions": {"admin": frozenset({"ADMIN_DASHBOARD", "JOBS_RETRY", "NOTICES_MUTE"})},
 }
-PAGES = [
+PAGE_PATHS = [
     "/dashboard",
     "/dashboard/overview",
     "/dashboard/jobs",
@@ -77,21 +77,23 @@ def test_every_address_of_a_page_begins_with_the_prefix(
 ) -> None:
     viewer = signed_in(make_api(path_prefix=PREFIX, **ACTIONS))
     start = queue if is_prefix_removed else PREFIX + queue
-    for page in PAGES:
-        answer = viewer.get(start + page)
-        assert answer.status_code in (200, 302, 404, 422), page
+    for path in PAGE_PATHS:
+        answer = viewer.get(start + path)
+        assert answer.status_code in (200, 302, 404, 422), path
         addresses = read_addresses(answer.text) | {answer.headers.get("Location", PREFIX)}
         outside = {address for address in addresses if not f"{address}/".startswith(f"{PREFIX}/")}
-        assert not outside, page
-        assert answer.status_code == 302 or len(addresses) > 5, page
+        assert not outside, path
+        assert answer.status_code == 302 or len(addresses) > 5, path
 
 
 def test_every_linked_page_and_file_is_served_below_the_prefix(make_api: Any) -> None:
     viewer = signed_in(make_api(path_prefix=PREFIX, **ACTIONS))
-    pages = [viewer.get(page).text for page in PAGES]
-    forms = {form["action"] for page in pages for form in Page(page).all("form", method="post")}
+    pages = [viewer.get(path).text for path in PAGE_PATHS]
+    form_addresses = {
+        form["action"] for page in pages for form in Page(page).all("form", method="post")
+    }
     linked = {address.partition("#")[0] for page in pages for address in Page(page).addresses()}
-    for address in sorted(linked - forms):
+    for address in sorted(linked - form_addresses):
         if address.startswith("/"):
             assert viewer.get(address).status_code in (200, 302), address
     assert len(linked) > 60
@@ -103,12 +105,12 @@ def test_redirects_of_the_root_keep_the_prefix(make_api: Any) -> None:
         raw_path = {"environ_overrides": {"PATH_INFO": path}}
         location = viewer.client.get("/", **raw_path).headers["Location"]
         assert location in (f"{PREFIX}/dashboard", f"{PREFIX}/"), path
-    for outside in (f"{PREFIX}s/dashboard", "/tools/dashboard", f"{PREFIX}{PREFIX}/dashboard"):
-        assert viewer.get(outside).status_code == 404
+    for path in (f"{PREFIX}s/dashboard", "/tools/dashboard", f"{PREFIX}{PREFIX}/dashboard"):
+        assert viewer.get(path).status_code == 404
 
 
-def test_a_prefix_cannot_begin_with_a_path_of_jobmon(make_api: Any) -> None:
-    """Catches a new route that a prefix could hide: the setting refuses only OWN_PATHS."""
+def test_own_paths_are_the_first_parts_of_all_routes(make_api: Any) -> None:
+    """Catches a new route that a prefix can hide: the setting only refuses OWN_PATHS."""
     routes = make_api(actions=True).app.url_map.iter_rules()
     assert {route.rule.split("/")[1] for route in routes} | {"queues"} == OWN_PATHS | {""}
 
@@ -154,19 +156,22 @@ def read_cookie(answer: Any) -> Any:
 
 def test_session_cookie_is_sent_only_below_the_prefix(make_api: Any) -> None:
     api = make_api(path_prefix=PREFIX)
-    for base, name in (({}, "jobmon_session"), (TLS, "__Secure-jobmon_session")):
+    for url, name, secure in (
+        ({}, "jobmon_session", ""),
+        (TLS, "__Secure-jobmon_session", True),
+    ):
         client = api.app.test_client()
         form = {"token": api.token(), "then": f"{PREFIX}/queues/default/dashboard/jobs?page=1"}
-        answer = client.post(f"{PREFIX}/dashboard/session", data=form, **base)
+        answer = client.post(f"{PREFIX}/dashboard/session", data=form, **url)
         assert answer.location == form["then"]
         cookie = read_cookie(answer)
-        assert (cookie.key, cookie["path"], cookie["secure"]) == (name, PREFIX, bool(base) or "")
+        assert (cookie.key, cookie["path"], cookie["secure"]) == (name, PREFIX, secure)
         for path in ("/dashboard", "/queues/default/dashboard"):
-            assert client.get(PREFIX + path, **base).status_code == 200
-        assert client.get("/dashboard", **base).status_code == 401  # without the cookie
-        deleted = read_cookie(client.post(f"{PREFIX}/dashboard/sign-out", **base))
+            assert client.get(PREFIX + path, **url).status_code == 200
+        assert client.get("/dashboard", **url).status_code == 401  # without the cookie
+        deleted = read_cookie(client.post(f"{PREFIX}/dashboard/sign-out", **url))
         assert (deleted.key, deleted["path"], deleted["max-age"]) == (name, PREFIX, "0")
-        assert client.get(f"{PREFIX}/dashboard", **base).status_code == 401
+        assert client.get(f"{PREFIX}/dashboard", **url).status_code == 401
 
 
 def test_cookie_of_the_theme_has_the_prefix_as_its_path(make_api: Any) -> None:
@@ -182,8 +187,8 @@ def test_cookie_of_the_theme_has_the_prefix_as_its_path(make_api: Any) -> None:
 def test_sign_in_leads_back_to_a_page_below_the_prefix(make_api: Any) -> None:
     visitor = Viewer(make_api(path_prefix=PREFIX).app)
     page = visitor.page(f"{PREFIX}/dashboard/jobs?status=dlq", 401)
-    (then,) = page.all("input", name="then")
-    assert then["value"] == f"{PREFIX}/dashboard/jobs?status=dlq"
+    (target_field,) = page.all("input", name="then")
+    assert target_field["value"] == f"{PREFIX}/dashboard/jobs?status=dlq"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +226,7 @@ def test_forwarded_prefix_is_read_only_from_a_trusted_proxy(make_api: Any) -> No
     assert find_prefix(one_proxy) == ""
     assert find_prefix(one_proxy, PREFIX) == PREFIX
     assert find_prefix(one_proxy, f"{PREFIX}/") == PREFIX
-    assert find_prefix(two_proxies, PREFIX) == PREFIX  # only one of them removes a path
+    assert find_prefix(two_proxies, PREFIX) == PREFIX  # only one of the two sets the header
     # The nearest proxy adds its value after the values that it received.
     assert find_prefix(one_proxy, f"/forged, {PREFIX}") == PREFIX
     assert find_prefix(one_proxy, "/forged", PREFIX) == PREFIX

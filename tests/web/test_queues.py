@@ -19,126 +19,137 @@ from ..support.waiting import PATIENCE_S, eventually
 
 
 @pytest.fixture
-def queues(watched: Any, tmp_path: Path) -> Api:
+def queues_api(watched: Any, tmp_path: Path) -> Api:
     return serve_queues(watched, tmp_path)
 
 
 def list_ids(api: Api, path: str) -> list[str]:
+    """The ids of the jobs that a caller with all permissions gets at `path`."""
     answer = api.get(path, token=api.token("ada", "chief"))
     return [job["jobId"] for job in answer.json["data"]]
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/admin/jobs/queue"])
-def test_path_without_a_queue_reads_the_first_queue(queues: Api, path: str) -> None:
-    assert list_ids(queues, path) == ["mails"]
+def test_path_without_a_queue_is_about_the_first_queue(queues_api: Api, path: str) -> None:
+    assert list_ids(queues_api, path) == ["mails"]
     for name in ("mails", "payouts", "internal"):
-        assert list_ids(queues, f"/queues/{name}{path}") == [name]
+        assert list_ids(queues_api, f"/queues/{name}{path}") == [name]
 
 
-def test_job_is_found_only_in_its_own_queue(queues: Api) -> None:
-    token = queues.token("ada", "user")
-    assert queues.get("/queues/payouts/jobs/payouts", token=token).json["jobId"] == "payouts"
+def test_job_is_found_only_in_its_own_queue(queues_api: Api) -> None:
+    token = queues_api.token("ada", "user")
+    assert queues_api.get("/queues/payouts/jobs/payouts", token=token).json["jobId"] == "payouts"
     for path in ("/jobs/payouts", "/queues/mails/jobs/payouts"):
-        missing = queues.get(path, token=token)
+        missing = queues_api.get(path, token=token)
         assert (missing.status_code, missing.json["error"]["code"]) == (403, "access_denied")
 
 
-def test_each_queue_needs_its_own_permission(queues: Api) -> None:
+def test_each_queue_needs_its_own_permission(queues_api: Api) -> None:
     allowed: dict[str, set[str]] = {
         "admin": {"mails", "internal"},
         "payroll": {"payouts"},
         "user": set(),
     }
     for role, allowed_queues in allowed.items():
-        token = queues.token("ada", role)
+        token = queues_api.token("ada", role)
         for name in ("mails", "payouts", "internal"):
             for path in ("stats", "queue", "types", "timeseries"):
-                answer = queues.get(f"/queues/{name}/admin/jobs/{path}", token=token)
+                answer = queues_api.get(f"/queues/{name}/admin/jobs/{path}", token=token)
                 expected = 200 if name in allowed_queues else 403
                 assert answer.status_code == expected, (role, name, path)
-    refused = queues.get("/queues/payouts/admin/jobs/stats", token=queues.token("ada", "admin"))
+    refused = queues_api.get(
+        "/queues/payouts/admin/jobs/stats", token=queues_api.token("ada", "admin")
+    )
     assert refused.json["error"]["message"] == "This needs PAYOUTS."
 
 
-def test_permission_for_one_queue_shows_no_jobs_of_another_queue(queues: Api) -> None:
-    token = queues.token("bob", "payroll")
-    assert queues.get("/queues/payouts/jobs/payouts", token=token).status_code == 200
-    assert queues.get("/queues/mails/jobs/mails", token=token).status_code == 403
+def test_permission_for_one_queue_shows_no_jobs_of_another_queue(queues_api: Api) -> None:
+    token = queues_api.token("bob", "payroll")
+    assert queues_api.get("/queues/payouts/jobs/payouts", token=token).status_code == 200
+    assert queues_api.get("/queues/mails/jobs/mails", token=token).status_code == 403
 
 
-def test_queue_that_is_closed_to_owners_looks_missing_to_them(queues: Api) -> None:
-    user, admin = queues.token("ada", "user"), queues.token()
+def test_queue_that_is_closed_to_owners_looks_missing_to_them(queues_api: Api) -> None:
+    user, admin = queues_api.token("ada", "user"), queues_api.token()
     for path, query in (("/jobs", {}), ("/jobs/internal", {}), ("/job", {"id": "internal"})):
         closed, missing = (
-            queues.get(f"/queues/{name}{path}", token=user, **query)
+            queues_api.get(f"/queues/{name}{path}", token=user, **query)
             for name in ("internal", "nothing")
         )
         assert (closed.status_code, closed.json) == (404, missing.json)
         assert missing.status_code == 404
-        assert queues.get(f"/queues/internal{path}", token=admin, **query).status_code == 200
+        assert queues_api.get(f"/queues/internal{path}", token=admin, **query).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["mails", "nothing", "..", "%00", "\u00e4", "a" * 500])
-def test_answers_do_not_reveal_which_queues_exist(queues: Api, name: str) -> None:
+def test_answers_do_not_reveal_which_queues_exist(queues_api: Api, name: str) -> None:
     for path in ("/jobs", "/admin/jobs/stats", "/metrics", "/readyz"):
-        assert queues.get(f"/queues/{name}{path}").status_code == 401
-    refused = queues.get(f"/queues/{name}/admin/jobs/stats", token=queues.token("eve", "user"))
+        assert queues_api.get(f"/queues/{name}{path}").status_code == 401
+    refused = queues_api.get(
+        f"/queues/{name}/admin/jobs/stats", token=queues_api.token("eve", "user")
+    )
     assert refused.status_code == 403
 
 
 @pytest.mark.parametrize("path", ["/admin/jobs/stats", "/jobs", "/jobs/a", "/readyz", "/metrics"])
-def test_unknown_queue_is_404(queues: Api, path: str) -> None:
-    answer = queues.get(f"/queues/nothing{path}", token=queues.token())
+def test_unknown_queue_is_404(queues_api: Api, path: str) -> None:
+    answer = queues_api.get(f"/queues/nothing{path}", token=queues_api.token())
     assert (answer.status_code, answer.json["error"]["code"]) == (404, "not_found")
     assert answer.json["error"]["message"] == "There is no queue of this name."
 
 
-def test_service_routes_also_exist_below_the_path_of_a_queue(queues: Api) -> None:
-    assert queues.get("/queues/payouts/healthz").status_code == 200
-    assert queues.get("/queues/payouts/openapi.json").json["servers"][1]["url"] == "/queues/{queue}"
-    assert queues.get("/queues/payouts/nothing").status_code == 404
+def test_service_routes_also_exist_below_the_path_of_a_queue(queues_api: Api) -> None:
+    assert queues_api.get("/queues/payouts/healthz").status_code == 200
+    assert (
+        queues_api.get("/queues/payouts/openapi.json").json["servers"][1]["url"]
+        == "/queues/{queue}"
+    )
+    assert queues_api.get("/queues/payouts/nothing").status_code == 404
 
 
-def test_export_of_a_queue_has_its_own_jobs(queues: Api) -> None:
+def test_export_of_a_queue_has_its_own_jobs(queues_api: Api) -> None:
     path = "/queues/payouts/admin/jobs/queue"
-    answer = queues.get(path, token=queues.token("ada", "chief"), format="csv")
+    answer = queues_api.get(path, token=queues_api.token("ada", "chief"), format="csv")
     assert answer.text.splitlines()[1].startswith("payouts,")
 
 
-def test_cursor_of_another_queue_shows_no_jobs_of_that_queue(queues: Api, watched: Any) -> None:
-    watched.mails.insert_many([{"jobId": f"m{n}", "type": "mails"} for n in range(3)])
-    watched.payouts.insert_many([{"jobId": f"p{n}", "type": "payouts"} for n in range(3)])
-    token = queues.token("ada", "chief")
-    page = queues.get("/queues/mails/admin/jobs/queue", token=token, per_page=2).json
-    answer = queues.get(
+def test_cursor_of_another_queue_shows_no_jobs_of_that_queue(queues_api: Api, watched: Any) -> None:
+    watched.mails.insert_many([{"jobId": f"m{index}", "type": "mails"} for index in range(3)])
+    watched.payouts.insert_many([{"jobId": f"p{index}", "type": "payouts"} for index in range(3)])
+    token = queues_api.token("ada", "chief")
+    page = queues_api.get("/queues/mails/admin/jobs/queue", token=token, per_page=2).json
+    answer = queues_api.get(
         "/queues/payouts/admin/jobs/queue", token=token, cursor=page["meta"]["next_cursor"]
     )
     assert {job["type"] for job in answer.json["data"]} <= {"payouts"}
 
 
-def test_queues_of_one_deployment_share_a_client(queues: Api) -> None:
-    watched_queues = queues.app.extensions["jobmon_queues"]
+def test_queues_of_a_file_keep_its_order_and_share_a_client_per_deployment(queues_api: Api) -> None:
+    watched_queues = queues_api.app.extensions["jobmon_queues"]
     clients = {id(queue.connection.client) for queue in watched_queues.open_all()}
     assert len(clients) == 1
     assert watched_queues.deployments == 1
-    settings = queues.app.extensions["jobmon_settings"]
+    settings = queues_api.app.extensions["jobmon_settings"]
     assert [queue.queue for queue in load_queues(settings)] == ["mails", "payouts", "internal"]
 
 
 def test_log_line_of_a_request_names_the_queue_in_its_path(
-    queues: Api, caplog: pytest.LogCaptureFixture
+    queues_api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "jobmon.request")
-    queues.get("/queues/payouts/healthz")
-    queues.get("/healthz")
+    queues_api.get("/queues/payouts/healthz")
+    queues_api.get("/healthz")
     with_queue, without_queue = (record.msg for record in caplog.records[-2:])
     assert with_queue["queue"] == "payouts"  # type: ignore[index]
     assert "queue" not in without_queue
 
 
 def make_queues(deployment: str, count: int) -> list[Any]:
+    """Queues without readers, named `frozen0`, `frozen1` and so on for the deployment `frozen`."""
     settings = SimpleNamespace(mongo_uri=deployment, queues="queues.toml")
-    return [SimpleNamespace(name=f"{deployment}{n}", settings=settings) for n in range(count)]
+    return [
+        SimpleNamespace(name=f"{deployment}{index}", settings=settings) for index in range(count)
+    ]
 
 
 class BlockingRead:

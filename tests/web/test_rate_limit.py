@@ -1,5 +1,5 @@
 """Rate limits: catches a limit that several workers multiply, a network whose addresses are counted
-separately, and an unreachable storage that stops the monitor."""
+separately, and an unreachable storage that makes requests fail."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from ..support.commands import database_uri
 STATS = "/admin/jobs/stats"
 
 
-def test_two_apps_with_one_storage_count_together(
+def test_two_apps_with_the_same_storage_count_together(
     watched: Any,
     make_settings: Callable[..., Settings],
     mongod: Mongod,
@@ -36,7 +36,7 @@ def test_two_apps_with_one_storage_count_together(
         database.client.drop_database("limits")  # where the library `limits` counts
 
 
-def test_unreachable_storage_stops_the_limit_but_not_the_monitor(
+def test_unreachable_storage_ends_the_limit_but_not_the_service(
     watched: Any, make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = f"mongodb://127.0.0.1:{free_port()}"
@@ -47,7 +47,7 @@ def test_unreachable_storage_stops_the_limit_but_not_the_monitor(
 
 
 @pytest.fixture
-def per_address(watched: Any, make_settings: Callable[..., Settings]) -> Api:
+def address_limited_api(watched: Any, make_settings: Callable[..., Settings]) -> Api:
     return Api(create_app(make_settings(rate_limit_per_address="3/hour"), watched.client))
 
 
@@ -57,17 +57,21 @@ def get_from_address(api: Api, address: str, path: str = STATS, token: str | Non
     return api.client.get(path, headers=headers, environ_base=environment).status_code
 
 
-def test_every_request_of_an_address_is_counted_except_probes(per_address: Api) -> None:
-    token = per_address.token()
+def test_every_request_of_an_address_is_counted_except_probes(address_limited_api: Api) -> None:
+    token = address_limited_api.token()
     requests = [(STATS, "guess"), ("/none", None), ("/dashboard/sign-in", None)]
-    statuses = [get_from_address(per_address, "192.0.2.1", *request) for request in requests]
+    statuses = [
+        get_from_address(address_limited_api, "192.0.2.1", *request) for request in requests
+    ]
     assert statuses == [401, 404, 200]
     requests = [(STATS, token), ("/none", None), ("/dashboard", None)]
-    statuses = [get_from_address(per_address, "192.0.2.1", *request) for request in requests]
+    statuses = [
+        get_from_address(address_limited_api, "192.0.2.1", *request) for request in requests
+    ]
     assert statuses == [429, 429, 429]
-    assert get_from_address(per_address, "192.0.2.2", STATS, token) == 200
-    assert get_from_address(per_address, "192.0.2.1", "/healthz") == 200
-    assert get_from_address(per_address, "192.0.2.1", "/readyz") != 429
+    assert get_from_address(address_limited_api, "192.0.2.2", STATS, token) == 200
+    assert get_from_address(address_limited_api, "192.0.2.1", "/healthz") == 200
+    assert get_from_address(address_limited_api, "192.0.2.1", "/readyz") != 429
 
 
 @pytest.mark.parametrize(
@@ -83,22 +87,22 @@ def test_every_request_of_an_address_is_counted_except_probes(per_address: Api) 
     ],
 )
 def test_addresses_of_one_network_are_counted_together(
-    per_address: Api, addresses: list[str], are_counted_together: bool
+    address_limited_api: Api, addresses: list[str], are_counted_together: bool
 ) -> None:
-    assert [get_from_address(per_address, address) for address in addresses] == [401] * 3
-    statuses = Counter(get_from_address(per_address, address) for address in addresses)
+    assert [get_from_address(address_limited_api, address) for address in addresses] == [401] * 3
+    statuses = Counter(get_from_address(address_limited_api, address) for address in addresses)
     assert statuses == {429 if are_counted_together else 401: 3}
 
 
-def test_refusal_has_the_limit_and_retry_after(per_address: Api) -> None:
+def test_refusal_has_the_limit_and_retry_after(address_limited_api: Api) -> None:
     for _ in range(3):
-        per_address.get(STATS)
-    refused = per_address.get(STATS)
+        address_limited_api.get(STATS)
+    refused = address_limited_api.get(STATS)
     assert refused.json["error"] == {"code": "rate_limited", "message": "More than 3 per 1 hour."}
     assert 0 < int(refused.headers["Retry-After"]) <= 3_600
 
 
-def test_several_workers_need_a_storage_for_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_workers_need_a_shared_storage_for_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a limit for which each worker counts only its own requests."""
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb://127.0.0.1")
     monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", "s" * 32)

@@ -1,4 +1,4 @@
-"""Renewals at an identity provider: catches a refresh token that several processes use, and files
+"""Renewals at an identity provider: catches a refresh token that is sent several times, and files
 in a folder that another user controls."""
 
 import os
@@ -25,20 +25,20 @@ IDENTITY = Identity(
     roles=("admin",),
     lifetime_s=300.0,
     provider_subject="7",
-    refresh_token="the next",
+    refresh_token="refresh-0",
     id_token=None,
 )
 
 
 class Provider:
-    """An identity provider that counts its renewals."""
+    """An identity provider that counts the renewals, and names each refresh token by the count."""
 
     def __init__(self) -> None:
-        self.renewals = 0
+        self.renewal_count = 0
 
     def renew(self) -> Identity:
-        self.renewals += 1
-        return replace(IDENTITY, refresh_token=f"number {self.renewals}")
+        self.renewal_count += 1
+        return replace(IDENTITY, refresh_token=f"refresh-{self.renewal_count}")
 
 
 @pytest.fixture
@@ -51,16 +51,20 @@ def provider() -> Provider:
     return Provider()
 
 
-def test_renewals_with_a_shared_folder_use_a_refresh_token_once(
+def test_renewals_with_a_shared_folder_send_a_refresh_token_once(
     keys: SessionKeys, provider: Provider, tmp_path: Path
 ) -> None:
-    all_renewals = [Renewals(keys, tmp_path / "shared") for _ in range(3)]
+    renewals_of_processes = [Renewals(keys, tmp_path / "shared") for _ in range(3)]
     identities = [
-        renewals.get("token", provider.renew) for renewals in all_renewals for _ in range(2)
+        renewals.get("token", provider.renew)
+        for renewals in renewals_of_processes
+        for _ in range(2)
     ]
-    assert identities == [replace(IDENTITY, refresh_token="number 1")] * 6
-    assert provider.renewals == 1
-    assert all_renewals[0].get("another token", provider.renew).refresh_token == "number 2"
+    assert identities == [replace(IDENTITY, refresh_token="refresh-1")] * 6
+    assert provider.renewal_count == 1
+    assert (
+        renewals_of_processes[0].get("another token", provider.renew).refresh_token == "refresh-2"
+    )
 
 
 def test_simultaneous_processes_renew_only_once(tmp_path: Path) -> None:
@@ -100,21 +104,21 @@ def test_failure_is_not_cached(keys: SessionKeys, provider: Provider, tmp_path: 
     renewals = Renewals(keys, tmp_path / "shared")
     with pytest.raises(LookupError):
         renewals.get("token", fail)
-    assert renewals.get("token", provider.renew).refresh_token == "number 1"
+    assert renewals.get("token", provider.renew).refresh_token == "refresh-1"
 
 
 def test_identity_is_cached_only_for_a_limited_time(
     keys: SessionKeys, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a refresh token that is never sent again, if its provider accepts it repeatedly."""
+    """Catches roles that stay for ever, if a provider accepts a refresh token repeatedly."""
     folder = tmp_path / "shared"
     Renewals(keys, folder).get("token", provider.renew)
     monkeypatch.setattr(renewals_module, "KEPT_S", -1)
     Renewals(keys, folder).get("token", provider.renew)
-    assert provider.renewals == 2
+    assert provider.renewal_count == 2
 
 
-def test_files_contain_no_secret_and_old_files_are_deleted(
+def test_files_are_private_and_encrypted_and_old_files_are_deleted(
     keys: SessionKeys, provider: Provider, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shared"
@@ -123,7 +127,7 @@ def test_files_contain_no_secret_and_old_files_are_deleted(
     (file,) = folder.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert "token" not in file.name
-    for secret in (b"number 1", b"ada", b"token"):
+    for secret in (b"refresh-1", b"ada", b"token"):
         assert secret not in file.read_bytes()
     long_ago = time.time() - 1_000
     os.utime(file, (long_ago, long_ago))
@@ -131,7 +135,7 @@ def test_files_contain_no_secret_and_old_files_are_deleted(
     assert file not in list(folder.iterdir())
 
 
-def test_folder_that_others_can_write_is_not_used(
+def test_folder_that_is_open_to_all_or_a_link_or_missing_is_not_used(
     keys: SessionKeys, provider: Provider, tmp_path: Path
 ) -> None:
     open_to_all, link = tmp_path / "open", tmp_path / "link"
@@ -140,21 +144,21 @@ def test_folder_that_others_can_write_is_not_used(
     (tmp_path / "private").mkdir(mode=0o700)
     link.symlink_to(tmp_path / "private")
     for folder in (open_to_all, link, tmp_path / "missing" / "parent"):
-        renewals_before = provider.renewals
+        count_before = provider.renewal_count
         for _ in range(2):
             Renewals(keys, folder).get("token", provider.renew)
-        assert provider.renewals == renewals_before + 2, folder
+        assert provider.renewal_count == count_before + 2, folder
         assert not folder.exists() or not list(folder.iterdir())
 
 
-def test_file_of_another_key_or_with_broken_content_is_replaced(
+def test_file_sealed_with_another_key_or_with_broken_content_is_replaced(
     keys: SessionKeys, provider: Provider, tmp_path: Path, make_settings: Callable[..., Settings]
 ) -> None:
     folder = tmp_path / "shared"
     Renewals(SessionKeys(make_settings(jwt_secret_key=SECRET[::-1])), folder).get(
         "token", provider.renew
     )
-    assert Renewals(keys, folder).get("token", provider.renew).refresh_token == "number 2"
+    assert Renewals(keys, folder).get("token", provider.renew).refresh_token == "refresh-2"
     (file,) = folder.iterdir()
     file.write_bytes(b"\xff" * 10)
-    assert Renewals(keys, folder).get("token", provider.renew).refresh_token == "number 3"
+    assert Renewals(keys, folder).get("token", provider.renew).refresh_token == "refresh-3"

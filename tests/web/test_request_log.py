@@ -18,11 +18,12 @@ STATS = "/admin/jobs/stats"
 
 @pytest.fixture
 def lines() -> Iterator[list[Any]]:
+    """The log lines of the test's requests, as dictionaries."""
     with capture_requests() as captured:
         yield captured
 
 
-def test_request_is_one_line_with_user_route_and_duration(api: Api, lines: list[Any]) -> None:
+def test_request_logs_one_line_with_user_route_and_duration(api: Api, lines: list[Any]) -> None:
     answer = api.get_as_owner("/jobs/some-id", "alice")
     (line,) = lines
     duration_ms = line.pop("duration_ms")
@@ -46,7 +47,7 @@ def test_request_is_one_line_with_user_route_and_duration(api: Api, lines: list[
     ("path", "status", "route"),
     [(STATS, 401, STATS), ("/nope", 404, None), ("/healthz", 200, "/healthz")],
 )
-def test_request_without_token_or_route_is_one_line(
+def test_request_without_token_or_route_logs_one_line_without_user(
     api: Api, lines: list[Any], path: str, status: int, route: str | None
 ) -> None:
     assert api.get(path).status_code == status
@@ -54,12 +55,12 @@ def test_request_without_token_or_route_is_one_line(
     assert (line["status"], line["route"], line["user"]) == (status, route, None)
 
 
-def test_line_of_a_forged_token_has_no_user(api: Api, lines: list[Any]) -> None:
+def test_line_of_a_request_with_a_forged_token_has_no_user(api: Api, lines: list[Any]) -> None:
     api.get("/jobs", token=api.token("alice", "user")[:-3] + "abc")
     assert lines[0]["user"] is None
 
 
-def test_export_is_logged_once_and_after_it_was_sent(api: Api, lines: list[Any]) -> None:
+def test_export_is_logged_once_after_it_was_sent(api: Api, lines: list[Any]) -> None:
     api.app.extensions["jobmon_connection"].jobs.collection.insert_one({"jobId": "a"})
     answer = api.get_as_admin("/admin/jobs/queue", format="ndjson")
     assert lines == []
@@ -69,7 +70,7 @@ def test_export_is_logged_once_and_after_it_was_sent(api: Api, lines: list[Any])
     assert len(lines) == 1
 
 
-def test_request_id_is_from_the_caller_or_new(api: Api) -> None:
+def test_request_id_is_the_callers_or_a_new_one(api: Api) -> None:
     def read_id(**headers: str) -> str:
         return api.client.get("/healthz", headers=headers).headers["X-Request-ID"]
 
@@ -113,6 +114,6 @@ def test_every_query_of_a_request_has_its_id_as_comment(
         database.command("profile", 0)
     entries = list(database["system.profile"].find({"appName": "jobmon"}))
     comments = {entry["command"].get("comment") for entry in entries}
-    # /metrics may need no query: its answer may be cached, and the profiler records no ping.
+    # /metrics may send no query: its figures can be cached, and the profiler records no ping.
     assert comments <= {"jobmon from-the-edge"}
     assert comments or path == "/metrics"

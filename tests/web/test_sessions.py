@@ -56,7 +56,9 @@ def test_token_never_outlives_its_session(keys: SessionKeys) -> None:
     assert keys.read_token(keys.issue_token(session, "a", [], 10**9))["exp"] == session.ends_at
 
 
-def test_forged_token_is_refused(keys: SessionKeys, make_settings: MakeSettings) -> None:
+def test_forged_or_incomplete_token_is_refused(
+    keys: SessionKeys, make_settings: MakeSettings
+) -> None:
     now = int(time.time())
     claims = {"iat": now, "exp": now + 60, "jti": "x", "session_ends_at": now + 60, "sub": "root"}
     header = {"kid": sessions_module.KEY_ID}
@@ -74,7 +76,7 @@ def test_forged_token_is_refused(keys: SessionKeys, make_settings: MakeSettings)
             keys.read_token(jwt.encode(incomplete, keys._signing_key, "HS256", header))
 
 
-def test_sealed_text_is_read_only_for_its_purpose(
+def test_sealed_text_can_be_unsealed_only_for_its_purpose(
     keys: SessionKeys, make_settings: MakeSettings
 ) -> None:
     sealed = keys.seal("flow", {"state": "x"})
@@ -88,7 +90,7 @@ def test_sealed_text_is_read_only_for_its_purpose(
     assert keys.unseal("flow", sealed, max_age_s=-1) is None
 
 
-def test_sealed_session_is_read_until_it_ends(keys: SessionKeys) -> None:
+def test_sealed_session_can_be_unsealed_until_it_ends(keys: SessionKeys) -> None:
     session = begin_session()
     assert keys.unseal_session(keys.seal_session(session, 4_000)) == session
     ended = replace(session, ends_at=int(time.time()) - 1)
@@ -117,7 +119,7 @@ def provider() -> Any:
         yield provider
 
 
-def test_session_is_accepted_with_every_source_of_keys(
+def test_session_is_accepted_whatever_keys_check_other_tokens(
     watched: Any, make_settings: MakeSettings, provider: Provider
 ) -> None:
     """Catches a session's token that is checked with the keys of other tokens."""
@@ -140,7 +142,7 @@ def test_session_is_accepted_with_every_source_of_keys(
     assert read_outcome(api, token) == 200
 
 
-def test_session_needs_a_provider_in_the_settings_and_the_key_of_sessions(
+def test_session_token_needs_a_provider_in_the_settings_and_the_key_of_sessions(
     watched: Any, make_settings: MakeSettings, keys: SessionKeys, provider: Provider
 ) -> None:
     api = Api(create_app(make_settings(), watched.client))
