@@ -10,13 +10,13 @@ _list_all = MongoClient.list_database_names
 
 @pytest.fixture(autouse=True)
 def _hide_other_databases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients list only system databases, and databases whose name begins as the test's."""
+    """Let clients list only system databases and databases with the prefix of this test."""
     if "database" not in request.fixturenames:
         return
-    starts = (request.getfixturevalue("database").name, "admin", "config", "local")
+    prefixes = (request.getfixturevalue("database").name, "admin", "config", "local")
 
     def list_visible(client: MongoClient[Any], *arguments: Any, **options: Any) -> list[str]:
         names = _list_all(client, *arguments, **options)
-        return [name for name in names if name.startswith(starts)]
+        return [name for name in names if name.startswith(prefixes)]
 
     monkeypatch.setattr(MongoClient, "list_database_names", list_visible)

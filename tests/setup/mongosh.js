@@ -1,5 +1,6 @@
-// Emulates the part of mongosh that the scripts of `jobmon init --print` use: it answers reads from
-// the file `state`, and prints the commands that mongosh would send, as JSON.
+// Emulates the part of mongosh that the scripts of `jobmon init --print` use. The arguments are
+// two files: the server's state and the script. Reads are answered from the state; the commands that
+// mongosh would send are printed as JSON.
 const { readFileSync } = require("fs");
 const vm = require("vm");
 const [state, script] = [process.argv[2], process.argv[3]].map((file) => readFileSync(file, "utf8"));
@@ -16,7 +17,7 @@ const collection = (db, name) => ({
     send(db, { createIndexes: name, indexes: [{ key: Object.entries(key), ...options }] }),
   dropIndex: (index) => send(db, { dropIndexes: name, index }),
   updateOne: (q, u, options) => {
-    if (u.$set?.at) u.$set.at = null; // a Date: JSON has none
+    if (u.$set?.at) u.$set.at = null; // a Date, which JSON cannot hold; the tests ignore it
     send(db, { update: name, updates: [{ q, u, ...options }] });
   },
   deleteOne: (q) => send(db, { delete: name, deletes: [{ q, limit: 1 }] }),
@@ -48,7 +49,7 @@ const shell = {
   passwordPrompt: () => "typed-in",
   rs: { initiate: (config) => send("admin", { replSetInitiate: config }) },
 };
-// Line by line, because a person may paste the script.
+// Line by line, as mongosh runs a pasted script.
 const context = vm.createContext(shell);
 for (const line of script.split("\n")) vm.runInContext(line, context);
 console.log(JSON.stringify(sent));

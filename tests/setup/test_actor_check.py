@@ -1,7 +1,7 @@
 """What `jobmon check` reports about actions: catches a missing actor that is not reported, a report
-although actions are off, and a web service that has the actor's connection string.
+although actions are off, and no warning about a web service that has the actor's connection string.
 
-`test_users.py` has the checks of users."""
+`test_users.py` tests the checks of users."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ from jobmon.store.connection import Connection
 
 from ..support.commands import database_uri
 
-ENDED_S = 192
+EXPIRED_S = 192  # 3 min 12 s
 
 
 @pytest.fixture
@@ -33,17 +33,17 @@ def settings(
     return make_settings(mongo_uri=uri, state_db=database.name, actions=True)
 
 
-def check(settings: Settings, mongo: MongoClient[dict[str, Any]]) -> list[Finding]:
+def list_findings(settings: Settings, mongo: MongoClient[dict[str, Any]]) -> list[Finding]:
     connection = Connection(settings, mongo)
     deployment = Deployment.inspect(settings, connection)
     return [*check_requester(deployment), *check_actor(deployment, connection)]
 
 
-def set_lease(settings: Settings, mongo: MongoClient[dict[str, Any]], ended_s: int) -> None:
-    """Store the lease of an actor that ended `ended_s` seconds ago; if negative, it is valid."""
+def store_lease(settings: Settings, mongo: MongoClient[dict[str, Any]], expired_s: int) -> None:
+    """Store an actor's lease that expired `expired_s` seconds ago; if negative, it is valid."""
     connection = Connection(settings, mongo)
     state = OwnDatabase(state_database(connection), connection.queue_key)
-    end = {"$subtract": ["$$NOW", ended_s * 1_000]}
+    end = {"$subtract": ["$$NOW", expired_s * 1_000]}
     state[ACTOR_LEASES].update_one(
         {"_id": state.id("actor")}, [{"$set": {"holder": "a", "expiresAt": end}}], upsert=True
     )
@@ -52,21 +52,21 @@ def set_lease(settings: Settings, mongo: MongoClient[dict[str, Any]], ended_s: i
 def test_check_of_the_actor_reports_nothing_without_actions(
     settings: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    assert check(replace(settings, actions=False), mongo) == []
+    assert list_findings(replace(settings, actions=False), mongo) == []
 
 
 def test_check_reports_whether_an_actor_works_and_since_when_none_does(
     settings: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    (finding,) = check(settings, mongo)
+    (finding,) = list_findings(settings, mongo)
     assert finding.level is Level.WARNING
     assert finding.message.startswith("No actor has ever worked for this queue: pages have no")
     assert finding.commands == ("jobmon actor",)
-    set_lease(settings, mongo, ENDED_S)
-    (finding,) = check(settings, mongo)
+    store_lease(settings, mongo, EXPIRED_S)
+    (finding,) = list_findings(settings, mongo)
     assert (finding.level, "the last one ended 3 min 1" in finding.message) == (Level.WARNING, True)
-    set_lease(settings, mongo, -ENDED_S)
-    (finding,) = check(settings, mongo)
+    store_lease(settings, mongo, -EXPIRED_S)
+    (finding,) = list_findings(settings, mongo)
     assert (finding.level, finding.message) == (Level.OK, "An actor works for this queue.")
 
 
@@ -74,20 +74,20 @@ def test_check_of_a_queue_without_actions_gives_the_reason(
     settings: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     celery = replace(settings, profile="celery", jobs_collection="celery_taskmeta")
-    (finding,) = check(celery, mongo)
+    (finding,) = list_findings(celery, mongo)
     assert (finding.level, "Celery's results" in finding.message) == (Level.OK, True)
 
 
 def test_check_warns_if_a_web_service_has_the_connection_string_of_the_actor(
     settings: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    set_lease(settings, mongo, -ENDED_S)
+    store_lease(settings, mongo, -EXPIRED_S)
     web_settings = replace(settings, actor_mongo_uri=settings.mongo_uri)
-    uri, actor = check(web_settings, mongo)
-    assert (uri.level, actor.level) == (Level.WARNING, Level.OK)
-    assert uri.message.startswith("JOBMON_ACTOR_MONGO_URI is set together with the key for")
+    uri_finding, actor_finding = list_findings(web_settings, mongo)
+    assert (uri_finding.level, actor_finding.level) == (Level.WARNING, Level.OK)
+    assert uri_finding.message.startswith("JOBMON_ACTOR_MONGO_URI is set together with the key for")
     actor_settings = replace(web_settings, jwt_secret_key=None)
-    assert [finding.level for finding in check(actor_settings, mongo)] == [Level.OK]
+    assert [finding.level for finding in list_findings(actor_settings, mongo)] == [Level.OK]
 
 
 def test_check_reports_a_connection_of_the_actor_that_does_not_work(
@@ -97,7 +97,7 @@ def test_check_reports_a_connection_of_the_actor_that_does_not_work(
     broken = replace(
         settings, actor_mongo_uri=uri, jwt_secret_key=None, server_selection_timeout_ms=50
     )
-    problem, _ = check(broken, mongo)
+    problem, _ = list_findings(broken, mongo)
     assert problem.level is Level.PROBLEM
     assert problem.message.startswith("The actor's connection does not work: ")
     assert problem.remedy == "Correct JOBMON_ACTOR_MONGO_URI."

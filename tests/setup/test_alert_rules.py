@@ -26,7 +26,7 @@ oldest_due_minutes = 180
 [types."report.b"]
 dead_per_hour = 50
 """
-DEAD = "jobmon_jobs_dead_lettered_total"
+DEAD_LETTERS = "jobmon_jobs_dead_lettered_total"
 LABELS = 'job="jobmon",instance="a",queue="default"'
 
 
@@ -73,7 +73,7 @@ def test_alerts_fire_at_the_thresholds_of_their_type(alerts: Path, tmp_path: Pat
             name = f'jobmon_attempts_finished_total{{{labels},outcome="{outcome}"}}'
             series[name] = f"0+{count}x120"
         series[f"jobmon_oldest_due_job_seconds{{{labels}}}"] = f"{due_minutes * 60}+0x120"
-        series[f"{DEAD}{{{labels}}}"] = f"0+0x90 {dead}+0x30"
+        series[f"{DEAD_LETTERS}{{{labels}}}"] = f"0+0x90 {dead}+0x30"
     expected["JobmonFailureRate"] = ["mail", "report.a", "reports"]
     expected["JobmonOldestDueJob"] = ["mail", "report.a", "reports"]
     expected["JobmonDeadLetters"] = ["mail", "report.a", "report.b"]
@@ -110,7 +110,7 @@ def test_each_queue_has_alerts_with_its_own_thresholds(tmp_path: Path) -> None:
         ("payslips", "report", 3, True),
     ):
         labels = f'job="jobmon",queue="{queue}",type="{job_type}"'
-        series[f"{DEAD}{{{labels}}}"] = f"0+0x90 {dead}+0x30"
+        series[f"{DEAD_LETTERS}{{{labels}}}"] = f"0+0x90 {dead}+0x30"
         expected += [(queue, job_type)] if fires else []
     for queue, due in (("mails", 50), ("payouts", 50), ("payslips", 50)):
         series[f'jobmon_due_jobs{{job="jobmon",queue="{queue}"}}'] = f"1+0x70 {due}+0x50"
@@ -131,7 +131,10 @@ def test_each_queue_has_alerts_with_its_own_thresholds(tmp_path: Path) -> None:
 def check_alerts(
     rules: Path, tmp_path: Path, series: dict[str, str], expected: dict[str, list[dict[str, str]]]
 ) -> None:
-    """Check with promtool for which labels each alert fires after 100 minutes."""
+    """Check with promtool for which labels each alert fires after 100 minutes.
+
+    Samples are one minute apart: `0+3x120` begins at 0, and then adds 3 in each of 120 minutes.
+    """
     (group,) = yaml.safe_load(rules.read_text())["groups"]
     rules_by_name = {rule["alert"]: rule for rule in group["rules"]}
     alert_tests = [

@@ -33,7 +33,7 @@ from ..support.commands import database_uri
 from ..support.waiting import eventually
 
 Findings = list[Finding]
-Make = Callable[..., Settings]
+MakeSettings = Callable[..., Settings]
 
 
 def select(findings: Findings, name: str, *levels: Level) -> Findings:
@@ -49,7 +49,9 @@ def select_one(findings: Findings, name: str, *levels: Level) -> Finding:
 
 
 @pytest.fixture
-def settings(mongod: Mongod, database: Database[dict[str, Any]], make_settings: Make) -> Settings:
+def settings(
+    mongod: Mongod, database: Database[dict[str, Any]], make_settings: MakeSettings
+) -> Settings:
     """Settings for the test's database and rollups."""
     uri = database_uri(mongod, database)
     return make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups")
@@ -59,7 +61,7 @@ def settings(mongod: Mongod, database: Database[dict[str, Any]], make_settings: 
 def complete_queue(
     database: Database[dict[str, Any]], settings: Settings
 ) -> Database[dict[str, Any]]:
-    """A queue with indexes, and jobs that succeeded, failed and run."""
+    """A queue with indexes, and three jobs: one succeeded, one is dead-lettered, one runs."""
     with MongoClient[dict[str, Any]](settings.mongo_uri) as client:
         create_indexes(Connection(settings, client), unique=True)
     queue = JobQueue(database)
@@ -116,7 +118,7 @@ def test_check_json_has_level_message_and_remedy(
 ) -> None:
     result = run_check(settings.mongo_uri, "--json")
     report = json.loads(result.output)
-    assert result.exit_code == 0  # warnings are no problem
+    assert result.exit_code == 0  # warnings alone do not fail the check
     assert report["ok"] is True
     findings = {finding["check"]: finding for finding in report["findings"]}
     assert findings["indexes"]["level"] == "ok"
@@ -174,7 +176,7 @@ def test_check_of_missing_collections_suggests_one_that_looks_like_jobs(
     assert jobs.remedy == "These look like jobs: work. Set JOBMON_JOBS_COLLECTION to one."
     assert attempts.level is Level.WARNING
     assert "JOBMON_ATTEMPTS_COLLECTION" in str(attempts.remedy)
-    # No index is required in collections that may be the wrong ones.
+    # No index is required while the collections may be the wrong ones.
     assert not select(list(check_deployment(settings)), "indexes")
 
 
@@ -253,7 +255,7 @@ def test_check_prints_lines_that_create_the_missing_indexes(
 
 
 def test_check_prints_commands_with_the_configured_names(
-    database: Database[dict[str, Any]], settings: Settings, make_settings: Make
+    database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings
 ) -> None:
     database["my-jobs"].insert_one({"jobId": "1"})
     renamed = make_settings(mongo_uri=settings.mongo_uri, jobs_collection="my-jobs")
@@ -271,19 +273,20 @@ def test_check_reports_missing_fields_and_the_consequences(
     )
     database.job_attempts.insert_one({"jobId": "1", "attemptNumber": 1, "status": "running"})
     findings = select(list(check_deployment(settings)), "fields")
-    job_id, *others = (finding for finding in findings if "of jobs " in finding.message)
+    job_id, *other_findings = (finding for finding in findings if "of jobs " in finding.message)
     assert job_id.level is Level.PROBLEM
     assert (
         job_id.message
         == "None of the newest 3 of jobs has jobId: a job cannot be opened or followed."
     )
     assert job_id.remedy == "If job_id is that field, set JOBMON_JOB_FIELDS=jobId=job_id."
-    assert {finding.level for finding in others} == {Level.WARNING}
-    names = {finding.message.partition(":")[0].rpartition(" ")[2] for finding in others}
-    # No job has ended or failed; the jobs' `attempts` is used as attemptCount.
+    assert {finding.level for finding in other_findings} == {Level.WARNING}
+    names = {finding.message.partition(":")[0].rpartition(" ")[2] for finding in other_findings}
+    # No job has ended or failed, so finishedAt and lastError may be missing. The number in
+    # `attempts` is read as attemptCount.
     expected = {"type", "updatedAt", "createdBy", "payload", "priority", "nextRunAt", "maxAttempts"}
     assert names == expected | {"leasedBy", "leaseExpiresAt"}
-    assert "with status leased has leasedBy" in str(others)
+    assert "with status leased has leasedBy" in str(other_findings)
     attempt_findings = [finding for finding in findings if "job_attempts" in finding.message]
     assert len(attempt_findings) == 2  # workerId, startedAt
 
@@ -313,7 +316,7 @@ def test_check_of_a_profile_in_a_file_advises_to_change_the_file(
     assert f'set status.path = "FIELD", fields.nextRunAt = "FIELD" in {path}; docs' in str(unusable)
 
 
-PROFILE = """\
+MISSPELLED_PROFILE = """\
 always = ["type"]
 where = { kind = { "$exists" = true } }
 status = [
@@ -348,7 +351,7 @@ def test_check_lists_the_paths_of_a_profiles_file_that_no_document_has(
     database: Database[dict[str, Any]], settings: Settings, tmp_path: Path
 ) -> None:
     path = tmp_path / "shop.toml"
-    path.write_text(PROFILE)
+    path.write_text(MISSPELLED_PROFILE)
     run = {"at": "2026", "end": "2026", "why": "no"}
     database.jobs.insert_many(
         [
@@ -370,7 +373,7 @@ def test_check_lists_the_paths_of_a_profiles_file_that_no_document_has(
         ": fields.createdBy: data.usr."
         in select_one(list(check_deployment(extended)), "profile", Level.WARNING).message
     )
-    path.write_text(PROFILE.replace("where = { kind", "where = { kin"))
+    path.write_text(MISSPELLED_PROFILE.replace("where = { kind", "where = { kin"))
     finding = select_one(list(check_deployment(replace(settings, profile=str(path)))), "fields")
     assert finding.message.startswith(
         "None of the documents of jobs matches `where` of the profile"
@@ -393,7 +396,7 @@ def test_check_reports_unexpected_types_and_unknown_statuses(
 
 
 def test_check_uses_mapped_fields_and_statuses(
-    database: Database[dict[str, Any]], settings: Settings, make_settings: Make
+    database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings
 ) -> None:
     database.jobs.insert_one({"key": "1", "at": {"made": "today"}, "state": "done"})
     names = {"jobId": "key", "createdAt": "at.made", "status": "state"}
@@ -414,8 +417,8 @@ def test_check_uses_mapped_fields_and_statuses(
     assert first == 'db.jobs.createIndex({"key": 1}, {"name": "jobmon_key_1"})'
 
 
-def test_check_accepts_mapped_attempts_instead_of_their_number(
-    database: Database[dict[str, Any]], settings: Settings, make_settings: Make
+def test_check_accepts_a_mapped_list_of_attempts_instead_of_attempt_count(
+    database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings
 ) -> None:
     database.jobs.insert_one({"jobId": "1", "createdAt": NOW, "status": "queued", "tries": []})
     renamed = make_settings(mongo_uri=settings.mongo_uri, job_fields={"attempts": "tries"})
@@ -424,8 +427,8 @@ def test_check_accepts_mapped_attempts_instead_of_their_number(
     assert not any("has attemptCount" in message for message in messages)
 
 
-def test_check_of_a_queue_with_a_profile_finds_no_problem(
-    database: Database[dict[str, Any]], settings: Settings, make_settings: Make
+def test_check_expects_the_fields_and_the_collections_of_the_profile(
+    database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings
 ) -> None:
     agenda = make_settings(
         mongo_uri=settings.mongo_uri, profile="agenda", jobs_collection="agendaJobs"
@@ -456,6 +459,7 @@ def test_check_samples_only_the_newest_documents(
         (timedelta(seconds=30), Level.WARNING, "behind"),
         (timedelta(seconds=-30), Level.WARNING, "ahead of"),
     ],
+    ids=["half a second behind", "behind", "ahead"],
 )
 def test_check_reports_a_clock_difference(
     settings: Settings,
@@ -473,7 +477,7 @@ def test_check_reports_a_clock_difference(
 def test_check_does_not_report_a_slow_round_trip_as_a_clock_difference(
     settings: Settings, database: Database[dict[str, Any]]
 ) -> None:
-    # Each query takes ten seconds, as in a slow network: five to the server and five back.
+    # By this clock each query takes ten seconds: five to the server and five back.
     now = datetime.now(UTC)
     times = itertools.cycle((now - timedelta(seconds=5), now + timedelta(seconds=5)))
     finding = select_one(list(check_deployment(settings, lambda: next(times))), "clock", *Level)
@@ -517,7 +521,7 @@ def standalone(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def test_check_of_a_standalone_server_reports_polling(
-    standalone: Mongod, make_settings: Make
+    standalone: Mongod, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(mongo_uri=f"{standalone.uri}shop")
     with MongoClient[dict[str, Any]](standalone.uri) as client:
@@ -533,7 +537,7 @@ def test_check_of_a_standalone_server_reports_polling(
             "none of the newest jobs has updatedAt"
             in select_one(list(check_deployment(settings)), "changes").message
         )
-        # In these profiles, updatedAt is no required field, or has no path.
+        # The profile payload does not require updatedAt, and agenda has no field for it.
         client.shop["payload-jobs"].insert_one({"updatedAt": NOW})
         client.shop.agendaJobs.insert_one({"name": "mail"})
     payload = replace(settings, profile="payload", jobs_collection="payload-jobs")
@@ -585,7 +589,7 @@ def make_uri(server: Mongod, user: str, options: str = "replicaSet=rs0") -> str:
 
 
 def test_check_as_the_reader_finds_neither_missing_nor_surplus_rights(
-    auth_server: Mongod, make_settings: Make
+    auth_server: Mongod, make_settings: MakeSettings
 ) -> None:
     findings = list(check_deployment(make_settings(mongo_uri=make_uri(auth_server, "reader"))))
     assert select(findings, "rights") == [], select(findings, "rights")[0].message
@@ -597,7 +601,7 @@ def test_check_as_the_reader_finds_neither_missing_nor_surplus_rights(
 
 
 def test_check_reports_whether_a_collector_may_write(
-    auth_server: Mongod, make_settings: Make
+    auth_server: Mongod, make_settings: MakeSettings
 ) -> None:
     reader, writer = make_uri(auth_server, "reader"), make_uri(auth_server, "collector")
     for settings in (
@@ -614,16 +618,20 @@ def test_check_reports_whether_a_collector_may_write(
 
 
 def test_check_reports_a_collector_whose_commands_would_be_refused(
-    auth_server: Mongod, make_settings: Make
+    auth_server: Mongod, make_settings: MakeSettings
 ) -> None:
     """Catches `jobmon mark` that is refused although `jobmon check` found no problem."""
     name = "jobmonCollector.shop.jobs"
     with MongoClient[dict[str, Any]](make_uri(auth_server, "root", "authSource=admin")) as root:
         (role,) = root.admin.command("rolesInfo", name, showPrivileges=True)["roles"]
-        kept = [one for one in role["privileges"] if one["resource"]["collection"] != "marks"]
-        unmarking = {"role": "unmarking", "db": "admin"}
-        root.admin.command("createRole", "unmarking", privileges=kept, roles=[])
-        root.shop.command("createUser", "older", pwd="olderpw", roles=[unmarking])
+        kept = [
+            privilege
+            for privilege in role["privileges"]
+            if privilege["resource"]["collection"] != "marks"
+        ]
+        without_marks = {"role": "withoutMarks", "db": "admin"}
+        root.admin.command("createRole", "withoutMarks", privileges=kept, roles=[])
+        root.shop.command("createUser", "older", pwd="olderpw", roles=[without_marks])
     older = make_uri(auth_server, "older")
     findings = list(check_deployment(make_settings(mongo_uri=older, rollup_uri=older)))
     finding = select_one(findings, "rights", Level.PROBLEM)
@@ -632,7 +640,7 @@ def test_check_reports_a_collector_whose_commands_would_be_refused(
 
 
 def test_check_reports_a_collector_connection_that_fails(
-    auth_server: Mongod, make_settings: Make
+    auth_server: Mongod, make_settings: MakeSettings
 ) -> None:
     reader = make_uri(auth_server, "reader")
     unreachable = "mongodb://ada:5ecret@127.0.0.1:1/shop"
@@ -649,7 +657,7 @@ def test_check_reports_a_collector_connection_that_fails(
 
 @pytest.mark.parametrize("user", ["writer", "root"])
 def test_check_warns_of_a_user_who_may_write(
-    auth_server: Mongod, make_settings: Make, user: str
+    auth_server: Mongod, make_settings: MakeSettings, user: str
 ) -> None:
     options = "replicaSet=rs0" + ("&authSource=admin" if user == "root" else "")
     findings = list(check_deployment(make_settings(mongo_uri=make_uri(auth_server, user, options))))
@@ -663,7 +671,7 @@ def test_check_warns_of_a_user_who_may_write(
     assert "ADMIN:PASSWORD@" in warnings[0].commands[0]
 
 
-def test_check_names_missing_rights(auth_server: Mongod, make_settings: Make) -> None:
+def test_check_names_missing_rights(auth_server: Mongod, make_settings: MakeSettings) -> None:
     findings = list(check_deployment(make_settings(mongo_uri=make_uri(auth_server, "finder"))))
     finding = select(findings, "rights", Level.PROBLEM)[0]
     assert finding.message == (
@@ -676,7 +684,7 @@ def test_check_names_missing_rights(auth_server: Mongod, make_settings: Make) ->
 
 
 def test_check_without_rights_reports_rights_and_not_missing_collections(
-    auth_server: Mongod, make_settings: Make
+    auth_server: Mongod, make_settings: MakeSettings
 ) -> None:
     findings = list(check_deployment(make_settings(mongo_uri=make_uri(auth_server, "nobody"))))
     assert "may not read jobs" in select(findings, "rights", Level.PROBLEM)[0].message
@@ -689,7 +697,7 @@ def test_check_without_rights_reports_rights_and_not_missing_collections(
     ids=["jobs", "attempts"],
 )
 def test_check_with_a_user_of_another_collection_does_not_advise_more_rights(
-    auth_server: Mongod, make_settings: Make, wrong_name: dict[str, str]
+    auth_server: Mongod, make_settings: MakeSettings, wrong_name: dict[str, str]
 ) -> None:
     """Catches advice to grant rights on another queue, when a name or the user is wrong."""
     settings = make_settings(mongo_uri=make_uri(auth_server, "reader"), **wrong_name)
@@ -710,7 +718,7 @@ def test_check_with_a_user_of_another_collection_does_not_advise_more_rights(
     ids=["wrong password", "no user"],
 )
 def test_check_reports_a_refused_sign_in(
-    auth_server: Mongod, make_settings: Make, user: str, message: str
+    auth_server: Mongod, make_settings: MakeSettings, user: str, message: str
 ) -> None:
     uri = f"mongodb://{user}{auth_server.address}/shop?directConnection=true"
     findings = list(check_deployment(make_settings(mongo_uri=uri)))

@@ -1,6 +1,6 @@
 """`jobmon init --discover`: catches a queue that is missing or has a wrong profile, another
-collection that is reported as a queue, a mapping that does not fit the documents, a write, and a
-secret."""
+collection that is reported as a queue, a mapping that does not fit the documents, a write to
+MongoDB, and a printed secret."""
 
 import stat
 from collections.abc import Callable, Iterator
@@ -34,6 +34,7 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 NOW_TEXT = NOW.strftime("%Y-%m-%dT%H:%M:%S.000Z")
 SECRET = "hunter2-hunter2-hunter2"
 STATES = ("pending", "running", "done", "retry", "failed", "aborted")
+# The statuses of jobmon for STATES, in the same order.
 STATUSES = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled"]
 
 
@@ -55,7 +56,7 @@ def make_work_item(index: int) -> Document:
 
 
 def make_order(index: int) -> Document:
-    """A document with a status that is no job."""
+    """A document that has a status, but is no job."""
     return {
         "number": index,
         "status": ("pending", "paid", "shipped", "cancelled", "completed")[index % 5],
@@ -63,7 +64,7 @@ def make_order(index: int) -> Document:
         "data": {"customer": index},
         "createdAt": NOW,
         "updatedAt": NOW,
-        "scheduledFor": NOW,  # when it is delivered
+        "scheduledFor": NOW,  # the time of the delivery
     }
 
 
@@ -86,7 +87,7 @@ def search(mongod: Mongod, database: MongoDb) -> Callable[..., Discovery]:
 
 
 @pytest.fixture
-def run_command(mongod: Mongod, database: MongoDb, search: Any) -> Callable[..., Result]:
+def run_command(mongod: Mongod, database: MongoDb) -> Callable[..., Result]:
     def run(*options: str) -> Result:
         environment = {"JOBMON_MONGO_URI": database_uri(mongod, database)}
         return CliRunner().invoke(main, ["init", "--discover", *options], env=environment)
@@ -120,7 +121,7 @@ def test_sample_of_a_known_program_is_recognized_with_certainty(
     titles, *jobs = certain[0].jobs
     assert titles == ("id", "type", "status", "created", "attempts")
     assert len(jobs) == min(10, sum(case.jobs.values()))
-    # The customized profile of mongodb-queue has another limit of attempts.
+    # The customized profile has another limit of attempts, so some jobs have another status.
     if not case.customized:
         assert {(job_type, status) for _, job_type, status, *_ in jobs} <= set(case.jobs)
 
@@ -147,9 +148,9 @@ def test_jobmons_own_queue_is_recognized_and_its_attempts_are_no_queue(
         ([{"visible": True, "payload": 1}], None),
         ([{"status": "SUCCESS", "result": "1", "traceback": None, "date_done": NOW}], None),
     ],
-    ids=["like agenda", "few fields", "another form of dates", "like celery"],
+    ids=["like agenda", "few fields", "visible is no date", "like celery"],
 )
-def test_few_fields_of_a_known_program_are_not_certain(
+def test_few_fields_of_a_known_program_are_at_most_possible(
     documents: list[Document],
     profile: str | None,
     database: MongoDb,
@@ -161,7 +162,7 @@ def test_few_fields_of_a_known_program_are_not_certain(
     assert profile is None or [candidate.profile for candidate in candidates] == [profile]
 
 
-def test_known_program_that_wrote_few_fields_is_probable_by_its_collection(
+def test_known_program_that_wrote_few_fields_is_probable_by_its_collection_name(
     database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     """Celery without `result_extended`, and an Agenda whose jobs never ran, write few fields."""
@@ -184,8 +185,8 @@ def test_known_program_without_its_nulls_is_recognized(
         {name: value for name, value in job.items() if value is not None}
         for job in database.agendaJobs.find()
     ]
-    database.others.insert_many(jobs)
-    candidate = find_candidate(search(), "others")
+    database.copies.insert_many(jobs)
+    candidate = find_candidate(search(), "copies")
     assert candidate.profile == "agenda"  # not agenda-logs: the log belongs to agendaJobs
     assert candidate.certainty in (Certainty.CERTAIN, Certainty.PROBABLE)
 
@@ -205,7 +206,7 @@ def test_retried_payment_is_at_most_possible(
     assert find_candidate(search(), "payments").certainty is Certainty.POSSIBLE
 
 
-def test_status_unknown_to_a_profile_makes_it_only_possible(
+def test_queue_with_a_status_unknown_to_its_profile_is_only_possible(
     database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
     load_sample(database, "mongoosejs-task")
@@ -215,7 +216,7 @@ def test_status_unknown_to_a_profile_makes_it_only_possible(
     assert "paused" in " ".join(candidate.reasons)
 
 
-def test_unknown_queue_gets_a_mapping_that_counts_as_its_program_does(
+def test_unknown_queue_gets_a_profile_that_counts_each_status_correctly(
     mongod: Mongod, database: MongoDb, run_command: Callable[..., Result], tmp_path: Path
 ) -> None:
     database.work_items.insert_many(map(make_work_item, range(120)))
@@ -257,11 +258,11 @@ def test_owner_is_only_suggested(database: MongoDb, search: Callable[..., Discov
     assert 'createdBy = "args.user_id"' in " ".join(candidate.doubts)
 
 
-@pytest.mark.parametrize("make", [make_order, make_user, make_run])
+@pytest.mark.parametrize("make_document", [make_order, make_user, make_run])
 def test_a_collection_with_a_status_but_without_jobs_is_no_queue(
-    make: Callable[[int], Document], database: MongoDb, search: Callable[..., Discovery]
+    make_document: Callable[[int], Document], database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
-    database.things.insert_many(map(make, range(60)))
+    database.things.insert_many(map(make_document, range(60)))
     discovery = search()
     assert discovery.candidates == ()
     ((name, reason),) = discovery.others
@@ -272,12 +273,12 @@ def test_a_collection_with_a_status_but_without_jobs_is_no_queue(
 def test_values_of_unusual_types_do_not_end_the_search(
     database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
-    """Code is a text that cannot be hashed; a date may be beyond the years of Python."""
+    """BSON code cannot be hashed in Python; a BSON date may be after Python's last year."""
     values = {"type": Code("x"), "priority": Decimal128("1"), "finished_at": DatetimeMS(2**60)}
     database["odd 'queue\""].insert_many(make_work_item(index) | values for index in range(12))
     candidate = find_candidate(search(), "odd 'queue\"")
     assert candidate.certainty is Certainty.PROBABLE
-    assert len(candidate.jobs) == 11
+    assert len(candidate.jobs) == 11  # the titles, and ten jobs
 
 
 def test_statuses_with_an_unclear_meaning_are_not_mapped(
@@ -357,17 +358,17 @@ def test_files_are_private_and_existing_ones_are_kept(
     load_sample(database, "payload")
     folder = tmp_path / "new folder"
     assert "was written" in run_command("--write", str(folder)).output
-    (settings,) = folder.iterdir()
-    text = settings.read_text()
-    assert settings.name == f"{database.name}-payload-jobs.env"
-    assert stat.S_IMODE(settings.stat().st_mode) == 0o600
+    (settings_file,) = folder.iterdir()
+    text = settings_file.read_text()
+    assert settings_file.name == f"{database.name}-payload-jobs.env"
+    assert stat.S_IMODE(settings_file.stat().st_mode) == 0o600
     assert "JOBMON_PROFILE='payload'\n" in text
     assert "JOBMON_JWT_SECRET_KEY='" in text
     result = run_command("--write", str(folder))
-    assert f"{settings} exists and was kept." in result.output
-    assert settings.read_text() == text
+    assert f"{settings_file} exists and was kept." in result.output
+    assert settings_file.read_text() == text
     assert text.partition("SECRET_KEY=")[2].strip("'\n") not in result.output
-    result = run_command("--write", f"{settings}/below")
+    result = run_command("--write", f"{settings_file}/below")
     assert result.exit_code == 1
     assert "cannot be written" in result.output
 
@@ -376,8 +377,8 @@ def test_only_possible_queue_gets_no_file(
     database: MongoDb, run_command: Callable[..., Result], tmp_path: Path
 ) -> None:
     database.work.insert_many(
-        {"state": n % 3, "data": {}, "attempts": 1, "locked_by": "w", "run_at": NOW}
-        for n in range(9)
+        {"state": index % 3, "data": {}, "attempts": 1, "locked_by": "w", "run_at": NOW}
+        for index in range(9)
     )
     result = run_command("--write", str(tmp_path))
     assert "only possibly a queue: no file was written" in result.output
@@ -405,7 +406,7 @@ def test_connection_string_in_settings_has_no_user_and_no_secret() -> None:
     )
 
 
-def test_options_that_do_not_fit_are_refused() -> None:
+def test_missing_options_and_a_wrong_uri_are_refused() -> None:
     runner = CliRunner(env={"JOBMON_MONGO_URI": "", "JOBMON_ADMIN_MONGO_URI": ""})
     for arguments, message in (
         (["--discover"], "--discover needs JOBMON_ADMIN_MONGO_URI or JOBMON_MONGO_URI."),
@@ -436,8 +437,8 @@ def auth_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
         load_sample(client.shop, "payload")
         load_sample(client.other, "mongoosejs-task")
         client.shop.secrets.insert_one({"status": "queued"})
-        reads = {"resource": {"db": "shop", "collection": "payload-jobs"}, "actions": ["find"]}
-        client.shop.command("createRole", "one", privileges=[reads], roles=[])
+        privilege = {"resource": {"db": "shop", "collection": "payload-jobs"}, "actions": ["find"]}
+        client.shop.command("createRole", "one", privileges=[privilege], roles=[])
         roles = {"all": [{"db": "admin", "role": "readAnyDatabase"}], "one": ["one"]}
         for name, role in roles.items():
             client.shop.command("createUser", name, pwd=f"{name}pw", roles=role)

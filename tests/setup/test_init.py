@@ -65,7 +65,7 @@ def insert_jobs(shop: MongoDb, types: tuple[str, ...]) -> None:
     )
 
 
-# A function that makes a database unsuitable, and the message of the command about it.
+# By test id: a function that makes the database unsuitable, and the message of the command.
 UNSUITABLE: dict[str, tuple[Any, str]] = {
     "missing": (lambda shop: None, "There is no collection {shop}.jobs: "),
     "empty": (lambda shop: shop.create_collection("jobs"), "{shop}.jobs is empty: "),
@@ -101,7 +101,7 @@ UNSUITABLE: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", UNSUITABLE)
-def test_init_stops_before_creating_anything_if_documents_do_not_match(
+def test_init_of_an_unsuitable_queue_creates_nothing(
     mongod: Mongod, mongo: MongoClient[Document], shop: MongoDb, case: str
 ) -> None:
     prepare, message = UNSUITABLE[case]
@@ -152,10 +152,11 @@ def test_init_suggests_where_the_jobs_may_be(mongod: Mongod, shop: MongoDb) -> N
 
 
 def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: MongoDb) -> None:
-    """Catches a unique index on jobId: the second insert without one would fail."""
+    """Catches a unique index on jobId: the second insert without a jobId would fail."""
     shop.jobs.insert_one(make_job(1))
     assert init(database_uri(mongod, shop)).exit_code == 0
     shop.jobs.insert_many([{"status": "queued"}, {"status": "queued"}])
+    # The other program can still create a unique index of its own.
     shop.jobs.delete_many({"jobId": None})
     shop.jobs.create_index([("jobId", 1)], unique=True)
     assert not any(name == "job_attempts" for name in shop.list_collection_names())
@@ -174,7 +175,7 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
     }
     assert "no document in the samples has lastError.code" in result.output
     assert "There is no collection" in result.output  # job_attempts
-    # One document with a field is enough, even the oldest one; so is a parent field that is null.
+    # One document is enough, even the oldest. For lastError.code, a null lastError is enough.
     shop.jobs.insert_one({"_id": "", "lastError": None, "createdBy": "ada"})
     second = outcomes(init(database_uri(mongod, shop)))
     created = {index for index, outcome in second.items() if outcome == "created"}
@@ -247,7 +248,7 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
     assert len(created) == 16
 
 
-def test_init_estimates_index_sizes_within_a_factor_of_six(
+def test_init_estimates_two_thirds_to_six_times_the_size_of_an_index(
     mongod: Mongod, mongo: MongoClient[Document], shop: MongoDb
 ) -> None:
     insert_jobs(shop, tuple(f"type-{index}" for index in range(5)))
@@ -259,11 +260,14 @@ def test_init_estimates_index_sizes_within_a_factor_of_six(
     mongo.admin.command("fsync")
     sizes = shop.command("collStats", "jobs")["indexSizes"]
     for index, name in names.items():
+        # A small index has at least 20 kB, whatever it holds.
         assert sizes[name] / 1.5 <= estimates[index] + 20_000, (index, sizes[name])
         assert estimates[index] <= 6 * sizes[name], (index, sizes[name], estimates[index])
 
 
-def test_init_of_a_standalone_server_creates_the_polling_index(tmp_path: Path) -> None:
+def test_init_of_a_standalone_server_creates_the_polling_index_but_no_replica_set(
+    tmp_path: Path,
+) -> None:
     with Mongod(tmp_path, replica_set=None) as server, MongoClient(server.uri) as client:
         client.shop.jobs.insert_one(make_job(1, updatedAt=NOW))
         result = init(f"{server.uri}shop")

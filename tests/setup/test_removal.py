@@ -19,7 +19,7 @@ USERS = ("--reader", "reader", "--collector", "collector")
 
 @pytest.fixture
 def shop(mongo: MongoClient[dict[str, Any]], database: MongoDb) -> Iterator[MongoDb]:
-    """A queue with indexes and a user of its own program."""
+    """A queue whose program has created indexes and a user."""
     queue = JobQueue(database)
     queue.create_indexes()
     queue.enqueue("email.send", created_by="ada")
@@ -30,7 +30,7 @@ def shop(mongo: MongoClient[dict[str, Any]], database: MongoDb) -> Iterator[Mong
     drop_created_by_init(mongo, database)
 
 
-def list_created(mongo: MongoClient[dict[str, Any]], shop: MongoDb) -> dict[str, Any]:
+def list_names(mongo: MongoClient[dict[str, Any]], shop: MongoDb) -> dict[str, Any]:
     names = all_names(mongo, shop.name)
     del names["databases"]  # jobmon's own databases stay
     return names
@@ -39,23 +39,23 @@ def list_created(mongo: MongoClient[dict[str, Any]], shop: MongoDb) -> dict[str,
 def test_remove_drops_only_what_init_created(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: MongoDb
 ) -> None:
-    before = list_created(mongo, shop)
+    before = list_names(mongo, shop)
     assert init(database_uri(mongod, shop), *USERS).exit_code == 0
-    after_init = list_created(mongo, shop)
+    after_init = list_names(mongo, shop)
     assert after_init["users"] == ["collector", "reader", "worker"]
     # Another program creates an index later, under its own name.
     shop.jobs.create_index([("payload.to", 1)], name="by_address")
     preview = init(database_uri(mongod, shop), "--remove", "--dry-run")
     assert preview.exit_code == 0, preview.output
     assert "by_address" in shop.jobs.index_information()
-    assert list_created(mongo, shop)["users"] == after_init["users"]
+    assert list_names(mongo, shop)["users"] == after_init["users"]
     assert "jobs: status_1_finishedAt_1__id_1: would be removed" in preview.output
     result = init(database_uri(mongod, shop), "--remove")
     assert result.exit_code == 0, result.output
     assert "jobs(-createdAt, -_id): kept, `jobmon init` did not create it" in result.output
     assert result.output.replace(": removed", ": would be removed") == preview.output
     shop.jobs.drop_index("by_address")
-    assert list_created(mongo, shop) == before
+    assert list_names(mongo, shop) == before
     result = init(database_uri(mongod, shop), "--remove")
     assert result.exit_code == 0
     assert ": removed" not in result.output
@@ -85,10 +85,10 @@ def test_remove_leaves_another_queue_of_the_database_unchanged(
     other_queue = ("--jobs", "mails", "--attempts", "mail_attempts")
     JobQueue(shop, jobs="mails", attempts="mail_attempts").enqueue("mail")
     assert init(database_uri(mongod, shop), *USERS, *other_queue).exit_code == 0
-    setup_of_other_queue = list_created(mongo, shop)
+    names_of_other_queue = list_names(mongo, shop)
     assert init(database_uri(mongod, shop), *USERS).exit_code == 0
     assert init(database_uri(mongod, shop), "--remove").exit_code == 0
-    assert list_created(mongo, shop) == setup_of_other_queue
+    assert list_names(mongo, shop) == names_of_other_queue
     (reader,) = shop.command("usersInfo", "reader")["users"]
     assert [role["role"] for role in reader["roles"]] == [f"jobmonReader.{shop.name}.mails"]
 

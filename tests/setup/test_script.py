@@ -51,7 +51,7 @@ def undo_init(mongo: Client, shop: MongoDb) -> None:
 
 
 def run_script(script: str, mongo: Client, shop: MongoDb, folder: Path) -> None:
-    """Run the script in the emulator, and the commands that it prints on the server."""
+    """Run the script in the emulator, and send the commands that it prints to the server."""
     state = {
         "indexes": {
             shop.name: {
@@ -122,10 +122,10 @@ def read_setup(mongo: Client, shop: MongoDb) -> dict[str, Any]:
 def test_script_has_the_same_effect_as_the_command(
     mongod: Mongod, mongo: Client, shop: MongoDb, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    untouched = read_setup(mongo, shop)
+    before = read_setup(mongo, shop)
     printed = init(database_uri(mongod, shop), *USERS, *options, "--print")
     assert printed.exit_code == 0, printed.output
-    assert read_setup(mongo, shop) == untouched  # it writes nothing
+    assert read_setup(mongo, shop) == before  # --print writes nothing
     assert "readerpw" not in printed.output
     result = init(database_uri(mongod, shop), *USERS, *options)
     assert result.exit_code == 0, result.output
@@ -135,19 +135,19 @@ def test_script_has_the_same_effect_as_the_command(
     undo_init(mongo, shop)
     run_script(printed.output, mongo, shop, tmp_path)
     assert read_setup(mongo, shop) == by_command
-    # The role as an older version granted it.
+    # A right that an older version granted: the script revokes it.
     privilege = {"resource": {"db": f"{shop.name}_state", "collection": ""}, "actions": ["find"]}
     role = f"jobmonReader.{shop.name}.jobs"
     mongo.admin.command("grantPrivilegesToRole", role, privileges=[privilege])
-    run_script(printed.output, mongo, shop, tmp_path)  # again
+    run_script(printed.output, mongo, shop, tmp_path)
     assert read_setup(mongo, shop) == by_command
     removal = init(database_uri(mongod, shop), "--remove", "--print")
     assert removal.exit_code == 0, removal.output
     assert read_setup(mongo, shop) == by_command
     run_script(removal.output, mongo, shop, tmp_path)
-    shop.drop_collection("job_controls")  # it stays, because workers read it
+    shop.drop_collection("job_controls")  # --remove keeps it, because workers read it
     kept_lists = {"records": None, "revocations": None}
-    assert read_setup(mongo, shop) | kept_lists == untouched | kept_lists
+    assert read_setup(mongo, shop) | kept_lists == before | kept_lists
 
 
 def test_script_creates_the_collections_of_a_new_queue(

@@ -1,5 +1,5 @@
-"""Setting up a search of the payload: catches an index that is not created, a misspelled field that
-is not reported, and a field whose values redaction hides."""
+"""JOBMON_SEARCH_FIELDS in `init` and `check`: catches an index that is not created, a misspelled
+field that is not reported, and a search in values that redaction hides."""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +53,7 @@ def init(mongod: Mongod, shop: Database[dict[str, Any]]) -> Callable[..., Result
     return init
 
 
-def select(settings: Settings, check: str) -> list[Finding]:
+def list_findings(settings: Settings, check: str) -> list[Finding]:
     return [finding for finding in check_deployment(settings) if finding.check == check]
 
 
@@ -79,9 +79,9 @@ def test_init_creates_an_index_for_each_field_and_names_a_field_that_no_job_has(
 def test_init_prints_the_lines_and_removes_the_indexes(
     shop: Database[dict[str, Any]], init: Callable[..., Result]
 ) -> None:
-    lines = init("--print", fields="payload.orderId").output
-    assert '{"payload.orderId": 1, "createdAt": -1, "_id": -1}' in lines
-    assert '"partialFilterExpression": {"payload.orderId": {"$exists": true}}' in lines
+    script = init("--print", fields="payload.orderId").output
+    assert '{"payload.orderId": 1, "createdAt": -1, "_id": -1}' in script
+    assert '"partialFilterExpression": {"payload.orderId": {"$exists": true}}' in script
     init(fields="payload.orderId")
     assert init("--remove", fields="payload.orderId").exit_code == 0
     assert [index["name"] for index in shop.jobs.list_indexes()] == ["_id_"]
@@ -103,23 +103,23 @@ def test_check_reports_missing_indexes_and_fields_that_are_unused_or_hidden(
     init: Callable[..., Result],
     make_settings: Callable[..., Settings],
 ) -> None:
-    init(fields="payload.orderId,payload.note")
+    assert init(fields="payload.orderId,payload.note").exit_code == 0
     settings = make_settings(
         mongo_uri=database_uri(mongod, shop), search_fields=tuple(FIELDS.split(","))
     )
-    (missing,) = select(settings, "indexes")
+    (missing,) = list_findings(settings, "indexes")
     assert missing.message.startswith("3 indexes missing")
     assert f"JOBMON_SEARCH_FIELDS='{FIELDS}'" in missing.commands[0]
-    unused, note, headers = select(settings, "search")
+    unused, note, headers = list_findings(settings, "search")
     assert unused.level is Level.WARNING
     assert "payload.ordrId" in unused.message
     assert "payload.orderId" not in unused.message
-    # The jobs with payload.note are found by its index; the other sample has the newest jobs.
+    # An index finds the jobs with payload.note; without an index, check reads the newest jobs.
     assert (note.level, headers.level) == (Level.PROBLEM, Level.PROBLEM)
     assert note.message.startswith("Redaction hides the value of payload.note in 3 of 30 jobs")
     assert headers.message.startswith("Redaction hides the value of payload.headers.value in 1 of")
     assert CARD not in note.message
     settings = make_settings(mongo_uri=settings.mongo_uri, search_fields=("payload.orderId",))
-    (finding,) = select(settings, "search")
+    (finding,) = list_findings(settings, "search")
     assert (finding.level, finding.message) == (Level.OK, "Jobs have the fields payload.orderId.")
-    assert select(make_settings(mongo_uri=settings.mongo_uri), "search") == []
+    assert list_findings(make_settings(mongo_uri=settings.mongo_uri), "search") == []

@@ -1,5 +1,5 @@
-"""`jobmon check` and `jobmon init` through a simulated mongos: catches a difference of a sharded
-cluster that is not reported, and a warning without a cause."""
+"""`jobmon check` and `jobmon init` through a simulated mongos: catches a finding about a sharded
+cluster that is missing, and a warning without a cause."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,7 +39,7 @@ def settings(
 def set_shard_key(
     mongo: MongoClient[dict[str, Any]], settings: Settings
 ) -> Iterator[Callable[..., None]]:
-    """A function that stores a shard key of the jobs as a sharded cluster does."""
+    """A function that stores a shard key for the jobs, in the form of a sharded cluster."""
     name = f"{settings.mongo_uri.rpartition('/')[2]}.jobs"
     collections = mongo["config"]["collections"]
     yield lambda **key: collections.insert_one({"_id": name, "key": key})
@@ -55,8 +55,8 @@ def test_check_reports_what_differs_through_mongos(settings: Settings) -> None:
     database, *_ = (finding.message for finding in findings if finding.check == "database")
     assert database.endswith("a sharded cluster.")
     assert not any("could not be checked" in finding.message for finding in findings)
-    differences, jobs = (finding.message for finding in findings if finding.check == "sharding")
-    assert "when every shard has reached their time" in differences
+    cluster, jobs = (finding.message for finding in findings if finding.check == "sharding")
+    assert "when every shard has reached their time" in cluster
     assert jobs.endswith(".jobs is not sharded: one shard answers every query.")
 
 
@@ -92,7 +92,9 @@ def test_check_warns_of_a_shard_key(
     assert all(text in finding.message for text, finding in zip(warnings, findings, strict=True))
 
 
-def test_check_of_a_shard_key_that_may_not_be_read(settings: Settings, router: Router) -> None:
+def test_check_reports_that_it_may_not_read_the_shard_key(
+    settings: Settings, router: Router
+) -> None:
     router.refused_databases.add("config")
     assert "may not read config.collections" in list_sharding(settings)[1].message
 

@@ -1,5 +1,5 @@
-"""`jobmon check` of identity providers: catches a wrong issuer that is found only when a person
-cannot sign in."""
+"""`jobmon check` of identity providers: catches a wrong setting that `check` misses, so that
+people notice it when they cannot sign in."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def check(make_settings: Callable[..., Settings], provider: IdentityProvider) ->
     return check
 
 
-def test_provider_that_can_be_used_is_ok_with_the_redirect_uri(check: Any) -> None:
+def test_usable_provider_is_ok_and_its_message_has_the_redirect_uri(check: Any) -> None:
     (finding,) = check()
     assert finding.level is Level.OK
     assert "https://YOUR-HOST/dashboard/oidc/callback" in finding.message
@@ -72,7 +72,7 @@ def test_provider_that_does_not_answer_is_a_problem(
     assert finding.message.endswith(reason)
 
 
-def test_document_that_lacks_what_jobmon_needs_is_reported(
+def test_provider_that_does_not_support_what_jobmon_needs_is_reported(
     check: Any, provider: IdentityProvider
 ) -> None:
     provider.document = {"id_token_signing_alg_values_supported": ["HS256"]}
@@ -104,7 +104,7 @@ def test_http_to_another_machine_is_a_warning(check: Any) -> None:
         ("RS256", "/nothing", Level.PROBLEM, "returned no keys: the status of the answer is 404."),
     ],
 )
-def test_address_of_keys_is_checked(
+def test_keys_at_the_jwks_url_are_checked(
     check: Any, provider: IdentityProvider, algorithm: str, path: str, level: Level, text: str
 ) -> None:
     (finding,) = check(
@@ -116,7 +116,7 @@ def test_address_of_keys_is_checked(
     assert (finding.level, text in finding.message) == (level, True), finding
 
 
-def test_missing_package_is_a_problem_with_its_command(
+def test_missing_package_is_a_problem_with_the_command_that_installs_it(
     check: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "authlib"]:

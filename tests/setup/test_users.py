@@ -33,6 +33,7 @@ from jobmon.setup.check import check_deployment
 from jobmon.setup.findings import Finding, Level
 from jobmon.setup.users import WRITING
 from jobmon.store.connection import Connection
+from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.filter import JobFilter
 
 from ..conftest import NOW, SECRET, Api
@@ -42,7 +43,7 @@ from ..support.waiting import eventually
 
 @pytest.fixture(scope="module")
 def auth_server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    """A server as docker-compose starts it: root user, key file, replica set not yet initiated."""
+    """A server as Docker Compose starts it: a root user, a key file, and no replica set yet."""
     folder = tmp_path_factory.mktemp("authentication")
     key = folder / "replica.key"
     key.touch(mode=0o600)
@@ -224,13 +225,13 @@ def root_uri(server: Mongod, database: str) -> str:
 def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
     initiated: Mongod, name: str, jobs: str, attempts: str
 ) -> None:
-    """Both queues have the same names of users: in one database they are the same users."""
+    """Both queues use the same user names: in one database these are the same users."""
     with MongoClient(root_uri(initiated, "shop")) as root:
         query = {"rolesInfo": ["jobmonReader", "jobmonReader.shop.jobs"], "showPrivileges": True}
-        watched = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
-        # The role as an older jobmon created it.
+        find_jobs = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
+        # The role that an older version of jobmon created.
         if not root.admin.command("rolesInfo", "jobmonReader")["roles"]:
-            root.admin.command("createRole", "jobmonReader", privileges=[watched], roles=[])
+            root.admin.command("createRole", "jobmonReader", privileges=[find_jobs], roles=[])
         before = root.admin.command(query)["roles"]
         result = init_as(
             root_uri(initiated, name),
@@ -249,7 +250,7 @@ def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
 
 
 def test_init_with_other_settings_only_adds_rights(initiated: Mongod) -> None:
-    """Creates a new user: a role from another test could hide a removed right."""
+    """Catches a removed right. The user is new: a role from another test could hide the removal."""
     options = ("--reader", "lasting", "--create")
     for rollups in ("jobmon_rollups", "more_rollups"):
         result = init_as(root_uri(initiated, "shop"), *options, "--rollup-db", rollups)
@@ -262,7 +263,7 @@ def test_init_with_other_settings_only_adds_rights(initiated: Mongod) -> None:
 
 
 def test_init_narrows_the_roles_of_an_older_version(initiated: Mongod) -> None:
-    """Catches a collector's password that still files requests after `jobmon init`."""
+    """Catches a collector's user who may still file requests after `jobmon init`."""
     name = f"older_{uuid.uuid4().hex}"
     role, options = f"jobmonCollector.{name}.jobs", ("--create", "--collector", "collector")
     admin = root_uri(initiated, name)
@@ -282,9 +283,9 @@ def test_init_narrows_the_roles_of_an_older_version(initiated: Mongod) -> None:
 
     with MongoClient(admin) as root:
         assert init_as(admin, *options).exit_code == 0
-        other = {"resource": {"db": name, "collection": "own"}, "actions": ["find"]}
+        unknown = {"resource": {"db": name, "collection": "own"}, "actions": ["find"]}
         older = {"resource": {"db": "jobmon_state", "collection": ""}, "actions": [*WRITING]}
-        root.admin.command("grantPrivilegesToRole", role, privileges=[older, other])
+        root.admin.command("grantPrivilegesToRole", role, privileges=[older, unknown])
         file_request(f"{name}/1")
         assert len(find_warnings()) == 1
         result = init_as(admin, *options)
@@ -293,7 +294,7 @@ def test_init_narrows_the_roles_of_an_older_version(initiated: Mongod) -> None:
             file_request(f"{name}/2")
         assert find_warnings() == []
         (narrowed,) = root.admin.command("rolesInfo", role, showPrivileges=True)["roles"]
-        assert other in narrowed["privileges"]
+        assert unknown in narrowed["privileges"]
         assert "fewer rights" not in init_as(admin, *options).output
         root.jobmon_state.action_decisions.delete_many({"_id": f"{name}/1"})
         root.drop_database(name)
@@ -351,7 +352,7 @@ ON_SHOP = "changePassword, createUser, viewUser on {shop}"
         ([{"role": "userAdminAnyDatabase", "db": "admin"}], None),
         (["read", {"role": "userAdminAnyDatabase", "db": "admin"}], "createIndex on {shop}.jobs"),
     ],
-    ids=["none", "read", "readWrite", "one database's users", "users only", "no indexes"],
+    ids=["none", "read", "readWrite", "no users in admin", "users only", "no indexes"],
 )
 def test_init_names_missing_rights_before_it_creates_anything(
     initiated: Mongod, roles: list[Any], missing_rights: str | None
@@ -379,7 +380,7 @@ def test_init_names_missing_rights_before_it_creates_anything(
         assert "add --print to the same options" in result.output
 
 
-def test_init_works_with_the_documented_rights(initiated: Mongod) -> None:
+def test_init_and_remove_work_with_the_documented_rights(initiated: Mongod) -> None:
     name = f"rights_{uuid.uuid4().hex}"
     own_roles = [{"role": "readWrite", "db": f"{name}_{suffix}"} for suffix in ("rollups", "state")]
     roles = ["readWrite", *own_roles, {"role": "userAdminAnyDatabase", "db": "admin"}]
@@ -432,7 +433,7 @@ def test_init_with_a_refused_sign_in_prints_one_problem(
         assert "JOBMON_ADMIN_MONGO_URI" in result.output
 
 
-def test_revoke_without_rights_names_the_user_that_has_them(initiated: Mongod) -> None:
+def test_revoke_without_rights_names_a_user_who_has_them(initiated: Mongod) -> None:
     environment = {
         "JOBMON_MONGO_URI": make_uri(initiated, "reader", "replicaSet=rs0"),
         "JOBMON_JWT_SECRET_KEY": SECRET,
@@ -451,7 +452,7 @@ def test_revoke_without_rights_names_the_user_that_has_them(initiated: Mongod) -
     assert CliRunner().invoke(main, ["revoke", "--list"], env=environment).exit_code == 0
 
 
-def test_mark_without_rights_names_the_user_that_has_them(initiated: Mongod) -> None:
+def test_mark_without_rights_names_a_user_who_has_them(initiated: Mongod) -> None:
     environment = {"JOBMON_MONGO_URI": make_uri(initiated, "reader", "replicaSet=rs0")}
     result = CliRunner().invoke(main, ["mark", "v1"], env=environment)
     assert result.exit_code == 1
@@ -485,10 +486,10 @@ def test_remove_without_all_rights_removes_nothing(initiated: Mongod) -> None:
     assert f"may not run find on {name}_state" in problems(result)[0]
 
 
-def test_users_of_a_queue_in_another_deployment_have_no_rights_on_jobmons_own_databases(
+def test_users_on_another_server_than_jobmons_own_get_rights_only_on_the_queue(
     initiated: Mongod, mongod: Mongod, tmp_path: Path
 ) -> None:
-    """Catches a missing right that `jobmon check` reports although nothing needs it there."""
+    """Catches a right that `jobmon check` reports as missing although it is not needed there."""
     path, name = tmp_path / "queues.toml", f"elsewhere_{uuid.uuid4().hex}"
     path.write_text(f'[far]\nuri = "{make_uri(initiated, "far", "").replace("/shop", f"/{name}")}"')
     queues = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": database_uri(mongod, name)}
@@ -553,7 +554,7 @@ def actor_server(initiated: Mongod) -> Mongod:
 
 
 def test_actions_need_only_the_rights_that_init_grants(actor_server: Mongod) -> None:
-    """The web service and the actor use their own users."""
+    """Catches a right that the web service or the actor needs, but `init` does not grant."""
     settings = Settings(
         mongo_uri=make_uri(actor_server, "reader", "replicaSet=rs0"),
         actor_mongo_uri=make_uri(actor_server, "actor", "replicaSet=rs0"),
@@ -564,10 +565,10 @@ def test_actions_need_only_the_rights_that_init_grants(actor_server: Mongod) -> 
     with MongoClient(make_uri(actor_server, "root", "authSource=admin&replicaSet=rs0")) as root:
         queue = JobQueue(root.shop)
         queue.enqueue("report", job_id="held")
-        held = queue.lease("worker-1")
+        held_lease = queue.lease("worker-1")
         queue.enqueue("mail", job_id="dead")
         lease = queue.lease("worker-1")
-        assert held
+        assert held_lease
         assert lease
         queue.report_failure(lease, "E", "no answer", retry=False)
         ada = Person(subject="ada")
@@ -594,7 +595,7 @@ def test_actions_need_only_the_rights_that_init_grants(actor_server: Mongod) -> 
             assert eventually(list_counts) == [1, 1, 1]
         assert root.shop.jobs.find_one({"jobId": "dead"})["status"] == "queued"
         with pytest.raises(LeaseLostError):
-            queue.report_success(held)
+            queue.report_success(held_lease)
         attempt = root.shop.job_attempts.find_one({"jobId": "held"})
         assert (attempt["status"], attempt["error"]["code"]) == ("failed", "cancelled")
         assert JobQueue(root.shop).lease("worker-2") is None
@@ -619,6 +620,7 @@ def check_mutes(server: Mongod, web: Connection, person: Person) -> None:
     assert records.end(added, person).end is not None
 
 
+RefusedCommand = tuple[str, str, str, dict[str, Any]]  # database, command, collection, arguments
 CHANGE = {"updates": [{"q": {}, "u": {"$set": {"a": 1}}, "multi": True}]}
 UPSERT = {"updates": [{"q": {"_id": 0}, "u": {"$set": {"a": 1}}, "upsert": True}]}
 DELETION = {"deletes": [{"q": {}, "limit": 0}]}
@@ -626,8 +628,8 @@ INSERT = {"documents": [{"a": 1}]}
 RECORDS = ("action_decisions", "action_progress", "action_outcomes", "action_leases")
 INDEX = {"indexes": [{"key": {"a": 1}, "name": "a"}]}
 WRITES = (("insert", INSERT), ("update", CHANGE), ("update", UPSERT), ("delete", DELETION))
-# What each user may not do, as (database, command, collection, arguments).
-ACTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
+# Commands that the server must refuse.
+ACTOR_MAY_NOT: list[RefusedCommand] = [
     *(("shop", "insert", name, INSERT) for name in ("jobs", "job_attempts", "job_controls")),
     *(("shop", "update", name, UPSERT) for name in ("jobs", "job_attempts", "job_controls")),
     *(("shop", "delete", name, DELETION) for name in ("jobs", "job_attempts", "job_controls")),
@@ -654,7 +656,7 @@ ACTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
     ("jobmon_rollups", "find", "state", {}),
     ("jobmon_rollups", "insert", "state", INSERT),
 ]
-READER_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
+READER_MAY_NOT: list[RefusedCommand] = [
     *(
         ("shop", command, name, arguments)
         for name in ("jobs", "job_attempts", "job_controls")
@@ -672,7 +674,7 @@ READER_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     ("jobmon_state", "find", "init_indexes", {}),
 ]
-COLLECTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
+COLLECTOR_MAY_NOT: list[RefusedCommand] = [
     *(
         ("jobmon_state", command, name, arguments)
         for name in RECORDS
@@ -702,13 +704,13 @@ COLLECTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
     ids=["actor", "reader", "collector"],
 )
 def test_the_server_refuses_what_a_user_does_not_need(
-    actor_server: Mongod, user: str, refused: list[tuple[str, str, str, dict[str, Any]]]
+    actor_server: Mongod, user: str, refused: list[RefusedCommand]
 ) -> None:
     with MongoClient[dict[str, Any]](make_uri(actor_server, user, "replicaSet=rs0")) as client:
         for database, command, collection, arguments in refused:
             with pytest.raises(OperationFailure) as caught:
                 client[database].command(command, collection, **arguments)
-            assert caught.value.code == 13, (command, collection, arguments)
+            assert caught.value.code == UNAUTHORIZED, (command, collection, arguments)
 
 
 def check_actions(server: Mongod, *, web: str, actor: str, options: str = "") -> list[Finding]:
@@ -731,7 +733,7 @@ def test_check_reports_missing_and_unneeded_rights_for_actions(actor_server: Mon
         Level.OK,
         "User actor@shop may do what the actor needs.",
     )
-    web, actor, extra, _ = check_actions(actor_server, web="collector", actor="reader")
+    web, actor, unneeded, _ = check_actions(actor_server, web="collector", actor="reader")
     assert (web.level, web.message[:78]) == (
         Level.PROBLEM,
         "The web service's user may not find in action_decisions, insert in action_deci",
@@ -741,7 +743,7 @@ def test_check_reports_missing_and_unneeded_rights_for_actions(actor_server: Mon
         "The actor's user may not update in jobs, update in job_attemp",
     )
     assert "insert in action_progress" in actor.message
-    assert "may also insert in action_decisions; the actor does" in extra.message
+    assert "may also insert in action_decisions; the actor does" in unneeded.message
     assert "--actor USER" in actor.commands[0]
 
 
