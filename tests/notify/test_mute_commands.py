@@ -66,7 +66,9 @@ def test_a_mute_is_recorded_printed_and_ended(run_cli: RunCli, records: MuteReco
     assert (mute.kind, mute.types, mute.mode) == (CheckKind.STALLED, "mail*", MuteMode.MUTE)
     assert (mute.by.subject, mute.by.role) == ("ada", "terminal")
     length = mute.until - before
-    assert timedelta(hours=2, milliseconds=-1) < length < timedelta(hours=3)  # until is in ms
+    assert (
+        timedelta(hours=2, milliseconds=-1) < length < timedelta(hours=3)
+    )  # `until` is in whole ms
     assert mute.reason.startswith("provider is away")
     assert "eyJ" not in mute.reason
     (line,) = run_cli("mutes").output.splitlines()
@@ -132,7 +134,7 @@ def test_a_mute_is_about_one_queue(run_cli: RunCli, tmp_path: Path) -> None:
     ]
 
 
-def test_a_record_of_another_program_is_skipped(
+def test_a_record_with_an_unknown_notice_is_skipped(
     run_cli: RunCli, records: MuteRecords, database: MongoDb
 ) -> None:
     assert run_cli("mute", "all", "--for", "1h", "--reason", "x").exit_code == 0

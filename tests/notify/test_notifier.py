@@ -58,7 +58,7 @@ class Queue:
         self.mutes = (mute, *self.mutes)
 
     def start(self) -> "Collector":
-        """Another collector, which continues from the stored state."""
+        """Start another collector, which continues from the stored state."""
         return Collector(self, open_receivers(self.settings))
 
 
@@ -92,7 +92,7 @@ class Collector:
         self.notifier._check_at = 0.0
         self.notifier.step()
 
-    def health(self, name: str = "webhook") -> Any:
+    def read_health(self, name: str = "webhook") -> Any:
         stored = StateStore(self.queue.rollup).load()
         return next(state.health for state in stored.receivers if state.health.name == name)
 
@@ -148,10 +148,10 @@ def test_a_problem_is_sent_when_it_begins_and_when_it_is_over(
     assert [message.changes for message in receiver.received] == [BEGINS, OVER]
     first, second = (message.id for message in receiver.received)
     assert first != second
-    assert (collector.health().sent, collector.health().failures) == (2, 0)
+    assert (collector.read_health().sent, collector.read_health().failures) == (2, 0)
 
 
-def test_a_process_that_dies_before_it_records_sends_the_same_message_again(
+def test_a_message_whose_outcome_was_not_recorded_is_sent_again_with_the_same_id(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
     """Catches a lost message, and a repeated message that a receiver cannot recognize by its id."""
@@ -169,7 +169,7 @@ def test_a_process_that_dies_before_it_records_sends_the_same_message_again(
     assert [message.changes for message in receiver.received] == [BEGINS] * 2
     assert receiver.received[0].id == receiver.received[1].id
     assert receiver.received[0].body == receiver.received[1].body
-    assert third.health().sent == 1
+    assert third.read_health().sent == 1
 
 
 def test_receiver_that_was_down_gets_one_late_message_and_then_the_changes(
@@ -182,9 +182,9 @@ def test_receiver_that_was_down_gets_one_late_message_and_then_the_changes(
         for _ in range(48):  # twelve minutes
             collector.check(timedelta(seconds=15))
     attempts = len(receiver.received)
-    assert 4 <= attempts <= 6  # after about 40, 80, 160 and 300 seconds
+    assert 4 <= attempts <= 6  # retries after about 40, 80, 160 and 300 seconds
     assert len({message.id for message in receiver.received}) == 1
-    health = collector.health()
+    health = collector.read_health()
     assert (health.sent, health.failures, health.reason) == (0, attempts, "it answered HTTP 503")
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert errors == [
@@ -200,7 +200,7 @@ def test_receiver_that_was_down_gets_one_late_message_and_then_the_changes(
         [("begins", "stalled_types")],
     ]
     assert delivered[0].id == receiver.received[0].id
-    health = collector.health()
+    health = collector.read_health()
     assert (health.sent, health.failing_since, health.reason) == (2, None, "")
 
 
@@ -241,7 +241,7 @@ def test_undelivered_message_is_replaced_by_the_current_state_after_an_hour(
     assert [notice["count"] for notice in delivered.notices] == [99]
 
 
-def test_a_receiver_that_hangs_delays_no_other(
+def test_a_receiver_that_hangs_delays_no_other_receiver(
     receiver: WebhookReceiver, make_queue: Callable[..., Queue]
 ) -> None:
     healthy = WebhookReceiver()
@@ -262,7 +262,7 @@ def test_a_receiver_that_hangs_delays_no_other(
         assert len(receiver.received) == 1
         receiver.answers.set()
         collector.check()
-        assert collector.health("hangs").sent == collector.health("healthy").sent == 1
+        assert collector.read_health("hangs").sent == collector.read_health("healthy").sent == 1
 
 
 def test_two_collectors_that_both_work_as_the_leader_send_once(
@@ -323,7 +323,7 @@ def test_a_database_that_does_not_answer_delays_messages_and_loses_none(
     monkeypatch.setattr(StateStore, "save", save)
     collector.check(MINUTE)
     assert len(receiver.received) == 1
-    assert collector.health().sent == 1
+    assert collector.read_health().sent == 1
 
 
 def test_failed_check_delays_no_message(
@@ -333,7 +333,7 @@ def test_failed_check_delays_no_message(
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)
-    receiver.status, queue.evidence = 200, ValueError("with a payload")
+    receiver.status, queue.evidence = 200, ValueError("a bug")
     collector.check(MINUTE)
     collector.check(MINUTE)
     assert [message.changes for message in receiver.received] == [BEGINS] * 2
@@ -361,7 +361,7 @@ def test_a_malformed_state_is_replaced(queue: Queue, receiver: WebhookReceiver) 
     collector.check()
     collector.check(2 * MINUTE)
     assert len(receiver.received) == 1
-    assert collector.health().sent == 1
+    assert collector.read_health().sent == 1
 
 
 def test_a_receiver_gets_only_the_levels_of_its_address(

@@ -167,7 +167,7 @@ def test_links_of_a_queue_in_the_queues_file_have_the_path_of_the_queue(
 
 
 def test_collector_with_an_invalid_address_does_not_start() -> None:
-    """Catches a typing error in an address that nobody notices before the first notification."""
+    """Catches a typo in an address that nobody notices before the first notification."""
     secret = "T0000AAAA-B0000BBBB"
     environment = dict(os.environ) | {
         "JOBMON_MONGO_URI": "mongodb://127.0.0.1/unused",

@@ -53,7 +53,7 @@ class MailServer:
 
 
 @pytest.fixture
-def mail() -> Iterator[MailServer]:
+def mail_server() -> Iterator[MailServer]:
     server = MailServer()
     controller = Controller(server, hostname="127.0.0.1", port=server.port)
     controller.start()
@@ -79,16 +79,16 @@ def open_receiver(
 
 
 @pytest.fixture
-def mail_url(mail: MailServer) -> str:
-    return f"mailto://127.0.0.1:{mail.port}?from=jobmon@example.com&to=ops@example.com&format=text"
+def mail_url(mail_server: MailServer) -> str:
+    return f"mailto://127.0.0.1:{mail_server.port}?from=jobmon@example.com&to=ops@example.com&format=text"
 
 
 def test_a_mail_has_all_notices_and_a_title(
-    open_receiver: OpenReceiver, mail: MailServer, mail_url: str
+    open_receiver: OpenReceiver, mail_server: MailServer, mail_url: str
 ) -> None:
     open_receiver(mail_url).submit(MESSAGE).result()
-    (received,) = mail.mails
-    assert mail.recipients == ["ops@example.com"]
+    (received,) = mail_server.mails
+    assert mail_server.recipients == ["ops@example.com"]
     assert "jobmon@example.com" in received["From"]
     assert received["Subject"] == "[PROD] jobmon, mail: 2 notices"
     lines = received.get_content().split()
@@ -97,20 +97,20 @@ def test_a_mail_has_all_notices_and_a_title(
 
 def test_a_mail_server_that_is_down_and_back_gets_the_message(
     open_receiver: OpenReceiver,
-    mail: MailServer,
+    mail_server: MailServer,
     mail_url: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     receiver = open_receiver(mail_url)
-    mail.refuses = True
+    mail_server.refuses = True
     for _ in range(3):
         with pytest.raises(DeliveryError, match=r"^the service did not take it$"):
             receiver.submit(MESSAGE).result()
     lines = [record.getMessage() for record in caplog.records if record.name == "apprise"]
     assert len(lines) == len(set(lines)) > 0  # a repeated attempt does not log the same again
-    mail.refuses = False
+    mail_server.refuses = False
     receiver.submit(MESSAGE).result()
-    assert len(mail.mails) == 1
+    assert len(mail_server.mails) == 1
 
 
 def test_a_service_over_http_gets_the_type_and_no_redirect_is_followed(
@@ -189,7 +189,6 @@ def test_no_part_of_a_message_or_an_address_is_logged(
     receiver.status = 500
     with caplog.at_level(logging.DEBUG):
         service = open_receiver(url)
-        caplog.set_level(logging.DEBUG)
         with pytest.raises(DeliveryError) as error:
             service.submit(MESSAGE).result()
     output = caplog.text + str(error.value)

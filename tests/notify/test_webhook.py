@@ -119,7 +119,7 @@ def test_webhook_is_signed_and_has_only_the_notices(receiver: WebhookReceiver) -
         (MESSAGE.news[1:], "[PROD] jobmon, mail: over: 50% of a failed"),
         ([*MESSAGE.news[1:]] * 2, "[PROD] jobmon, mail: 2 notices over"),
     ],
-    ids=["test", "one", "over", "all over"],
+    ids=["test", "one new notice", "one notice over", "all notices over"],
 )
 def test_title_is_the_only_notice_or_the_number_of_notices(news: list[News], title: str) -> None:
     assert Message(id="m", made_at=NOW, sender=SENDER, news=news).render_title() == title
