@@ -24,7 +24,7 @@ from ..support.watched_queue import MongoDb
 
 
 class ReadListener(CommandListener):
-    """Records how long the server may wait for changes at each read (getMore), in ms."""
+    """Records `maxTimeMS` of each getMore: how long (ms) the server may wait for changes."""
 
     def __init__(self) -> None:
         self.waits_ms = list[int]()
@@ -41,7 +41,7 @@ class ReadListener(CommandListener):
 
 
 @pytest.fixture
-def reads() -> ReadListener:
+def read_listener() -> ReadListener:
     return ReadListener()
 
 
@@ -50,15 +50,15 @@ def connection(
     mongod: Mongod,
     database: MongoDb,
     make_settings: Callable[..., Settings],
-    reads: ReadListener,
+    read_listener: ReadListener,
 ) -> Iterator[Connection]:
     uri = database_uri(mongod, database)
-    with MongoClient[dict[str, Any]](uri, event_listeners=[reads], tz_aware=True) as client:
+    with MongoClient[dict[str, Any]](uri, event_listeners=[read_listener], tz_aware=True) as client:
         yield Connection(make_settings(mongo_uri=uri), client)
 
 
 def test_a_stream_does_not_let_the_server_wait_for_changes(
-    connection: Connection, reads: ReadListener, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, read_listener: ReadListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches reads that wake at each write to any collection of the deployment."""
     monkeypatch.setattr(changes_module, "REST_S", 0.01)
@@ -71,13 +71,13 @@ def test_a_stream_does_not_let_the_server_wait_for_changes(
         changes.next_batch(segments)
     assert segments.recount() == 1
     assert segments.totals == {("queued", "t"): 1}
-    assert max(reads.waits_ms) <= 1
+    assert max(read_listener.waits_ms) <= 1
 
 
 def test_a_batch_that_the_server_cut_is_not_the_end(connection: Connection) -> None:
     """Catches statistics that have the present time while the server has more changes.
 
-    A server ends a batch at 16 MB, even if it has fewer events than requested.
+    A server ends a batch at 16 MB, even if the batch has fewer events than requested.
     """
     segments, jobs, ends = SegmentMap(connection.jobs), connection.jobs.collection, list[bool]()
     fields = frozenset({"payload"})

@@ -34,7 +34,7 @@ def test_keep_alive_is_called_for_each_part_that_is_written_or_read(rollups: Own
     calls: list[str] = []
     checkpoints = Checkpoints(rollups, lambda: calls.append("alive"))
     checkpoints.save(CHECKPOINT)
-    assert len(calls) == 3
+    assert len(calls) == 3  # 250 segments in documents of 100
     assert checkpoints.load() == CHECKPOINT
     assert len(calls) == 6
 
@@ -87,7 +87,9 @@ def test_a_checkpoint_that_cannot_be_stored_leaves_the_last_one_and_its_position
     """Catches old counts with a new position: the changes between them would never be counted."""
     checkpoints = Checkpoints(rollups)
     checkpoints.save(CHECKPOINT)
-    jobs = [{"_id": number, "text": "x" * 2**17} for number in range(200)]  # a part of 25 MB
+    jobs = [
+        {"_id": number, "text": "x" * 2**17} for number in range(200)
+    ]  # one part of 26 MB, too large for a document
     checkpoints.save(Checkpoint(CHECKPOINT.segments, {"_data": "83"}, jobs))
     checkpoints.move({"_data": "84"}, None)
     assert Checkpoints(rollups).load() == CHECKPOINT
@@ -101,13 +103,15 @@ def test_a_checkpoint_that_cannot_be_stored_leaves_the_last_one_and_its_position
 
 
 def test_counts_of_many_segments_share_their_keys() -> None:
-    """Catches a separate key for each of millions of counts: keys take 75 % of memory."""
+    """Catches a new key object for each of millions of counts: keys take 75% of their memory."""
     counts = CountsByName(FieldMapping(paths={}))
 
     def find_key(job_type: str) -> tuple[str, str]:
         (key,) = counts.add_up([{"_id": {"status": "queued", "type": job_type}, "count": 1}])
         return key
 
-    assert find_key("".join(["ma", "il"])) is find_key("".join(["ma", "il"]))  # two new strings
+    assert find_key("".join(["ma", "il"])) is find_key(
+        "".join(["ma", "il"])
+    )  # equal, but two objects
     (loaded,) = counts.learn({("queued", "".join(["ma", "il"])): 3})
     assert loaded is find_key("mail")

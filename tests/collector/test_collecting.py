@@ -73,13 +73,18 @@ def rollups(mongo: MongoClient[dict[str, Any]], database: MongoDb) -> MongoDb:
     return mongo[f"{database.name}_rollups"]
 
 
-def queues_per_process(rollups: MongoDb) -> list[int]:
+def load_queue_a(settings: Settings) -> Settings:
+    """The settings of the queue `a` alone."""
+    return replace(load_queues(settings)[1], queues=None)
+
+
+def count_queues_per_process(rollups: MongoDb) -> list[int]:
     """How many queues each process works on, in ascending order."""
     leases = rollups.leases.find({"name": LEADER})
     return sorted(Counter(lease["holder"] for lease in leases).values())
 
 
-def counted_types(rollups: MongoDb) -> set[str]:
+def read_counted_types(rollups: MongoDb) -> set[str]:
     documents = rollups.state.find({"name": STATS})
     return {job_type for document in documents for _, job_type, _ in document["counts"]}
 
@@ -88,14 +93,14 @@ def test_each_queue_is_counted_although_one_is_unreachable(
     settings: Settings, rollups: MongoDb
 ) -> None:
     with collecting(settings):
-        eventually(lambda: counted_types(rollups) == set(QUEUE_NAMES))
+        eventually(lambda: read_counted_types(rollups) == set(QUEUE_NAMES))
 
 
-def test_the_check_ignores_a_queue_that_is_unreachable_and_fails_for_one_that_nobody_counts(
+def test_the_check_ignores_an_unreachable_queue_and_fails_without_a_collector(
     settings: Settings, rollups: MongoDb
 ) -> None:
     """Catches a container that is restarted for ever because one of its queues is unreachable."""
-    with closing(Connection(load_queues(settings)[1])) as connection:
+    with closing(Connection(load_queue_a(settings))) as connection:
         create_indexes(connection)
     assert not are_good(check_collectors(settings))
     with collecting(settings):
@@ -149,15 +154,15 @@ def test_a_history_is_counted_after_the_first_stats(
     """Catches stats of a hundred queues that wait for the histories of all."""
     counted_at_start = list[set[str]]()
 
-    def run(_: HistoryWriter, stop: Event) -> None:
-        counted_at_start.append(counted_types(rollups))
+    def wait_for_stop(_: HistoryWriter, stop: Event) -> None:
+        counted_at_start.append(read_counted_types(rollups))
         stop.wait()
 
     monkeypatch.setattr(share_module, "STATS_FIRST_S", 3_600)
-    monkeypatch.setattr(HistoryWriter, "run", run)
-    with collecting(replace(load_queues(settings)[1], queues=None)):
+    monkeypatch.setattr(HistoryWriter, "run", wait_for_stop)
+    with collecting(load_queue_a(settings)):
         eventually(lambda: counted_at_start)
-    assert counted_at_start == [{QUEUE_NAMES[0]}]
+    assert counted_at_start == [{"a"}]
 
 
 def test_a_process_is_starting_until_all_its_queues_have_stats(settings: Settings) -> None:
@@ -198,17 +203,19 @@ def test_runs_are_counted_from_changes_after_the_stats_of_all_queues(
     starting = Event()
     starting.set()
     monkeypatch.setattr(Share, "is_starting", lambda _: starting.is_set())
-    saved = {"name": {"$in": [EVENTS, CHECKPOINT]}}
-    with collecting(replace(load_queues(settings)[1], queues=None)):
-        eventually(lambda: counted_types(rollups) == {QUEUE_NAMES[0]})
-    assert not rollups.state.count_documents(saved), "it saved a position before it counted runs"
-    with collecting(replace(load_queues(settings)[1], queues=None)):
-        eventually(lambda: counted_types(rollups) == {QUEUE_NAMES[0]})
+    positions = {"name": {"$in": [EVENTS, CHECKPOINT]}}
+    with collecting(load_queue_a(settings)):
+        eventually(lambda: read_counted_types(rollups) == {"a"})
+    assert not rollups.state.count_documents(positions), (
+        "it saved a position before it counted runs"
+    )
+    with collecting(load_queue_a(settings)):
+        eventually(lambda: read_counted_types(rollups) == {"a"})
         starting.clear()
-        eventually(lambda: rollups.state.count_documents(saved) == 2)
+        eventually(lambda: rollups.state.count_documents(positions) == 2)
 
 
-def test_few_queues_of_a_deployment_begin_to_count_runs_at_once(
+def test_few_queues_of_a_deployment_begin_to_count_runs_at_the_same_time(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches stats that get old because all queues read their waiting jobs at the same time."""
@@ -231,19 +238,19 @@ def test_the_first_checkpoint_is_written_after_the_first_stats(
     save = Checkpoints.start_saving
 
     def start_saving(checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
-        counted_at_save.append(counted_types(rollups))
+        counted_at_save.append(read_counted_types(rollups))
         save(checkpoints, checkpoint)
 
     monkeypatch.setattr(Checkpoints, "start_saving", start_saving)
-    with collecting(replace(load_queues(settings)[1], queues=None)):
+    with collecting(load_queue_a(settings)):
         eventually(lambda: rollups.state.find_one({"name": CHECKPOINT}))
-    assert counted_at_save == [{QUEUE_NAMES[0]}]
+    assert counted_at_save == [{"a"}]
 
 
 def test_the_health_of_a_queue_without_changes_is_read_less_often(
     settings: Settings, rollups: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connection = Connection(load_queues(settings)[1])
+    connection = Connection(load_queue_a(settings))
     collector = Collector(connection, rollups, Event(), Share([settings]), Redactor())
     segments, read_health = SegmentMap(connection.jobs), Mock(return_value=EMPTY_QUEUE_HEALTH)
     monkeypatch.setattr(collector_module, "HEALTH_PAUSE_FACTOR", 0)
@@ -262,11 +269,11 @@ def test_processes_share_the_queues_and_take_over(settings: Settings, rollups: M
 
     with ExitStack() as first:
         first.enter_context(collecting(settings))
-        eventually(lambda: queues_per_process(rollups) == [4])
+        eventually(lambda: count_queues_per_process(rollups) == [4])
         with collecting(settings):
             # Each process may have three of the five queues: the first releases one of its four.
-            eventually(lambda: queues_per_process(rollups) == [1, 3])
+            eventually(lambda: count_queues_per_process(rollups) == [1, 3])
             first.close()
-            eventually(lambda: queues_per_process(rollups) == [4])
+            eventually(lambda: count_queues_per_process(rollups) == [4])
             assert count_processes() == 1
     assert count_processes() == 0

@@ -55,7 +55,7 @@ from ..support.processes import end_process
 from ..support.waiting import PATIENCE_S, eventually
 
 LONG_AGO = NOW - timedelta(days=2_000)
-Counts = dict[tuple[str, str], int]
+Counts = dict[tuple[str, str], int]  # jobs by (status, type)
 
 
 class Queue:
@@ -74,13 +74,13 @@ class Queue:
             counts[label(job.get("status")), label(job.get("type"))] += 1
         return dict(counts)
 
-    def stored_counts(self) -> Counts | None:
+    def read_counts(self) -> Counts | None:
         stats = self.reader.stats()
         return None if stats is None else dict(stats.counts or {})
 
     def await_right_counts(self) -> None:
         expected = self.count_jobs()
-        eventually(lambda: self.stored_counts() == expected)
+        eventually(lambda: self.read_counts() == expected)
 
     def collect_once(self) -> None:
         """Run a collector until its stats are right."""
@@ -102,7 +102,7 @@ def queue(
 def collected_queue(queue: Queue) -> Iterator[Queue]:
     """The queue, with a running collector that has written its first stats."""
     with collecting(queue.settings):
-        eventually(lambda: queue.stored_counts() is not None)
+        eventually(lambda: queue.read_counts() is not None)
         yield queue
 
 
@@ -227,10 +227,10 @@ def test_a_change_of_a_job_with_any_id_is_counted(collected_queue: Queue) -> Non
             jobs.insert_one(RawBSONDocument(raw(fields)))
             inserted += 1
     jobs.insert_many([{"_id": number, "status": "queued"} for number in range(3_000)])
-    eventually(lambda: collected_queue.stored_counts() == {("queued", "null"): 3_000 + inserted})
+    eventually(lambda: collected_queue.read_counts() == {("queued", "null"): 3_000 + inserted})
     jobs.update_many({"n": {"$gte": 0}}, {"$set": {"status": "dlq"}})
     expected = {("queued", "null"): 3_000, ("dlq", "null"): inserted}
-    eventually(lambda: collected_queue.stored_counts() == expected)
+    eventually(lambda: collected_queue.read_counts() == expected)
 
 
 def test_a_first_count_finds_a_job_with_any_id(
@@ -293,7 +293,7 @@ def test_folded_types_are_counted_by_name_when_other_types_are_gone(
             queue.await_right_counts()
             queue.jobs.delete_many({})
         queue.jobs.insert_many([make_job(type=f"u{number}") for number in range(6)])
-        eventually(lambda: ("queued", "(other)") in (queue.stored_counts() or {}))
+        eventually(lambda: ("queued", "(other)") in (queue.read_counts() or {}))
         queue.jobs.delete_many({"type": {"$in": ["u0", "u1", "u2", "u3"]}})
         queue.await_right_counts()
 
@@ -311,7 +311,7 @@ def test_stats_that_are_too_large_to_write_are_logged_and_skipped(
 
 
 def test_a_checkpoint_with_recorded_attempts_is_not_used_without_them(queue: Queue) -> None:
-    """Catches old counts that are used with a stream that begins now: changes between are lost."""
+    """Catches old counts with a stream that begins now: the changes in between are lost."""
     attempts = queue.jobs.database.job_attempts
     queue.jobs.insert_many([make_job() for _ in range(5)])
     attempts.insert_one({"jobId": "j", "status": "succeeded"})
@@ -339,8 +339,10 @@ def test_types_beyond_the_limit_are_folded_even_after_a_restart(
     monkeypatch.setattr(checkpoint_module, "_COUNTS_PER_DOCUMENT", 5)
 
     def await_counts(**counts: int) -> None:
-        expected = {("queued", name.replace("other", "(other)")): n for name, n in counts.items()}
-        eventually(lambda: queue.stored_counts() == expected)
+        expected = {
+            ("queued", name.replace("other", "(other)")): count for name, count in counts.items()
+        }
+        eventually(lambda: queue.read_counts() == expected)
 
     queue.jobs.insert_many([make_job(type=f"t{number % 3}") for number in range(30)])
     queue.jobs.insert_many([make_job(type=f"t{number % 5}") for number in range(70)])
@@ -366,8 +368,8 @@ def test_a_lost_resume_token_leads_to_a_full_count(
         queue.jobs.insert_one(make_job())
         token = changes.next()["_id"]["_data"]
     queue.collect_once()
-    lost = f"8200000001{token[10:]}"  # an event of 1970
-    queue.rollups.state.update_one({"name": "checkpoint"}, {"$set": {"token._data": lost}})
+    lost_token = f"8200000001{token[10:]}"  # an event of 1970
+    queue.rollups.state.update_one({"name": "checkpoint"}, {"$set": {"token._data": lost_token}})
     queue.jobs.delete_many({})
     queue.jobs.insert_many([make_job(status="dlq") for _ in range(7)])
     queue.collect_once()
@@ -401,8 +403,8 @@ def start_collector(queue: Queue) -> subprocess.Popen[bytes]:
         "JOBMON_ROLLUP_DB": queue.settings.rollup_db,
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
-    with open(os.devnull, "w") as nowhere:
-        return start_python("jobmon.cli", "collector", env=environment, stderr=nowhere)
+    with open(os.devnull, "w") as devnull:
+        return start_python("jobmon.cli", "collector", env=environment, stderr=devnull)
 
 
 def test_a_killed_collector_is_replaced_and_no_change_is_lost(queue: Queue) -> None:
@@ -482,10 +484,12 @@ def test_routes_agree_with_a_full_recount(
 
     eventually(has_all_jobs)
     stats = api.get_as_admin("/admin/jobs/stats").json
-    status_counts = {status: n for status, n in stats["statusCounts"].items() if n}
+    status_counts = {status: total for status, total in stats["statusCounts"].items() if total}
     assert status_counts == {status: count(status) for status in statuses}
     assert stats["typeCounts"] == {
-        job_type: {s: count(s, job_type) for s in statuses if count(s, job_type)}
+        job_type: {
+            status: count(status, job_type) for status in statuses if count(status, job_type)
+        }
         for job_type in types
     }
     rows = api.get_as_admin("/admin/jobs/types").json["data"]
@@ -506,10 +510,10 @@ def test_progress_of_a_first_count_is_in_the_log_and_in_readyz(
     monkeypatch.setattr(collector_module, "REPORT_BUILD_EVERY_S", 0)
     caplog.set_level("INFO", "jobmon.collector.collector")
     queue.jobs.insert_many([make_job() for _ in range(30)])
-    api, count, go_on = Api(create_app(queue.settings)), SegmentMap._count, threading.Event()
+    api, count, may_continue = Api(create_app(queue.settings)), SegmentMap._count, threading.Event()
 
     def count_when_allowed(self: SegmentMap, row: Any, low: Any, high: Any) -> Any:
-        assert low is None or go_on.wait(PATIENCE_S)
+        assert low is None or may_continue.wait(PATIENCE_S)
         return count(self, row, low, high)
 
     monkeypatch.setattr(SegmentMap, "_count", count_when_allowed)
@@ -517,7 +521,7 @@ def test_progress_of_a_first_count_is_in_the_log_and_in_readyz(
         unfinished = {"isFresh": False, "build": {"counted": 10, "estimated": 30}}
         eventually(lambda: api.get("/readyz").json["checks"]["rollup"] == unfinished)
         assert api.get("/readyz").status_code == 200
-        go_on.set()
+        may_continue.set()
         eventually(lambda: api.get("/readyz").json["checks"]["rollup"] == {"isFresh": True})
     api.app.extensions["jobmon_connection"].client.close()
     assert "first count: 10 of about 30 jobs" in caplog.messages
@@ -582,7 +586,7 @@ def test_stale_stats_are_not_served(queue: Queue) -> None:
     queue.jobs.insert_one(make_job())
     queue.collect_once()
     queue.rollups.state.update_one({"name": "stats"}, {"$set": {"at": LONG_AGO}})
-    eventually(lambda: queue.stored_counts() is None)
+    eventually(lambda: queue.read_counts() is None)
 
 
 def test_jobs_are_counted_live_while_the_database_refuses_writes(

@@ -15,67 +15,70 @@ from jobmon.store.labels import OTHER
 
 from ..conftest import NOW
 
-Db = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 START = NOW.replace(minute=20)
 FIRST_HOUR = START.replace(minute=0)
 
 
-def write_hour(rollups: Db, hour: datetime, **enqueued: int) -> None:
-    """Write the bucket of an hour: the number of enqueued jobs by type, all of which succeeded."""
+def write_hour(rollups: MongoDb, hour: datetime, **enqueued: int) -> None:
+    """Write the bucket of an hour: of each type so many jobs were enqueued and succeeded.
+
+    One job of each type was dead-lettered.
+    """
     tallies = {job_type: Tally(enqueued=count, dlq=1) for job_type, count in enqueued.items()}
     for tally in tallies.values():
         tally.outcomes["succeeded"] = tally.enqueued
         tally.run[100] = tally.enqueued
     fields = {"span": 3_600, "at": hour, "types": dump_tallies(tallies)}
-    bucket = own_database(rollups).new(bucket_name(HOUR, hour), fields)
+    bucket = open_own_database(rollups).new(bucket_name(HOUR, hour), fields)
     rollups[BUCKETS].replace_one({"_id": bucket["_id"]}, bucket, upsert=True)
 
 
-def read_totals(rollups: Db) -> Tallies:
-    document = rollups[STATE].find_one({"_id": own_database(rollups).id(COUNTERS)}) or {}
+def read_totals(rollups: MongoDb) -> Tallies:
+    document = rollups[STATE].find_one({"_id": open_own_database(rollups).id(COUNTERS)}) or {}
     return load_tallies(document["totals"])
 
 
-def own_database(rollups: Db) -> OwnDatabase:
+def open_own_database(rollups: MongoDb) -> OwnDatabase:
     return OwnDatabase(rollups, "shop.jobs#1")
 
 
-def read_enqueued(rollups: Db) -> dict[str, int]:
+def read_enqueued(rollups: MongoDb) -> dict[str, int]:
     return {job_type: tally.enqueued for job_type, tally in read_totals(rollups).items()}
 
 
-def test_totals_begin_with_the_hour_of_the_first_update(watched: Db) -> None:
+def test_totals_begin_with_the_hour_of_the_first_update(watched: MongoDb) -> None:
     write_hour(watched, FIRST_HOUR - HOUR, mail=1_000)
     write_hour(watched, FIRST_HOUR, mail=7)
-    Counters(own_database(watched)).update(START, is_complete=False)
+    Counters(open_own_database(watched)).update(START, is_complete=False)
     mail = read_totals(watched)["mail"]
     assert (mail.enqueued, mail.dlq, mail.outcomes) == (7, 1, {"succeeded": 7})
     assert mail.run == {100: 7}
 
 
-def test_repeated_updates_and_recounts_add_nothing_twice(watched: Db) -> None:
+def test_repeated_updates_and_recounts_add_nothing_twice(watched: MongoDb) -> None:
     for count in (1, 5, 5, 9):
         write_hour(watched, FIRST_HOUR, mail=count)
-        Counters(own_database(watched)).update(START, is_complete=True)
-        Counters(own_database(watched)).update(START, is_complete=True)
+        Counters(open_own_database(watched)).update(START, is_complete=True)
+        Counters(open_own_database(watched)).update(START, is_complete=True)
         assert read_enqueued(watched) == {"mail": count}
 
 
-def test_totals_keep_hours_whose_buckets_are_deleted(watched: Db) -> None:
+def test_totals_keep_hours_whose_buckets_are_deleted(watched: MongoDb) -> None:
     expected = 0
     for index in range(50):
         hour = FIRST_HOUR + index * HOUR
         write_hour(watched, hour, mail=index, sms=1)
         expected += index
-        Counters(own_database(watched)).update(hour + timedelta(minutes=20), is_complete=True)
+        Counters(open_own_database(watched)).update(hour + timedelta(minutes=20), is_complete=True)
         watched[BUCKETS].delete_many({"at": {"$lt": hour}})
         assert read_enqueued(watched) == {"mail": expected, "sms": index + 1}
     assert read_totals(watched)["mail"].run[100] == expected
     assert watched[BUCKETS].count_documents({}) == 1
 
 
-def test_an_hour_may_be_recounted_until_15_minutes_after_its_end(watched: Db) -> None:
-    counters = Counters(own_database(watched))
+def test_an_hour_may_be_recounted_until_15_minutes_after_its_end(watched: MongoDb) -> None:
+    counters = Counters(open_own_database(watched))
     counters.update(START, is_complete=True)
     write_hour(watched, FIRST_HOUR, mail=1)
     counters.update(FIRST_HOUR + HOUR + timedelta(minutes=14), is_complete=True)
@@ -84,17 +87,17 @@ def test_an_hour_may_be_recounted_until_15_minutes_after_its_end(watched: Db) ->
     assert read_enqueued(watched) == {"mail": 2}
 
 
-def test_hours_that_no_collector_counted_are_added_later(watched: Db) -> None:
-    counters = Counters(own_database(watched))
+def test_hours_that_no_collector_counted_are_added_later(watched: MongoDb) -> None:
+    counters = Counters(open_own_database(watched))
     counters.update(START, is_complete=True)
     counters.update(START + 5 * HOUR, is_complete=False)
-    write_hour(watched, FIRST_HOUR + HOUR, mail=3)  # an hour in which no collector ran
+    write_hour(watched, FIRST_HOUR + HOUR, mail=3)  # no collector ran in this hour
     counters.update(START + 5 * HOUR, is_complete=True)
     assert read_enqueued(watched) == {"mail": 3}
 
 
-def test_a_counter_pauses_when_a_recount_finds_less(watched: Db) -> None:
-    counters = Counters(own_database(watched))
+def test_a_counter_pauses_when_a_recount_finds_less(watched: MongoDb) -> None:
+    counters = Counters(open_own_database(watched))
     for count, total in ((8, 8), (5, 8), (8, 8), (10, 10)):
         write_hour(watched, FIRST_HOUR, mail=count)
         counters.update(START, is_complete=True)
@@ -103,11 +106,11 @@ def test_a_counter_pauses_when_a_recount_finds_less(watched: Db) -> None:
 
 
 def test_a_collector_that_lost_its_lease_cannot_write_an_old_total(
-    watched: Db, monkeypatch: pytest.MonkeyPatch
+    watched: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    former, leader = Counters(own_database(watched)), Counters(own_database(watched))
+    former, leader = Counters(open_own_database(watched)), Counters(open_own_database(watched))
     former.update(START, is_complete=True)
-    read_by_former = watched[STATE].find_one({"_id": own_database(watched).id(COUNTERS)})
+    read_by_former = watched[STATE].find_one({"_id": open_own_database(watched).id(COUNTERS)})
     write_hour(watched, FIRST_HOUR, mail=4)
     leader.update(START, is_complete=True)
     with monkeypatch.context() as patch:
@@ -119,14 +122,14 @@ def test_a_collector_that_lost_its_lease_cannot_write_an_old_total(
 
 
 def test_known_types_stay_and_new_types_are_folded_beyond_the_limit(
-    watched: Db, monkeypatch: pytest.MonkeyPatch
+    watched: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counters_module, "MAX_COUNTER_TYPES", 3)
     write_hour(watched, FIRST_HOUR, small=1, large=9)
-    Counters(own_database(watched)).update(START, is_complete=True)
+    Counters(open_own_database(watched)).update(START, is_complete=True)
     new = {"named": 50, "folded": 7, "folded too": 6, OTHER: 99}
     write_hour(watched, FIRST_HOUR, small=1, large=9, **new)
-    Counters(own_database(watched)).update(START + HOUR, is_complete=True)
+    Counters(open_own_database(watched)).update(START + HOUR, is_complete=True)
     totals = read_enqueued(watched)
     assert totals == {"large": 9, "small": 1, "named": 50, OTHER: 112}
     assert list(totals) == ["large", "small", "named", OTHER]

@@ -48,8 +48,8 @@ from ..conftest import Api
 from ..support.commands import database_uri
 from ..support.waiting import eventually
 
-Counts = dict[str, dict[str, int]]
-Db = Database[dict[str, Any]]
+Counts = dict[str, dict[str, int]]  # by type and by name of the count
+MongoDb = Database[dict[str, Any]]
 NO_COLLECTOR = {"reason": "no_collector"}
 COUNT_NAMES = ("enqueued", "succeeded", "failed", "dlq")
 
@@ -64,7 +64,7 @@ class Queue:
     """The queue of another program: writes as that program does, and reads what jobmon counted."""
 
     def __init__(
-        self, mongod: Mongod, database: Db, base_settings: Settings, **settings: Any
+        self, mongod: Mongod, database: MongoDb, base_settings: Settings, **settings: Any
     ) -> None:
         self.settings = replace(
             base_settings,
@@ -84,15 +84,15 @@ class Queue:
         """Expect one more in this count."""
         self.expected.setdefault(job_type, dict.fromkeys(COUNT_NAMES, 0))[name] += 1
 
-    def history(self) -> History[str]:
+    def read_history(self) -> History[str]:
         """The activity of the last half hour by type, as the web service answers."""
         series = SeriesReader(self.connection, RollupReader(self.connection))
         window = series.window(now() - timedelta(minutes=30), now(), None)
         return series.history_by_type(window)
 
-    def counted(self) -> Counts:
+    def read_counts(self) -> Counts:
         """The counts of the last half hour by type; empty until the history is complete."""
-        history = self.history()
+        history = self.read_history()
         if history.source != "rollup" or not history.is_complete:
             return {}
         by_type = {
@@ -101,7 +101,7 @@ class Queue:
         }
         return {job_type: counts for job_type, counts in by_type.items() if any(counts.values())}
 
-    def details(self) -> RunDetails:
+    def read_details(self) -> RunDetails:
         """The details of the last half hour, as the web service answers."""
         rollup = RollupReader(self.connection)
         window = Window.widened(now() - timedelta(minutes=30), now(), timedelta(minutes=1))
@@ -110,10 +110,10 @@ class Queue:
 
     def await_right_counts(self) -> None:
         """Wait for the expected counts; check that each failed run is in a group of errors."""
-        eventually(lambda: self.counted() == self.expected)
+        eventually(lambda: self.read_counts() == self.expected)
         failed = Counter({job_type: counts["failed"] for job_type, counts in self.expected.items()})
         grouped: Counter[str] = Counter()
-        for (_, job_type), count in self.details().by_type.items():
+        for (_, job_type), count in self.read_details().by_type.items():
             grouped[job_type] += count
         assert grouped == +failed
 
@@ -121,7 +121,7 @@ class Queue:
         name = self.rollups.id(CHECKPOINT)
         return self.rollups["state"].find_one({"_id": name}) is not None
 
-    def gaps(self) -> list[GapReason]:
+    def read_gaps(self) -> list[GapReason]:
         history = self.rollups.find_state(EVENTS, load_event_history)
         return [gap.reason for gap in history.gaps] if history else []
 
@@ -129,7 +129,7 @@ class Queue:
         self.connection.client.drop_database(rollup_database(self.connection).name)
         self.connection.client.close()
 
-    # The writes of Agenda:
+    # The writes of the program Agenda:
 
     def add(self, job_type: str) -> ObjectId:
         self.expect(job_type, "enqueued")
@@ -161,7 +161,7 @@ class Queue:
 
 @pytest.fixture
 def make_queue(
-    mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
+    mongod: Mongod, database: MongoDb, make_settings: Callable[..., Settings]
 ) -> Iterator[Callable[..., Queue]]:
     queues: list[Queue] = []
 
@@ -184,7 +184,7 @@ def running_collector(queue: Queue) -> Iterator[None]:
     """Run a collector; the block starts when it counts changes."""
     with collecting(queue.settings):
         eventually(queue.has_checkpoint)
-        eventually(queue.gaps)
+        eventually(queue.read_gaps)
         yield
 
 
@@ -209,7 +209,7 @@ def test_overwritten_and_removed_runs_are_counted_through_a_restart(agenda: Queu
     agenda.expect("slow", "succeeded")
     with running_collector(agenda):
         agenda.await_right_counts()
-    assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR]
+    assert agenda.read_gaps() == [GapReason.BEFORE_COLLECTOR]
     (group,) = RollupReader(agenda.connection).error_groups().values()
     assert RollupReader(agenda.connection).error_group(group.id).message == "550"
     assert group.jobs[0].job_id == str(repeating)
@@ -341,7 +341,7 @@ def test_recorded_attempts_are_counted_instead_of_changes(make_queue: Callable[.
         queue.jobs.update_one({}, {"$set": {"status": "succeeded", "finishedAt": now()}})
         queue.expected = {"t": {"enqueued": 1, "succeeded": 1, "failed": 0, "dlq": 0}}
         queue.await_right_counts()
-    assert queue.gaps() == []
+    assert queue.read_gaps() == []
 
 
 def test_attempts_take_over_as_soon_as_one_is_recorded(make_queue: Callable[..., Queue]) -> None:
@@ -419,12 +419,12 @@ class SteppedCollector:
         segments = SegmentMap(self.queue.connection.jobs)
         until = self.queue.connection.cluster_time()
         assert until is not None
-        last = f"82{until.time:08X}{until.inc:08X}"  # how a token of this time begins
-        while not self.changes.token or self.changes.token["_data"] < last:
+        end = f"82{until.time:08X}{until.inc:08X}"  # how a token of this time begins
+        while not self.changes.token or self.changes.token["_data"] < end:
             events = self.changes.next_batch(segments)
             self.counter.add(events, is_end=self.changes.is_at_end)
 
-    def stored_counts(self) -> Counts:
+    def read_stored_counts(self) -> Counts:
         by_type = {}
         for bucket in self.queue.rollups["buckets"].find({"span": 60}):
             for entry in bucket["types"]:
@@ -451,7 +451,7 @@ def test_runs_are_counted_once_after_a_crash_between_counts_and_checkpoint(agend
     second = SteppedCollector(agenda)
     second.resume(checkpoint)
     second.count_changes()
-    assert second.stored_counts() == agenda.expected
+    assert second.read_stored_counts() == agenda.expected
 
 
 def test_changes_before_counting_begins_are_counted_once(agenda: Queue) -> None:
@@ -464,13 +464,13 @@ def test_changes_before_counting_begins_are_counted_once(agenda: Queue) -> None:
         agenda.run("mail", fails=index == 1, remove=index == 2)
     agenda.end(running, "slow")
     collector.read_changes()
-    assert collector.stored_counts() == {}
+    assert collector.read_stored_counts() == {}
     collector.counter.begin()
     agenda.run("late", remove=True)
     collector.count_changes()
-    assert collector.stored_counts() == agenda.expected
+    assert collector.read_stored_counts() == agenda.expected
     assert not collector.counter.is_begin_urgent
-    assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR]
+    assert agenda.read_gaps() == [GapReason.BEFORE_COLLECTOR]
 
 
 def test_a_stream_that_is_lost_before_counting_begins_is_replaced(agenda: Queue) -> None:
@@ -482,7 +482,7 @@ def test_a_stream_that_is_lost_before_counting_begins_is_replaced(agenda: Queue)
     agenda.run("mail", fails=True, remove=True)
     collector.counter.begin()
     collector.count_changes()
-    assert collector.stored_counts() == agenda.expected
+    assert collector.read_stored_counts() == agenda.expected
 
 
 def test_counting_must_begin_soon_with_many_kept_events_or_after_a_minute(
@@ -516,7 +516,7 @@ def test_only_one_of_two_collectors_counts(agenda: Queue) -> None:
         frozen.count_changes()
     agenda.run("mail", fails=True)
     follower.count_changes()
-    assert follower.stored_counts() == agenda.expected
+    assert follower.read_stored_counts() == agenda.expected
 
 
 def test_a_lost_stream_leaves_a_gap_that_is_counted_from_documents(agenda: Queue) -> None:
@@ -532,10 +532,10 @@ def test_a_lost_stream_leaves_a_gap_that_is_counted_from_documents(agenda: Queue
     agenda.expected = expected
     agenda.run("kept", fails=True)
     with running_collector(agenda):
-        eventually(lambda: len(agenda.gaps()) == 2)
+        eventually(lambda: len(agenda.read_gaps()) == 2)
         agenda.run("mail", remove=True)
         agenda.await_right_counts()
-    assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.STREAM_LOST]
+    assert agenda.read_gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.STREAM_LOST]
 
 
 def test_more_running_jobs_than_are_remembered_leave_a_gap(
@@ -548,11 +548,11 @@ def test_more_running_jobs_than_are_remembered_leave_a_gap(
     for job_id in running:
         agenda.start(job_id)
     collector.count_changes()
-    assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.TOO_MANY_RUNNING]
+    assert agenda.read_gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.TOO_MANY_RUNNING]
     for job_id in running:
         agenda.end(job_id, "slow")  # Agenda writes the end of a run, so no run is lost here
     collector.count_changes()
-    assert collector.stored_counts() == agenda.expected
+    assert collector.read_stored_counts() == agenda.expected
 
 
 def test_jobs_that_cannot_be_read_in_time_do_not_stop_the_count(
@@ -572,8 +572,8 @@ def test_jobs_that_cannot_be_read_in_time_do_not_stop_the_count(
     agenda.end(running, "slow")
     agenda.run("mail", remove=True)
     collector.count_changes()
-    assert collector.stored_counts() == agenda.expected
-    assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.TOO_MANY_RUNNING]
+    assert collector.read_stored_counts() == agenda.expected
+    assert agenda.read_gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.TOO_MANY_RUNNING]
 
 
 def test_stats_are_as_old_as_the_last_change_that_was_read(
@@ -583,15 +583,15 @@ def test_stats_are_as_old_as_the_last_change_that_was_read(
     monkeypatch.setattr(changes_module, "_MAX_EVENTS", 1)
     collector, segments = SteppedCollector(agenda), SegmentMap(agenda.connection.jobs)
     collector.begin()
-    added = [agenda.add("mail").generation_time for _ in range(2)]
-    second = timedelta(seconds=1)
+    added_at = [agenda.add("mail").generation_time for _ in range(2)]
+    tolerance = timedelta(seconds=1)
     time.sleep(1.1)  # so that the present time is not near the times of the changes
     seen_until = []
     while not (seen_until and collector.changes.is_at_end):
         if collector.changes.next_batch(segments):
             seen_until.append(collector.changes.seen_until)
     assert collector.changes.seen_until is None
-    assert all(abs(seen - at) <= second for at, seen in zip(added, seen_until, strict=True))
+    assert all(abs(seen - at) <= tolerance for at, seen in zip(added_at, seen_until, strict=True))
 
 
 def test_waiting_jobs_beyond_the_limit_are_loaded_later(
@@ -608,7 +608,7 @@ def test_waiting_jobs_beyond_the_limit_are_loaded_later(
         agenda.end(job_id, f"k{index}")
         agenda.jobs.delete_one({"_id": job_id})
         collector.count_changes()
-    assert collector.stored_counts() == agenda.expected
+    assert collector.read_stored_counts() == agenda.expected
 
 
 def test_the_gap_of_a_standalone_server_lasts_until_now(
@@ -621,11 +621,11 @@ def test_the_gap_of_a_standalone_server_lasts_until_now(
         settings = {"profile": "agenda", "jobs_collection": "agendaJobs"}
         queue = Queue(server, client.shop, make_settings(), **settings)
         with collecting(queue.settings):
-            eventually(queue.gaps)
+            eventually(queue.read_gaps)
             queue.run("mail")
             queue.await_right_counts()
-        assert queue.gaps() == [GapReason.NO_CHANGE_STREAM]
-        history = queue.history()
+        assert queue.read_gaps() == [GapReason.NO_CHANGE_STREAM]
+        history = queue.read_history()
         (gap,) = history.gaps
         assert (gap.reason, gap.end) == (GapReason.NO_CHANGE_STREAM, history.as_of)
         queue.connection.close()
@@ -640,11 +640,11 @@ def test_answers_list_the_gaps_of_their_window(agenda: Queue) -> None:
     with running_collector(agenda):
         agenda.await_right_counts()
 
-        def gap_of_collector() -> dict[str, Any] | None:
+        def find_collector_gap() -> dict[str, Any] | None:
             (gap,) = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["gaps"]
             return gap if gap["reason"] == "before_collector" else None
 
-        gap = eventually(gap_of_collector)  # the service reuses a live count for some seconds
+        gap = eventually(find_collector_gap)  # the service reuses a live count for some seconds
         # One second before the gap's end: a window that starts at the end does not have the gap.
         start = datetime.fromisoformat(gap["to"]) - timedelta(seconds=1)
         window = {"from": start.isoformat()}

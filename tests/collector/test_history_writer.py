@@ -34,11 +34,13 @@ from ..support.history import make_history_writer, writing_history
 from ..support.waiting import eventually
 
 SERIES_PATH, TYPES_PATH = "/admin/jobs/timeseries", "/admin/jobs/types"
-Db = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 
 
 @pytest.fixture
-def service(mongod: Mongod, database: Db, make_settings: Callable[..., Settings]) -> Iterator[Api]:
+def service(
+    mongod: Mongod, database: MongoDb, make_settings: Callable[..., Settings]
+) -> Iterator[Api]:
     uri = database_uri(mongod, database)
     app = create_app(make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups"))
     connection = app.extensions["jobmon_connection"]
@@ -48,23 +50,23 @@ def service(mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
     connection.client.close()
 
 
-def find_connection(service: Api) -> Connection:
+def get_connection(service: Api) -> Connection:
     return service.app.extensions["jobmon_connection"]
 
 
 @contextmanager
 def counting(service: Api) -> Iterator[None]:
     """Run a collector's history thread."""
-    with writing_history(find_connection(service)):
+    with writing_history(get_connection(service)):
         yield
 
 
 def test_a_change_ends_the_pause_of_an_idle_queue(
-    service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
+    service: Api, database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history_writer_module, "REST_AFTER_S", -1)
     monkeypatch.setattr(history_writer_module, "REST_S", 3_600)
-    connection, stop, changed = find_connection(service), threading.Event(), threading.Event()
+    connection, stop, changed = get_connection(service), threading.Event(), threading.Event()
     own_database = OwnDatabase(rollup_database(connection), connection.queue_key)
     writer = make_history_writer(connection, changed=changed)
     thread = threading.Thread(target=writer.run, args=[stop])
@@ -73,7 +75,7 @@ def test_a_change_ends_the_pause_of_an_idle_queue(
         eventually(lambda: own_database["state"].count_documents({"completeUntil": {"$ne": None}}))
         now = datetime.now(UTC)
         add_attempt(database, now, createdAt=now)
-        # The change is reported again at each check, in case the minute ends before it is counted.
+        # The change is set at each check, in case the minute ends before the attempt is counted.
         eventually(lambda: changed.set() or own_database["buckets"].count_documents({"events": 2}))
     finally:
         stop.set()
@@ -81,7 +83,7 @@ def test_a_change_ends_the_pause_of_an_idle_queue(
         thread.join()
 
 
-def add_attempt(database: Db, finished_at: datetime, **fields: Any) -> None:
+def add_attempt(database: MongoDb, finished_at: datetime, **fields: Any) -> None:
     """Insert a job with one finished attempt."""
     job_id = str(ObjectId())
     started_at = fields.pop("startedAt", finished_at - timedelta(milliseconds=500))
@@ -108,7 +110,7 @@ def sum_counts(service: Api, path: str = SERIES_PATH, **query: Any) -> dict[str,
 
 
 def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
-    service: Api, database: Db
+    service: Api, database: MongoDb
 ) -> None:
     start = NOW
     inside = start + timedelta(seconds=30)
@@ -121,7 +123,7 @@ def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
     add_attempt(database, start - timedelta(milliseconds=1), createdAt=start)
     database.job_attempts.insert_one({"jobId": "gone", "status": "failed", "finishedAt": inside})
     database.jobs.insert_many([{"jobId": "d", "status": "dlq", "type": "u", "finishedAt": inside}])
-    counted = count_activity(find_connection(service), start, start + MINUTE, MINUTE)
+    counted = count_activity(get_connection(service), start, start + MINUTE, MINUTE)
     assert counted.keys() == {start}
     assert counted[start] == {
         "t": Tally(
@@ -139,7 +141,7 @@ def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
 
 
 def test_activity_of_a_real_queue_is_counted_by_step_and_by_type(
-    service: Api, database: Db
+    service: Api, database: MongoDb
 ) -> None:
     queue = JobQueue(database)
     with counting(service):
@@ -165,7 +167,7 @@ def test_activity_of_a_real_queue_is_counted_by_step_and_by_type(
 
 
 @pytest.mark.long
-def test_history_outlives_the_jobs_and_attempts(service: Api, database: Db) -> None:
+def test_history_outlives_the_jobs_and_attempts(service: Api, database: MongoDb) -> None:
     now = datetime.now(UTC)
     for _ in range(5):
         add_attempt(database, now)
@@ -174,12 +176,12 @@ def test_history_outlives_the_jobs_and_attempts(service: Api, database: Db) -> N
         assert sum_counts(service)["succeeded"] == 5
         database.jobs.delete_many({})
         database.job_attempts.delete_many({})
-        add_attempt(database, datetime.now(UTC) + MINUTE)  # to see that the count continues
-        eventually(lambda: sum_counts(service, to=iso(now + 5 * MINUTE))["succeeded"] == 6)
+        add_attempt(database, datetime.now(UTC) + MINUTE)  # shows that counting continues
+        eventually(lambda: sum_counts(service, to=format_iso(now + 5 * MINUTE))["succeeded"] == 6)
 
 
-def test_activity_without_a_collector_is_counted_by_the_next_one(
-    service: Api, database: Db
+def test_activity_without_a_collector_is_counted_by_the_next_collector(
+    service: Api, database: MongoDb
 ) -> None:
     now = datetime.now(UTC)
     ages = [timedelta(minutes=3), timedelta(hours=20), timedelta(days=5), timedelta(days=12)]
@@ -187,35 +189,37 @@ def test_activity_without_a_collector_is_counted_by_the_next_one(
         add_attempt(database, now - age, createdAt=now - age)
     with counting(service):
         eventually(lambda: service.get_as_admin(SERIES_PATH).json["meta"]["source"] == "rollup")
-        days = {"from": iso(now - 12 * DAY), "to": iso(now), "step": 86_400}
+        days = {"from": format_iso(now - 12 * DAY), "to": format_iso(now), "step": 86_400}
         eventually(lambda: sum_counts(service, **days)["succeeded"] == 4)
-        day = {"from": iso(now - DAY), "to": iso(now), "step": 3_600}
+        day = {"from": format_iso(now - DAY), "to": format_iso(now), "step": 3_600}
         assert sum_counts(service, **day) == {"enqueued": 2, "succeeded": 2, "failed": 0, "dlq": 0}
-        minutes = {"from": iso(now - timedelta(hours=21)), "to": iso(now), "step": 60}
+        minutes = {"from": format_iso(now - timedelta(hours=21)), "to": format_iso(now), "step": 60}
         eventually(lambda: sum_counts(service, **minutes)["succeeded"] == 2)
 
 
-def test_buckets_of_each_span_are_deleted_after_their_retention(service: Api, database: Db) -> None:
-    rollups = rollup_database(find_connection(service))
-    scope, buckets = OwnDatabase(rollups, find_connection(service).queue_key).scope, rollups.buckets
+def test_buckets_of_each_span_are_deleted_after_their_retention(
+    service: Api, database: MongoDb
+) -> None:
+    rollups = rollup_database(get_connection(service))
+    scope, buckets = OwnDatabase(rollups, get_connection(service).queue_key).scope, rollups.buckets
     now = datetime.now(UTC)
     ages = ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40))
     for span_s, age_days in ages:
         fields = {"span": span_s, "at": floor(now, DAY) - age_days * DAY, "types": []}
         buckets.insert_one({**scope, **fields})
-    make_history_writer(find_connection(service))._delete_expired(now)
+    make_history_writer(get_connection(service))._delete_expired(now)
     kept = [(bucket["span"], (floor(now, DAY) - bucket["at"]).days) for bucket in buckets.find()]
     assert sorted(kept) == [(60, 1), (3_600, 4), (86_400, 40)]
 
 
-def test_buckets_do_not_grow_with_the_types(
-    service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
+def test_buckets_have_a_limited_number_of_types(
+    service: Api, database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buckets_module, "MAX_BUCKET_TYPES", 2)
     now = datetime.now(UTC)
     for job_type in ("a", "a", "a", "b", "b", "c", "d"):
         add_attempt(database, now, type=job_type)
-    buckets = rollup_database(find_connection(service)).buckets
+    buckets = rollup_database(get_connection(service)).buckets
     with counting(service):
         eventually(lambda: any(bucket["events"] == 14 for bucket in buckets.find({"span": 86_400})))
     assert {len(bucket["types"]) for bucket in buckets.find()} == {3}
@@ -228,20 +232,20 @@ def test_buckets_do_not_grow_with_the_types(
 
 
 def test_without_a_collector_short_windows_are_counted_live_and_long_ones_refused(
-    service: Api, database: Db
+    service: Api, database: MongoDb
 ) -> None:
     add_attempt(database, datetime.now(UTC))
     answer = service.get_as_admin(SERIES_PATH).json
     assert answer["meta"]["source"] == "live"
     assert sum(step["succeeded"] or 0 for step in answer["data"]) == 1
     now = datetime.now(UTC)
-    refused = service.get_as_admin(SERIES_PATH, **{"from": iso(now - DAY)})
+    refused = service.get_as_admin(SERIES_PATH, **{"from": format_iso(now - DAY)})
     assert refused.status_code == 503
     assert refused.json["error"]["code"] == "collector_unavailable"
     assert refused.headers["Retry-After"]
 
 
-def test_buckets_of_larger_spans_have_the_same_sums(service: Api, database: Db) -> None:
+def test_buckets_of_larger_spans_have_the_same_sums(service: Api, database: MongoDb) -> None:
     now = datetime.now(UTC)
     for minutes in (0, 1, 9, 14, 59, 300, 3_000):
         add_attempt(database, now - minutes * MINUTE, createdAt=now - minutes * MINUTE)
@@ -249,7 +253,7 @@ def test_buckets_of_larger_spans_have_the_same_sums(service: Api, database: Db) 
         eventually(
             lambda: count_attempts_by_span(service) == dict.fromkeys((3_600, 21_600, 86_400), 7)
         )
-        buckets = rollup_database(find_connection(service)).buckets
+        buckets = rollup_database(get_connection(service)).buckets
         # As if a collector had been killed before it added up the larger spans.
         for span in (HOUR, 6 * HOUR, DAY):
             buckets.delete_one({"name": buckets_module.bucket_name(span, floor(now, span))})
@@ -262,56 +266,61 @@ def test_buckets_of_larger_spans_have_the_same_sums(service: Api, database: Db) 
 def count_attempts_by_span(service: Api) -> dict[int, int]:
     """Finished attempts in the buckets of each span of an hour or more."""
     attempts: Counter[int] = Counter()
-    rollups = rollup_database(find_connection(service))
+    rollups = rollup_database(get_connection(service))
     for stored in rollups.buckets.find({"span": {"$gt": 600}}):
-        attempts[stored["span"]] += sum(n for row in stored["types"] for _, n in row["outcomes"])
+        attempts[stored["span"]] += sum(
+            count for row in stored["types"] for _, count in row["outcomes"]
+        )
     return dict(attempts)
 
 
 @pytest.mark.parametrize("clock_error_s", [-30, 30])
 def test_activity_of_a_writer_with_a_wrong_clock_is_counted(
-    service: Api, database: Db, clock_error_s: int
+    service: Api, database: MongoDb, clock_error_s: int
 ) -> None:
     with counting(service):
         eventually(lambda: service.get_as_admin(SERIES_PATH).json["meta"]["source"] == "rollup")
         moment = datetime.now(UTC) + timedelta(seconds=clock_error_s)
         add_attempt(database, moment, createdAt=moment)
-        until = iso(moment + 2 * MINUTE)
+        until = format_iso(moment + 2 * MINUTE)
         expected = {"enqueued": 1, "succeeded": 1, "failed": 0, "dlq": 0}
         eventually(lambda: sum_counts(service, to=until) == expected)
 
 
-def test_values_that_are_not_dates_do_not_stop_the_count(service: Api, database: Db) -> None:
+def test_values_that_are_not_dates_do_not_stop_the_count(service: Api, database: MongoDb) -> None:
     start = NOW
     values: list[Any] = [[start], [], "soon", None, {"a": start}, 7]
     database.jobs.insert_many([{"jobId": str(value), "createdAt": value} for value in values])
     database.job_attempts.insert_many(
-        [{"jobId": "x", "attemptNumber": n, "finishedAt": value} for n, value in enumerate(values)]
+        {"jobId": "x", "attemptNumber": number, "finishedAt": value}
+        for number, value in enumerate(values)
     )
     add_attempt(database, start, createdAt=start)
-    counted = count_activity(find_connection(service), start - MINUTE, start + MINUTE, MINUTE)
+    counted = count_activity(get_connection(service), start - MINUTE, start + MINUTE, MINUTE)
     assert counted == {start: {"t": Tally(1, 0, {"succeeded": 1}, {0: 1}, {bucket(500): 1})}}
 
 
 def test_a_long_window_is_counted_in_pieces_if_the_database_is_slow(
-    service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
+    service: Api, database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = NOW
     for minutes in (0, 20, 59):
         add_attempt(database, start + minutes * MINUTE, createdAt=start + minutes * MINUTE)
 
-    def slow(connection: Connection, start: datetime, end: datetime, span: timedelta) -> Any:
+    def count_short_windows(
+        connection: Connection, start: datetime, end: datetime, span: timedelta
+    ) -> Any:
         if end - start > 20 * MINUTE:
             raise ExecutionTimeout("operation exceeded time limit", 50)
         return count_activity(connection, start, end, span)
 
-    monkeypatch.setattr(history_writer_module, "count_activity", slow)
-    writer = make_history_writer(find_connection(service))
+    monkeypatch.setattr(history_writer_module, "count_activity", count_short_windows)
+    writer = make_history_writer(get_connection(service))
     (tallies,) = writer._count_in_pieces(start, start + HOUR, HOUR).values()
     assert (tallies["t"].enqueued, tallies["t"].outcomes) == (3, {"succeeded": 3})
 
 
-def iso(moment: datetime) -> str:
+def format_iso(moment: datetime) -> str:
     return moment.isoformat()
 
 
@@ -375,10 +384,10 @@ def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
 
 
 def test_jobs_are_counted_without_an_index_on_a_field_that_no_document_has(
-    service: Api, database: Db
+    service: Api, database: MongoDb
 ) -> None:
     """Catches a missing index on finishedAt that ends all counting."""
-    connection = find_connection(service)
+    connection = get_connection(service)
     now = datetime.now(UTC)
     database.jobs.drop_index("status_1_finishedAt_1__id_1")
     database.job_attempts.drop_index("finishedAt_1")
@@ -396,8 +405,8 @@ def test_jobs_are_counted_without_an_index_on_a_field_that_no_document_has(
 def test_progress_is_written_before_missed_spans_are_counted(
     service: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a second write in each round, and a history that is old during a first count."""
-    connection = find_connection(service)
+    """Catches a history that seems old during a first count, because its time is stored last."""
+    connection = get_connection(service)
     own_database = OwnDatabase(rollup_database(connection), connection.queue_key)
     stored: list[dict[str, Any]] = []
 
@@ -415,25 +424,26 @@ def test_progress_is_written_before_missed_spans_are_counted(
     assert all(progress["countedFrom"] for progress in stored)
 
 
-def test_an_hour_is_written_by_few_commands(service: Api, database: Db) -> None:
+def test_an_hour_is_written_by_few_commands(service: Api, database: MongoDb) -> None:
     """Catches a first count that sends a command for each minute."""
     start = floor(datetime.now(UTC), HOUR) - HOUR
     for minute in range(30):
         add_attempt(database, start + (2 * minute + 0.5) * MINUTE)
-    writer = make_history_writer(find_connection(service))
-    rollups = database.client[rollup_database(find_connection(service)).name]
+    writer = make_history_writer(get_connection(service))
+    rollups = database.client[rollup_database(get_connection(service)).name]
     with profiled(rollups) as entries:
         writer._count(start, start + HOUR, MINUTE)
         writer._sum_larger_spans(start, start + HOUR, MINUTE)
     commands = [entry for entry in entries if entry["ns"].endswith(".buckets")]
     written = Counter(bucket["span"] for bucket in rollups.buckets.find())
     assert written == {60: 30, 600: 6, 3_600: 1, 21_600: 1, 86_400: 1}
-    # An entry for each written document; each span is read twice: alone, and for the next span.
+    # The profiler has an entry for each written document. Each span may be read twice: to compare
+    # it with its new counts, and to sum the next span.
     assert len(commands) <= sum(written.values()) + 2 * len(written)
 
 
 def test_uncounted_steps_are_null_not_zero(
-    service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
+    service: Api, database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a chart that shows zeros while a first count is in progress."""
     now = datetime.now(UTC)

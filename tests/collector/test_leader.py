@@ -1,5 +1,5 @@
-"""The collector's lease on the real server: catches two collectors that work at once, and a long
-time without a collector."""
+"""The collector's lease on the real server: catches two collectors that work at the same
+time, and a long time without a collector."""
 
 from datetime import timedelta
 from typing import Any
@@ -19,21 +19,21 @@ READ_TIME = [{"$documents": [{"now": "$$NOW"}]}]
 LONG_AGO = NOW - timedelta(days=2_000)
 
 
-def new_lease(database: Database[dict[str, Any]], queue: str = "shop.jobs#1") -> LeaderLease:
+def make_lease(database: Database[dict[str, Any]], queue: str = "shop.jobs#1") -> LeaderLease:
     return LeaderLease(OwnDatabase(database, queue), make_holder())
 
 
 def test_a_free_lease_is_taken_by_one_collector(database: Database[dict[str, Any]]) -> None:
-    first, second = new_lease(database), new_lease(database)
+    first, second = make_lease(database), make_lease(database)
     assert first.take()
     assert not second.take()
     assert first.take()
-    assert new_lease(database, "shop.jobs#2").take()
+    assert make_lease(database, "shop.jobs#2").take()
 
 
 def test_the_holder_knows_the_databases_time(database: Database[dict[str, Any]]) -> None:
     """Catches stats whose age is measured with the clock of the collector's machine."""
-    lease = new_lease(database)
+    lease = make_lease(database)
     (before,) = database.aggregate(READ_TIME)
     assert lease.take()
     holder_time = lease.database_time()
@@ -46,7 +46,7 @@ def test_the_holder_knows_the_databases_time(database: Database[dict[str, Any]])
 
 
 def test_an_expired_lease_is_taken_over(database: Database[dict[str, Any]]) -> None:
-    first, second = new_lease(database), new_lease(database)
+    first, second = make_lease(database), make_lease(database)
     assert first.take()
     database.leases.update_one({}, {"$set": {"expiresAt": LONG_AGO}})
     assert second.take()
@@ -59,11 +59,11 @@ def test_a_crashed_collector_is_replaced_when_readers_drop_its_stats(
     database: Database[dict[str, Any]],
 ) -> None:
     """Catches a restarted collector that waits long after its stats have expired."""
-    assert new_lease(database).take()
+    assert make_lease(database).take()
     lease = database.leases.find_one({}, {"expiresAt": 1, "now": "$$NOW"})
     assert lease is not None
     assert lease["expiresAt"] - lease["now"] <= timedelta(milliseconds=MAX_STATS_AGE_MS)
-    eventually(new_lease(database).take)
+    eventually(make_lease(database).take)
 
 
 def test_only_another_holder_ends_a_lease(
@@ -71,7 +71,7 @@ def test_only_another_holder_ends_a_lease(
 ) -> None:
     """Catches a slow collector that stops although no other took its expired lease."""
     monkeypatch.setattr(leader_module, "RENEW_EVERY_S", -1)
-    first, second = new_lease(database), new_lease(database)
+    first, second = make_lease(database), make_lease(database)
     first.take()
     database.leases.update_one({}, {"$set": {"expiresAt": LONG_AGO}})
     first.renew()
@@ -85,7 +85,7 @@ def test_only_another_holder_ends_a_lease(
 def test_a_group_renews_the_leases_whose_collectors_work(
     database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a command a second for each queue, and a queue that hangs and keeps its lease."""
+    """Catches a command each second for each queue, and a lease that a hanging queue keeps."""
     holder = make_holder()
     group = LeaseGroup(holder)
     working, hanging = (
@@ -120,7 +120,7 @@ def test_a_lease_of_a_group_is_lost_to_another_holder(
     assert first.take()
     first.renew()
     database.leases.update_one({}, {"$set": {"expiresAt": LONG_AGO}})
-    second = new_lease(database)
+    second = make_lease(database)
     assert second.take()
     if has_group_renewed:
         group.renew(database.leases)
@@ -139,4 +139,4 @@ def test_a_group_does_not_renew_a_lease_that_was_released(
     lease.renew()
     lease.release()
     group.renew(database.leases)
-    assert new_lease(database).take()
+    assert make_lease(database).take()

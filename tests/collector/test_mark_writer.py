@@ -150,8 +150,9 @@ def test_beyond_the_limit_the_oldest_marks_are_deleted(
     monkeypatch.setattr(mark_writer, "MAX_KEPT", 3)
     now = datetime.now(UTC)
     state.marks.insert_one({"_id": "other", "queue": "other", "at": now - timedelta(days=9)})
-    for age in (5, 4, 3, 2, 1):
-        result = run_mark(f"v{age}", "--at", (now - timedelta(days=age)).isoformat())
+    for age_days in (5, 4, 3, 2, 1):
+        at = now - timedelta(days=age_days)
+        result = run_mark(f"v{age_days}", "--at", at.isoformat())
         assert result.exit_code == 0, result.output
     assert [mark.get("text") for mark in read_marks(state)] == [None, "v3", "v2", "v1"]
     result = run_mark("v0", "--at", (now - timedelta(days=6)).isoformat())
@@ -175,7 +176,7 @@ def test_the_limit_also_holds_for_marks_of_the_same_time(
     assert [*outcomes.values()] == [0, 0, 0, int(not is_last_kept)]
 
 
-def test_all_queues_or_the_named_ones_are_marked_and_each_failure_is_reported(
+def test_all_queues_or_the_named_queues_are_marked_and_each_failure_is_reported(
     run_mark: RunMark, state: MongoDb, tmp_path: Path
 ) -> None:
     file = tmp_path / "queues.toml"

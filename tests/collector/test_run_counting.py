@@ -28,7 +28,7 @@ class FakeEventCounter:
 
 
 class FakeShare:
-    """A share whose other queues are starting and have all slots."""
+    """A share whose other queues are starting, and have taken all slots to begin."""
 
     def __init__(self) -> None:
         self.has_starting_queues, self.slots = True, 0

@@ -46,7 +46,7 @@ from ..support.preloaded import start_python
 from ..support.processes import end_process
 from ..support.waiting import eventually
 
-Db = Database[dict[str, Any]]
+MongoDb = Database[dict[str, Any]]
 ERRORS = (
     {
         "code": "ETIMEDOUT",
@@ -63,7 +63,7 @@ ERRORS = (
 
 @pytest.fixture
 def connection(
-    mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
+    mongod: Mongod, database: MongoDb, make_settings: Callable[..., Settings]
 ) -> Iterator[Connection]:
     uri = database_uri(mongod, database)
     connection = Connection(make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups"))
@@ -73,8 +73,8 @@ def connection(
     connection.client.close()
 
 
-def add_attempts(database: Db, *attempts: dict[str, Any]) -> None:
-    """Insert attempts, each with another job."""
+def add_attempts(database: MongoDb, *attempts: dict[str, Any]) -> None:
+    """Insert attempts, each with a job of its own."""
     numbered = [{"jobId": str(ObjectId()), "attemptNumber": 1} | attempt for attempt in attempts]
     database.jobs.insert_many(
         {
@@ -113,7 +113,7 @@ def count_details(connection: Connection, span: timedelta = HOUR) -> RunDetails:
 
 
 def test_failed_runs_are_counted_by_group_type_and_worker(
-    connection: Connection, database: Db
+    connection: Connection, database: MongoDb
 ) -> None:
     ended = floor(NOW, HOUR) + MINUTE
     add_attempts(
@@ -165,10 +165,10 @@ outcome = [
 """
 
 
-def test_runs_are_failed_or_ended_by_the_outcome_rules_of_a_profile(
-    mongod: Mongod, database: Db, make_settings: Callable[..., Settings], tmp_path: Path
+def test_outcome_rules_of_a_profile_decide_which_runs_ended_and_failed(
+    mongod: Mongod, database: MongoDb, make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
-    """Catches an expired run that is in no group of errors, and a running one that counts."""
+    """Catches an expired run that is in no group of errors, and a running run that is counted."""
     path = tmp_path / "tasks.toml"
     path.write_text(PROFILE_WITH_OUTCOMES)
     uri = database_uri(mongod, database)
@@ -192,7 +192,7 @@ def test_runs_are_failed_or_ended_by_the_outcome_rules_of_a_profile(
     assert tally.outcomes == {"expired": 1, "succeeded": 1}
 
 
-def test_slowest_runs_of_each_type_are_kept(connection: Connection, database: Db) -> None:
+def test_slowest_runs_of_each_type_are_kept(connection: Connection, database: MongoDb) -> None:
     ended = floor(NOW, HOUR) + MINUTE
     durations = [timedelta(milliseconds=index * 7 % 50 + 1) for index in range(50)]
     add_attempts(
@@ -213,11 +213,11 @@ def test_slowest_runs_of_each_type_are_kept(connection: Connection, database: Db
 
 
 def test_more_errors_than_are_read_are_counted_as_other(
-    connection: Connection, database: Db, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counter_module, "MAX_ERRORS_READ", 10)
     start = floor(NOW, HOUR)
-    # An hour with more is read minute by minute: only one minute has too many.
+    # Errors are read in windows of at most 10 failed runs; only the first minute has more.
     add_attempts(
         database,
         *(make_attempt(start + MINUTE, ERRORS[2]) for _ in range(25)),
@@ -238,7 +238,7 @@ def test_more_errors_than_are_read_are_counted_as_other(
 
 
 def test_errors_of_minutes_that_are_not_counted_again_are_not_read(
-    connection: Connection, database: Db, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counter_module, "MAX_ERRORS_READ", 10)
     start = floor(NOW, HOUR)
@@ -254,7 +254,7 @@ def test_errors_of_minutes_that_are_not_counted_again_are_not_read(
 
 
 def test_an_error_that_the_server_cannot_read_hides_no_other_minute(
-    connection: Connection, database: Db
+    connection: Connection, database: MongoDb
 ) -> None:
     start = floor(NOW, HOUR)
     add_attempts(
@@ -278,7 +278,7 @@ def test_an_error_that_the_server_cannot_read_hides_no_other_minute(
 
 
 def test_odd_values_lose_no_failed_run_and_store_no_secret(
-    connection: Connection, database: Db
+    connection: Connection, database: MongoDb
 ) -> None:
     """Catches a document that stops the history, is not counted, or is stored whole."""
     ended = floor(NOW, HOUR) + MINUTE
@@ -310,7 +310,7 @@ def test_odd_values_lose_no_failed_run_and_store_no_secret(
 
 
 def test_runs_without_a_job_that_end_at_the_same_time_keep_their_errors(
-    connection: Connection, database: Db
+    connection: Connection, database: MongoDb
 ) -> None:
     ended = floor(NOW, HOUR) + MINUTE
     unknown = {"jobId": None, "workerId": None}
@@ -320,9 +320,9 @@ def test_runs_without_a_job_that_end_at_the_same_time_keep_their_errors(
 
 
 def test_failed_runs_that_are_not_found_again_are_counted_as_other(
-    connection: Connection, database: Db
+    connection: Connection, database: MongoDb
 ) -> None:
-    """Catches attempts that are deleted between the count of activity and the count of details."""
+    """Catches a failed run that is lost if its attempt is deleted before its error is read."""
     start = floor(NOW, MINUTE)
     errors = (ERRORS[2], ERRORS[2], ERRORS[0])
     add_attempts(database, *(make_attempt(start, error) for error in errors))
@@ -337,13 +337,15 @@ def test_failed_runs_that_are_not_found_again_are_counted_as_other(
 
 
 def test_groups_are_bounded_for_each_code_and_in_total(
-    connection: Connection, database: Db, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(error_groups_module, "MAX_GROUPS_OF_CODE", 3)
     monkeypatch.setattr(error_groups_module, "MAX_GROUPS", 6)
     start = floor(NOW, HOUR)
     words = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot"]
-    noise = [{"code": "E_NOISE", "message": f"{a} {b}"} for a in words for b in words]
+    noise = [
+        {"code": "E_NOISE", "message": f"{first} {second}"} for first in words for second in words
+    ]
     add_attempts(database, *(make_attempt(start, error) for error in noise))
     others = [{"code": word, "message": "m"} for word in words]
     add_attempts(database, *(make_attempt(start + MINUTE, error) for error in others))
@@ -357,8 +359,8 @@ def test_groups_are_bounded_for_each_code_and_in_total(
     assert counts.total() == len(noise) + len(words)
 
 
-def test_a_group_keeps_its_first_and_last_time_jobs_and_no_secret(
-    connection: Connection, database: Db
+def test_a_group_keeps_its_first_and_last_time_and_newest_jobs_but_no_secret(
+    connection: Connection, database: MongoDb
 ) -> None:
     start = floor(NOW, HOUR)
     error = {
@@ -382,7 +384,7 @@ def test_a_group_keeps_its_first_and_last_time_jobs_and_no_secret(
     assert "abcdef0123456789" not in stored
 
 
-def test_long_traceback_is_grouped_by_its_end(connection: Connection, database: Db) -> None:
+def test_long_traceback_is_grouped_by_its_end(connection: Connection, database: MongoDb) -> None:
     """Catches a group that has neither the error nor the function that raised it."""
     start = floor(NOW, HOUR)
     library = '  File "/usr/lib/python3/site-packages/a.py", line 7, in call\n    return f()\n'
@@ -410,7 +412,7 @@ class Counts(NamedTuple):
 
 
 def read_counts(connection: Connection, step: timedelta) -> Counts | None:
-    """The counts of the last three hours; None without a history or if its steps differ."""
+    """Counts of the last three hours; None without a history or if its steps have other sums."""
     rollup = RollupReader(connection)
     reader = RunHistoryReader(rollup, SeriesReader(connection, rollup))
     now = datetime.now(UTC)
@@ -422,7 +424,7 @@ def read_counts(connection: Connection, step: timedelta) -> Counts | None:
     sums: Counter[ErrorPair] = Counter()
     for groups in steps.values():
         for group, counts in groups.items():
-            sums.update({ErrorPair(group, job_type): n for job_type, n in counts.items()})
+            sums.update({ErrorPair(group, job_type): count for job_type, count in counts.items()})
     runs = Counter({pair: tally.runs for pair, tally in details.worker_types.items()})
     return Counts(count_by_group(details), runs) if sums == details.by_type else None
 
@@ -445,14 +447,14 @@ def make_failures(chance: random.Random, within_s: int, count: int) -> list[dict
     ]
 
 
-def recount(attempts: list[dict[str, Any]]) -> Counts:
+def count_attempts(attempts: list[dict[str, Any]]) -> Counts:
     groups = Counter(classify_error(attempt["error"]).id for attempt in attempts)
     workers = (WorkerType(attempt["workerId"], attempt["type"]) for attempt in attempts)
     return Counts(groups, Counter(workers))
 
 
-def test_counts_equal_a_recount_of_the_attempts_over_restarts(
-    connection: Connection, database: Db
+def test_counts_equal_a_recount_of_the_attempts_through_restarts(
+    connection: Connection, database: MongoDb
 ) -> None:
     """Catches a failed run that is lost or counted twice at a restart, or in a larger span."""
     chance, added = random.Random(7), list[dict[str, Any]]()
@@ -464,11 +466,11 @@ def test_counts_equal_a_recount_of_the_attempts_over_restarts(
         )
         with writing_history(connection):
             for step in (MINUTE, HOUR):
-                eventually(partial(has_counts, connection, step, recount(added)))
+                eventually(partial(has_counts, connection, step, count_attempts(added)))
 
 
 def test_counts_equal_a_recount_although_collectors_are_killed_and_jobs_deleted(
-    connection: Connection, database: Db
+    connection: Connection, database: MongoDb
 ) -> None:
     """Catches a failed run that is lost or counted twice at a fail-over or a deletion."""
     chance = random.Random(8)
@@ -477,7 +479,7 @@ def test_counts_equal_a_recount_although_collectors_are_killed_and_jobs_deleted(
     add_attempts(database, *(dict(attempt) for attempt in added))
 
     def is_counted() -> bool:
-        return all(has_counts(connection, step, recount(added)) for step in (MINUTE, HOUR))
+        return all(has_counts(connection, step, count_attempts(added)) for step in (MINUTE, HOUR))
 
     with ExitStack() as processes:
         for is_first in (True, False):
@@ -510,5 +512,5 @@ def start_collector(connection: Connection) -> subprocess.Popen[bytes]:
         "JOBMON_ROLLUP_DB": connection.settings.rollup_db,
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
-    with open(os.devnull, "w") as nowhere:
-        return start_python("jobmon.cli", "collector", env=environment, stderr=nowhere)
+    with open(os.devnull, "w") as devnull:
+        return start_python("jobmon.cli", "collector", env=environment, stderr=devnull)

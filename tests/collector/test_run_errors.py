@@ -27,7 +27,7 @@ STATUS_NAMES = {"new": "queued", "run": "leased", "bad": "failed", "dead": "dlq"
 
 
 def count_messages(queue: Queue) -> Counter[str]:
-    """Failed runs by the first words of their group's pattern; `(other)` for an unknown error."""
+    """Failed runs by the first 8 characters of the message pattern; `(other)` without an error."""
     documents = queue.rollups["errors"].find()
     groups = {group.id: group for group in map(load_error_group, documents)}
     buckets = map(load_bucket_details, queue.rollups["buckets"].find({"span": 60}))
@@ -44,12 +44,12 @@ class Worker:
         self.jobs = queue.jobs
         self.jobs.insert_one({"_id": 1, "kind": "t", "state": "new", "at": now(), **fields})
 
-    def set(self, **fields: Any) -> None:
+    def write(self, **fields: Any) -> None:
         self.jobs.update_one({"_id": 1}, {"$set": fields})
 
     def fail(self, error: str, **fields: Any) -> None:
-        self.set(state="run")
-        self.set(state="bad", error=error, **fields)
+        self.write(state="run")
+        self.write(state="bad", error=error, **fields)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_run_that_repeats_an_error_gets_the_remembered_error(
 
 
 @pytest.mark.parametrize(("finished_at", "runs_with_error"), [(None, 1), ("ended", 2)])
-def test_a_long_error_is_read_from_the_job_if_its_end_is_recorded(
+def test_a_long_error_is_read_from_the_job_if_the_end_of_the_run_is_recorded(
     make_collector: Callable[..., SteppedCollector], finished_at: str | None, runs_with_error: int
 ) -> None:
     collector = make_collector(finished_at)
@@ -120,10 +120,10 @@ def test_a_dead_lettered_job_does_not_get_the_error_of_a_later_run(
 ) -> None:
     collector = make_collector("ended")
     worker = Worker(collector.queue, error="refused", ended=now() - timedelta(days=1))
-    worker.set(state="dead")
+    worker.write(state="dead")
     collector.begin()
-    worker.set(ended=now())
-    worker.set(ended=now() + timedelta(milliseconds=1), error="timeout")
+    worker.write(ended=now())
+    worker.write(ended=now() + timedelta(milliseconds=1), error="timeout")
     collector.count_changes()
     assert count_messages(collector.queue) == {OTHER: 1, "timeout": 1}
 
@@ -150,9 +150,9 @@ def test_an_error_that_is_written_after_the_end_belongs_to_the_run(
     collector.begin()
     worker.fail("refused", ended=now())
     collector.count_changes()
-    worker.set(state="run")
-    worker.set(state="bad", ended=now())
-    worker.set(error="timeout")
+    worker.write(state="run")
+    worker.write(state="bad", ended=now())
+    worker.write(error="timeout")
     collector.count_changes()
     assert count_messages(collector.queue) == {"refused": 1, "timeout": 1}
 

@@ -67,7 +67,7 @@ class RecurringJobs:
         self.queue.jobs.update_one({"_id": job_id}, {"$set": fields})
         return started
 
-    def stored_runs(self) -> Runs:
+    def read_stored_runs(self) -> Runs:
         """The runs in jobmon's own database."""
         runs_by_job = {}
         for job_id in self.ids:
@@ -77,7 +77,7 @@ class RecurringJobs:
             runs_by_job[job_id] = [Run(run.status, run.started_at, run.message) for run in runs]
         return runs_by_job
 
-    def newest_runs(self) -> Runs:
+    def list_newest_runs(self) -> Runs:
         return {job_id: runs[-MAX_RUNS:] for job_id, runs in self.runs.items()}
 
 
@@ -96,11 +96,11 @@ def test_every_run_is_stored_once_through_random_crashes(agenda: Queue, seed: in
             case 3:
                 collector.count_changes()
                 checkpoint = collector.checkpoint()
-            case 4:  # a crash: everything since the last checkpoint is read again
+            case 4:  # a crash: all changes since the last checkpoint are read again
                 collector = SteppedCollector(agenda)
                 collector.resume(checkpoint)
     collector.count_changes()
-    assert jobs.stored_runs() == jobs.newest_runs()
+    assert jobs.read_stored_runs() == jobs.list_newest_runs()
     assert any(len(runs) > MAX_RUNS // 2 for runs in jobs.runs.values())
 
 
@@ -119,7 +119,7 @@ def test_only_one_of_two_collectors_stores_runs(agenda: Queue) -> None:
         frozen.count_changes()
     jobs.run(jobs.ids[0])
     follower.count_changes()
-    assert jobs.stored_runs() == jobs.newest_runs()
+    assert jobs.read_stored_runs() == jobs.list_newest_runs()
 
 
 def test_list_that_another_collector_wrote_is_not_overwritten(agenda: Queue) -> None:
@@ -144,7 +144,7 @@ def test_list_that_could_not_be_stored_is_stored_with_the_next_run(agenda: Queue
     run = FinishedRun("mail", "succeeded", "1", now(), repetition=Repetition(interval="\ud800"))
     run_lists.add("new", run, "01")
     run_lists.write("01")
-    run_lists._load()[run_list_name("new")].runs.clear()
+    run_lists._load()[run_list_name("new")].runs.clear()  # without the run that cannot be stored
     for position in ("02", "03"):
         run_lists.add("new", run._replace(repetition=HOURLY), position)
         run_lists.write(position)
@@ -159,7 +159,7 @@ def test_run_without_an_end_is_expired(agenda: Queue) -> None:
     started = jobs.start(jobs.ids[0])  # its worker dies, and the lock expires
     jobs.run(jobs.ids[0])
     collector.count_changes()
-    (runs,) = jobs.stored_runs().values()
+    (runs,) = jobs.read_stored_runs().values()
     assert [(run.status, run.started_at) for run in runs] == [
         ("expired", started),
         ("succeeded", jobs.runs[jobs.ids[0]][0].started_at),
@@ -208,11 +208,11 @@ def test_answers_have_the_runs_through_a_restart(
     with running_collector(agenda):
         jobs.run(job_id)
         jobs.run(job_id, "ETIMEDOUT token=abc123secret")
-        eventually(lambda: len(jobs.stored_runs()[job_id]) == 2)
+        eventually(lambda: len(jobs.read_stored_runs()[job_id]) == 2)
     jobs.run(job_id)  # while no collector works
     with running_collector(agenda):
         jobs.run(job_id)
-        eventually(lambda: len(jobs.stored_runs()[job_id]) == 4)
+        eventually(lambda: len(jobs.read_stored_runs()[job_id]) == 4)
         served = WatchedQueue.from_settings(agenda.settings)
         (listed_job,) = served.get(PATH)["data"]
         runs = listed_job["repetition"]["runs"]
@@ -233,7 +233,7 @@ def test_a_long_error_is_shortened_and_not_remembered(agenda: Queue) -> None:
     collector.begin()
     jobs.run(jobs.ids[0], "no route to host " * 9_000)
     collector.count_changes()
-    ((run,),) = jobs.stored_runs().values()
+    ((run,),) = jobs.read_stored_runs().values()
     assert run.error is not None
     assert ("no route to host " * 9_000).startswith(run.error)
     assert 100 < len(run.error) <= 300

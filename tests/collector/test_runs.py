@@ -18,7 +18,7 @@ from ..conftest import NOW
 
 SECOND = timedelta(seconds=1)
 RULES = RunRules(end_fields=("finishedAt",))
-OWN_END = RunRules(end_fields=("endedAt",), has_own_end=True, has_outcome=True)
+OWN_END_RULES = RunRules(end_fields=("endedAt",), has_own_end=True, has_outcome=True)
 
 
 def make_change(operation: str = "update", **fields: Any) -> JobChange:
@@ -39,19 +39,20 @@ LEASED, QUEUED, SUCCEEDED = map(make_version, ("leased", "queued", "succeeded"))
 def count_runs(
     change: JobChange, before: JobVersion | None, after: JobVersion | None, rules: RunRules = RULES
 ) -> list[tuple[datetime, str, Tally]]:
+    """The counted entries: the time, the type, and what is added to its tally."""
     return [entry[:3] for entry in count_change(change, before, after, rules)]
 
 
-def run_entry(outcome: str, at: datetime = NOW) -> list[tuple[datetime, str, Tally]]:
+def make_run_entries(outcome: str, at: datetime = NOW) -> list[tuple[datetime, str, Tally]]:
     return [(at, "t", Tally(outcomes=Counter([outcome])))]
 
 
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        ("succeeded", run_entry("succeeded")),
-        ("failed", run_entry("failed")),
-        ("dlq", [*run_entry("failed"), (NOW, "t", Tally(dlq=1))]),
+        ("succeeded", make_run_entries("succeeded")),
+        ("failed", make_run_entries("failed")),
+        ("dlq", [*make_run_entries("failed"), (NOW, "t", Tally(dlq=1))]),
         ("queued", []),
         ("cancelled", []),
         ("leased", []),
@@ -79,20 +80,20 @@ def test_end_that_is_written_in_two_steps_is_one_run() -> None:
     assert count_runs(dated, LEASED, leased) == []
     change = make_change(written={"state": 2})
     succeeded = make_version("succeeded", finished_at=NOW)
-    assert count_runs(change, leased, succeeded) == run_entry("succeeded")
+    assert count_runs(change, leased, succeeded) == make_run_entries("succeeded")
 
 
 def test_own_end_field_is_the_only_end() -> None:
     """Catches an old failed run that is counted again when a stopping worker unlocks its jobs."""
     running = make_version("leased", outcome="failed")
     unlocked = make_version("failed", finished_at=NOW - timedelta(days=1))
-    assert count_runs(make_change(removed=("lockedAt",)), running, unlocked, OWN_END) == []
+    assert count_runs(make_change(removed=("lockedAt",)), running, unlocked, OWN_END_RULES) == []
     ended = make_version("queued", outcome="succeeded", finished_at=NOW)
     change = make_change(written={"endedAt": NOW})
-    assert count_runs(change, running, ended, OWN_END) == run_entry("succeeded")
-    # Twice, if two workers ran the job: its lease had expired.
-    assert count_runs(change, ended, ended, OWN_END) == run_entry("succeeded")
-    assert count_runs(make_change(written={"endedAt": None}), running, ended, OWN_END) == []
+    assert count_runs(change, running, ended, OWN_END_RULES) == make_run_entries("succeeded")
+    # Two workers may run a job whose lease expired: then two runs end.
+    assert count_runs(change, ended, ended, OWN_END_RULES) == make_run_entries("succeeded")
+    assert count_runs(make_change(written={"endedAt": None}), running, ended, OWN_END_RULES) == []
 
 
 def test_deleted_running_job_has_the_outcome_of_the_profile() -> None:
@@ -108,12 +109,12 @@ def test_deleted_running_job_has_the_outcome_of_the_profile() -> None:
 def test_new_lease_of_a_running_job_ends_the_run_before() -> None:
     rules = RunRules(lease_field="ack")
     change = make_change(written={"ack": "b"})
-    assert count_runs(change, LEASED, LEASED, rules) == run_entry("expired")
+    assert count_runs(change, LEASED, LEASED, rules) == make_run_entries("expired")
     assert count_runs(change, QUEUED, LEASED, rules) == []
     assert count_runs(make_change(written={"visible": 1}), LEASED, LEASED, rules) == []
 
 
-def test_insert_counts_an_enqueued_job_unless_it_is_an_old_one() -> None:
+def test_insert_counts_an_enqueued_job_unless_the_job_is_old() -> None:
     new = make_version(created_at=NOW - SECOND)
     assert count_runs(make_change("insert"), None, new) == [(NOW - SECOND, "t", Tally(enqueued=1))]
     yesterday = NOW - timedelta(days=1)
@@ -125,9 +126,9 @@ def test_replacement_ends_a_run_once() -> None:
     """Catches a second run if a program that saves whole documents saves a finished job again."""
     ended = make_version("succeeded", finished_at=NOW)
     change = make_change("replace", document={"finishedAt": NOW})
-    assert count_runs(change, LEASED, ended) == run_entry("succeeded")
+    assert count_runs(change, LEASED, ended) == make_run_entries("succeeded")
     assert count_runs(change, ended, ended) == []
-    assert count_runs(change, None, ended) == run_entry("succeeded")
+    assert count_runs(change, None, ended) == make_run_entries("succeeded")
 
 
 def test_first_attempt_waited_since_it_was_due() -> None:
@@ -136,8 +137,8 @@ def test_first_attempt_waited_since_it_was_due() -> None:
     after = make_version("succeeded", attempt=1, due_at=NOW + SECOND, **dates)
     ((_, _, tally),) = count_runs(make_change(written={"state": 2}), before, after)
     assert (tally.wait, tally.run) == (Counter([bucket(3_000)]), Counter([bucket(2_000)]))
-    second = make_version("succeeded", attempt=2, **dates)
-    ((_, _, tally),) = count_runs(make_change(written={"state": 2}), before, second)
+    second_attempt = make_version("succeeded", attempt=2, **dates)
+    ((_, _, tally),) = count_runs(make_change(written={"state": 2}), before, second_attempt)
     assert not tally.wait
 
 
@@ -190,4 +191,7 @@ def test_change_shows_which_values_it_set() -> None:
     assert [change.has_written(path) for path in ("e", "b", "a.c", "abc")] == [False] * 4
     assert make_change("insert", document={"a": {"b": 1}}).has_written("a.b")
     assert not make_change("insert", document={"a": None}).has_written("a.b")
+
+
+def test_events_have_only_the_requested_fields_of_a_job() -> None:
     assert project_events(["b", "a"])["fullDocument"] == {"_id": True, "b": True, "a": True}

@@ -22,7 +22,7 @@ from ..support.commands import database_uri
 from ..support.waiting import eventually
 
 NOW = conftest.NOW.replace(minute=17, second=42)
-ALWAYS = (NOW - 10_000 * DAY, NOW + 10_000 * DAY)
+ALL_TIME = (NOW - 10_000 * DAY, NOW + 10_000 * DAY)
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_larger_spans_are_written_once_a_minute(
     for seconds in (0, 10):
         samples.write(NOW + timedelta(seconds=seconds), make_sample(seconds))
     reader = RollupReader(connection)
-    assert reader.samples(MINUTE, *ALWAYS) == {floor(NOW, MINUTE): make_sample(10)}
-    assert reader.samples(HOUR, *ALWAYS) == {floor(NOW, HOUR): make_sample(0)}
+    assert reader.samples(MINUTE, *ALL_TIME) == {floor(NOW, MINUTE): make_sample(10)}
+    assert reader.samples(HOUR, *ALL_TIME) == {floor(NOW, HOUR): make_sample(0)}
 
 
 def test_the_newest_sample_of_each_span_is_kept(
@@ -66,17 +66,17 @@ def test_the_newest_sample_of_each_span_is_kept(
         samples.write(NOW + timedelta(seconds=seconds), make_sample(queued, queued * 1_000))
     reader = RollupReader(connection)
     first = floor(NOW, MINUTE)
-    assert reader.samples(MINUTE, *ALWAYS) == {
+    assert reader.samples(MINUTE, *ALL_TIME) == {
         first: make_sample(2, 2_000),
         first + MINUTE: make_sample(3, 3_000),
         first + 10 * MINUTE: make_sample(4, 4_000),
     }
-    assert reader.samples(10 * MINUTE, *ALWAYS) == {
+    assert reader.samples(10 * MINUTE, *ALL_TIME) == {
         floor(NOW, 10 * MINUTE): make_sample(3, 3_000),
         floor(NOW, 10 * MINUTE) + 10 * MINUTE: make_sample(4, 4_000),
     }
     for span in (HOUR, 6 * HOUR, DAY):
-        assert reader.samples(span, *ALWAYS) == {floor(NOW, span): make_sample(4, 4_000)}
+        assert reader.samples(span, *ALL_TIME) == {floor(NOW, span): make_sample(4, 4_000)}
 
 
 def test_samples_are_read_from_the_start_to_before_the_end(
@@ -95,7 +95,7 @@ def test_samples_are_deleted_by_span_and_age(connection: Connection, samples: Qu
         samples.write(NOW - kept_for[span] - DAY, make_sample(1))
     samples.write(NOW, make_sample(2))
     reader = RollupReader(connection)
-    counts = {span: len(reader.samples(span, *ALWAYS)) for span in SPANS}
+    counts = {span: len(reader.samples(span, *ALL_TIME)) for span in SPANS}
     # Ten minutes are kept as long as minutes, and six hours as long as hours.
     assert counts == {MINUTE: 1, 10 * MINUTE: 1, HOUR: 2, 6 * HOUR: 2, DAY: 3}
 
@@ -108,7 +108,7 @@ def test_the_collector_samples_the_queue(
         [{"status": status, "type": "t", "createdAt": long_ago} for status in ("queued", "odd")]
     )
     with collecting(connection.settings):
-        samples = eventually(lambda: RollupReader(connection).samples(DAY, *ALWAYS))
+        samples = eventually(lambda: RollupReader(connection).samples(DAY, *ALL_TIME))
     (sample,) = samples.values()
     assert {status: count for status, count in sample.status_counts.items() if count} == {
         "queued": 1,

@@ -42,11 +42,13 @@ def test_a_first_count_queries_only_the_types_of_ids_that_jobs_may_have(
     for name in ("find", "aggregate"):
         query = getattr(ReadCollection, name)
 
-        def count(*arguments: Any, name: str = name, query: Any = query, **options: Any) -> Any:
+        def count_query(
+            *arguments: Any, name: str = name, query: Any = query, **options: Any
+        ) -> Any:
             queries[name] += 1
             return query(*arguments, **options)
 
-        monkeypatch.setattr(ReadCollection, name, count)
+        monkeypatch.setattr(ReadCollection, name, count_query)
     connection = Connection(make_settings(mongo_uri=database_uri(mongod, database)))
     for job_id in ids:
         database.jobs.insert_one({"_id": job_id, "status": "queued", "type": "t"})
