@@ -71,12 +71,14 @@ class ProviderSignIn:
         """Begin a session for a person whom the provider sends back with a code."""
         cookie = _flow_cookie(request.args.get("state", ""))
         remembered = _keys().unseal("flow", request.cookies.get(cookie, ""), FLOW_AGE_S)
-        if remembered is None:
+        try:
+            then = remembered.pop("then")
+            flow = SignInFlow(**remembered)
+        except (AttributeError, KeyError, TypeError):  # None, or sealed by another version
             message = "This sign-in did not start in this browser, or too long ago."
             return _refuse(_flow_error(message))
-        then = remembered.pop("then")
         try:
-            identity = self._receive(SignInFlow(**remembered))
+            identity = self._receive(flow)
             started = Session.begin(self._session_hours, **_provider_fields(identity))
             arrival = session.render_arrival(then or session.home_address())
             response: Response = current_app.make_response(arrival)

@@ -210,6 +210,20 @@ def test_return_is_accepted_only_once(viewer: Viewer, provider: IdentityProvider
     assert "no longer accepts" in read_message(answer)
 
 
+@pytest.mark.parametrize("change", [{"then": None}, {"nonce": None}, {"kind": "x"}])
+def test_return_to_a_flow_of_another_version_has_to_sign_in_again(
+    api: Api, viewer: Viewer, provider: IdentityProvider, change: dict[str, Any]
+) -> None:
+    """Catches a 500 after an update. A cookie of another version has more or fewer fields."""
+    keys: SessionKeys = api.app.extensions["jobmon_session_keys"]
+    address = read_path(provider.authorize(start_sign_in(viewer)))
+    cookie = next(c for c in viewer.client._cookies.values() if c.key.startswith("jobmon_flow_"))
+    content = keys.unseal("flow", cookie.value) | change
+    sealed = keys.seal("flow", {name: text for name, text in content.items() if text is not None})
+    viewer.client.set_cookie(cookie.key, sealed, path=cookie.path)
+    assert viewer.get(address).status_code == 400
+
+
 def test_return_of_another_provider_is_refused(viewer: Viewer, provider: IdentityProvider) -> None:
     address = read_path(provider.authorize(start_sign_in(viewer)))
     assert viewer.get(f"{address}&iss=https://evil.example").status_code == 502
