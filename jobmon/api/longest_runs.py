@@ -50,7 +50,8 @@ class LongestRunReader:
 
 def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
     start, end = job_filter.finished_from, job_filter.finished_to
-    window = resolve_window(queue.series, WindowQuery(start=start, end=end, length=DEFAULT_LENGTH))
+    query = WindowQuery(start=start, end=end, length=DEFAULT_LENGTH)
+    window = resolve_window(queue.series, query, prefix="finished_")
     with explain_history_errors(NO_COLLECTOR):
         history = queue.runs.read(window)
     runs = _select_runs(history.details, job_filter)

@@ -1,5 +1,6 @@
 """Resolves the window of a request, and explains why a window has no history."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,19 +17,25 @@ from jobmon.web.errors import invalid, unavailable
 
 TOO_LONG = "Without a collector a window has at most six hours."
 NO_COLLECTOR = "Only a collector knows this, and none is running."
+_BOUND = re.compile("`(from|to)`")
 
 
-def resolve_window(series: SeriesReader, query: WindowQuery, now: datetime | None = None) -> Window:
-    """The window of a request; without an `end` it ends at `now`. Raises ApiError 422."""
+def resolve_window(
+    series: SeriesReader, query: WindowQuery, now: datetime | None = None, *, prefix: str = ""
+) -> Window:
+    """The window of a request; without an `end` it ends at `now`. Raises ApiError 422.
+
+    The parameters `from` and `to` have a `prefix` in their names, such as `finished_`.
+    """
     end = query.end or now or datetime.now(UTC)
     step = timedelta(seconds=query.step) if query.step is not None else None
     try:
         return series.window(query.start or end - query.length, end, step)
     except WindowError as error:
-        raise invalid(error.parameter, str(error)) from None
+        parameter, message = error.parameter, str(error)
     except (OverflowError, ValueError):  # a step begins before year 1 or ends after 9999
-        parameter = "to" if query.end is not None else "from"
-        raise invalid(parameter, "Out of range.") from None
+        parameter, message = "to" if query.end is not None else "from", "Out of range."
+    raise invalid(prefix + parameter, _BOUND.sub(rf"`{prefix}\1`", message))
 
 
 def format_bounds(window: Window) -> dict[str, datetime | None]:

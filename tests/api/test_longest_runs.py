@@ -95,5 +95,24 @@ def test_other_filters_are_refused(api: Api, query: dict[str, Any]) -> None:
     assert next(iter(query)) in answer.json["error"]["details"]["sort"][0]
 
 
+@pytest.mark.parametrize(
+    ("query", "details"),
+    [
+        ({"finished_from": "9000-01-01"}, {"finished_from": ["Must be before `finished_to`."]}),
+        ({"finished_to": "0001-01-01"}, {"finished_to": ["Out of range."]}),
+        (
+            {"finished_to": to_iso(NOW - timedelta(days=500))},
+            {"finished_to": ["`finished_to` is before the retained history (400 days)."]},
+        ),
+    ],
+    ids=["empty", "out of range", "too old"],
+)
+def test_window_without_a_history_names_the_parameter_of_the_request(
+    api: Api, query: dict[str, str], details: dict[str, list[str]]
+) -> None:
+    answer = api.get_as_admin(QUEUE, sort="-duration", **query)
+    assert (answer.status_code, answer.json["error"]["details"]) == (422, details)
+
+
 def test_owner_cannot_sort_by_duration(api: Api) -> None:
     assert api.get_as_owner("/jobs", "ada", sort="-duration").status_code == 422
