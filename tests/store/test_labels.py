@@ -1,5 +1,5 @@
-"""Labels of statuses and types: catches a label that shows a secret or is as long as its value, and
-two labels for values that MongoDB finds equal."""
+"""Labels of statuses and types: catches a label that shows a secret or is too long, and two labels
+for values that MongoDB finds equal."""
 
 from typing import Any
 
@@ -50,12 +50,12 @@ def test_a_label_is_short_and_the_same_for_equal_values_and_hides_documents(
         ("é" * 201, False),
     ],
 )
-def test_a_label_is_a_filter_if_it_means_only_its_value(value: str, *, expected: bool) -> None:
+def test_a_label_can_be_a_filter_if_only_one_value_has_it(value: str, *, expected: bool) -> None:
     assert can_filter_by(label(value)) == expected
     assert not can_filter_by(OTHER)
 
 
-def test_a_budget_labels_only_the_first_values_by_name() -> None:
+def test_a_budget_gives_labels_only_to_the_first_values() -> None:
     """Catches a type that is counted by its name in one place and as `(other)` in another."""
     budget = LabelBudget(3, ["queued"])
     assert [budget.label(value) for value in ("a", 7, "b", "a", "queued")] == [
@@ -65,7 +65,7 @@ def test_a_budget_labels_only_the_first_values_by_name() -> None:
         "a",
         "queued",
     ]
-    budget.forget(all_but=["a", OTHER])  # jobs of any type may be counted as (other)
+    budget.forget(all_but=["a", OTHER])  # frees no label: (other) may count jobs of any type
     assert budget.label("c") == OTHER
     budget.forget(all_but=["a"])
     assert [budget.label(value) for value in ("c", "queued", "d")] == ["c", "queued", OTHER]

@@ -47,7 +47,7 @@ def map_jobs(**paths: str) -> FieldMapping:
     return FieldMapping(paths={name: name for name in MAPPED_JOB_FIELDS} | paths)
 
 
-def test_documents_of_the_contract_are_not_translated() -> None:
+def test_documents_with_the_names_of_the_contract_are_not_translated() -> None:
     mapping = map_jobs()
     query: dict[str, Any] = {
         "status": {"$in": ["dlq", "failed"]},
@@ -75,7 +75,9 @@ def test_documents_of_the_contract_are_not_translated() -> None:
         ({"status": "queued"}, {"state": "queued"}),
         ({"status": "succeeded"}, {"state": {"$in": ["done", "ok", "succeeded"]}}),
         ({"status": "dlq"}, {"state": {"$in": ["failed", "dlq"]}}),
-        ({"status": {"$in": ["failed"]}}, {"state": {"$in": []}}),  # here `failed` means dlq
+        # The stored `failed` means dlq, and the stored `done` means succeeded: no job has these
+        # statuses of the contract.
+        ({"status": {"$in": ["failed"]}}, {"state": {"$in": []}}),
         ({"status": {"$in": ["done", "queued"]}}, {"state": "queued"}),
         ({"leaseExpiresAt": {"$lt": NOW}}, {"locked_at": {"$lt": NOW - timedelta(minutes=10)}}),
         ({"nextRunAt": {"$gt": NOW}}, MATCHES_NOTHING),
@@ -98,7 +100,7 @@ def test_a_query_is_translated(query: Any, expected: Any) -> None:
     ],
     ids=str,
 )
-def test_job_id_and_creation_time_are_queried_by_the_objectid(query: Any, expected: Any) -> None:
+def test_job_id_and_creation_time_can_be_queried_by_id(query: Any, expected: Any) -> None:
     assert ID_MAPPING.translate_query(query) == expected
 
 
@@ -107,11 +109,11 @@ def test_job_id_and_creation_time_are_queried_by_the_objectid(query: Any, expect
     [
         (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 1),
         (datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC), 2),  # 1 µs after second 1: rounded up
-        (datetime(1969, 12, 31, tzinfo=UTC), 0),
-        (datetime(2200, 1, 1, tzinfo=UTC), 0xFFFF_FFFF),
+        (datetime(1969, 12, 31, tzinfo=UTC), 0),  # before the first second of an ObjectId
+        (datetime(2200, 1, 1, tzinfo=UTC), 0xFFFF_FFFF),  # after the last second of an ObjectId
     ],
 )
-def test_a_date_is_rounded_up_to_the_next_whole_second_of_an_id(
+def test_a_date_is_rounded_up_to_a_second_that_an_object_id_can_hold(
     moment: datetime, first_second: int
 ) -> None:
     query = {"createdAt": {"$gte": moment}}
@@ -119,7 +121,7 @@ def test_a_date_is_rounded_up_to_the_next_whole_second_of_an_id(
     assert ID_MAPPING.translate_query(query) == {"_id": {"$gte": first_id}}
 
 
-def test_a_derived_status_is_queried_by_its_expression() -> None:
+def test_queries_and_projections_of_a_derived_status_have_its_expression() -> None:
     expression = DERIVED_MAPPING.derived and DERIVED_MAPPING.derived.expression
     assert DERIVED_MAPPING.translate_query({"status": "leased"}) == {
         "$and": [
@@ -129,8 +131,8 @@ def test_a_derived_status_is_queried_by_its_expression() -> None:
     }
     # No document can have this status.
     assert DERIVED_MAPPING.translate_query({"status": {"$in": ["odd"]}}) == MATCHES_NOTHING
-    grouped = {"$group": {"_id": {"status": "$status", "type": "$type"}}}
-    assert DERIVED_MAPPING.translate_pipeline([grouped]) == [
+    group_stage = {"$group": {"_id": {"status": "$status", "type": "$type"}}}
+    assert DERIVED_MAPPING.translate_pipeline([group_stage]) == [
         {"$group": {"_id": {"status": expression, "type": "$kind"}}}
     ]
     assert DERIVED_MAPPING.projection(("status", "type")) == {
@@ -144,7 +146,7 @@ def test_a_derived_status_is_queried_by_its_expression() -> None:
     }
 
 
-def test_index_keys_are_translated_only_if_status_and_dates_are_stored() -> None:
+def test_index_keys_are_translated_only_if_the_fields_are_stored() -> None:
     by_status = [("status", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
     assert RENAMED_MAPPING.translate_keys(by_status) == [
         ("state", 1),
@@ -158,15 +160,17 @@ def test_index_keys_are_translated_only_if_status_and_dates_are_stored() -> None
         ("kind", 1),
         ("_id", -1),
     ]
-    # _id alone always has an index, which is ascending.
+    # MongoDB's own index on _id, which is ascending, replaces an index that begins with _id.
     assert ID_MAPPING.translate_keys([("createdAt", -1), ("_id", -1)]) == [("_id", 1)]
     assert ID_MAPPING.translate_keys([("jobId", 1)]) == [("_id", 1)]
-    assert ID_MAPPING.translate_order([("createdAt", -1), ("_id", -1), ("nextRunAt", 1)]) == [
-        ("_id", -1)
-    ]
 
 
-def test_an_expression_is_translated_except_its_literals() -> None:
+def test_a_sort_order_omits_fields_without_a_path() -> None:
+    order = [("createdAt", -1), ("_id", -1), ("nextRunAt", 1)]
+    assert ID_MAPPING.translate_order(order) == [("_id", -1)]
+
+
+def test_an_expression_is_translated_except_its_literals_and_variables() -> None:
     expression = {"$cond": [{"$eq": ["$type", {"$literal": "$type"}]}, "$$NOW", "$nextRunAt"]}
     assert RENAMED_MAPPING.translate_expression(expression) == {
         "$cond": [{"$eq": ["$kind", {"$literal": "$type"}]}, "$$NOW", None]
@@ -177,16 +181,17 @@ def test_an_expression_is_translated_except_its_literals() -> None:
     }
 
 
-def test_a_projection_has_the_paths_of_the_fields_once() -> None:
+def test_a_projection_omits_a_path_inside_another_path() -> None:
     mapping = FieldMapping(paths={"payload": "data", "createdBy": "data.user.id", "jobId": "_id"})
     assert mapping.projection(("payload", "createdBy")) == {"_id": False, "data": True}
     assert mapping.projection(("createdBy", "jobId")) == {"_id": True, "data.user.id": True}
     assert mapping.projection(None) == {"_id": True, "data": True}
 
 
-def test_a_document_gets_the_names_of_the_contract() -> None:
-    job = {"_id": 7, "kind": "a", "state": "ok", "made": {"at": NOW}, "locked_at": NOW, "status": 9}
-    assert RENAMED_MAPPING.to_contract(job) == {
+def test_a_document_gets_the_names_and_values_of_the_contract() -> None:
+    document: dict[str, Any] = {"_id": 7, "kind": "a", "state": "ok", "status": 9}
+    document |= {"made": {"at": NOW}, "locked_at": NOW}
+    assert RENAMED_MAPPING.to_contract(document) == {
         "_id": 7,
         "type": "a",
         "status": "succeeded",
@@ -201,8 +206,8 @@ def test_a_document_gets_the_names_of_the_contract() -> None:
         "jobId": ID,
         "createdAt": ID.generation_time,
     }
-    job = {"_id": "text", "jobId": "text", "createdAt": None}
-    assert ID_MAPPING.to_contract({"_id": "text"}) == job
+    job_without_date = {"_id": "text", "jobId": "text", "createdAt": None}
+    assert ID_MAPPING.to_contract({"_id": "text"}) == job_without_date
 
 
 STATUS_MAPPING = replace(
@@ -224,35 +229,33 @@ STATUS_MAPPING = replace(
         (2, 2),
     ],
 )
-def test_status_names_map_every_value_that_has_the_label(value: Any, status: Any) -> None:
+def test_status_names_map_each_stored_value_by_its_label(value: Any, status: Any) -> None:
     assert STATUS_MAPPING.to_contract_status(value) == status
     assert STATUS_MAPPING.to_contract({"_id": 1, "done": value})["status"] == status
     query = STATUS_MAPPING.translate_query({"status": label(status)})["done"]
     assert value in (query["$in"] if isinstance(query, dict) else [query])
 
 
-def test_status_names_map_a_missing_status() -> None:
+def test_label_null_means_a_missing_status_and_not_the_text_null() -> None:
     assert STATUS_MAPPING.to_contract({"_id": 1})["status"] == "unseen"
     assert "status" not in map_jobs().to_contract({"_id": 1})
     assert map_jobs().translate_query({"status": "null"}) == {"status": None}
-    # A quoted label is the text null; without quotes it is a missing status.
+    # In quotes, the label means the text `null`.
     assert map_jobs().translate_query({"status": '"null"'}) == {
         "status": {"$in": ['"null"', "null"]}
     }
 
 
-def test_an_array_is_searched_for_in_each_part_of_a_path() -> None:
+def test_a_condition_for_arrays_applies_to_the_field_and_each_field_around_it() -> None:
     mapping = FieldMapping(paths={"createdBy": "input.user.id"})
-    parts = ("input", "input.user", "input.user.id")
+    paths = ("input", "input.user", "input.user.id")
     assert mapping.translate_query({"createdBy": IS_ARRAY}) == {
-        "$or": [{part: IS_ARRAY} for part in parts]
+        "$or": [{path: IS_ARRAY} for path in paths]
     }
 
 
-def test_a_profile_with_another_status_field_or_other_names_has_no_transitions(
-    tmp_path: Path,
-) -> None:
-    """Catches a profile that cannot be loaded, and an action that writes to another field."""
+def test_a_profile_whose_status_mapping_is_changed_has_no_transitions(tmp_path: Path) -> None:
+    """Catches a profile that cannot be loaded, and an action that writes to the wrong field."""
     agenda = load_profile("agenda")
     assert agenda.content["transitions"]
     for change in ({"fields": {"status": "state"}}, {"statuses": {"odd": "queued"}}):
@@ -263,25 +266,25 @@ def test_a_profile_with_another_status_field_or_other_names_has_no_transitions(
     assert "transitions" not in load_profile(str(path)).content
 
 
-def test_settings_change_a_profile() -> None:
+def test_settings_replace_fields_and_add_status_names_to_a_profile() -> None:
     def load_mapping(**settings: Any) -> FieldMapping:
         return Profile.from_settings(Settings(mongo_uri="mongodb://db", **settings)).jobs
 
     celery = load_mapping(profile="celery")
     assert "createdAt" in celery.unknown
     assert load_mapping(profile="celery", job_fields={"createdAt": "made"}).has_creation_time
-    with_progress = load_mapping(profile="celery", status_names={"PROGRESS": "leased"})
-    assert with_progress.to_contract_status("PROGRESS") == "leased"
+    celery_with_progress = load_mapping(profile="celery", status_names={"PROGRESS": "leased"})
+    assert celery_with_progress.to_contract_status("PROGRESS") == "leased"
     assert celery.to_contract_status("PROGRESS") == "PROGRESS"
     agenda = load_mapping(profile="agenda")
     assert agenda.unknown == {"createdBy", "maxAttempts", "updatedAt"}
     fields = {"status": "state", "leaseExpiresAt": "until"}
-    changed = load_mapping(profile="agenda", job_fields=fields)
-    assert changed.translate_query({"status": "dlq"}) == {"state": "dlq"}
-    assert changed.translate_query({"leaseExpiresAt": {"$lt": NOW}}) == {"until": {"$lt": NOW}}
+    mapping = load_mapping(profile="agenda", job_fields=fields)
+    assert mapping.translate_query({"status": "dlq"}) == {"state": "dlq"}
+    assert mapping.translate_query({"leaseExpiresAt": {"$lt": NOW}}) == {"until": {"$lt": NOW}}
 
 
 def test_query_for_an_empty_list_of_types_matches_no_job() -> None:
-    """Catches an empty `$or`, which the server refuses, if the type is in one of two fields."""
+    """Catches an empty `$or`, which the server refuses, for a type that is in one of two fields."""
     mapping = FieldMapping(paths={"jobId": "_id"}, alternatives={"type": ("task", "workflow")})
     assert mapping.translate_query({"type": {"$in": []}}) == MATCHES_NOTHING

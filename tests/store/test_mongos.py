@@ -1,5 +1,5 @@
-"""A sharded cluster, with a simulated mongos: catches a query that only a replica set can
-answer, and a change stream that is opened again because a read went to another router."""
+"""A sharded cluster, with two simulated routers (mongos): catches a query that only a replica set
+can answer, and a change stream that is opened again because a read went to the second router."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -61,17 +61,17 @@ def make_job(number: int) -> Document:
 
 
 def test_a_sharded_cluster_is_not_a_standalone_server() -> None:
-    """Catches an index on updatedAt that is not needed, and two queues with the same key."""
+    """Catches polling of a cluster, and a cluster's queue with the key of a standalone server's."""
     assert deployment_name({"msg": "isdbgrid"}) == "sharded cluster"
     assert deployment_name({"setName": "rs0"}) == "rs0"
     assert deployment_name({}) is None
 
 
-def test_init_lists_stats_and_the_collector_work_through_a_router(
+def test_stats_lists_init_and_the_collector_work_through_a_router(
     settings: Settings, routers: list[Router], watched_database: Database[Document]
 ) -> None:
-    created = [finding.message for finding in run_init(settings, InitOptions())]
-    assert not any("updatedAt" in message for message in created)
+    messages = [finding.message for finding in run_init(settings, InitOptions())]
+    assert not any("updatedAt" in message for message in messages)
     api = Api(create_app(settings))
     try:
         stats = api.get_as_admin("/admin/jobs/stats").json
@@ -94,7 +94,7 @@ def test_init_lists_stats_and_the_collector_work_through_a_router(
     assert any(router.commands for router in routers)
 
 
-def test_arrays_are_detected_in_the_plans_of_shards(
+def test_plans_of_shards_show_that_no_value_is_an_array(
     settings: Settings, watched_database: Database[Document]
 ) -> None:
     watched_database.jobs.create_index(NEWEST_FIRST)
@@ -103,23 +103,23 @@ def test_arrays_are_detected_in_the_plans_of_shards(
     connection.close()
 
 
-def test_a_lookup_on_shards_uses_an_index_with_a_collation(
+def test_a_lookup_through_a_router_uses_an_index_with_a_collation(
     settings: Settings, routers: list[Router], database: Database[Document]
 ) -> None:
-    """Catches a lookup that scans every job, because the collection has a collation."""
+    """Catches a lookup with a simple collation, for which the server scans every job."""
     database.create_collection("jobs", collation={"locale": "en", "strength": 2})
     database.jobs.create_index("jobId")
     database.jobs.insert_one(make_job(1))
     connection = Connection(settings)
-    found = IdLookup(connection.jobs).find({"jobId": "job-1"}, lambda _: True, limit=1)
+    jobs = IdLookup(connection.jobs).find({"jobId": "job-1"}, lambda _: True, limit=1)
     connection.close()
-    assert found[0]["jobId"] == "job-1"
+    assert jobs[0]["jobId"] == "job-1"
     finds = [command for router in routers for command in router.commands if "find" in command]
     assert [command.get("collation") for command in finds] == [None]
 
 
 @contextmanager
-def follow(settings: Settings) -> Iterator[tuple[StreamedChanges, SegmentMap]]:
+def open_changes(settings: Settings) -> Iterator[tuple[StreamedChanges, SegmentMap]]:
     connection = Connection(settings, DatabaseClient(settings, majority_reads=True))
     changes = StreamedChanges(connection.jobs.collection, None, threading.Event())
     try:
@@ -129,12 +129,12 @@ def follow(settings: Settings) -> Iterator[tuple[StreamedChanges, SegmentMap]]:
         connection.close()
 
 
-def test_changes_are_seen_up_to_the_time_that_every_shard_has_reached(
+def test_changes_of_a_sharded_cluster_are_seen_up_to_the_time_of_the_token(
     settings: Settings, watched_database: Database[Document]
 ) -> None:
     """Catches counts that look current although a shard has not reported its changes yet."""
     inserted_at = datetime.now(UTC).replace(microsecond=0)
-    with follow(settings) as (changes, segments):
+    with open_changes(settings) as (changes, segments):
         watched_database.jobs.insert_one(make_job(4))
 
         def is_seen() -> bool:
@@ -149,14 +149,15 @@ def test_changes_are_seen_up_to_the_time_that_every_shard_has_reached(
 def test_changes_of_a_replica_set_are_seen_up_to_now(
     settings: Settings, mongod: Mongod, watched_database: Database[Document]
 ) -> None:
+    """Catches counts of a replica set that look older than they are."""
     uri = mongod.uri.replace("/?", f"/{watched_database.name}?")
-    with follow(replace(settings, mongo_uri=uri)) as (changes, segments):
+    with open_changes(replace(settings, mongo_uri=uri)) as (changes, segments):
         changes.next_batch(segments)
         assert changes.is_at_end
         assert changes.seen_until is None
 
 
-def test_collectors_read_from_one_router() -> None:
+def test_the_router_with_the_lowest_address_is_selected() -> None:
     routers = [
         ServerDescription(("127.0.0.1", port), Hello({"ok": 1, "msg": "isdbgrid"}))
         for port in (2, 1, 3)
@@ -169,7 +170,7 @@ def test_collectors_read_from_one_router() -> None:
 def test_the_stream_is_not_opened_again_for_each_batch(
     settings: Settings, routers: list[Router], watched_database: Database[Document]
 ) -> None:
-    with follow(settings) as (changes, segments):
+    with open_changes(settings) as (changes, segments):
         for _ in range(6):
             changes.next_batch(segments)
     commands = [command for router in routers for command in router.commands]

@@ -21,7 +21,7 @@ SECOND = timedelta(seconds=1)
 
 
 class BusyQueue(WatchedQueue):
-    """A queue with 2,000 finished jobs and 40 running ones, whose leases end one second apart.
+    """A queue with 2,000 finished jobs and 40 running jobs, whose leases end one second apart.
 
     The first five leases have expired. In jobmon's own queue, only the attempt has the start.
     """
@@ -33,7 +33,9 @@ class BusyQueue(WatchedQueue):
         self.now = datetime.now(UTC).replace(microsecond=0)
         self.started = self.now - timedelta(minutes=20)
         database[collection].insert_many(self.make_job(number) for number in range(40))
-        database[collection].insert_many(self.make_job(n, done=True) for n in range(40, 2_040))
+        database[collection].insert_many(
+            self.make_job(number, is_done=True) for number in range(40, 2_040)
+        )
         if not self.is_agenda:
             database.job_attempts.insert_many(
                 {"jobId": str(number), "attemptNumber": attempt, "startedAt": started}
@@ -42,20 +44,25 @@ class BusyQueue(WatchedQueue):
             )
         create_indexes(self.connection)
 
-    def make_job(self, number: int, *, done: bool = False) -> dict[str, Any]:
+    def make_job(self, number: int, *, is_done: bool = False) -> dict[str, Any]:
         expires_at, worker = self.now + (number - 4) * SECOND, f"worker-{number % 7}"
         if self.is_agenda:
-            locked = {"lockedAt": None if done else expires_at - timedelta(minutes=10)}
-            ended = {"lastFinishedAt": self.now} if done else {}
-            fields = {"name": "mail", "lastModifiedBy": worker, "lastRunAt": self.started}
-            return {"_id": ObjectId(), "nextRunAt": None, **fields, **locked, **ended}
+            return {
+                "_id": ObjectId(),
+                "name": "mail",
+                "nextRunAt": None,
+                "lastModifiedBy": worker,
+                "lastRunAt": self.started,
+                "lockedAt": None if is_done else expires_at - timedelta(minutes=10),
+                "lastFinishedAt": self.now if is_done else None,
+            }
         return {
             "jobId": str(number),
             "type": "mail",
-            "status": "succeeded" if done else "leased",
+            "status": "succeeded" if is_done else "leased",
             "createdAt": self.now,
-            "leasedBy": None if done else worker,
-            "leaseExpiresAt": None if done else expires_at,
+            "leasedBy": None if is_done else worker,
+            "leaseExpiresAt": None if is_done else expires_at,
             "attemptCount": 2,
             "payload": {"filler": "x" * 500},
         }
@@ -80,8 +87,8 @@ def test_running_jobs_are_read_by_an_index_in_the_order_of_their_leases(queue: B
     assert {job.worker for job in running.jobs} == {f"worker-{number}" for number in range(7)}
     assert {job.type for job in running.jobs} == {"mail"}
     assert {job.started_at for job in running.jobs} == {queue.started}
-    later = queue.now + SECOND / 2
-    assert sum(job.is_expired(later) for job in running.jobs) == 5
+    half_a_second_later = queue.now + SECOND / 2
+    assert sum(job.is_expired(half_a_second_later) for job in running.jobs) == 5
     assert len(entries) == (1 if queue.is_agenda else 2)
     for entry in entries:
         assert entry["planSummary"].startswith("IXSCAN")
@@ -90,7 +97,7 @@ def test_running_jobs_are_read_by_an_index_in_the_order_of_their_leases(queue: B
         assert entry["docsExamined"] <= 41
 
 
-def test_a_limited_number_of_running_jobs_is_read(
+def test_the_jobs_whose_leases_end_first_are_read_up_to_a_limit(
     queue: BusyQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running_jobs, "MAX_READ", 7)
@@ -117,9 +124,7 @@ def read_running_jobs(mongod: Mongod, database: MongoDb, **settings: Any) -> Run
         queue.close()
 
 
-def test_running_jobs_without_the_index_are_unknown_with_a_reason(
-    mongod: Mongod, database: MongoDb
-) -> None:
+def test_running_jobs_are_unknown_without_the_index(mongod: Mongod, database: MongoDb) -> None:
     database.jobs.insert_one({"status": "leased", "leasedBy": "w1"})
     running = read_running_jobs(mongod, database)
     assert running.jobs == ()
@@ -127,10 +132,10 @@ def test_running_jobs_without_the_index_are_unknown_with_a_reason(
 
 
 def test_odd_values_are_unknown_and_hide_no_job(mongod: Mongod, database: MongoDb) -> None:
-    odd = {"jobId": {"$ne": 1}, "leaseExpiresAt": "soon", "attemptCount": [1], "leasedBy": 7}
-    usual = {"jobId": ObjectId(), "leasedBy": "x" * 9_000, "attemptCount": 1.0}
-    database.jobs.insert_many({"status": "leased", **fields} for fields in (odd, usual, {}))
-    started, job_id = datetime.now(UTC).replace(microsecond=0), str(usual["jobId"])
+    odd_job = {"jobId": {"$ne": 1}, "leaseExpiresAt": "soon", "attemptCount": [1], "leasedBy": 7}
+    long_job = {"jobId": ObjectId(), "leasedBy": "x" * 9_000, "attemptCount": 1.0}
+    database.jobs.insert_many({"status": "leased", **job} for job in (odd_job, long_job, {}))
+    started, job_id = datetime.now(UTC).replace(microsecond=0), str(long_job["jobId"])
     attempt = {"jobId": job_id, "attemptNumber": 1, "startedAt": started}
     database.job_attempts.insert_one(attempt)
     queue = WatchedQueue(mongod, database)
@@ -139,4 +144,5 @@ def test_odd_values_are_unknown_and_hide_no_job(mongod: Mongod, database: MongoD
     queue.close()
     assert sorted(str(job.job_id) for job in jobs) == sorted([job_id, "None", "None"])
     (job,) = (job for job in jobs if job.job_id == job_id)
+    # The label of the worker has 200 characters and `…`.
     assert (job.started_at, len(job.worker or "")) == (started, 201)

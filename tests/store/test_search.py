@@ -151,7 +151,8 @@ def test_a_text_finds_each_value_that_it_can_mean(
     assert (answer["meta"]["total"], answer["meta"]["total_is_exact"]) == (len(expected), True)
 
 
-# Query parameters, and whether the job with a number matches. An index has these lists in order.
+# Each has query parameters, and a function: whether the job with this number matches.
+# In these searches, an index has the matching jobs in list order.
 SERVED: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"payload.country": "de"}, lambda number: True),
     ({"payload.items.sku": "s3"}, lambda number: number % 7 == 3),
@@ -165,7 +166,7 @@ SERVED: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ),
     ({"payload.order": "order/77"}, lambda number: number // 4 == 77),
 ]
-# In these lists, at most 1,000 jobs are compared one by one, or sorted in memory.
+# In these searches, at most 1,000 jobs are compared one by one, or sorted in memory.
 SMALL: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"payload.order": "order/77*"}, lambda number: str(number // 4).startswith("77")),
     ({"payload.order": "order/250", "status": "dlq"}, lambda number: number == 1_000),
@@ -204,7 +205,7 @@ def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
     sort: str,
 ) -> None:
     is_served = (query, matches) in SERVED
-    # Jobs of one second are in the order of their _id.
+    # Jobs that were created in the same second are in the order of their _id.
     numbers = sorted(filter(matches, range(JOB_COUNT)), reverse=sort == "-createdAt")
     expected = [f"job-{number}" for number in numbers]
     query = {**query, "sort": sort, "per_page": 4}
@@ -216,9 +217,9 @@ def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
             second = get_json(**query, cursor=cursor)
             ids += list_ids(second)
             assert list_ids(get_json(**query, cursor=second["meta"]["prev_cursor"])) == expected[:4]
-        deep = get_json(**query, page=max(1, len(expected) // 4))["meta"]
-        if deep["next_cursor"] is not None:
-            get_json(**query, cursor=deep["next_cursor"])
+        deep_meta = get_json(**query, page=max(1, len(expected) // 4))["meta"]
+        if deep_meta["next_cursor"] is not None:
+            get_json(**query, cursor=deep_meta["next_cursor"])
     assert ids == expected[:8]
     total, is_exact = min(len(expected), 10_000), len(expected) <= 10_000
     assert (first["meta"]["total"], first["meta"]["total_is_exact"]) == (total, is_exact)
@@ -233,12 +234,13 @@ def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
         is_page = "find" in command
         if is_served:
             assert not entry.get("hasSortStage"), summary
-            # A page by its number skips keys. A count reads up to 10,001 keys, and no job.
-            max_keys = 10_001 if not is_page else 5 + command.get("skip", 0)
+            # A page by its number skips keys. A count reads up to 10,001 keys, and no job. The
+            # three other keys are the ends of the ranges of up to three values.
+            max_keys = 5 + command.get("skip", 0) if is_page else 10_001
             assert entry["keysExamined"] <= max_keys + 3, summary
-            # A page by its cursor also reads the job before the page and the job after it.
+            # A page by its cursor also reads the job before it and the job after it.
             assert entry["docsExamined"] <= (6 if is_page else 0), summary
-            # Explain accepts no $db and no lsid.
+            # Leave out $db and lsid, which explain does not accept.
             find = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
             codec = large_db.codec_options
             plan = large_db.command("explain", find, verbosity="queryPlanner", codec_options=codec)
@@ -246,11 +248,13 @@ def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
         else:
             assert entry["keysExamined"] <= 1_001 + 20, summary
             assert entry["docsExamined"] <= 1_001, summary
-            may_sort = any("*" in str(value) for value in query.values()) or "job_id" in query
-            assert may_sort or not entry.get("hasSortStage"), summary
+            is_by_prefix = any("*" in str(value) for value in query.values()) or "job_id" in query
+            assert is_by_prefix or not entry.get("hasSortStage"), summary
 
 
-def test_a_search_that_would_read_too_many_jobs_is_422_with_what_to_add(service: Api) -> None:
+def test_a_search_that_would_read_too_many_jobs_is_422_and_names_filters_to_add(
+    service: Api,
+) -> None:
     for query in (
         {"payload.country": "de", "status": "succeeded"},
         {"payload.country": "de", "payload.items.sku": "s3"},
@@ -262,10 +266,11 @@ def test_a_search_that_would_read_too_many_jobs_is_422_with_what_to_add(service:
         assert answer.status_code == 422
         (message,) = answer.json["error"]["details"]["payload.country"]
         assert message.startswith("More than 1,000 jobs match")
-        assert "dd created_from and created_to, another search field, or a filter" in message
+        remedy = "add created_from and created_to, another search field, or a filter"
+        assert remedy in message.lower()
 
 
-def test_a_search_with_few_matches_can_be_sorted_by_another_date(
+def test_a_search_with_few_matches_can_be_sorted_by_dates_without_an_index(
     get_json: Callable[..., dict[str, Any]],
 ) -> None:
     query = {"payload.order": "order/250", "finished_from": to_iso(NOW - timedelta(days=1))}
@@ -281,7 +286,7 @@ def test_a_search_with_few_matches_can_be_sorted_by_another_date(
 def test_a_search_of_an_owner_reads_only_their_own_jobs(
     get_json: Callable[..., dict[str, Any]], service: Api, large_db: MongoDb
 ) -> None:
-    """Catches an owner who sees jobs of others, or learns how common a value is in their jobs."""
+    """Catches an owner who sees jobs of others, or learns how many of these have a value."""
     answer = get_json("/jobs", "owner-1", **{"payload.order": "order/77"})
     assert list_ids(answer) == ["job-311", "job-309"]
     with profiled(large_db) as entries:
@@ -305,7 +310,8 @@ def test_a_search_of_an_owner_reads_only_their_own_jobs(
         ("note:8425", [("jobs", "note:8425", None)]),
         ("8425", [("jobs", "8425", 6)]),
         ("operator", [("job", "operator", None)]),
-        ("4111111111111111", [("jobs", "4111111111111111", 1)]),  # redaction hides the text
+        # Only the number is counted: redaction hides the text.
+        ("4111111111111111", [("jobs", "4111111111111111", 1)]),
         ("never-seen", []),
     ],
 )
@@ -315,7 +321,10 @@ def test_suggestions_read_a_bounded_number_of_keys(
     text: str,
     expected: list[tuple[str, str, int | None]],
 ) -> None:
-    """Catches a scan for each key that a person presses, and a suggestion of a secret."""
+    """Catches a scan for each key that a person presses, and a count of hidden values.
+
+    The expected suggestions have a kind, a value, and a number of jobs, None if it is unknown.
+    """
     with profiled(large_db) as entries:
         answer = get_json("/admin/jobs/suggestions", q=text)
     suggestions = [(row["kind"], row["value"], row["jobs"]) for row in answer["data"]]
@@ -369,7 +378,7 @@ def test_an_impossible_search_is_422_and_names_the_parameter(
 def test_a_search_without_its_index_is_refused_in_a_large_queue(
     mongod: Mongod, database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a search that reads every job of the queue, because `jobmon init` has not run."""
+    """Catches a search that reads every job of a queue where `jobmon init` has not run."""
     database.jobs.insert_many(map(make_job, range(5)))
     settings = Settings(
         mongo_uri=database_uri(mongod, database), search_fields=("payload.country",)
@@ -388,7 +397,7 @@ def test_a_search_without_its_index_is_refused_in_a_large_queue(
         queue.close()
 
 
-def test_an_empty_search_is_no_filter(get_json: Callable[..., dict[str, Any]]) -> None:
+def test_empty_search_texts_do_not_filter(get_json: Callable[..., dict[str, Any]]) -> None:
     assert get_json(**{"payload.note": ["", ""]})["meta"]["total"] == get_json()["meta"]["total"]
 
 
@@ -410,10 +419,11 @@ def test_an_empty_search_is_no_filter(get_json: Callable[..., dict[str, Any]]) -
         ('"', ['"']),
     ],
 )
-def test_a_search_has_only_the_values_that_a_text_can_mean(text: str, values: list[Any]) -> None:
+def test_a_condition_has_only_the_values_that_a_text_can_mean(text: str, values: list[Any]) -> None:
     assert SearchTerm(field="payload.a", texts=(text,)).condition() == {"$in": values}
 
 
+# Each has settings, the name of a search field, and its path in the documents.
 MAPPINGS: list[tuple[dict[str, Any], str, str]] = [
     ({}, "payload.user", "payload.user"),
     (
@@ -431,16 +441,17 @@ MAPPINGS: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize("collation", [None, {"locale": "en", "strength": 1}], ids=str)
-@pytest.mark.parametrize(("mapping", "name", "path"), MAPPINGS, ids=str)
+@pytest.mark.parametrize(("mapping_settings", "name", "path"), MAPPINGS, ids=str)
 def test_a_search_of_mapped_documents_finds_jobs_in_list_order(
     mongod: Mongod,
     database: MongoDb,
-    mapping: dict[str, Any],
+    mapping_settings: dict[str, Any],
     name: str,
     path: str,
     collation: dict[str, Any] | None,
 ) -> None:
-    settings = Settings(mongo_uri=database_uri(mongod, database), search_fields=(name,), **mapping)
+    uri = database_uri(mongod, database)
+    settings = Settings(mongo_uri=uri, search_fields=(name,), **mapping_settings)
     jobs = database.create_collection(
         settings.jobs_collection, **({"collation": collation} if collation else {})
     )
@@ -453,7 +464,7 @@ def test_a_search_of_mapped_documents_finds_jobs_in_list_order(
             parent = parent.setdefault(parent_name, {})
         parent[name_in_parent] = ("ada", "Ada")[number % 2]
         jobs.insert_one(document)
-    ids = [document["_id"] for document in jobs.find({path: "ada"}, collation={"locale": "simple"})]
+    matches = list(jobs.find({path: "ada"}, collation={"locale": "simple"}))
     queue = WatchedQueue.from_settings(settings)
     try:
         create_indexes(queue.connection)
@@ -461,9 +472,9 @@ def test_a_search_of_mapped_documents_finds_jobs_in_list_order(
             listed = queue.ids(**{name: "ada"})
     finally:
         queue.close()
-    field = "jobId" if not mapping else "_id"
-    job_ids = {job["_id"]: str(job[field]) for job in jobs.find()}
-    assert listed == [job_ids[document_id] for document_id in sorted(ids, reverse=True)]
+    id_field = "_id" if mapping_settings else "jobId"
+    matches.sort(key=lambda document: document["_id"], reverse=True)
+    assert listed == [str(document[id_field]) for document in matches]
     assert len(listed) == 4
     reads = [entry for entry in entries if "explain" not in entry["command"]]
     assert reads
@@ -471,9 +482,17 @@ def test_a_search_of_mapped_documents_finds_jobs_in_list_order(
     assert not any(entry.get("hasSortStage") for entry in reads)
 
 
-def test_a_filter_with_a_star_matches_the_labels_with_this_beginning() -> None:
-    labels = [label(value) for value in ("odd", "odd.one", "odd*", "od", "null", None)]
-    assert [name for name in labels if matches_filter(name, "odd*")] == ["odd", "odd.one", '"odd*"']
-    assert [name for name in labels if matches_filter(name, "nu*")] == ['"null"', "null"]
-    assert [name for name in labels if matches_filter(name, "odd")] == ["odd"]
-    assert [name for name in labels if matches_filter(name, '"odd*"')] == ['"odd*"']
+@pytest.mark.parametrize(
+    ("filter_text", "expected"),
+    [
+        ("odd*", ["odd", "odd.one", '"odd*"']),
+        ("nu*", ['"null"', "null"]),
+        ("odd", ["odd"]),
+        ('"odd*"', ['"odd*"']),
+    ],
+)
+def test_only_a_filter_with_a_star_matches_labels_by_their_beginning(
+    filter_text: str, expected: list[str]
+) -> None:
+    labels = map(label, ("odd", "odd.one", "odd*", "od", "null", None))
+    assert [text for text in labels if matches_filter(text, filter_text)] == expected
