@@ -26,7 +26,7 @@ JOB_COUNT, MAX_MATCHES = 3_000, 200
 QUEUE_PATH, OWN_JOBS_PATH = "/admin/jobs/queue", "/jobs"
 Job = dict[str, Any]
 Matches = Callable[[Job], bool]
-STATUSES = {1: "dlq", 2: "queued", 3: "failed"}
+STATUSES = {1: "dlq", 2: "queued", 3: "failed"}  # by number % 20; all other jobs succeeded
 TYPES = ("webhook.a", "webhook.b", "mail", "webhooks")
 LATER = NOW + timedelta(days=400)  # the scheduled jobs are due from this time on
 
@@ -85,27 +85,32 @@ def api(serve: Callable[..., Api]) -> Api:
     return serve("attempts", "finished", "priority")
 
 
-def finished_between(job: Job, first: int, last: int) -> bool:
-    date = job["finishedAt"]
-    return date is not None and moment(first) <= date < moment(last)
-
-
-def moment(seconds: int) -> datetime:
+def add_seconds(seconds: int) -> datetime:
+    """The date that is so many seconds after NOW."""
     return NOW + timedelta(seconds=seconds)
 
 
-def finish_range(first: int, last: int) -> dict[str, str]:
-    return {"finished_from": to_iso(moment(first)), "finished_to": to_iso(moment(last))}
+def is_finished_between(job: Job, first: int, last: int) -> bool:
+    """Whether a job finished in this range of seconds after NOW."""
+    date = job["finishedAt"]
+    return date is not None and add_seconds(first) <= date < add_seconds(last)
 
 
-def due_range(first: int, last: int, start: datetime = LATER) -> dict[str, str]:
+def filter_by_finish(first: int, last: int) -> dict[str, str]:
+    """The query parameters for `is_finished_between`."""
+    return {"finished_from": to_iso(add_seconds(first)), "finished_to": to_iso(add_seconds(last))}
+
+
+def filter_by_due_time(first: int, last: int, start: datetime = LATER) -> dict[str, str]:
+    """The query parameters for a nextRunAt in a range of seconds after `start`."""
     return {
         "due_from": to_iso(start + timedelta(seconds=first)),
         "due_to": to_iso(start + timedelta(seconds=last)),
     }
 
 
-# Query parameters, the jobs that match, and the order. These lists are in the order of an index.
+# Each has query parameters, a function: whether a job matches, and the order of the list.
+# In these lists, an index has the jobs in list order.
 SERVED: list[tuple[dict[str, Any], Matches, str]] = [
     ({"type": "webhook.*"}, lambda job: job["type"].startswith("webhook."), "-createdAt"),
     (
@@ -114,8 +119,8 @@ SERVED: list[tuple[dict[str, Any], Matches, str]] = [
         "createdAt",
     ),
     (
-        {"type": "webhook.*", "created_to": to_iso(moment(300))},
-        lambda job: job["type"].startswith("webhook.") and job["createdAt"] < moment(300),
+        {"type": "webhook.*", "created_to": to_iso(add_seconds(300))},
+        lambda job: job["type"].startswith("webhook.") and job["createdAt"] < add_seconds(300),
         "-createdAt",
     ),
     (
@@ -131,25 +136,25 @@ SERVED: list[tuple[dict[str, Any], Matches, str]] = [
     ),
     ({"priority": -1}, lambda job: job["priority"] == -1, "-createdAt"),
     (
-        {"priority": 1, "created_from": to_iso(moment(400)), "sort": "createdAt"},
-        lambda job: job["priority"] == 1 and job["createdAt"] >= moment(400),
+        {"priority": 1, "created_from": to_iso(add_seconds(400)), "sort": "createdAt"},
+        lambda job: job["priority"] == 1 and job["createdAt"] >= add_seconds(400),
         "createdAt",
     ),
-    (finish_range(100, 900), lambda job: finished_between(job, 100, 900), "-finishedAt"),
+    (filter_by_finish(100, 900), lambda job: is_finished_between(job, 100, 900), "-finishedAt"),
     (
-        finish_range(0, JOB_COUNT) | {"type": "mail", "sort": "finishedAt"},
-        lambda job: finished_between(job, 0, JOB_COUNT) and job["type"] == "mail",
+        filter_by_finish(0, JOB_COUNT) | {"type": "mail", "sort": "finishedAt"},
+        lambda job: is_finished_between(job, 0, JOB_COUNT) and job["type"] == "mail",
         "finishedAt",
     ),
     (
-        finish_range(0, JOB_COUNT) | {"type": "webhook.*", "status": "succeeded"},
+        filter_by_finish(0, JOB_COUNT) | {"type": "webhook.*", "status": "succeeded"},
         lambda job: job["status"] == "succeeded" and job["type"].startswith("webhook."),
         "-finishedAt",
     ),
     (
-        finish_range(0, JOB_COUNT) | {"error_code": "E1", "type": "webhook.b"},
+        filter_by_finish(0, JOB_COUNT) | {"error_code": "E1", "type": "webhook.b"},
         lambda job: (
-            finished_between(job, 0, JOB_COUNT)
+            is_finished_between(job, 0, JOB_COUNT)
             and (job["lastError"] or {}).get("code") == "E1"
             and job["type"] == "webhook.b"
         ),
@@ -167,13 +172,15 @@ SERVED: list[tuple[dict[str, Any], Matches, str]] = [
         "nextRunAt",
     ),
     (
-        due_range(0, 2_000) | {"sort": "nextRunAt"},
+        filter_by_due_time(0, 2_000) | {"sort": "nextRunAt"},
         lambda job: LATER <= (job["nextRunAt"] or NOW) < LATER + timedelta(seconds=2_000),
         "nextRunAt",
     ),
     (
-        due_range(500, 1_500, NOW) | {"status": "queued", "condition": "due"},
-        lambda job: job["status"] == "queued" and moment(500) <= job["nextRunAt"] < moment(1_500),
+        filter_by_due_time(500, 1_500, NOW) | {"status": "queued", "condition": "due"},
+        lambda job: (
+            job["status"] == "queued" and add_seconds(500) <= job["nextRunAt"] < add_seconds(1_500)
+        ),
         "-nextRunAt",
     ),
     (
@@ -182,7 +189,7 @@ SERVED: list[tuple[dict[str, Any], Matches, str]] = [
         "-nextRunAt",
     ),
 ]
-# These lists are sorted in memory, or compare jobs one by one, because few jobs match.
+# In these lists, few jobs are compared one by one, or sorted in memory.
 SMALL: list[tuple[dict[str, Any], Matches, str]] = [
     (
         {"owner": "rare", "priority": 0},
@@ -190,8 +197,8 @@ SMALL: list[tuple[dict[str, Any], Matches, str]] = [
         "-createdAt",
     ),
     (
-        finish_range(0, JOB_COUNT) | {"owner": "rare", "sort": "finishedAt"},
-        lambda job: finished_between(job, 0, JOB_COUNT) and job["createdBy"] == "rare",
+        filter_by_finish(0, JOB_COUNT) | {"owner": "rare", "sort": "finishedAt"},
+        lambda job: is_finished_between(job, 0, JOB_COUNT) and job["createdBy"] == "rare",
         "finishedAt",
     ),
     (
@@ -205,8 +212,8 @@ SMALL: list[tuple[dict[str, Any], Matches, str]] = [
         "createdAt",
     ),
     (
-        finish_range(300, 450) | {"priority": 1},
-        lambda job: finished_between(job, 300, 450) and job["priority"] == 1,
+        filter_by_finish(300, 450) | {"priority": 1},
+        lambda job: is_finished_between(job, 300, 450) and job["priority"] == 1,
         "-finishedAt",
     ),
     (
@@ -227,7 +234,7 @@ SMALL: list[tuple[dict[str, Any], Matches, str]] = [
 ]
 
 
-def expected_ids(matches: Matches, sort: str) -> list[str]:
+def list_expected_ids(matches: Matches, sort: str) -> list[str]:
     """The ids of the jobs that match, by date and then by insertion; reversed for a `-`."""
     field = sort.removeprefix("-")
     dates = [(job[field], index) for index, job in enumerate(ALL_JOBS) if matches(job)]
@@ -243,7 +250,7 @@ ALL_JOBS = [make_job(number) for number in range(JOB_COUNT)]
 def test_a_list_has_its_jobs_in_order_and_reads_few_other_jobs(
     api: Api, queue_db: MongoDb, query: dict[str, Any], matches: Matches, sort: str
 ) -> None:
-    expected = expected_ids(matches, sort)
+    expected = list_expected_ids(matches, sort)
     assert len(expected) > 6
 
     def get_page(**position: Any) -> tuple[list[str], dict[str, Any]]:
@@ -253,11 +260,11 @@ def test_a_list_has_its_jobs_in_order_and_reads_few_other_jobs(
         return [job["jobId"] for job in answer.json["data"]], answer.json["meta"]
 
     with profiled(queue_db) as entries:
-        ids, first = get_page()
-        assert (ids, first["total"]) == (expected[:3], len(expected))
-        ids, second = get_page(cursor=first["next_cursor"])
+        ids, first_meta = get_page()
+        assert (ids, first_meta["total"]) == (expected[:3], len(expected))
+        ids, second_meta = get_page(cursor=first_meta["next_cursor"])
         assert ids == expected[3:6]
-        assert get_page(cursor=second["prev_cursor"])[0] == expected[:3]
+        assert get_page(cursor=second_meta["prev_cursor"])[0] == expected[:3]
         assert get_page(page=2)[0] == expected[3:6]
     is_served = (query, matches, sort) in SERVED
     for entry in entries:
@@ -277,14 +284,14 @@ def test_a_list_has_its_jobs_in_order_and_reads_few_other_jobs(
         assert all(entry["docsExamined"] <= entry["nreturned"] + 1 for entry in finds)
 
 
-def test_a_list_by_another_date_is_read_from_its_cursor_without_skipping(
+def test_lists_by_finish_and_by_due_time_are_read_from_the_cursor_without_skipping(
     api: Api, queue_db: MongoDb
 ) -> None:
     """Catches pages by number, in which a job that finishes moves the other jobs."""
-    for query in (finish_range(0, JOB_COUNT), {"condition": "scheduled"}):
-        first = api.get_as_admin(QUEUE_PATH, per_page=3, **query).json["meta"]
+    for query in (filter_by_finish(0, JOB_COUNT), {"condition": "scheduled"}):
+        cursor = api.get_as_admin(QUEUE_PATH, per_page=3, **query).json["meta"]["next_cursor"]
         with profiled(queue_db) as entries:
-            api.get_as_admin(QUEUE_PATH, per_page=3, cursor=first["next_cursor"], **query)
+            api.get_as_admin(QUEUE_PATH, per_page=3, cursor=cursor, **query)
         finds = [entry["command"] for entry in entries if "find" in entry["command"]]
         assert finds
         assert not any("skip" in command for command in finds)
@@ -301,7 +308,7 @@ def test_a_list_by_another_date_is_read_from_its_cursor_without_skipping(
     ],
     ids=str,
 )
-def test_a_list_that_no_index_serves_is_422_with_what_to_change(
+def test_a_list_that_no_index_serves_is_422_and_names_what_to_change(
     api: Api, query: dict[str, Any], parameter: str, message: str
 ) -> None:
     for answer_format in ("json", "csv"):
@@ -325,11 +332,11 @@ def test_filters_without_a_common_index_are_served_if_few_jobs_match(
     [
         ({"priority": 1}, "priority", "priority"),
         ({"min_attempts": 2}, "min_attempts", "attempts"),
-        (finish_range(0, JOB_COUNT) | {"type": "mail"}, "type", "finished"),
+        (filter_by_finish(0, JOB_COUNT) | {"type": "mail"}, "type", "finished"),
     ],
     ids=str,
 )
-def test_a_filter_whose_index_is_not_chosen_names_the_setting(
+def test_a_filter_whose_index_is_not_chosen_is_422_and_names_the_setting(
     serve: Callable[..., Api], query: dict[str, Any], parameter: str, setting: str
 ) -> None:
     answer = serve().get_as_admin(QUEUE_PATH, **query)
@@ -337,8 +344,9 @@ def test_a_filter_whose_index_is_not_chosen_names_the_setting(
     ((name, (text,)),) = answer.json["error"]["details"].items()
     assert name == parameter
     assert f"add `{setting}` to JOBMON_FILTERS and run `jobmon init`" in text
+    # The few jobs of this owner are compared one by one.
     assert serve().get_as_admin(QUEUE_PATH, **query, owner="rare").status_code == 200
-    # The list of an owner does not use these indexes.
+    # A list of own jobs does not use these indexes.
     own_jobs = serve().get_as_owner(OWN_JOBS_PATH, "owner-1", **query)
     assert "JOBMON_FILTERS" not in own_jobs.text
     # The index of `attempts` has no jobs with one attempt.
@@ -349,7 +357,7 @@ def test_a_filter_whose_index_is_not_chosen_names_the_setting(
 def test_a_filter_whose_index_is_missing_is_refused_in_a_large_queue(
     mongod: Mongod, queue_db: MongoDb, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    """Catches a filter that reads every job of the queue, because `jobmon init` has not run."""
+    """Catches a filter that reads every job of a queue where `jobmon init` has not run."""
     unindexed = mongo["test_list_plan_unindexed"]
     unindexed.jobs.insert_many(ALL_JOBS[: MAX_MATCHES + 1])
     settings = Settings(mongo_uri=database_uri(mongod, unindexed), jwt_secret_key=SECRET)
@@ -364,12 +372,12 @@ def test_a_filter_whose_index_is_missing_is_refused_in_a_large_queue(
         mongo.drop_database(unindexed.name)
 
 
-def test_filters_of_an_owner_are_compared_only_with_their_own_jobs(
+def test_filters_of_an_owner_are_compared_only_with_jobs_of_this_owner(
     api: Api, queue_db: MongoDb
 ) -> None:
     """Catches a refusal, or an answer, that depends on how many jobs of others match."""
     with profiled(queue_db) as entries:
-        query = finish_range(0, JOB_COUNT) | {"min_attempts": 2, "per_page": 100}
+        query = filter_by_finish(0, JOB_COUNT) | {"min_attempts": 2, "per_page": 100}
         answer = api.get_as_owner(OWN_JOBS_PATH, "rare", **query)
     rare_jobs = [job for job in ALL_JOBS if job["createdBy"] == "rare"]
     expected = {job["jobId"] for job in rare_jobs if job["attemptCount"] > 1}
@@ -378,8 +386,8 @@ def test_filters_of_an_owner_are_compared_only_with_their_own_jobs(
     assert hints
     assert all("createdBy" in hint for hint in hints)
     # Fewer than 200 jobs have three attempts or more, but the owner must not learn that.
-    many = api.get_as_owner(OWN_JOBS_PATH, "owner-1", min_attempts=3)
-    assert list(many.json["error"]["details"]) == ["min_attempts"]
+    refusal = api.get_as_owner(OWN_JOBS_PATH, "owner-1", min_attempts=3)
+    assert list(refusal.json["error"]["details"]) == ["min_attempts"]
     assert api.get_as_owner(OWN_JOBS_PATH, "owner-1", type="webhook.*").status_code == 200
 
 
@@ -400,4 +408,5 @@ def test_own_jobs_are_counted_in_the_index_keys_of_the_owner(
     assert all("createdBy" in entry["planSummary"] for entry in counts)
     assert all(entry["docsExamined"] == 0 for entry in counts)
     by_status = [entry for entry in counts if "status" in str(entry["command"]["pipeline"][0])]
-    assert 0 < sum(entry["keysExamined"] for entry in by_status) <= 6 * 53  # of six statuses
+    # For each of the six statuses: 51 keys show that there are more than 50 jobs, and a few more.
+    assert 0 < sum(entry["keysExamined"] for entry in by_status) <= 6 * 53

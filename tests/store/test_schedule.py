@@ -24,7 +24,10 @@ SCHEDULED = {"condition": "scheduled", "sort": "nextRunAt"}
 
 
 class ScheduledQueue(WatchedQueue):
-    """A queue with 80 scheduled jobs, each ten with the same nextRunAt, and with other jobs."""
+    """A queue with 80 scheduled jobs, ten for each of eight due times, and with other jobs.
+
+    One of the other jobs is due in the year 10000.
+    """
 
     def __init__(self, mongod: Mongod, database: MongoDb, profile: str) -> None:
         collection = {"jobmon": "jobs", "agenda": "agendaJobs"}[profile]
@@ -34,30 +37,32 @@ class ScheduledQueue(WatchedQueue):
         now = datetime.now(UTC).replace(microsecond=0)
         future = [now + timedelta(hours=1 + number // 10) for number in range(80)]
         past = [now - timedelta(minutes=number) for number in range(20)]
-        odd = [None, "soon", 7, DatetimeMS(253_402_300_800_000)]  # the last is in the year 10000
+        odd_values = [None, "soon", 7, DatetimeMS(253_402_300_800_000)]
         self.jobs.insert_many(
             self.make_job(number, next_run_at)
-            for number, next_run_at in enumerate([*future, *past, *odd, None])
+            for number, next_run_at in enumerate([*future, *past, *odd_values, None])
         )
-        self.jobs.insert_many(self.make_job(n, None, done=True) for n in range(200, 1_000))
+        self.jobs.insert_many(
+            self.make_job(number, None, is_done=True) for number in range(200, 1_000)
+        )
         create_indexes(self.connection)
 
-    def make_job(self, number: int, next_run_at: Any, *, done: bool = False) -> dict[str, Any]:
+    def make_job(self, number: int, next_run_at: Any, *, is_done: bool = False) -> dict[str, Any]:
         job_type = f"type-{number % 3}"
         if self.is_agenda:
-            ended = datetime.now(UTC) if done else None
-            return {"name": job_type, "nextRunAt": next_run_at, "lastFinishedAt": ended}
+            finished_at = datetime.now(UTC) if is_done else None
+            return {"name": job_type, "nextRunAt": next_run_at, "lastFinishedAt": finished_at}
         return {
             # The order of the ids differs from the order of the dates.
             "_id": ObjectId(f"{(number * 7_919) % 2**32:08x}" + "0" * 16),
             "jobId": f"job-{number}",
             "type": job_type,
-            "status": "succeeded" if done else ("queued", "failed")[number % 2],
+            "status": "succeeded" if is_done else ("queued", "failed")[number % 2],
             "createdAt": datetime.now(UTC),
             "nextRunAt": next_run_at,
         }
 
-    def sorted_ids(self, query: dict[str, Any]) -> list[str]:
+    def sort_ids(self, query: dict[str, Any]) -> list[str]:
         """The ids of the jobs that match, as MongoDB sorts the jobs."""
         jobs = self.jobs.find(query).sort([("nextRunAt", 1), ("_id", 1)])
         return [str(job["_id"]) if self.is_agenda else job["jobId"] for job in jobs]
@@ -74,8 +79,8 @@ def queue(
 
 
 def test_scheduled_jobs_are_listed_in_the_order_of_their_due_time(queue: ScheduledQueue) -> None:
-    later = {"nextRunAt": {"$gt": datetime.now(UTC)}}
-    assert len(expected := queue.sorted_ids(later)) == 81
+    is_scheduled = {"nextRunAt": {"$gt": datetime.now(UTC)}}
+    assert len(expected := queue.sort_ids(is_scheduled)) == 81
     with profiled(queue.database) as entries:
         pages, cursor = [], ""
         while cursor is not None:
@@ -98,20 +103,20 @@ def test_scheduled_jobs_are_listed_in_the_order_of_their_due_time(queue: Schedul
 
 def test_waiting_jobs_with_any_due_time_are_listed_once(queue: ScheduledQueue) -> None:
     statuses = ("queued",) if queue.is_agenda else ("queued", "failed")
-    waiting = {"nextRunAt": {"$ne": None}} if queue.is_agenda else {"status": {"$in": statuses}}
-    expected = queue.sorted_ids({**waiting, "lastFinishedAt": None})
+    is_waiting = {"nextRunAt": {"$ne": None}} if queue.is_agenda else {"status": {"$in": statuses}}
+    expected = queue.sort_ids({**is_waiting, "lastFinishedAt": None})
     assert queue.ids(status=statuses, sort="nextRunAt") == expected
     if not queue.is_agenda:
-        without_date = {"job-101", "job-102"}  # their nextRunAt is neither a date nor missing
-        later = set(queue.sorted_ids({"nextRunAt": {"$gt": datetime.now(UTC)}}))
-        due = [job_id for job_id in expected if job_id not in later | without_date]
+        odd_ids = {"job-101", "job-102"}  # their nextRunAt is neither a date nor missing
+        scheduled_ids = set(queue.sort_ids({"nextRunAt": {"$gt": datetime.now(UTC)}}))
+        due = [job_id for job_id in expected if job_id not in scheduled_ids | odd_ids]
         assert queue.ids(condition="due", sort="nextRunAt") == due
 
 
 def test_a_type_filters_the_scheduled_jobs(queue: ScheduledQueue) -> None:
     name = "name" if queue.is_agenda else "type"
-    later = {"nextRunAt": {"$gt": datetime.now(UTC)}, name: "type-1"}
-    assert queue.ids(type="type-1", **SCHEDULED) == queue.sorted_ids(later)
+    is_scheduled = {"nextRunAt": {"$gt": datetime.now(UTC)}, name: "type-1"}
+    assert queue.ids(type="type-1", **SCHEDULED) == queue.sort_ids(is_scheduled)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_a_type_filters_the_scheduled_jobs(queue: ScheduledQueue) -> None:
     [{}, {"status": "succeeded"}, {"status": ["queued", "leased"]}, {"condition": "expired"}],
     ids=str,
 )
-def test_a_sort_by_due_time_that_no_index_serves_is_422(
+def test_a_sort_by_due_time_is_422_unless_all_jobs_of_the_list_wait(
     queue: ScheduledQueue, query: dict[str, Any]
 ) -> None:
     query = {"sort": "nextRunAt", **query}
@@ -136,18 +141,17 @@ def sum_steps(window: dict[str, Any]) -> int:
 def test_scheduled_jobs_are_counted_by_step_and_type(queue: ScheduledQueue) -> None:
     with profiled(queue.database) as entries:
         answer = queue.get("/admin/jobs/schedule")
-    now = datetime.fromisoformat(answer["asOf"])
+    now = parse_date(answer["asOf"])
     assert answer["reasons"] == {}
     hour, day, week = answer["windows"]
     for window, hours in ((hour, 1), (day, 24), (week, 24 * 7)):
         end = now + timedelta(hours=hours)
-        within = {"nextRunAt": {"$gt": now, "$lt": end}}
-        expected = queue.jobs.count_documents(within)
+        expected = queue.jobs.count_documents({"nextRunAt": {"$gt": now, "$lt": end}})
         assert (window["count"], window["isExact"], window["to"]) == (expected, True, to_iso(end))
         assert sum_steps(window) == sum(window["typeCounts"].values()) == expected
         for step in window["steps"]:
-            part = {"$gte": parse_date(step["from"]), "$lt": parse_date(step["to"])}
-            assert step["count"] == queue.jobs.count_documents({"nextRunAt": part})
+            bounds = {"$gte": parse_date(step["from"]), "$lt": parse_date(step["to"])}
+            assert step["count"] == queue.jobs.count_documents({"nextRunAt": bounds})
             assert step["count"] == sum(step["typeCounts"].values())
         assert window["steps"][0]["from"] == answer["asOf"]
         assert window["steps"][-1]["to"] == window["to"]
@@ -161,7 +165,7 @@ def test_scheduled_jobs_are_counted_by_step_and_type(queue: ScheduledQueue) -> N
         assert entry["docsExamined"] <= (80 if queue.is_agenda else 0)
 
 
-def test_later_steps_are_unknown_if_not_all_scheduled_jobs_are_read(
+def test_steps_after_the_last_job_that_was_read_are_unknown(
     queue: ScheduledQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = ScheduleReader(queue.connection)
@@ -171,18 +175,16 @@ def test_later_steps_are_unknown_if_not_all_scheduled_jobs_are_read(
     assert max(entry["keysExamined"] for entry in entries) <= 30
     day = schedule.windows[1]
     assert (day.jobs, day.is_exact) == (25, False)
-    known = [step for step in day.steps if step.jobs is not None]
-    assert sum(step.jobs or 0 for step in known) == 25
-    for step in known[:-1]:
-        part = {"$gte": step.start, "$lt": step.end}
-        assert (step.jobs, step.is_exact) == (queue.jobs.count_documents({"nextRunAt": part}), True)
-    assert not known[-1].is_exact
-    assert {step.is_exact for step in day.steps[len(known) :]} == {False}
+    *exact_steps, last_step = (step for step in day.steps if step.jobs is not None)
+    assert sum(step.jobs or 0 for step in (*exact_steps, last_step)) == 25
+    for step in exact_steps:
+        is_in_step = {"nextRunAt": {"$gte": step.start, "$lt": step.end}}
+        assert (step.jobs, step.is_exact) == (queue.jobs.count_documents(is_in_step), True)
+    assert not last_step.is_exact
+    assert {step.is_exact for step in day.steps[len(exact_steps) + 1 :]} == {False}
 
 
-def test_schedule_without_its_index_is_unknown_with_a_reason(
-    mongod: Mongod, database: MongoDb
-) -> None:
+def test_schedule_is_unknown_without_its_index(mongod: Mongod, database: MongoDb) -> None:
     database.jobs.insert_one({"status": "queued", "nextRunAt": datetime.now(UTC)})
     queue = WatchedQueue(mongod, database)
     answer = queue.get("/admin/jobs/schedule")
@@ -191,14 +193,14 @@ def test_schedule_without_its_index_is_unknown_with_a_reason(
     queue.close()
 
 
-def test_schedule_of_a_queue_without_due_times_is_unknown_with_a_reason(
+def test_schedule_is_unknown_if_documents_have_no_due_times(
     mongod: Mongod, database: MongoDb
 ) -> None:
     queue = WatchedQueue(mongod, database, profile="celery", jobs_collection="celery_taskmeta")
     answer = queue.get("/admin/jobs/schedule")
     assert answer["windows"] is None
     assert answer["reasons"]["windows"] == "the documents do not record when a job is due"
-    refused = queue.api.get_as_admin("/admin/jobs/queue", **SCHEDULED)
-    assert refused.status_code == 422
-    assert list(refused.json["error"]["details"]) == ["condition"]
+    refusal = queue.api.get_as_admin("/admin/jobs/queue", **SCHEDULED)
+    assert refusal.status_code == 422
+    assert list(refusal.json["error"]["details"]) == ["condition"]
     queue.close()
