@@ -48,19 +48,19 @@ def test_a_refused_sign_in_is_not_an_outage(
     uri = mongod.uri.replace("mongodb://", "mongodb://nobody:wrong@")
     connection = Connection(make_settings(mongo_uri=uri, server_selection_timeout_ms=100))
 
-    def refusal() -> str:
-        with pytest.raises(OperationFailure) as refused:
+    def read_refusal() -> str:
+        with pytest.raises(OperationFailure) as refusal:
             connection.ping()
-        assert refused.value.code == AUTHENTICATION_FAILED
-        return str(refused.value)
+        assert refusal.value.code == AUTHENTICATION_FAILED
+        return str(refusal.value)
 
-    # jobmon reports the refusal itself only while the driver does not know the server's state: from
-    # a refused sign-in until the driver's next check.
-    eventually(lambda: "the sign-in was refused" in refusal())
+    # This is jobmon's text, not the driver's. jobmon raises the error only while the driver does
+    # not know the server's state: from a refused sign-in until the driver's next check.
+    eventually(lambda: "the sign-in was refused" in read_refusal())
     connection.close()
 
 
-def test_another_process_id_gets_a_new_client(
+def test_a_process_with_a_new_id_gets_its_own_client(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = Connection(make_settings(mongo_uri="mongodb://127.0.0.1:1"))
@@ -94,14 +94,14 @@ os._exit(7 if is_shared else 0)
 
 
 def test_a_forked_child_connects_with_its_own_client(mongod: Mongod) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FORK, mongod.uri],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_a_document_with_invalid_utf8_is_still_shown(
@@ -138,7 +138,7 @@ def test_the_service_recovers_when_its_database_is_back(
     api.app.extensions["jobmon_connection"].client.close()
 
 
-def test_dates_out_of_pythons_range_are_shown(
+def test_a_date_that_the_server_computed_beyond_pythons_range_is_shown(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.command(
@@ -181,18 +181,18 @@ def make_srv_uri(mongod: Mongod, database: str) -> tuple[str, str]:
     )
 
 
-# Wrong values of `NameServer.answer` for the database's host name, with the `options` of its TXT.
+# Values of `NameServer.answer` and `NameServer.options` that lead to no usable server.
 WRONG_ANSWERS = {
     "silence": ("silence", ""),
     "no such name": ("no such name", ""),
-    "a host elsewhere": ("0 0 27017 db.example.org.", ""),
+    "a host of another domain": ("0 0 27017 db.example.org.", ""),
     "no host": ("0 0 0 .", ""),
     "bad options": ("0 0 1 " + MEMBER_HOST + ".", "retryWrites=true"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG_ANSWERS)
-def test_an_unresolved_host_name_is_an_outage_that_ends(
+def test_the_service_recovers_when_the_host_name_is_resolved(
     make_settings: Callable[..., Settings],
     caplog: pytest.LogCaptureFixture,
     dns_server: NameServer,
@@ -200,14 +200,14 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
     database: Database[dict[str, Any]],
     case: str,
 ) -> None:
-    database.jobs.insert_one({"jobId": "there", "status": "queued"})
+    database.jobs.insert_one({"jobId": "job-1", "status": "queued"})
     uri, srv_record = make_srv_uri(mongod, database.name)
     dns_server.answer, dns_server.options = WRONG_ANSWERS[case]
     app = create_app(make_settings(mongo_uri=uri, server_selection_timeout_ms=300))
     api = Api(app)
     try:
         assert api.get("/healthz").status_code == 200
-        for path in ("/admin/jobs/stats", "/jobs/there", "/admin/jobs/timeseries", "/dashboard"):
+        for path in ("/admin/jobs/stats", "/jobs/job-1", "/admin/jobs/timeseries", "/dashboard"):
             answer = api.get_as_admin(path)
             assert answer.status_code == 503, path
             assert int(answer.headers["Retry-After"]) > 0
@@ -225,14 +225,15 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
         dns_server.answer, dns_server.options = srv_record, ""
         eventually(lambda: api.get("/readyz").status_code == 200)
         assert api.get_as_admin("/admin/jobs/stats").json["totalJobs"] == 1
-        assert api.get_as_admin("/jobs/there").status_code == 200
+        assert api.get_as_admin("/jobs/job-1").status_code == 200
     finally:
         app.extensions["jobmon_connection"].close()
 
 
-def test_concurrent_callers_send_no_dns_queries_of_their_own(
+def test_concurrent_callers_share_a_few_dns_queries(
     make_settings: Callable[..., Settings], dns_server: NameServer
 ) -> None:
+    """Catches a DNS query for each caller, and a `close` that waits for an answer."""
     settings = make_settings(
         mongo_uri=f"mongodb+srv://{SRV_NAME}/shop", server_selection_timeout_ms=500
     )
@@ -247,7 +248,7 @@ def test_concurrent_callers_send_no_dns_queries_of_their_own(
     try:
         with ThreadPoolExecutor(40) as pool:
             assert set(pool.map(read_name_or_error, range(200))) == {"UnresolvedHostError"}
-        assert dns_server.query_count <= 10, "200 callers share a few DNS queries"
+        assert dns_server.query_count <= 10
         closing = threading.Thread(target=connection.close)
         closing.start()
         closing.join(PATIENCE_S)
@@ -262,7 +263,7 @@ def test_a_collector_starts_while_the_name_server_is_unreachable(
     mongod: Mongod,
     database: Database[dict[str, Any]],
 ) -> None:
-    database.jobs.insert_one({"jobId": "there", "status": "queued"})
+    database.jobs.insert_one({"jobId": "job-1", "status": "queued"})
     uri, srv_record = make_srv_uri(mongod, database.name)
     settings = make_settings(
         mongo_uri=uri, rollup_db=f"{database.name}_own", server_selection_timeout_ms=300
@@ -295,8 +296,8 @@ def test_a_malformed_srv_address_is_refused_at_the_start(
 ) -> None:
     monkeypatch.setenv("JOBMON_MONGO_URI", uri)
     monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", SECRET)
-    with pytest.raises(SettingsError, match="JOBMON_MONGO_URI") as refused:
+    with pytest.raises(SettingsError, match="JOBMON_MONGO_URI") as refusal:
         Settings.from_env()
-    assert "word" not in str(refused.value)  # the end of the password
+    assert "word" not in str(refusal.value)  # the end of the password
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb+srv://user:p%40ss@queue.cluster.test/shop?w=1")
     assert Settings.from_env().mongo_uri.endswith("?w=1")

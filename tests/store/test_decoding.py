@@ -14,7 +14,7 @@ from jobmon.store.decoding import decode
 from ..conftest import Api
 from ..fuzz.documents import Value, array, binary, code_with_scope, document, raw, text
 
-MALFORMED = binary(b"abc", 2)  # a value of this subtype begins with its length; this one does not
+MALFORMED = binary(b"abc", 2)  # lacks the length with which a value of subtype 2 begins
 WELL_FORMED = binary(struct.pack("<i", 3) + b"abc", 2)
 OTHER_FIELDS: list[tuple[bytes, Value]] = [
     (b"oid", Value(0x07, b"\0" * 12)),
@@ -41,11 +41,10 @@ def test_a_binary_value_with_two_different_lengths_gets_subtype_128(
     wrap: object, data: bytes
 ) -> None:
     assert callable(wrap)
-    encoded = raw([*OTHER_FIELDS, (b"odd", wrap(binary(data, 2))), (b"last", text("z"))])
+    encoded = raw([*OTHER_FIELDS, (b"malformed", wrap(binary(data, 2))), (b"last", text("z"))])
     decoded = decode(encoded)
-    assert f"Binary({data!r}, 128)" in repr(
-        decoded["odd"].scope if isinstance(decoded["odd"], Code) else decoded["odd"]
-    )
+    value = decoded["malformed"]
+    assert f"Binary({data!r}, 128)" in repr(value.scope if isinstance(value, Code) else value)
     assert decoded["well_formed"] == Binary(b"abc", 2)
     assert decoded["regex"] == Regex("a", "i")
     assert decoded["oid"] == ObjectId(b"\0" * 12)
@@ -57,13 +56,13 @@ def test_bytes_that_are_no_document_are_refused() -> None:
         decode(encode({"a": 1})[:-3])
 
 
-def test_a_job_that_the_driver_cannot_decode_is_shown_in_lists_and_stats(
+def test_a_job_that_the_driver_cannot_decode_is_in_its_list_on_its_page_and_in_the_stats(
     real_api: Api, database: Database
 ) -> None:
     database.jobs.insert_many({"jobId": f"job-{number}", "status": "dlq"} for number in range(3))
     fields = [(b"type", MALFORMED), (b"payload", document((b"a", MALFORMED)))]
-    odd = raw([(b"_id", text("odd")), (b"jobId", text("odd")), *fields])
-    database.jobs.insert_one(RawBSONDocument(odd))
+    encoded = raw([(b"_id", text("odd")), (b"jobId", text("odd")), *fields])
+    database.jobs.insert_one(RawBSONDocument(encoded))
     assert len(real_api.get_as_admin("/admin/jobs/queue").json["data"]) == 4
     assert real_api.get_as_admin("/jobs/odd").json["payload"] == {"a": "YWJj"}
     assert real_api.get_as_admin("/admin/jobs/stats").json["typeCounts"]["YWJj"] == {"null": 1}

@@ -17,14 +17,14 @@ ALL_JOBS = JobFilter(plan=ListPlan([("createdAt", -1)]))
 
 
 def test_a_far_page_is_read_once_for_all_callers_and_a_third_page_is_refused() -> None:
-    """Catches 32 requests for far pages that send 32 queries, each of a second or longer."""
-    skips, may_end = list[int](), threading.Event()
+    """Catches a slow query for each of many requests for far pages."""
+    skips, may_return = list[int](), threading.Event()
 
     def read(_: JobFilter, start: Any, limit: int, *, ascending: bool, skip: int = 0) -> Any:
         assert start is None
         assert not ascending
         skips.append(skip)
-        assert may_end.wait(PATIENCE_S)
+        assert may_return.wait(PATIENCE_S)
         return [{"_id": skip}] * limit
 
     reader, pages = DeepPages(None, read), list[FoundPage]()  # type: ignore[arg-type]
@@ -33,15 +33,13 @@ def test_a_far_page_is_read_once_for_all_callers_and_a_third_page_is_refused() -
         pages.append(reader.read(ALL_JOBS, None, skip, 1, ascending=False))
 
     far = deep_pages.FAR_SKIP
-    callers = [
-        threading.Thread(target=read_page, args=(skip,)) for skip in (far, far + 1, far, far)
-    ]
+    callers = [threading.Thread(target=read_page, args=[skip]) for skip in (far, far + 1, far, far)]
     for caller in callers:
         caller.start()
     eventually(lambda: len(skips) == 2)
     with pytest.raises(BusyPagesError):
         read_page(far + 2)
-    may_end.set()
+    may_return.set()
     for caller in callers:
         caller.join()
     read_page(far + 2)
@@ -51,7 +49,7 @@ def test_a_far_page_is_read_once_for_all_callers_and_a_third_page_is_refused() -
 
 
 @pytest.mark.parametrize(
-    ("position", "after", "at_ms_and_older"),
+    ("position", "after", "expected"),
     [
         (0, True, (1_000, 10)),
         (10, True, (1_000, 10)),
@@ -63,15 +61,16 @@ def test_a_far_page_is_read_once_for_all_callers_and_a_third_page_is_refused() -
         (25, False, (2_000, 20)),
     ],
 )
-def test_a_milestone_before_or_after_a_place_allows_for_uncounted_jobs(
-    position: int, after: bool, at_ms_and_older: tuple[int, int] | None
+def test_the_nearest_milestone_is_on_the_right_side_for_any_number_of_older_uncounted_jobs(
+    position: int, after: bool, expected: tuple[int, int] | None
 ) -> None:
+    """The expected result has the date of the milestone in ms, and its number of older jobs."""
     milestones = Milestones(
         (("dlq", "a"), ("dlq", "b"), ("queued", "a")),
         (Milestone(1_000, (4, 6, 9)), Milestone(2_000, (10, 10, 9), uncounted=5)),
     )
-    found = milestones.find(position, ["dlq"], [], after=after)
-    assert (found and (found[0].at_ms, found[1])) == at_ms_and_older
+    nearest = milestones.find(position, ["dlq"], [], after=after)
+    assert (nearest and (nearest[0].at_ms, nearest[1])) == expected
 
 
 def test_milestones_by_status_only_are_not_used_for_a_type() -> None:

@@ -13,9 +13,9 @@ from jobmon.store.id_lookup import IdLookup
 from jobmon.store.jobs import JobStore
 from jobmon.store.mapping import Document
 
-from ..conftest import database_uri
+from ..support.commands import database_uri
 
-IGNORES_CASE = {"locale": "en", "strength": 2}
+CASE_INSENSITIVE = {"locale": "en", "strength": 2}
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def connection(mongod: Mongod, database: Database[Document]) -> Any:
 
 
 def find_joined_jobs(connection: Connection) -> list[tuple[Document, list[Document]]] | None:
+    """The job `a` with its two newest attempts, by one command; None if that is not possible."""
     assert connection.attempts is not None
     jobs, attempts, query = IdLookup(connection.jobs), IdLookup(connection.attempts), {"jobId": "a"}
     order = [("attemptNumber", -1)]
@@ -38,7 +39,7 @@ def add_attempts(database: Database[Document], count: int, **fields: Any) -> Non
     )
 
 
-def test_a_job_is_read_with_its_newest_attempts(
+def test_one_command_reads_a_job_with_its_newest_attempts(
     connection: Connection, database: Database[Document]
 ) -> None:
     database.jobs.insert_many([{"jobId": "a", "type": "mail"}, {"jobId": "A"}])
@@ -69,7 +70,7 @@ def test_a_job_with_attempts_of_more_than_16_mb_is_read_by_two_commands(
 def test_ids_are_not_compared_by_a_collation(
     connection: Connection, database: Database[Document], collated_name: str
 ) -> None:
-    database.create_collection(collated_name, collation=IGNORES_CASE)
+    database.create_collection(collated_name, collation=CASE_INSENSITIVE)
     database[collated_name].create_index("jobId")
     database.jobs.insert_many([{"jobId": "A", "type": "other"}, {"jobId": "a", "type": "mail"}])
     add_attempts(database, 1)

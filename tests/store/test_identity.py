@@ -47,6 +47,7 @@ IDENTITIES = [
 def test_identity_values_of_a_printed_value_contain_it(value: Any) -> None:
     printed = to_text(value)
     assert is_identity(value, printed)
+    # MongoDB also finds an equal number of another type by an int.
     types = [type(candidate) for candidate in identity_values(printed)]
     assert type(value) in types or (isinstance(value, Int64 | float | Decimal128) and int in types)
     assert all(is_identity(candidate, printed) for candidate in identity_values(printed))
@@ -92,16 +93,16 @@ def test_identity_values_are_only_values_that_are_printed_as_this_text(
     ],
     ids=repr,
 )
-def test_is_identity_without_identity_type_is_false(value: Any) -> None:
+def test_a_value_of_another_type_is_no_identity(value: Any) -> None:
     assert not is_identity(value, to_text(value))
 
 
-def test_is_identity_with_another_spelling_is_false() -> None:
+def test_an_identity_does_not_match_another_spelling() -> None:
     assert not is_identity("u-A", "u-a")
     assert not is_identity(1, "1.0")
 
 
-def matches(value: Any, condition: dict[str, Any]) -> bool:
+def matches_condition(value: Any, condition: dict[str, Any]) -> bool:
     """Whether MongoDB finds a number by a condition; bounds of other types match no number."""
     compare = {
         "$eq": lambda a, b: a == b,
@@ -124,8 +125,10 @@ def test_identity_ranges_match_the_numbers_that_begin_with_the_digits(number: fl
     sign = "-" if number < 0 else ""
     for digits, expected in (("1234", True), ("1235", False), ("123", True)):
         ranges = identity_ranges(sign + digits)
-        assert any(matches(number, condition) for condition in ranges) == expected
-    assert not any(matches(-number, condition) for condition in identity_ranges(f"{sign}1234"))
+        assert any(matches_condition(number, condition) for condition in ranges) == expected
+    assert not any(
+        matches_condition(-number, condition) for condition in identity_ranges(f"{sign}1234")
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,10 @@ def test_identity_ranges_match_the_numbers_that_begin_with_the_digits(number: fl
 )
 def test_identity_ranges_of_all_digits_match_the_number(number: float) -> None:
     """Catches a filter that finds no id of 19 digits (a snowflake), and no number with exponent."""
-    assert any(matches(number, condition) for condition in identity_ranges(to_text(number)))
+    assert any(
+        matches_condition(number, condition) for condition in identity_ranges(to_text(number))
+    )
+    # Integers of more than 64 bits cannot be encoded.
     assert all(bson.encode(condition) for condition in identity_ranges(to_text(number)))
 
 
@@ -170,7 +176,7 @@ def test_identity_ranges_cover_texts_objectids_and_uuids() -> None:
     ],
     ids=repr,
 )
-def test_label_values_contain_every_value_with_that_label(value: Any) -> None:
+def test_label_values_of_the_label_of_a_value_contain_the_value(value: Any) -> None:
     candidates = label_values(label(value))
     types = [type(candidate) for candidate in candidates]
     assert type(value) in types or (value == 1.0 and int in types)

@@ -24,12 +24,15 @@ from jobmon.store.lease_order import Place, PlaceFinder, UnknownPlaceError
 from ..support.commands import database_uri
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-LATER = timedelta(hours=1)
+HOUR = timedelta(hours=1)
+# The keys of the index that Agenda creates when it starts.
+AGENDA_KEYS = [("name", 1), ("nextRunAt", 1), ("priority", -1), ("lockedAt", 1), ("disabled", 1)]
 MongoDb = Database[dict[str, Any]]
 
 
 @pytest.fixture
 def connect(mongod: Mongod, database: MongoDb) -> Iterator[Callable[..., Connection]]:
+    """A function that opens a connection to `database` with these settings."""
     opened: list[Connection] = []
 
     def connect(**settings: Any) -> Connection:
@@ -42,7 +45,7 @@ def connect(mongod: Mongod, database: MongoDb) -> Iterator[Callable[..., Connect
         connection.client.close()
 
 
-def job(number: int, **changes: Any) -> dict[str, Any]:
+def make_job(number: int, **changes: Any) -> dict[str, Any]:
     fields = {"type": "mail", "status": "queued", "priority": 0, "nextRunAt": NOW}
     return {"jobId": f"j{number}"} | fields | changes
 
@@ -62,20 +65,20 @@ def test_ahead_is_the_number_of_jobs_that_workers_take_first(
     monkeypatch.setattr(lease_order, "SHARE_FROM", share_from)
     connection = connect()
     create_indexes(connection)
-    chance = random.Random(7)
+    generator = random.Random(7)
     database.jobs.insert_many(
-        job(
+        make_job(
             number,
-            type=chance.choice(["mail", "pay", None]),
-            status=chance.choice(["queued", "queued", "failed", "leased", "succeeded"]),
-            priority=chance.choice([-5, 0, 0, 0.5, 10, None]),
-            # The last two are not due.
+            type=generator.choice(["mail", "pay", None]),
+            status=generator.choice(["queued", "queued", "failed", "leased", "succeeded"]),
+            priority=generator.choice([-5, 0, 0, 0.5, 10, None]),
+            # The last two jobs are not due.
             nextRunAt=NOW + timedelta(seconds=number - 57),
         )
         for number in range(60)
     )
     database.jobs.insert_many(
-        [job(60, nextRunAt=None), {"jobId": "j61", "status": "queued", "type": "pay"}]
+        [make_job(60, nextRunAt=None), {"jobId": "j61", "status": "queued", "type": "pay"}]
     )
     due_jobs = {
         due_job["jobId"]: due_job
@@ -103,22 +106,24 @@ def test_jobs_with_the_same_place_are_counted_as_tied_not_as_ahead(
 ) -> None:
     connection = connect()
     create_indexes(connection)
-    database.jobs.insert_many([job(1, priority=1), job(2), job(3), job(4, type="pay")])
-    place = find_place(connection, job(2))
+    database.jobs.insert_many(
+        [make_job(1, priority=1), make_job(2), make_job(3), make_job(4, type="pay")]
+    )
+    place = find_place(connection, make_job(2))
     assert (place.ahead, place.tied) == (CappedCount(1, True), CappedCount(2, True))
     assert (place.same_type, place.outranking, place.is_exact) == (2, 1, False)
 
 
 class SentAggregations(CommandListener):
-    """Keeps the aggregations that a client sends."""
+    """Keeps the aggregations that a client sends, with the fields that `explain` accepts."""
 
     def __init__(self) -> None:
         self.commands: list[dict[str, Any]] = []
 
     def started(self, event: Any) -> None:
         if event.command_name == "aggregate":
-            sent = ("aggregate", "pipeline", "hint", "cursor", "collation", "maxTimeMS")
-            self.commands.append({name: event.command[name] for name in sent})
+            fields = ("aggregate", "pipeline", "hint", "cursor", "collation", "maxTimeMS")
+            self.commands.append({name: event.command[name] for name in fields})
 
     def succeeded(self, event: Any) -> None:
         pass
@@ -138,21 +143,21 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
         create_indexes(connection)
         statuses = ["queued", "failed", "succeeded"]
         database.jobs.insert_many(
-            job(
+            make_job(
                 number,
                 status=statuses[number % 3],
                 priority=number % 4,
-                nextRunAt=NOW + (LATER if number % 5 == 0 else timedelta(seconds=-number)),
+                nextRunAt=NOW + (HOUR if number % 5 == 0 else timedelta(seconds=-number)),
             )
             for number in range(3_000)
         )
         finder = PlaceFinder(connection)
-        first, second = (finder.find_place(job(0), NOW) for _ in range(2))
+        first, second = (finder.find_place(make_job(0), NOW) for _ in range(2))
         assert first.ahead == CappedCount(200, False)
         assert second == first
         assert not first.is_exact
-        early = job(0, priority=3, nextRunAt=NOW - timedelta(seconds=2_900))
-        assert find_place(connection, early).is_exact
+        early_job = make_job(0, priority=3, nextRunAt=NOW - timedelta(seconds=2_900))
+        assert find_place(connection, early_job).is_exact
         for command in sent.commands:
             plan = database.command({"explain": command, "verbosity": "executionStats"})
             plan = plan if "executionStats" in plan else plan["stages"][0]["$cursor"]
@@ -160,20 +165,21 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
             assert plan["queryPlanner"]["rejectedPlans"] == []  # no other plan is tried
             assert command["maxTimeMS"] > 0
             assert stats["totalDocsExamined"] == 0, command
-            assert stats["totalKeysExamined"] <= 200 + 60, command  # and a few keys for each range
-    # Each finder first counts few jobs. The first finder then reads, for all callers, the jobs with
-    # higher priorities, and for each of two statuses the jobs with the same priority.
+            # The other 60: a few keys for each range of the index.
+            assert stats["totalKeysExamined"] <= 200 + 60, command
+    # Each finder first counts up to 50 jobs. The first finder then reads, for all callers, the jobs
+    # with higher priorities, and for each of two statuses the jobs with the same priority.
     assert len(sent.commands) == 5
 
 
 @pytest.mark.parametrize(
     ("due_job", "reason"),
     [
-        (job(1, priority="high"), "priority of the job is not a number"),
-        (job(1, priority=True), "priority of the job is not a number"),
-        (job(1, nextRunAt="soon"), "nextRunAt of the job is not a date"),
-        (job(1, type=["mail"]), "the type of the job is not a text"),
-        (job(1), "indexes are missing"),
+        (make_job(1, priority="high"), "priority of the job is not a number"),
+        (make_job(1, priority=True), "priority of the job is not a number"),
+        (make_job(1, nextRunAt="soon"), "nextRunAt of the job is not a date"),
+        (make_job(1, type=["mail"]), "the type of the job is not a text"),
+        (make_job(1), "indexes are missing"),
     ],
 )
 def test_an_unknown_place_has_a_reason(
@@ -182,7 +188,7 @@ def test_an_unknown_place_has_a_reason(
     due_job: dict[str, Any],
     reason: str,
 ) -> None:
-    database.jobs.insert_one(job(2))
+    database.jobs.insert_one(make_job(2))
     with pytest.raises(UnknownPlaceError, match=reason):
         find_place(connect(), due_job)
 
@@ -196,14 +202,14 @@ def test_an_unknown_place_has_a_reason(
         {"status_names": {"done": "succeeded"}},
     ],
 )
-def test_the_place_in_a_queue_of_another_program_is_unknown(
+def test_the_place_is_unknown_if_the_order_of_the_workers_is_unknown(
     connect: Callable[..., Connection], settings: dict[str, Any]
 ) -> None:
     with pytest.raises(UnknownPlaceError, match="in which order the workers take jobs"):
-        find_place(connect(**settings), job(1))
+        find_place(connect(**settings), make_job(1))
 
 
-def agenda_job(number: int, **changes: Any) -> dict[str, Any]:
+def make_agenda_job(number: int, **changes: Any) -> dict[str, Any]:
     fields = {"name": "mail", "priority": 0, "nextRunAt": NOW, "lockedAt": None}
     return {"_id": number} | fields | changes
 
@@ -215,22 +221,21 @@ def test_agenda_takes_the_jobs_of_each_name_by_date_and_then_by_priority(
     monkeypatch.setattr(lease_order, "SHARE_FROM", 5)
     connection = connect(profile="agenda", jobs_collection="agendaJobs")
     create_indexes(connection)
-    # Agenda creates this index when it starts, and fails if it exists under another name.
-    keys = [("name", 1), ("nextRunAt", 1), ("priority", -1), ("lockedAt", 1), ("disabled", 1)]
-    database.agendaJobs.create_index(keys, name="findAndLockNextJobIndex")
-    early = NOW - LATER
+    # `create_indexes` must not have created this index: Agenda fails if it has another name.
+    database.agendaJobs.create_index(AGENDA_KEYS, name="findAndLockNextJobIndex")
+    early = NOW - HOUR
     database.agendaJobs.insert_many(
         [
-            agenda_job(1, nextRunAt=early),
-            agenda_job(2, nextRunAt=early, lockedAt=NOW),
-            agenda_job(3, nextRunAt=early, disabled=True),
-            agenda_job(4, nextRunAt=early, failedAt=early, lastFinishedAt=early),
-            agenda_job(5, nextRunAt=None, lastFinishedAt=early),
-            agenda_job(6, nextRunAt=early, name="pay"),
-            agenda_job(7, priority=10),
-            agenda_job(8),
-            agenda_job(9),
-            agenda_job(10, nextRunAt=NOW + LATER, priority=10),
+            make_agenda_job(1, nextRunAt=early),
+            make_agenda_job(2, nextRunAt=early, lockedAt=NOW),
+            make_agenda_job(3, nextRunAt=early, disabled=True),
+            make_agenda_job(4, nextRunAt=early, failedAt=early, lastFinishedAt=early),
+            make_agenda_job(5, nextRunAt=None, lastFinishedAt=early),
+            make_agenda_job(6, nextRunAt=early, name="pay"),
+            make_agenda_job(7, priority=10),
+            make_agenda_job(8),
+            make_agenda_job(9),
+            make_agenda_job(10, nextRunAt=NOW + HOUR, priority=10),
         ]
     )
     jobs = {due_job["jobId"]: due_job for due_job in connection.jobs.find({})}
@@ -238,9 +243,9 @@ def test_agenda_takes_the_jobs_of_each_name_by_date_and_then_by_priority(
     assert (place.ahead, place.tied) == (CappedCount(3, True), CappedCount(1, True))
     assert (place.same_type, place.outranking, place.each_type) == (4, 0, True)
     database.agendaJobs.insert_many(
-        agenda_job(number, nextRunAt=early, disabled=True) for number in range(20, 40)
+        make_agenda_job(number, nextRunAt=early, disabled=True) for number in range(20, 40)
     )
-    # Disabled jobs are read, but not counted: fewer of the jobs ahead are within the limit.
+    # Disabled jobs are not counted, but they are read: so fewer of the jobs ahead are read.
     assert find_place(connection, jobs[8]).ahead == CappedCount(1, False)
 
 
@@ -248,21 +253,18 @@ def test_the_place_of_an_agenda_job_needs_the_index_of_agenda(
     connect: Callable[..., Connection], database: MongoDb
 ) -> None:
     connection = connect(profile="agenda", jobs_collection="agendaJobs")
-    database.agendaJobs.insert_one(agenda_job(1))
+    database.agendaJobs.insert_one(make_agenda_job(1))
     (due_job,) = connection.jobs.find({})
     with pytest.raises(UnknownPlaceError, match="indexes are missing"):
         find_place(connection, due_job)
-    database.agendaJobs.create_index(
-        [("name", 1), ("nextRunAt", 1), ("priority", -1), ("lockedAt", 1), ("disabled", 1)],
-        name="findAndLockNextJobIndex",
-    )
+    database.agendaJobs.create_index(AGENDA_KEYS, name="findAndLockNextJobIndex")
     assert find_place(connection, due_job).ahead == CappedCount(0, True)
 
 
 def test_a_profile_can_set_the_lease_order(
     connect: Callable[..., Connection], database: MongoDb, tmp_path: Path
 ) -> None:
-    def find_in_order(order: str, due_job: dict[str, Any]) -> Place:
+    def find_place_in_order(order: str, due_job: dict[str, Any]) -> Place:
         path = tmp_path / "shop.toml"
         path.write_text(f'extends = "jobmon"\n[lease]\norder = [{order}]\n')
         connection = connect(profile=str(path))
@@ -270,14 +272,18 @@ def test_a_profile_can_set_the_lease_order(
         return find_place(connection, due_job)
 
     database.jobs.insert_many(
-        job(number, priority=number, createdAt=NOW - timedelta(seconds=number))
+        make_job(number, priority=number, createdAt=NOW - timedelta(seconds=number))
         for number in (1, 2, 3)
     )
-    lowest_first = find_in_order(
-        '"priority", "createdAt"', job(3, priority=3, createdAt=NOW - timedelta(seconds=3))
+    lowest_first = find_place_in_order(
+        '"priority", "createdAt"', make_job(3, priority=3, createdAt=NOW - timedelta(seconds=3))
     )
     assert (lowest_first.ahead.value, lowest_first.outranking) == (2, 2)
-    oldest_first = find_in_order('"createdAt"', job(1, createdAt=NOW - timedelta(seconds=1)))
+    oldest_first = find_place_in_order(
+        '"createdAt"', make_job(1, createdAt=NOW - timedelta(seconds=1))
+    )
     assert (oldest_first.ahead.value, oldest_first.outranking) == (2, 0)
     # A missing date is the first in the order.
-    assert find_in_order('"nextRunAt"', job(9, nextRunAt=None)).ahead == CappedCount(0, True)
+    assert find_place_in_order('"nextRunAt"', make_job(9, nextRunAt=None)).ahead == CappedCount(
+        0, True
+    )

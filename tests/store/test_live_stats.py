@@ -1,5 +1,5 @@
-"""The health of a queue: catches queries for jobs in statuses without jobs, and queries that are
-repeated although no job has changed."""
+"""The health of a queue: catches queries for statuses without jobs, and queries that are repeated
+although no job has changed."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from jobmon.store.read_collection import ReadCollection
 from ..conftest import NOW
 
 
-def test_the_health_of_a_drained_queue_reads_no_jobs(
+def test_the_health_of_a_queue_with_only_finished_jobs_reads_no_jobs(
     watched: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
@@ -37,21 +37,21 @@ def test_the_ages_of_unchanged_jobs_are_not_read_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Catches a query for each type and queue every few seconds, although nothing changes."""
-    since = NOW - timedelta(minutes=3)
-    jobs = [{"status": "queued", "type": name, "createdAt": since} for name in ("a", "b")]
+    created_at = NOW - timedelta(minutes=3)
+    jobs = [{"status": "queued", "type": name, "createdAt": created_at} for name in ("a", "b")]
     jobs[1]["nextRunAt"] = NOW + timedelta(minutes=1)
     watched.jobs.insert_many(jobs)
     stats, counts = LiveStats(Connection(make_settings(), watched.client)), Counter[Any]()
     counts.update({("queued", "a"): 1, ("queued", "b"): 1})
     first = stats.health(counts, NOW)
-    assert (first.oldest_queued, first.estimated_total, first.scheduled) == (since, 2, 1)
+    assert (first.oldest_queued, first.estimated_total, first.scheduled) == (created_at, 2, 1)
     for name in ("find", "estimated_count"):
         monkeypatch.setattr(ReadCollection, name, None)
     later = stats.health(counts, NOW + timedelta(minutes=2), first)
     assert later.scheduled == 0, "the number of scheduled jobs depends on the time"
     assert later.overdue_by_type == {"b": NOW + timedelta(minutes=1)}
-    assert later.oldest_queued_by_type == {"a": since, "b": since}
-    assert (later.oldest_queued, later.estimated_total) == (since, 2)
+    assert later.oldest_queued_by_type == {"a": created_at, "b": created_at}
+    assert (later.oldest_queued, later.estimated_total) == (created_at, 2)
 
 
 def test_dates_of_unchanged_jobs_are_checked_once_if_all_can_be_read(
@@ -60,9 +60,9 @@ def test_dates_of_unchanged_jobs_are_checked_once_if_all_can_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Catches two more queries for each queue every few seconds, although nothing changes."""
-    ends = NOW + timedelta(minutes=1)
-    watched.jobs.insert_one({"status": "leased", "type": "a", "leaseExpiresAt": ends})
-    watched.jobs.insert_one({"status": "queued", "type": "a", "nextRunAt": ends})
+    soon = NOW + timedelta(minutes=1)
+    watched.jobs.insert_one({"status": "leased", "type": "a", "leaseExpiresAt": soon})
+    watched.jobs.insert_one({"status": "queued", "type": "a", "nextRunAt": soon})
     stats, counts = LiveStats(Connection(make_settings(), watched.client)), Counter[Any]()
     counts.update({("leased", "a"): 1, ("queued", "a"): 1})
     queries = list[Any]()

@@ -35,10 +35,10 @@ def test_a_busy_server_that_answers_a_ping_is_ready(
 ) -> None:
     probe = DatabaseProbe(connection, 2_000)
     assert probe.check().is_readable is True
-    slow = {"failCommands": ["find"], "namespace": f"{database.name}.jobs"}
-    slow |= {"blockConnection": True, "blockTimeMS": 3_000}
+    delay = {"failCommands": ["find"], "namespace": f"{database.name}.jobs"}
+    delay |= {"blockConnection": True, "blockTimeMS": 3_000}
     admin = database.client.admin
-    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
+    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=delay)
     try:
         health = eventually(lambda: (health := probe.check()).is_readable is None and health)
         assert (health.is_up, health.is_ready) == (True, True)
@@ -87,12 +87,12 @@ def test_a_failure_has_a_reason_and_is_logged_once_until_it_ends(
     def fail(_: ReadCollection) -> None:
         raise fault
 
-    with monkeypatch.context() as failing:
-        failing.setattr(ReadCollection, "touch", fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(ReadCollection, "touch", fail)
         health = [probe.check() for _ in range(3)][-1]
     assert (health.is_up, health.is_readable, health.is_ready) == (is_up, is_readable, False)
     assert health.reason
     assert "quoted" not in health.reason
     assert probe.check().is_ready
     levels = [record.levelname for record in caplog.records]
-    assert levels == ["ERROR", "WARNING"]
+    assert levels == ["ERROR", "WARNING"]  # the beginning and the end of the failure

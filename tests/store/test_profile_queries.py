@@ -1,5 +1,5 @@
-"""The queries for jobs with a derived status: catches a list of the jobs to retry that reads every
-job that has ended."""
+"""The queries for jobs with a derived status: catches a list of failed jobs, which wait for a
+retry, that reads every finished job."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jobmon.store.connection import Connection
 SAMPLES = Path(__file__).parents[1] / "adapters" / "samples"
 
 
-# Payload is not here: in its jobs, only hasError distinguishes dead-lettered from retried jobs.
+# Not with the profile payload: there, only hasError distinguishes dead-lettered from failed jobs.
 @pytest.mark.parametrize(
     ("profile", "sample"),
     [
@@ -25,7 +25,7 @@ SAMPLES = Path(__file__).parents[1] / "adapters" / "samples"
         ("mongo-message-queue", "mongo-message-queue"),
     ],
 )
-def test_no_job_that_has_ended_is_read_for_the_list_of_retries(profile: str, sample: str) -> None:
+def test_no_finished_job_is_read_for_the_list_of_failed_jobs(profile: str, sample: str) -> None:
     client: Any = mongomock.MongoClient("mongodb://127.0.0.1/watched")
     settings = Settings(
         mongo_uri="mongodb://127.0.0.1/watched",
@@ -42,7 +42,7 @@ def test_no_job_that_has_ended_is_read_for_the_list_of_retries(profile: str, sam
         queries = [derived.needs[status] for status in statuses if status in derived.needs]
         return {job["_id"] for job in jobs.find({"$or": queries})}
 
-    ended, retried = find_ids(*FINAL_STATUSES), find_ids("failed")
-    assert ended
-    assert retried
-    assert ended & retried == set()
+    finished_ids, failed_ids = find_ids(*FINAL_STATUSES), find_ids("failed")
+    assert finished_ids
+    assert failed_ids
+    assert finished_ids & failed_ids == set()

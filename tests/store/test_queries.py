@@ -33,7 +33,7 @@ from ..conftest import NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
 
 MongoDb = Database[dict[str, Any]]
-JOBS = 50_000
+JOB_COUNT = 50_000
 OWNER = "owner-1"
 BIG_OWNER = str(ObjectId("65f0c0ffee0123456789abcd"))
 STATUSES = ["succeeded"] * 93 + ["queued"] * 3 + ["failed", "dlq", "cancelled", "leased"]
@@ -42,14 +42,14 @@ STATUSES = ["succeeded"] * 93 + ["queued"] * 3 + ["failed", "dlq", "cancelled", 
 @pytest.fixture(scope="module")
 def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
     database = mongo["test_queries"]
-    chance = random.Random(59)
+    generator = random.Random(59)
     owners = [f"owner-{number}" for number in range(50)] + [ObjectId(BIG_OWNER)] * 50
     database.jobs.insert_many(
         {
             "jobId": str(number) if number < 40_000 else f"job-{number}",
-            "type": f"type-{chance.randrange(8)}",
-            "status": chance.choice(STATUSES),
-            "createdBy": chance.choice(owners),
+            "type": f"type-{generator.randrange(8)}",
+            "status": generator.choice(STATUSES),
+            "createdBy": generator.choice(owners),
             "createdAt": NOW + timedelta(seconds=number // 3),
             "nextRunAt": NOW + timedelta(seconds=number),
             "leaseExpiresAt": NOW,
@@ -58,7 +58,7 @@ def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Mon
             "lastError": {"code": ("E1", "E2", 11_000, None)[number % 4]},
             "payload": {"filler": "x" * 200},
         }
-        for number in range(JOBS)
+        for number in range(JOB_COUNT)
     )
     database.job_attempts.insert_many(
         {"jobId": str(number // 2), "attemptNumber": number % 2 + 1} for number in range(5_000)
@@ -90,25 +90,25 @@ def profiled(database: MongoDb) -> Iterator[list[dict[str, Any]]]:
         entries += database["system.profile"].find({"appName": "jobmon"})
 
 
-def stages(plan: Any) -> Iterator[str]:
+def list_stages(plan: Any) -> Iterator[str]:
     """Every stage that an explained plan names, at any depth."""
     if isinstance(plan, dict):
         if "stage" in plan:
             yield plan["stage"]
         for inner in plan.values():
-            yield from stages(inner)
+            yield from list_stages(inner)
     elif isinstance(plan, list):
         for inner in plan:
-            yield from stages(inner)
+            yield from list_stages(inner)
 
 
 def assert_cheap(
     database: MongoDb, entries: list[dict[str, Any]], by_id: bool = False, joined: int = 0
 ) -> None:
-    """Fail if a command read more documents than it returned, and one more.
+    """Fail if a command scanned a collection, sorted, or read two documents that it did not return.
 
-    With `by_id`, a command may read 1,000 jobs by the index on jobId, and sort them. `joined`: the
-    number of documents of another collection that it may return within its own.
+    With `by_id`, a command may read 1,000 jobs by the index on jobId, and sort them. `joined`: how
+    many documents of a second collection it may read, too.
     """
     assert entries
     for entry in entries:
@@ -130,11 +130,11 @@ def assert_cheap(
         returned = entry["nreturned"]
         is_count = any("$group" in stage for stage in command.get("pipeline", []))
         assert entry["docsExamined"] <= (0 if is_count else returned + 1 + joined), summary
-        # Explain accepts no $db and no lsid.
+        # Leave out $db and lsid, which explain does not accept.
         explained = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
         codec = database.codec_options
         plan = database.command("explain", explained, verbosity="queryPlanner", codec_options=codec)
-        assert not {"COLLSCAN", "SORT"} & set(stages(plan)), summary
+        assert not {"COLLSCAN", "SORT"} & set(list_stages(plan)), summary
 
 
 FILTERS: list[dict[str, Any]] = [
@@ -144,7 +144,7 @@ FILTERS: list[dict[str, Any]] = [
     {"type": "type-3"},
     {"type": ["type-1", "type-2"]},
     {"status": "succeeded", "type": "type-5"},
-    {"status": ["queued", "succeeded", "dlq"], "type": [f"type-{n}" for n in range(8)]},
+    {"status": ["queued", "succeeded", "dlq"], "type": [f"type-{number}" for number in range(8)]},
     {"status": "no such status"},
 ]
 
@@ -154,7 +154,7 @@ FILTERS: list[dict[str, Any]] = [
     ("path", "subject"),
     [("/admin/jobs/queue", OWNER), ("/jobs", OWNER), ("/jobs", BIG_OWNER)],
 )
-def test_every_list_reads_no_more_jobs_than_it_shows(
+def test_a_list_by_status_and_type_reads_at_most_one_job_that_it_does_not_show(
     service: Api, large_db: MongoDb, path: str, subject: str, filters: dict[str, Any]
 ) -> None:
     token = service.token(subject, "admin")
@@ -167,9 +167,9 @@ def test_every_list_reads_no_more_jobs_than_it_shows(
     total = large_db.jobs.count_documents(make_query(filters, subject if path == "/jobs" else None))
     pages = -(-total // 50)
     with profiled(large_db) as entries:
-        first = get_page()["meta"]
-        if first["next_cursor"]:
-            second = get_page(cursor=first["next_cursor"])
+        first = get_page()
+        if first["meta"]["next_cursor"]:
+            second = get_page(cursor=first["meta"]["next_cursor"])
             assert get_page(page=2)["data"] == second["data"]
         last = get_page(page=max(1, pages))
         assert len(last["data"]) == ((total - 1) % 50 + 1 if total else 0)
@@ -182,6 +182,7 @@ def test_every_list_reads_no_more_jobs_than_it_shows(
 
 
 def make_query(filters: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
+    """The MongoDB query for the jobs that a list with these filters has."""
     query = {
         name: {"$in": values if isinstance(values, list) else [values]}
         for name, values in filters.items()
@@ -189,15 +190,11 @@ def make_query(filters: dict[str, Any], owner: str | None = None) -> dict[str, A
     return query | ({} if owner is None else {"createdBy": {"$in": identity_values(owner)}})
 
 
-def moment(seconds: int) -> str:
-    return to_iso(NOW + timedelta(seconds=seconds))
-
-
 START, END = NOW + timedelta(seconds=5_000), NOW + timedelta(seconds=9_000)
 RANGE = {"created_from": to_iso(START), "created_to": to_iso(END)}
 IN_RANGE = {"createdAt": {"$gte": START, "$lt": END}}
 BY_BIG_OWNER = {"createdBy": ObjectId(BIG_OWNER)}
-# Query parameters, and a query that finds the same jobs.
+# Each has query parameters, and a MongoDB query for the same jobs.
 INDEXED_FILTERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (RANGE, IN_RANGE),
     ({"created_from": to_iso(END)}, {"createdAt": {"$gte": END}}),
@@ -239,7 +236,7 @@ ID_FILTERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"job_id": "1234"}, {"jobId": {"$regex": "^1234"}}),
     (
         {"job_id": "job-42", "status": "succeeded", "type": "type-1", "owner": BIG_OWNER}
-        | {"created_from": moment(14_100)},
+        | {"created_from": to_iso(NOW + timedelta(seconds=14_100))},
         {
             "jobId": {"$regex": "^job-42"},
             "status": "succeeded",
@@ -273,32 +270,34 @@ def test_a_filtered_list_reads_few_jobs_in_both_directions(
 
     assert len(expected) > 9
     with profiled(large_db) as entries:
-        ids, first = get_page()
+        ids, first_meta = get_page()
         assert ids == expected[:3]
         # No attempt names a worker, so jobs that this worker ran earlier may be missing.
         is_exact = len(expected) <= 10_000 and "worker" not in filters
-        assert (first["total"], first["total_is_exact"]) == (min(len(expected), 10_000), is_exact)
-        ids, second = get_page(cursor=first["next_cursor"])
+        assert first_meta["total"] == min(len(expected), 10_000)
+        assert first_meta["total_is_exact"] == is_exact
+        ids, second_meta = get_page(cursor=first_meta["next_cursor"])
         assert ids == expected[3:6]
-        ids, third = get_page(page=3)
+        ids, third_meta = get_page(page=3)
         assert ids == expected[6:9]
-        ids, _ = get_page(cursor=third["prev_cursor"])
+        ids, _ = get_page(cursor=third_meta["prev_cursor"])
         assert ids == expected[3:6]
-        ids, _ = get_page(cursor=second["prev_cursor"])
+        ids, _ = get_page(cursor=second_meta["prev_cursor"])
         assert ids == expected[:3]
     assert_cheap(large_db, entries, by_id="job_id" in filters)
-    if "job_id" in filters:  # one command for each page; a busy machine counts totals again
+    if "job_id" in filters:
+        # One command reads a page. On a busy machine cached counts expire and are read again.
         aggregations = [entry for entry in entries if "aggregate" in entry["command"]]
         assert 5 <= len(aggregations) <= 3 * 5
 
 
 @pytest.mark.parametrize("direction", [-1, 1])
-def test_a_list_of_the_jobs_that_finished_in_a_minute_reads_only_these(
+def test_a_list_of_jobs_that_finished_in_one_minute_reads_only_these_jobs(
     service: Api, large_db: MongoDb, direction: int
 ) -> None:
     start, end = NOW + timedelta(seconds=20_000), NOW + timedelta(seconds=20_060)
-    ended = {"$in": ["succeeded", "dlq", "cancelled"]}
-    query = {"finishedAt": {"$gte": start, "$lt": end}, "status": ended}
+    is_final = {"$in": ["succeeded", "dlq", "cancelled"]}
+    query = {"finishedAt": {"$gte": start, "$lt": end}, "status": is_final}
     order = [("finishedAt", direction), ("_id", direction)]
     expected = [job["jobId"] for job in large_db.jobs.find(query, ["jobId"]).sort(order)]
     assert len(expected) > 40
@@ -309,8 +308,7 @@ def test_a_list_of_the_jobs_that_finished_in_a_minute_reads_only_these(
     assert [job["jobId"] for job in answer["data"]] == expected
     assert answer["meta"]["total"] == len(expected)
     assert_cheap(large_db, entries)
-    keys = (entry.get("keysExamined", 0) for entry in entries)
-    assert max(keys) <= len(expected) + 10
+    assert max(entry.get("keysExamined", 0) for entry in entries) <= len(expected) + 10
 
 
 def test_a_prefix_of_too_many_ids_is_refused(service: Api, large_db: MongoDb) -> None:
@@ -325,7 +323,7 @@ def test_a_prefix_of_too_many_ids_is_refused(service: Api, large_db: MongoDb) ->
     assert {(entry["keysExamined"], entry["docsExamined"]) for entry in reads} == {(1_001, 0)}
     answer = service.get_as_owner("/jobs", BIG_OWNER, job_id="job-")
     assert answer.status_code == 422
-    # An owner without jobs has none to compare with the prefix.
+    # An owner without jobs has no jobs that are compared with the prefix.
     page = service.get_as_owner("/jobs", "nobody", job_id="job-").json
     assert (page["data"], page["meta"]["total"]) == ([], 0)
     assert service.get_as_admin("/admin/jobs/queue", job_id="job-4").status_code == 422
@@ -359,19 +357,21 @@ def test_totals_are_exact_at_any_size(
     assert meta["total_is_exact"] is True
 
 
-def test_a_job_is_found_by_its_index_with_its_attempts(service: Api, large_db: MongoDb) -> None:
+def test_one_command_reads_a_job_and_its_attempts_by_indexes(
+    service: Api, large_db: MongoDb
+) -> None:
     owner = str(large_db.jobs.find_one({"jobId": "7"})["createdBy"])
     for subject, role, status in (
         (owner, "user", 200),
         ("nobody", "user", 403),
-        ("r", "admin", 200),
+        ("root", "admin", 200),
     ):
         with profiled(large_db) as entries:
             answer = service.get("/jobs/7", token=service.token(subject, role))
         assert answer.status_code == status
         assert_cheap(large_db, entries, joined=2 if status == 200 else 0)
         reads = [entry for entry in entries if "explain" not in entry["command"]]
-        assert len(reads) == 1  # it reads the job and its attempts; for a 403 no attempts
+        assert len(reads) == 1
     assert [attempt["attemptNumber"] for attempt in answer.json["attempts"]] == [1, 2]
 
 
@@ -392,13 +392,13 @@ def test_the_neighbors_of_a_job_are_found_without_reading_other_jobs(
     connection = Connection(settings)
     with connection.client:
         lists, store = JobLists(ListPlanner(connection), Redactor()), JobStore(connection)
-        first = lists.page(job_filter, per_page=3, oldest_first=oldest_first).jobs
-        middle = lists.page(job_filter, page=50, per_page=3, oldest_first=oldest_first).jobs
-        for listed, expected in (
-            (middle[1], [middle[0]["jobId"], middle[2]["jobId"]]),
-            (first[0], [None, first[1]["jobId"]]),
+        first_page = lists.page(job_filter, per_page=3, oldest_first=oldest_first).jobs
+        deep_page = lists.page(job_filter, page=50, per_page=3, oldest_first=oldest_first).jobs
+        for job_id, expected in (
+            (deep_page[1]["jobId"], [deep_page[0]["jobId"], deep_page[2]["jobId"]]),
+            (first_page[0]["jobId"], [None, first_page[1]["jobId"]]),
         ):
-            job = store.get_job(listed["jobId"])
+            job = store.get_job(job_id)
             assert job is not None
             with profiled(large_db) as entries:
                 neighbors = lists.find_neighbors(job, job_filter, oldest_first=oldest_first)
@@ -413,7 +413,7 @@ def test_the_neighbors_of_a_job_are_found_without_reading_other_jobs(
 def test_a_page_by_cursor_takes_one_query_unless_dates_repeat(
     mongod: Mongod, database: MongoDb, jobs_per_date: int, query_count: int
 ) -> None:
-    """The second page is read twice; before the second time, the cursor's job (52) is deleted."""
+    """Catches a page that needs the cursor's job (52), which is deleted after the first read."""
     connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
     with connection.client:
         create_indexes(connection)
@@ -435,19 +435,19 @@ def test_a_page_by_cursor_takes_one_query_unless_dates_repeat(
             database.jobs.delete_one({"jobId": "52"})
 
 
-def test_stats_examine_keys_only(service: Api, large_db: MongoDb) -> None:
+def test_stats_read_only_index_keys(service: Api, large_db: MongoDb) -> None:
     with profiled(large_db) as entries:
         stats = service.get_as_admin("/admin/jobs/stats").json
-    assert stats["totalJobs"] == JOBS == sum(stats["statusCounts"].values())
+    assert stats["totalJobs"] == JOB_COUNT == sum(stats["statusCounts"].values())
     assert_cheap(large_db, entries)
     counts = [entry for entry in entries if "pipeline" in entry["command"]]
-    assert any(entry["keysExamined"] >= JOBS for entry in counts)
+    assert any(entry["keysExamined"] >= JOB_COUNT for entry in counts)
 
 
 def test_jobs_that_change_while_they_are_counted_are_counted_once(
     mongod: Mongod, database: MongoDb
 ) -> None:
-    """Catches a job that is counted under its old status and again under its new one."""
+    """Catches a job that is counted by its old status and again by its new status."""
     connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
     create_indexes(connection)
     database.jobs.insert_many(
@@ -476,23 +476,23 @@ def test_jobs_that_change_while_they_are_counted_are_counted_once(
 
 
 @pytest.mark.parametrize(
-    ("second", "is_known"), [(47_500, True), (2_500, True), (25_000, False), (-1, True)]
+    ("seconds", "is_known"), [(47_500, True), (2_500, True), (25_000, False), (-1, True)]
 )
 def test_due_and_scheduled_jobs_are_counted_if_few_are_due_or_few_are_scheduled(
     large_db: MongoDb,
     mongod: Mongod,
     monkeypatch: pytest.MonkeyPatch,
-    second: int,
+    seconds: int,
     *,
     is_known: bool,
 ) -> None:
     """Catches a count that runs into its time limit when ten million jobs wait."""
     monkeypatch.setattr(live_stats, "MAX_COUNTED", 300)
     monkeypatch.setattr(live_stats, "MAX_OVERDUE", 300)
-    now = NOW + timedelta(seconds=second)
-    waiting = {"status": {"$in": ["queued", "failed"]}}
-    scheduled = large_db.jobs.count_documents({**waiting, "nextRunAt": {"$gt": now}})
-    due = large_db.jobs.count_documents(waiting) - scheduled
+    now = NOW + timedelta(seconds=seconds)
+    is_waiting = {"status": {"$in": ["queued", "failed"]}}
+    scheduled = large_db.jobs.count_documents({**is_waiting, "nextRunAt": {"$gt": now}})
+    due = large_db.jobs.count_documents(is_waiting) - scheduled
     assert max(due, scheduled) > 300
     connection = Connection(Settings(mongo_uri=database_uri(mongod, large_db)))
     counts = LiveStats(connection).count().counts
@@ -508,7 +508,7 @@ def test_due_and_scheduled_jobs_are_counted_if_few_are_due_or_few_are_scheduled(
 def test_without_indexes_answers_are_correct_and_each_missing_index_is_logged_once(
     real_api: Api, database: MongoDb, caplog: pytest.LogCaptureFixture
 ) -> None:
-    database.jobs.insert_many([{"jobId": str(n), "status": "dlq"} for n in range(3)])
+    database.jobs.insert_many([{"jobId": str(number), "status": "dlq"} for number in range(3)])
     for _ in range(2):
         assert real_api.get_as_admin("/admin/jobs/queue", status="dlq").json["meta"]["total"] == 3
         assert real_api.get_as_admin("/admin/jobs/stats").json["statusCounts"]["dlq"] == 3
@@ -518,8 +518,8 @@ def test_without_indexes_answers_are_correct_and_each_missing_index_is_logged_on
 
 def test_a_query_that_takes_too_long_is_a_503(service: Api, large_db: MongoDb) -> None:
     admin = large_db.client.admin
-    slow = {"failCommands": ["find", "aggregate"], "errorCode": 50, "appName": "jobmon"}
-    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
+    time_out = {"failCommands": ["find", "aggregate"], "errorCode": 50, "appName": "jobmon"}
+    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=time_out)
     try:
         answer = service.get_as_admin("/admin/jobs/queue")
         assert answer.status_code == 503
@@ -546,9 +546,10 @@ def test_without_indexes_every_query_still_has_its_time_limit(
         for filters in ({}, {"status": "queued"}, {"type": "t"}, {"status": "queued", "type": "t"}):
             for path in ("/admin/jobs/queue", "/jobs"):
                 token = real_api.token(OWNER, "admin")
-                first = real_api.get(path, token=token, per_page=2, **filters).json["meta"]
-                query = {**filters, "per_page": 2, "cursor": first["next_cursor"]}
-                second = real_api.get(path, token=token, **query).json
+                query = {**filters, "per_page": 2}
+                first = real_api.get(path, token=token, **query).json
+                cursor = first["meta"]["next_cursor"]
+                second = real_api.get(path, token=token, **query, cursor=cursor).json
                 assert [job["jobId"] for job in second["data"]] == ["2", "1"]
                 assert second["meta"]["total"] == 5
         assert real_api.get_as_owner("/jobs/3", OWNER).status_code == 200

@@ -1,5 +1,5 @@
 """Reads from a secondary that lags: catches an old answer that looks current, a wrong count
-that stays, and a revoked token that is accepted."""
+that is not corrected, and a revoked token that is accepted."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ MongoDb = Database[Document]
 
 @dataclass
 class Pair:
-    """A primary and a secondary without a vote, so that the primary is a majority."""
+    """A primary, and a secondary without a vote, so that the primary alone is a majority."""
 
     primary: Mongod
     secondary: Mongod
@@ -84,7 +84,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             eventually(has_secondary)
         yield Pair(primary, secondary)
     finally:
-        for member in (secondary, primary):  # without SIGKILL, each waits for the other
+        for member in (secondary, primary):  # a member that stops normally waits for the other one
             os.kill(member.pid, signal.SIGKILL)
             member.stop()
 
@@ -123,21 +123,21 @@ def read_as_of(api: Api, path: str) -> datetime:
 def test_stats_of_a_lagging_secondary_have_the_time_of_its_last_write(
     pair: Pair, primary_db: MongoDb, api: Api
 ) -> None:
-    stats, series = "/admin/jobs/stats", "/admin/jobs/timeseries"
-    eventually(lambda: api.get_as_admin(stats).json["totalJobs"] == 1)
+    stats_path, series_path = "/admin/jobs/stats", "/admin/jobs/timeseries"
+    eventually(lambda: api.get_as_admin(stats_path).json["totalJobs"] == 1)
     with pair.lagging():
         written_at = datetime.now(UTC)
         primary_db.jobs.insert_one(make_job("second"))
-        assert api.get_as_admin(stats).json["totalJobs"] == 1
-        assert read_as_of(api, stats) <= written_at
-        assert read_as_of(api, series) <= written_at
-    eventually(lambda: api.get_as_admin(stats).json["totalJobs"] == 2)
+        assert api.get_as_admin(stats_path).json["totalJobs"] == 1
+        assert read_as_of(api, stats_path) <= written_at
+        assert read_as_of(api, series_path) <= written_at
+    eventually(lambda: api.get_as_admin(stats_path).json["totalJobs"] == 2)
 
-    def is_later() -> bool:
-        primary_db.others.insert_one({})  # the time of an idle server does not move
-        return read_as_of(api, stats) > written_at
+    def is_newer() -> bool:
+        primary_db.others.insert_one({})  # without a new write, the time stays the same
+        return read_as_of(api, stats_path) > written_at
 
-    eventually(is_later)
+    eventually(is_newer)
 
 
 def test_lists_and_jobs_are_read_from_the_secondary(
@@ -202,14 +202,15 @@ def test_a_direct_connection_to_a_secondary_is_refused(
     connection.close()
 
 
-def test_the_time_of_the_first_read_is_the_time_of_the_secondary(
+def test_the_first_data_time_is_the_time_of_the_secondarys_last_write(
     pair: Pair, primary_db: MongoDb, make_settings: Callable[..., Settings]
 ) -> None:
     """Catches a first answer with the present time, because the secondary was not known yet."""
     connection = Connection(make_settings(mongo_uri=pair.uri()))
     with pair.lagging():
         primary_db.jobs.insert_one(make_job("second"))
-        assert connection.data_time().microsecond == 0  # a last write is in whole seconds
+        # The time of a last write is in whole seconds.
+        assert connection.data_time().microsecond == 0
         assert [job["jobId"] for job in connection.jobs.find({}, ("jobId",))] == ["first"]
     connection.close()
 
@@ -217,7 +218,7 @@ def test_the_time_of_the_first_read_is_the_time_of_the_secondary(
 def test_the_time_of_a_standalone_server_is_the_present(
     mongod: Mongod, tmp_path: Path, make_settings: Callable[..., Settings]
 ) -> None:
-    """Catches stats that fail because the address of a standalone server names a secondary."""
+    """Catches stats that fail because a standalone server, read as a secondary, has no times."""
     with Mongod(tmp_path, replica_set=None) as standalone:
         uri = f"{standalone.uri}watched?readPreference=secondaryPreferred"
         connection = Connection(make_settings(mongo_uri=uri))

@@ -24,7 +24,7 @@ from jobmon.store.search import SearchTerm, matches_filter
 from ..conftest import DATE, NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
 from ..support.watched_queue import WatchedQueue
-from .test_queries import profiled, stages
+from .test_queries import list_stages, profiled
 
 MongoDb = Database[dict[str, Any]]
 JOB_COUNT = 12_000
@@ -244,7 +244,7 @@ def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
             find = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
             codec = large_db.codec_options
             plan = large_db.command("explain", find, verbosity="queryPlanner", codec_options=codec)
-            assert not {"COLLSCAN", "SORT"} & set(stages(plan)), summary
+            assert not {"COLLSCAN", "SORT"} & set(list_stages(plan)), summary
         else:
             assert entry["keysExamined"] <= 1_001 + 20, summary
             assert entry["docsExamined"] <= 1_001, summary

@@ -7,10 +7,11 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from structlog.testing import capture_logs
 
+from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.store.slow_queries import SlowQueries
 
-from ..conftest import Api, create_app
+from ..conftest import Api
 from ..support.commands import database_uri
 
 
@@ -22,7 +23,8 @@ def slow_api(mongod: Mongod, database: Database[dict[str, Any]], make_settings: 
     app.extensions["jobmon_connection"].client.close()
 
 
-def delay_command(database: Database[dict[str, Any]], command: str, ms: int) -> dict[str, Any]:
+def make_delay(database: Database[dict[str, Any]], command: str, ms: int) -> dict[str, Any]:
+    """The data of a failCommand that delays a command on the collection `jobs`."""
     return {
         "failCommands": [command],
         "namespace": f"{database.name}.jobs",
@@ -38,8 +40,8 @@ def test_a_slow_query_is_logged_without_its_values(
     database.jobs.create_index([("createdAt", -1), ("_id", -1)])
     database.jobs.insert_one({"jobId": "a", "createdBy": "someone-secret"})
     admin = database.client.admin
-    data = delay_command(database, "find", 1_050)
-    admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)
+    delay = make_delay(database, "find", 1_050)
+    admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=delay)
     with capture_logs() as lines:
         assert slow_api.get_as_owner("/jobs", "someone-secret").status_code == 200
     (line,) = [line for line in lines if line["event"] == "slow query"]
@@ -50,7 +52,7 @@ def test_a_slow_query_is_logged_without_its_values(
     assert "someone-secret" not in str(line)
 
 
-def test_a_slow_query_by_the_name_of_an_index_is_logged(
+def test_a_slow_query_with_the_name_of_an_index_as_hint_is_logged(
     mongod: Mongod, database: Database[dict[str, Any]]
 ) -> None:
     """Catches a listener that expects a mapping as the hint, fails, and logs nothing."""
@@ -67,22 +69,21 @@ def test_a_slow_query_by_the_name_of_an_index_is_logged(
 def test_a_query_that_reaches_its_time_limit_is_logged(
     slow_api: Api, database: Database[dict[str, Any]]
 ) -> None:
-    data = {"failCommands": ["aggregate"], "errorCode": 50, "namespace": f"{database.name}.jobs"}
-    data |= {"blockConnection": True, "blockTimeMS": 1_050}
+    data = make_delay(database, "aggregate", 1_050) | {"errorCode": 50}
     database.client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
     try:
         with capture_logs() as lines:
             assert slow_api.get_as_admin("/admin/jobs/stats").status_code == 503
     finally:
         database.client.admin.command("configureFailPoint", "failCommand", mode="off")
-    slow = [line for line in lines if line["event"] == "slow query"]
+    slow_lines = [line for line in lines if line["event"] == "slow query"]
     # On a busy machine, queries of other collections are slow, too.
-    slow = [line for line in slow if line["collection"] == "jobs"]
-    assert {(line["command"], line["outcome"]) for line in slow} == {("aggregate", "failed")}
-    assert '"$group"' in slow[0]["shape"]
+    slow_lines = [line for line in slow_lines if line["collection"] == "jobs"]
+    assert {(line["command"], line["outcome"]) for line in slow_lines} == {("aggregate", "failed")}
+    assert '"$group"' in slow_lines[0]["shape"]
 
 
-def test_a_fast_query_is_neither_logged_nor_kept(
+def test_a_fast_query_is_neither_logged_nor_kept_in_memory(
     slow_api: Api, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listeners: list[SlowQueries] = []

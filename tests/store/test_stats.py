@@ -19,7 +19,7 @@ NO_HEALTH = QueueHealth(
 @pytest.mark.parametrize(
     ("counted_type", "jobs_of_idle_type"),
     [("sms", {}), ("(other)", None)],
-    ids=["all types are counted", "some types are counted as (other)"],
+    ids=["all types are counted by name", "some types are counted as (other)"],
 )
 def test_type_without_jobs_has_no_count_only_if_its_jobs_may_be_in_other(
     counted_type: str, jobs_of_idle_type: dict[str, int] | None

@@ -15,7 +15,7 @@ from jobmon.store.truncate import CharacterBudget
         ("x" * 11, "x" * 10 + "…"),
         (b"x" * 11, "eHh4eHh4eHh4eA==…"),
         ({"a": "x" * 20, "b": 1}, {"a": "x" * 9 + "…", "…": "…"}),
-        ([1] * 10, [1, 1, "…"]),
+        ([1] * 10, [1, 1, "…"]),  # a number uses 8 characters of the budget, and a comma 1
         (Regex("x" * 11), "x" * 10 + "…"),
         ([[["x" * 11]]], [[["x" * 10 + "…"]]]),
         (7, 7),
@@ -26,7 +26,7 @@ def test_a_value_beyond_the_budget_is_truncated(value: Any, expected: Any) -> No
     assert CharacterBudget(10).truncate(value) == expected
 
 
-def test_a_value_gets_the_characters_that_earlier_values_did_not_use() -> None:
+def test_a_value_gets_the_characters_that_earlier_values_left_or_at_least_a_minimum() -> None:
     budget = CharacterBudget(10)
     assert [budget.truncate("x" * 6), budget.truncate("y" * 6)] == ["x" * 6, "y" * 4 + "…"]
     assert budget.truncate("z" * 6, at_least=3) == "zzz…"

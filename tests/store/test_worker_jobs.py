@@ -35,12 +35,14 @@ OBJECT_ID = ObjectId("65f0c0ffee0123456789abcd")
 BUSY_ATTEMPTS = 1_200  # two for each of 600 jobs
 
 
-def job(job_id: Any, minute: int, status: str = "succeeded", **fields: Any) -> dict[str, Any]:
+def make_job(job_id: Any, minute: int, status: str = "succeeded", **fields: Any) -> dict[str, Any]:
+    """A job that was created this many minutes after `NOW`."""
     dates = {"createdAt": NOW + minute * MINUTE, "finishedAt": NOW}
     return {"jobId": job_id, "type": f"type-{minute % 2}", "status": status, **dates, **fields}
 
 
-def attempt(job_id: Any, worker: str | None, minute: int, number: int = 1) -> dict[str, Any]:
+def make_attempt(job_id: Any, worker: str | None, minute: int, number: int = 1) -> dict[str, Any]:
+    """An attempt that started this many minutes after `NOW`."""
     started_at = NOW + minute * MINUTE
     dates = {"startedAt": started_at, "finishedAt": started_at + timedelta(seconds=1)}
     return {"jobId": job_id, "attemptNumber": number, "workerId": worker, **dates}
@@ -52,29 +54,35 @@ def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Que
     database = mongo["test_worker_jobs"]
     database.jobs.insert_many(
         [
-            job("done", 1),
-            job("retried", 2),
-            job("moved", 3, "failed"),
-            job(OBJECT_ID, 4),
-            job("runs", 5, "leased", leasedBy="w1"),
-            job("crashed", 6, "leased", leasedBy="w1"),  # before its attempt was recorded
-            job("of w2", 7),
-            *(job(f"many-{number:04}", 10 + number) for number in range(3_000)),
+            make_job("done", 1),
+            make_job("retried", 2),
+            make_job("moved", 3, "failed"),
+            make_job(OBJECT_ID, 4),
+            make_job("runs", 5, "leased", leasedBy="w1"),
+            make_job("crashed", 6, "leased", leasedBy="w1"),  # w1 did not record an attempt
+            make_job("job of w2", 7),
+            *(make_job(f"many-{number:04}", 10 + number) for number in range(3_000)),
         ]
     )
     database.job_attempts.insert_many(
         [
-            attempt("done", "w1", 1),
-            attempt("retried", "w1", 2),
-            attempt("retried", "w1", 3, 2),
-            attempt("moved", "w1", 4),
-            attempt("moved", "w2", 5, 2),
-            attempt(str(OBJECT_ID), "w1", 6),
-            attempt("runs", "w1", 7),
-            attempt("of w2", "w2", 8),
-            attempt("deleted", "w1", 9),
-            *(attempt(f"many-{n % 600:04}", "busy", n, 1 + n // 600) for n in range(BUSY_ATTEMPTS)),
-            *(attempt(f"many-{n:04}", f"pod-{n}", n) for n in range(600, 3_000)),
+            make_attempt("done", "w1", 1),
+            make_attempt("retried", "w1", 2),
+            make_attempt("retried", "w1", 3, 2),
+            make_attempt("moved", "w1", 4),
+            make_attempt("moved", "w2", 5, 2),
+            make_attempt(str(OBJECT_ID), "w1", 6),
+            make_attempt("runs", "w1", 7),
+            make_attempt("job of w2", "w2", 8),
+            make_attempt("deleted", "w1", 9),
+            *(
+                make_attempt(f"many-{minute % 600:04}", "busy", minute, 1 + minute // 600)
+                for minute in range(BUSY_ATTEMPTS)
+            ),
+            *(
+                make_attempt(f"many-{minute:04}", f"pod-{minute}", minute)
+                for minute in range(600, 3_000)
+            ),
         ]
     )
     index_queue(Settings(mongo_uri=database_uri(mongod, database)))
@@ -107,7 +115,7 @@ def list_jobs(api: Api, worker: str = "w1", **query: Any) -> tuple[list[str], di
         ({"created_from": (NOW + 5 * MINUTE).isoformat()}, ["crashed", "runs"]),
         ({"job_id": "retr"}, ["retried"]),
         ({"per_page": 2, "page": 2}, [str(OBJECT_ID), "moved"]),
-        ({"worker": "w2"}, ["of w2", "moved"]),
+        ({"worker": "w2"}, ["job of w2", "moved"]),
         ({"worker": "nobody"}, []),
     ],
     ids=str,
@@ -140,9 +148,10 @@ def test_only_the_newest_attempts_are_read_and_the_answer_has_the_reason(
 ) -> None:
     with profiled(queue_db) as entries:
         ids, meta = list_jobs(service, "busy", per_page=3)
-    newest = {f"many-{n % 600:04}" for n in range(BUSY_ATTEMPTS - MAX_READ, BUSY_ATTEMPTS)}
-    assert ids == sorted(newest, reverse=True)[:3]
-    assert (meta["total"], meta["total_is_exact"]) == (len(newest), False)
+    minutes = range(BUSY_ATTEMPTS - MAX_READ, BUSY_ATTEMPTS)
+    newest_ids = {f"many-{minute % 600:04}" for minute in minutes}
+    assert ids == sorted(newest_ids, reverse=True)[:3]
+    assert (meta["total"], meta["total_is_exact"]) == (len(newest_ids), False)
     assert meta["reasons"] == {"data": NEWEST_ONLY}
     attempt_read, *job_reads = [entry for entry in entries if "explain" not in entry["command"]]
     assert attempt_read["planSummary"] == "IXSCAN { workerId: 1, startedAt: 1 }"
@@ -152,8 +161,8 @@ def test_only_the_newest_attempts_are_read_and_the_answer_has_the_reason(
         "IXSCAN { jobId: 1 }",
     }
     for entry in job_reads:
-        assert entry["docsExamined"] <= len(newest), entry
-        assert entry["keysExamined"] <= 2 * len(newest) + 1, entry
+        assert entry["docsExamined"] <= len(newest_ids), entry
+        assert entry["keysExamined"] <= 2 * len(newest_ids) + 1, entry
 
 
 def test_an_incomplete_export_has_the_reason_in_its_last_line(service: Api) -> None:
@@ -168,7 +177,7 @@ def test_an_incomplete_export_has_the_reason_in_its_last_line(service: Api) -> N
 def test_the_dashboard_list_shows_the_reason(real_api: Api, database: QueueDatabase) -> None:
     token = real_api.token()
     real_api.client.set_cookie("jobmon_session", token, path="/dashboard")
-    database.jobs.insert_one(job("kept", 1, leasedBy="w1"))
+    database.jobs.insert_one(make_job("kept", 1, leasedBy="w1"))
     page = real_api.client.get("/dashboard/jobs?worker=w2")
     assert page.status_code == 200
     assert NAMED_ONLY[1:] in page.text  # on a page, the first letter is a capital
@@ -177,8 +186,8 @@ def test_the_dashboard_list_shows_the_reason(real_api: Api, database: QueueDatab
 def test_a_filter_without_its_index_is_422_with_the_remedy(
     real_api: Api, database: QueueDatabase
 ) -> None:
-    database.jobs.insert_one(job("done", 1))
-    database.job_attempts.insert_one(attempt("done", "w1", 1))
+    database.jobs.insert_one(make_job("done", 1))
+    database.job_attempts.insert_one(make_attempt("done", "w1", 1))
     for answer_format in ("json", "csv"):
         answer = real_api.get_as_admin(LIST_PATH, worker="w1", format=answer_format)
         assert answer.status_code == 422
@@ -192,11 +201,13 @@ def test_a_filter_without_its_index_is_422_with_the_remedy(
 
 
 @pytest.mark.parametrize("has_index", [True, False])
-@pytest.mark.parametrize("attempts", [[], [attempt("done", None, 1)]], ids=["none", "unnamed"])
+@pytest.mark.parametrize(
+    "attempts", [[], [make_attempt("done", None, 1)]], ids=["no attempt", "no worker"]
+)
 def test_a_list_is_inexact_if_no_attempt_names_a_worker(
     real_api: Api, database: QueueDatabase, attempts: list[dict[str, Any]], *, has_index: bool
 ) -> None:
-    database.jobs.insert_many([job("done", 1), job("runs", 2, "leased", leasedBy="w1")])
+    database.jobs.insert_many([make_job("done", 1), make_job("runs", 2, "leased", leasedBy="w1")])
     if attempts:
         database.job_attempts.insert_many(map(dict, attempts))
     if has_index:
@@ -207,7 +218,7 @@ def test_a_list_is_inexact_if_no_attempt_names_a_worker(
         assert (meta["total_is_exact"], meta["reasons"]) == (False, {"data": NAMED_ONLY})
 
 
-def test_a_looked_up_row_matches_if_the_worker_ran_the_job(service: Api) -> None:
+def test_a_job_that_is_looked_up_matches_if_the_worker_ran_it(service: Api) -> None:
     lists = JobLists(ListPlanner(service.app.extensions["jobmon_connection"]), Redactor())
-    rows = lists.look_up(["done", "of w2"], JobFilter(worker="w1"))
-    assert {job["jobId"]: matches for job, matches in rows} == {"done": True, "of w2": False}
+    rows = lists.look_up(["done", "job of w2"], JobFilter(worker="w1"))
+    assert {job["jobId"]: matches for job, matches in rows} == {"done": True, "job of w2": False}
