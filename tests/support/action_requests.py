@@ -1,4 +1,4 @@
-"""A request for an action that tests and benchmarks file."""
+"""Builds the request for an action that tests and benchmarks send to an actor."""
 
 from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.target import Target

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from .waiting import PATIENCE_S
 
-# Chromium's engine without windows: opening a page takes a quarter of the CPU time.
+# Chromium without windows opens a page with a quarter of the CPU time that full Chromium needs.
 HEADLESS_SHELL = shutil.which("chromium-headless-shell")
 CHROMIUM = Path(HEADLESS_SHELL or "/usr/bin/chromium")
 FLAGS = (
@@ -36,7 +36,7 @@ VIEWER_OPTIONS = {"timezone_id": "Europe/Berlin", "locale": "en-GB"}
 
 
 def require_file(file: Path, remedy: str) -> None:
-    """Skip the test if the file does not exist, or fail it in CI; the message has the remedy."""
+    """If the file does not exist, skip the test (in CI: fail it) with the remedy as the reason."""
     if not file.exists():
         message = f"{file}: {remedy}"
         if os.environ.get("CI"):
@@ -45,7 +45,7 @@ def require_file(file: Path, remedy: str) -> None:
 
 
 def new_context(browser: Browser, **options: Any) -> BrowserContext:
-    """A new browser profile of a viewer in Berlin; Playwright's `options` can change that."""
+    """A new browser profile of a viewer in Berlin; `options` are Playwright's and override this."""
     context = browser.new_context(**VIEWER_OPTIONS | options)
     context.set_default_timeout(1_000 * PATIENCE_S)
     return context
@@ -57,7 +57,7 @@ def sign_in(context: BrowserContext, origin: str, token: str) -> None:
 
 
 class Visits:
-    """Opens pages; records their requests, and their faults as texts.
+    """Opens pages, and records their requests and descriptions of their faults.
 
     The first page of a test opens in `tab`, which all tests share, because a new tab takes a second
     of CPU. Each further page, and a page with options or a `clock`, opens in a new browser profile.
@@ -78,7 +78,7 @@ class Visits:
     ) -> Page:
         """Open the page at `url`, signed in as an admin or with `token` (None: not signed in).
 
-        With `clock` the test controls the page's time.
+        With `clock` the test can change the page's time.
         """
         origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
         if options or clock or self._is_tab_in_use:

@@ -24,7 +24,10 @@ class Authority:
         self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
     def issue(self, name: str) -> tuple[Path, str]:
-        """A file with a key and a certificate for 127.0.0.1, and its subject in MongoDB's form."""
+        """Write a key and a certificate for 127.0.0.1 to a file.
+
+        Returns the file, and the certificate's subject in the form of MongoDB's user names.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [

@@ -14,7 +14,7 @@ from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
-# Words of the driver's messages, which `jobmon init` must not print.
+# Words in the messages of the MongoDB driver; `jobmon init` must not print these messages.
 DRIVER_WORDS = re.compile(r"full error|errmsg|configured timeouts|Topology|codeName|Traceback")
 
 
@@ -34,7 +34,10 @@ def index_queue(settings: Settings) -> None:
 
 
 def init(uri: str, *options: str, **settings: str) -> Result:
-    """Run `jobmon init` with `JOBMON_` settings; jobmon's databases get names like the queue's."""
+    """Run `jobmon init` with `JOBMON_` settings; jobmon's databases are NAME_rollups, NAME_state.
+
+    NAME is the name of the queue's database.
+    """
     name = re.sub(r".*/(\w*)(\?.*)?$", r"\1", uri)
     environment = {
         "JOBMON_ADMIN_MONGO_URI": uri,
@@ -51,19 +54,19 @@ def init(uri: str, *options: str, **settings: str) -> Result:
 
 
 def outcomes(result: Result) -> dict[str, str]:
-    """The outcome by index: `created`, `exists`, …"""
+    """The outcome of each index by its description: `created`, `exists`, …"""
     lines = [line.split(maxsplit=2) for line in result.output.splitlines() if line[:1] != " "]
     indexes = [text.split(": ", 1) for _, check, text in lines if check == "index"]
     return {index: outcome.partition(",")[0] for index, outcome in indexes}
 
 
 def problems(result: Result) -> list[str]:
-    """The lines with problems, without the lines with their remedies."""
+    """The lines that describe problems, without the indented lines below them."""
     return [line for line in result.output.splitlines() if line.startswith("problem ")]
 
 
 def all_names(client: MongoClient[dict[str, Any]], database: str) -> dict[str, Any]:
-    """The names of databases, indexes, users and roles: of everything `jobmon init` can create."""
+    """The names of all that `jobmon init` can create: databases, indexes, users and roles."""
     db = client[database]
     return {
         "databases": sorted(name for name in client.list_database_names() if database in name),
@@ -81,7 +84,7 @@ def all_names(client: MongoClient[dict[str, Any]], database: str) -> dict[str, A
 
 
 def drop_created_by_init(mongo: MongoClient[dict[str, Any]], database: Database[Any]) -> None:
-    """Drop the roles, the users and jobmon's databases for the queue in `database`."""
+    """Drop what `jobmon init` created for this queue: roles, users and jobmon's databases."""
     for role in mongo.admin.command("rolesInfo", 1)["roles"]:
         if database.name in role["role"]:
             mongo.admin.command("dropRole", role["role"])

@@ -10,8 +10,6 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-import yaml
-
 from jobmon.demo.mongod import free_port
 
 from .waiting import eventually
@@ -45,17 +43,11 @@ class Stack:
     """The services of the compose file."""
 
     def __init__(self, folder: Path) -> None:
-        """The tracked files of the checkout are copied to `folder`."""
+        """Copy the tracked files of the checkout to `folder`."""
         self.folder = folder
         self.project = f"jobmon-tests-{os.getpid()}"
         self.image = f"{self.project}:latest"
         _copy_checkout(folder)
-        services = yaml.safe_load((folder / "docker-compose.yml").read_text())["services"]
-        self.services = {
-            name: service
-            for name, service in services.items()
-            if "JOBMON_IMAGE" in service.get("image", "")
-        }
         self.port, self.prometheus_port, self.grafana_port = (free_port() for _ in range(3))
         self._settings = {
             "JOBMON_IMAGE": self.image,
@@ -112,7 +104,7 @@ class Stack:
         """End the service's first process with SIGKILL, as a crash does; the engine restarts it."""
         started_at = self.inspect(service, "{{.State.StartedAt}}")
         process = self.inspect(service, "{{.State.Pid}}")
-        # Not with `docker kill`, which counts as a stop by an operator: then nothing restarts it.
+        # `docker kill` counts as a stop by an operator, after which the engine restarts nothing.
         options = ["--rm", "--pid=host", "--privileged", "--user=0", "--entrypoint=python"]
         code = f"import os; os.kill({process}, 9)"
         docker("run", *options, self.image, "-c", code)
@@ -147,8 +139,8 @@ class Stack:
 
 
 def _copy_checkout(folder: Path) -> None:
-    tracked = _run(["git", "ls-files", "-z"], cwd=ROOT).stdout.split("\0")
-    for name in filter(None, tracked):
+    tracked_files = _run(["git", "ls-files", "-z"], cwd=ROOT).stdout.split("\0")
+    for name in filter(None, tracked_files):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)

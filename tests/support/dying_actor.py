@@ -1,5 +1,5 @@
-"""An actor in its own process, which kills itself when it reaches STEP for the NUMBER-th time:
-`python -m tests.support.dying_actor STEP NUMBER`, with the settings in the environment."""
+"""An actor in its own process, which kills itself when it reaches STEP for the COUNT-th time:
+`python -m tests.support.dying_actor STEP COUNT`, with the settings in the environment."""
 
 import itertools
 import os
@@ -11,12 +11,12 @@ from jobmon.actor.acting import acting
 from jobmon.settings import Settings
 
 
-def run_until_step(step: str, number: int) -> None:
-    """Act until the step is reached for the `number`-th time; with 0, forever."""
+def run_until_step(step: str, count: int) -> None:
+    """Act until the actor reaches the step for the `count`-th time; with 0, act forever."""
     times_reached = itertools.count(1)
 
     def die_at_step(reached_step: str) -> None:
-        if reached_step == step and next(times_reached) == number:
+        if reached_step == step and next(times_reached) == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with acting(Settings.from_env(require_keys=False), reached=die_at_step):

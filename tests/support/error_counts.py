@@ -6,7 +6,7 @@ from jobmon.rollup.run_details import RunDetails
 
 
 def count_by_group(details: RunDetails) -> Counter[str]:
-    """The number of failed runs by the id of their group of errors."""
+    """The number of failed runs in each group of errors, by the group's id."""
     groups: Counter[str] = Counter()
     for (group, _), count in details.by_type.items():
         groups[group] += count

@@ -1,4 +1,4 @@
-"""A history of runs for services over an in-memory database, for which no collector can run."""
+"""A history of runs for services over an in-memory database, where no collector can run."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -19,15 +19,16 @@ from jobmon.store.labels import OTHER
 class ErrorHistory:
     """Finished runs, each with its type, worker and end; failed runs have an error.
 
-    `as_of` is the time of the last count, as a collector would have made it.
+    A collector would have counted them until `as_of`. Unless `is_known`, it is as if a version of
+    jobmon without errors and workers had counted a part of them.
     """
 
     def __init__(self, as_of: datetime) -> None:
         self.as_of = as_of
         self.groups: dict[str, ErrorGroup] = {}
-        self.overrides: dict[str, Any] = {}  # fields of the `RunHistory` with other values
+        self.overrides: dict[str, Any] = {}  # replaces fields of the `RunHistory`
         self.is_known = True
-        self._runs: list[tuple[FinishedRun, str | None]] = []
+        self._runs: list[tuple[FinishedRun, str | None]] = []  # the run and its error group's id
 
     def add(
         self,
@@ -38,9 +39,9 @@ class ErrorHistory:
         at: datetime,
         took: timedelta | None = None,
     ) -> str:
-        """Add a failed run; returns the id of its group, which is `OTHER` for the error `OTHER`.
+        """Add a run that failed at `at`; returns the id of its group of errors.
 
-        `at` is the run's end.
+        `took` is its duration. With `OTHER` as the error, the run's group is `OTHER`.
         """
         if error == OTHER:
             self._add_run(job_type, worker, "failed", at, took, OTHER)
@@ -91,7 +92,7 @@ class ErrorHistory:
         self._runs.append((run, group))
 
     def serve(self, monkeypatch: pytest.MonkeyPatch) -> Self:
-        """Make all services in this process read this history."""
+        """Make all services in this process read this history, for every queue."""
         monkeypatch.setattr(RunHistoryReader, "read", lambda _, window: self._read(window))
         monkeypatch.setattr(
             RunHistoryReader, "errors_by_step", lambda _, window: self._count_by_step(window)
@@ -99,7 +100,7 @@ class ErrorHistory:
         monkeypatch.setattr(
             RunHistoryReader, "known_error_groups", lambda _, ids: self.groups.keys() & set(ids)
         )
-        monkeypatch.setattr(RunHistoryReader, "error_group", lambda _, name: self.groups.get(name))
+        monkeypatch.setattr(RunHistoryReader, "error_group", lambda _, id_: self.groups.get(id_))
         return self
 
     def _count(self, start: datetime, end: datetime) -> RunDetails:

@@ -46,7 +46,7 @@ Document = dict[str, Any]
 
 
 class ReplicaSet:
-    """Three members on this machine; after `election_ms` without a primary they elect one."""
+    """Three servers on this machine; after `election_ms` without a primary they elect one."""
 
     def __init__(self, folder: Path, *, election_ms: int = 10_000) -> None:
         options = ("--oplogSize", "64")
@@ -118,7 +118,7 @@ class ReplicaSet:
     def await_writable(self, within_s: float = PATIENCE_S) -> float:
         """Wait until a majority accepts writes; returns the monotonic time.
 
-        A new primary waits for this until another member stops following the old primary.
+        After an election this takes until another member stops following the old primary.
         """
         deadline = time.monotonic() + within_s
         insert = {"insert": "notes", "documents": [{}], "$db": "probe"}
@@ -218,7 +218,7 @@ class Proxy:
                 connection.close()
 
     def heal(self) -> None:
-        """Forward again; close all connections, because a part of their bytes may be lost."""
+        """Forward again at once; close all connections, because some have lost bytes."""
         self.is_dropping, self.delay_s = False, 0.0
         self.close_connections()
 
@@ -261,7 +261,7 @@ class Writers:
         self._thread.start()
 
     def known_jobs_at(self, moment: float) -> int:
-        """The minimum number of jobs at a moment of the monotonic clock."""
+        """The number of jobs that had been acknowledged at a moment of the monotonic clock."""
         return self.initial_jobs + bisect_right(self.acknowledged, moment)
 
     def replace_worker(self, index: int) -> None:
@@ -320,7 +320,7 @@ class Writers:
 
 
 class Answer:
-    """The answer to a GET; its status is 0 if the connection broke."""
+    """The answer to a GET; its status is 0 if the connection broke or timed out."""
 
     def __init__(
         self, port: int, path: str, token: str = "", timeout_s: float = PATIENCE_S
@@ -348,14 +348,14 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The error's code, or the status of a success; `broken` if the connection broke."""
+        """The error's code, or the status of a success; `broken` if there is no answer."""
         if self.status == 0:
             return "broken"
         return str(self.status) if self.status < 400 else str(self.json["error"]["code"])
 
 
 class Viewers:
-    """Clients that send requests until the block ends, and check the answers."""
+    """Clients that send requests during a block, and check the answers."""
 
     PATHS = (
         "/admin/jobs/stats",
@@ -389,10 +389,10 @@ class Viewers:
             thread.join()
 
     def take_results(self) -> tuple[Counter[str], dict[str, float], list[str]]:
-        """The results since the last call.
+        """Return the results since the last call, and forget them.
 
-        They are the number of answers and the longest answer in seconds, both by kind and code, and
-        descriptions of the wrong answers.
+        They are the number of answers by kind and code, the longest time to an answer in seconds by
+        kind and code, and descriptions of the wrong answers.
         """
         with self._lock:
             results = self.answers, self.longest_s, self.wrong_answers
@@ -450,10 +450,10 @@ class Viewers:
 def await_recovery(
     port: int, token: str, writers: Writers, within_s: float = PATIENCE_S
 ) -> tuple[float, float]:
-    """Wait until jobmon has recovered; returns two moments of the monotonic clock.
+    """Wait until jobmon has recovered; returns when two requests were sent, by the monotonic clock.
 
-    The first is when the first of ten successive requests with status 200 was sent; the second is
-    when the statistics came from the collector and were at most two seconds old.
+    The first is the earliest of ten successive requests with status 200. The answer to the second
+    had statistics from the collector that were at most two seconds old.
     """
     deadline = time.monotonic() + within_s
     served_at: float | None = None
@@ -480,7 +480,7 @@ def await_recovery(
 def await_full_count(
     port: int, token: str, writers: Writers, within_s: float = 240
 ) -> tuple[Document, str]:
-    """Wait until statistics and counters are complete; returns the stats and the metrics."""
+    """Wait until the collector has counted all jobs and attempts; returns stats and metrics."""
     deadline = time.monotonic() + within_s
     total = writers.database.jobs.count_documents({})
     events = total + writers.database.job_attempts.count_documents({})
@@ -517,7 +517,10 @@ def sum_counters(metrics: str) -> Counter[tuple[str, str]]:
 
 
 def check_nothing_lost(writers: Writers, stats: Document, metrics: str) -> dict[str, int]:
-    """Raise AssertionError if a drained queue lost or duplicated jobs; returns counts to print."""
+    """Raise AssertionError if a drained queue lost or duplicated jobs or attempts.
+
+    Also if jobmon's statistics and metrics differ from the queue. Returns counts to print.
+    """
     jobs = list(writers.database.jobs.find({}, {"jobId": 1, "status": 1, "attemptCount": 1}))
     attempts = list(writers.database.job_attempts.find({}))
     assert sorted(job["jobId"] for job in jobs) == sorted(writers.ids), "jobs lost or duplicated"
@@ -604,7 +607,7 @@ class SystemUnderLoad:
         time.sleep(seconds)
 
     def check_all_threads_answer(self, workers: int, threads: int) -> None:
-        """Wait until as many parallel requests as the service has threads all get a 200.
+        """Send a request for each thread, in parallel, until all get a 200 at the same time.
 
         Raises AssertionError if that does not happen.
         """
@@ -617,14 +620,15 @@ class SystemUnderLoad:
             return set(pool.map(send, range(request_count))) == {"200"}
 
         with ThreadPoolExecutor(request_count) as pool:
-            eventually(all_answer)  # on a slow machine one worker can get most, and refuse some
+            # On a slow machine one worker can get most of the requests, and refuse some.
+            eventually(all_answer)
 
 
 @contextmanager
 def system_under_load(
     servers: ReplicaSet, folder: Path, *, viewers: int = 4, jobs_per_second: float = 30
 ) -> Iterator[SystemUnderLoad]:
-    """Run writers, web service, collector and viewers on these servers during the block.
+    """Run writers, a web service, a collector and viewers on these servers during the block.
 
     The logs are in `folder`.
     """

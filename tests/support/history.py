@@ -1,4 +1,4 @@
-"""Runs only the part of a collector that writes the history."""
+"""Runs the part of a collector that writes the history, without its other parts."""
 
 import threading
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from jobmon.store.connection import Connection
 
 
 def make_history_writer(connection: Connection, **options: Any) -> HistoryWriter:
-    """The writer of the history of the queue that `connection` watches."""
-    own = OwnDatabase(rollup_database(connection), connection.queue_key)
-    return HistoryWriter(connection, own, ErrorGroups(own, Redactor()), **options)
+    """A writer for the history of the queue that `connection` watches."""
+    database = OwnDatabase(rollup_database(connection), connection.queue_key)
+    return HistoryWriter(connection, database, ErrorGroups(database, Redactor()), **options)
 
 
 @contextmanager

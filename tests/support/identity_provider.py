@@ -1,4 +1,4 @@
-"""An identity provider for one test, which can make the provider's answers wrong.
+"""An identity provider for one test; the test can make its answers wrong.
 
 It follows OpenID Connect as far as jobmon needs it: it checks the client, the code, and PKCE.
 """
@@ -33,11 +33,12 @@ class IdentityProvider:
     """The provider's state; a test changes it between requests.
 
     `claims` are in ID tokens, `access_claims` in access tokens (None: opaque tokens). `userinfo` is
-    the answer of the userinfo endpoint (None: no such endpoint). `change_id_token` can change an ID
-    token's claims. `rotates`: a refresh token is valid once. `document` has fields that replace
-    those of the provider's metadata. `token_answer` returns the status and the body of the token
-    endpoint's answer (None: the right ones). `status`, if not 0, replaces the status of all
-    answers. `requests` are the paths of the requests, `renewals` counts uses of refresh tokens.
+    the answer of the userinfo endpoint (None: the metadata has no such endpoint). `change_id_token`
+    can change an ID token's claims. `renews_id_token`: a refresh token also gives a new ID token.
+    `rotates`: a refresh token can be used once. `document` replaces or adds fields of the metadata.
+    `token_answer` returns the status and the body of the token endpoint's answer (None: the right
+    ones). `status`, if not 0, replaces the status of all answers. `requests` are the paths of the
+    requests, `renewals` counts uses of refresh tokens.
     """
 
     def __init__(self) -> None:
@@ -75,6 +76,7 @@ class IdentityProvider:
         return f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}"
 
     def describe(self) -> dict[str, Any]:
+        """The provider's metadata."""
         document = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/authorize",
@@ -144,7 +146,7 @@ class IdentityProvider:
     def sign(
         self, claims: dict[str, Any], change: Callable[[dict[str, Any]], None] = lambda _: None
     ) -> str:
-        """A token of the provider with the usual claims and `claims`; `change` can edit all."""
+        """A signed token with the usual claims and `claims`; `change` can edit all of them."""
         now = int(time.time())
         claims = {"iss": self.issuer, "sub": self.subject, "iat": now, "exp": now + 300} | claims
         change(claims)
@@ -152,7 +154,7 @@ class IdentityProvider:
         return jwt.encode(claims, self.keys[self.signing_key], "RS256", header)
 
     def answer(self, path: str, form: dict[str, str], authorization: str) -> tuple[int, bytes]:
-        """Status and body of the answer to a request; the attribute `status` is not used yet."""
+        """The status and the body of the answer, before `self.status` replaces the status."""
         if path == "/token":
             return self.exchange(form, authorization)
         documents = {
@@ -171,8 +173,8 @@ class IdentityProvider:
         provider = cls()
         server = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(provider))
         provider.issuer = f"http://127.0.0.1:{server.server_port}"
-        serve = {"poll_interval": 0.01}
-        thread = threading.Thread(target=server.serve_forever, kwargs=serve)
+        options = {"poll_interval": 0.01}
+        thread = threading.Thread(target=server.serve_forever, kwargs=options)
         thread.start()
         try:
             yield provider

@@ -44,9 +44,9 @@ class Router:
         self.address = f"127.0.0.1:{free_port()}"
         self._listener = socket.create_server(("127.0.0.1", int(self.address.rpartition(":")[2])))
         self._connections: list[socket.socket] = []
-        self._cursors: set[int] = set()
+        self._cursors: set[int] = set()  # the ids of the cursors that this router opened
         self.commands: list[Document] = []
-        self.refused_databases: set[str] = set()  # databases for which the user has no right
+        self.refused_databases: set[str] = set()  # databases for which the user has no rights
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -101,8 +101,8 @@ class Router:
             shards = [{"shardName": "shard-a", **answer["queryPlanner"]}]
             plan = {"stage": "SINGLE_SHARD", "shards": shards}
             return answer | {"queryPlanner": {"mongosPlannerVersion": 1, "winningPlan": plan}}
-        if cursor := answer.get("cursor", {}).get("id"):
-            self._cursors.add(cursor)
+        if cursor_id := answer.get("cursor", {}).get("id"):
+            self._cursors.add(cursor_id)
         return answer
 
 
@@ -126,7 +126,7 @@ def _pack(header: _Header, body: bytes) -> bytes:
 
 
 def _parse(header: _Header, body: bytes) -> Document:
-    """The first document of a message; other documents, such as those to insert, are not read."""
+    """The first document of a message; this skips other documents, such as those to insert."""
     if header.op_code == _OP_MSG:  # flags (4 bytes) and the kind of the first section (1 byte)
         start = 5
     elif header.op_code == _OP_QUERY:  # flags, the collection's name up to a 0, and two numbers
@@ -142,7 +142,7 @@ def _parse(header: _Header, body: bytes) -> Document:
 
 
 def _make_message(response_to: int, answer: Document, *, is_reply: bool = False) -> bytes:
-    """A message with an answer: OP_REPLY if `is_reply`, else OP_MSG."""
+    """An OP_MSG with this answer, or an OP_REPLY if `is_reply`."""
     document = bson.encode(answer)
     if is_reply:
         body = struct.pack("<iqii", 8, 0, 0, 1) + document

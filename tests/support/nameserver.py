@@ -1,4 +1,4 @@
-"""A DNS server for one test, which decides whether and what the server answers."""
+"""A DNS server for one test; the test sets its answer, or makes it silent."""
 
 import socket
 import threading
@@ -21,7 +21,7 @@ class NameServer:
     """A DNS server on a UDP port of 127.0.0.1.
 
     `answer` is "silence" (no answer), "no such name", or the data of the SRV record of every name.
-    `options` is the text of the TXT record; empty for no record. `query_count` counts all queries.
+    `options` is the text of every name's TXT record; empty for none. `query_count` counts queries.
     """
 
     def __init__(self) -> None:

@@ -6,15 +6,16 @@ from typing import Any
 from flask import Flask
 from werkzeug.test import TestResponse
 
-PART = {"HX-Request": "true"}
-# The attributes whose values are addresses.
+PART = {"HX-Request": "true"}  # htmx sends this header, and gets only a part of a page
+# Attributes whose values are addresses.
 ADDRESS_NAMES = ("href", "src", "action", "formaction", "poster", "data", "hx-get", "data-url")
 
 
 class Page(HTMLParser):
     """The elements of a page with their attributes, its end tags, its comments and its text.
 
-    `in_scripts` is the text of the script and style elements.
+    `elements` are pairs of a tag and its attributes. `in_scripts` is the text of the script and
+    style elements.
     """
 
     def __init__(self, html: str) -> None:
@@ -46,11 +47,11 @@ class Page(HTMLParser):
 
     @property
     def skeleton(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Elements and the names of their attributes: data of jobs must not add any."""
+        """The tags and the names of their attributes: data of jobs must not add any."""
         return [(tag, tuple(attrs)) for tag, attrs in self.elements]
 
     def all(self, tag: str, **required: str) -> list[dict[str, str | None]]:
-        """The attributes of each element `tag` that has the `required` attributes."""
+        """The attributes of each element `tag` whose attributes have the `required` values."""
         return [
             attrs
             for name, attrs in self.elements
@@ -74,14 +75,14 @@ class Viewer:
         self.client = app.test_client()
 
     def get(self, path: str, *, part: bool = False, **headers: str) -> TestResponse:
-        """GET with headers: `Sec_Fetch_Site` is sent as Sec-Fetch-Site. `part`: as htmx does."""
+        """GET with headers, where `Sec_Fetch_Site` means Sec-Fetch-Site. `part`: add `PART`."""
         return self.client.get(path, headers=_header_names(headers) | (PART if part else {}))
 
     def post(self, path: str, form: dict[str, Any] | None = None, **headers: str) -> TestResponse:
         return self.client.post(path, data=form, headers=_header_names(headers))
 
     def page_of_form(self, path: str, form: dict[str, Any], status: int = 200) -> Page:
-        """The page that answers a POST of a form."""
+        """POST a form; returns the page in the answer."""
         answer = self.post(path, form)
         assert answer.status_code == status, answer.text
         return Page(answer.text)

@@ -22,8 +22,8 @@ from jobmon.demo.mongod import die_with_parent
 from .processes import adopt_orphans
 
 ROOT = Path(__file__).parents[2]
-# Modules to import before a fork. Not those that read the environment at their import:
-# prometheus_client, gunicorn_config.
+# Modules to import before a fork. prometheus_client and gunicorn_config must not be among them or
+# their imports, because they read the environment when they are imported.
 MODULES = (
     "gunicorn.app.wsgiapp",
     "gunicorn.workers.gthread",
@@ -56,7 +56,7 @@ class _PreloadedProcess(subprocess.Popen[bytes]):
         stderr: IO[Any] | None = None,
         start_new_session: bool = False,
     ) -> None:
-        # The attributes that `Popen` sets; its own constructor would start a program.
+        # Set the attributes of `Popen` here: its constructor would start a program.
         self.args = [sys.executable, "-m", module, *arguments]
         self.stdin = self.stdout = self.stderr = None
         self.returncode = None  # type: ignore[assignment]
@@ -79,9 +79,9 @@ class _Server:
         self._socket: socket.socket | None = None
 
     def fork(self, request: bytes, *outputs: int) -> int:
-        """Fork a process, a child of this process; returns its id.
+        """Fork a process that becomes a child of this process; returns the new process's id.
 
-        `outputs` are the file descriptors for its stdout and stderr.
+        `outputs` are the file descriptors for the new process's stdout and stderr.
         """
         with self._lock:
             if self._socket is None:
@@ -104,7 +104,7 @@ stop_server = _server.stop
 
 
 def _serve(server: socket.socket) -> dict[str, Any]:
-    """Fork for each request. The new process returns the request; this process never returns."""
+    """Fork for each request: the new process returns the request, the forking one never returns."""
     while True:
         message, outputs, *_ = socket.recv_fds(server, 2**20, 2)
         if not message:

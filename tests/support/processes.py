@@ -34,7 +34,7 @@ def end_process(
 
 
 def kill(process: subprocess.Popen[Any]) -> None:
-    """Send SIGKILL to a process, or to its group if it leads one."""
+    """Send SIGKILL to a process, and to its group if it leads one; wait for the process's end."""
     with suppress(ProcessLookupError):
         # A group outlives its leader: its id is not reused while it has members.
         os.killpg(process.pid, signal.SIGKILL)
@@ -43,10 +43,7 @@ def kill(process: subprocess.Popen[Any]) -> None:
 
 
 def run(command: list[str], timeout: float, **options: Any) -> subprocess.CompletedProcess[Any]:
-    """Like `subprocess.run`; at the end it also kills other processes of the command's group.
-
-    It does so even after a timeout.
-    """
+    """Like `subprocess.run`; at the end, even after a timeout, kill the command's process group."""
     with subprocess.Popen(command, start_new_session=True, **options) as process:
         try:
             output, errors = process.communicate(timeout=timeout)
@@ -73,11 +70,11 @@ def child_processes(pid: int) -> list[int]:
 def descendants(ancestor: int | None = None) -> dict[int, str]:
     """The command lines, by process id, of the running descendants of a process.
 
-    By default of this process.
+    The default `ancestor` is this process.
     """
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # the process has just ended
             state, parent = stat.read_text().rsplit(")", 1)[1].split()[:2]
             if state not in "ZX":
                 parents[int(stat.parent.name)] = int(parent)

@@ -17,7 +17,7 @@ from .preloaded import ROOT
 from .processes import end_process
 from .waiting import eventually
 
-# In docs/proxies.md: the address of jobmon, and that of a sign-in service.
+# The addresses of jobmon and of a sign-in service in docs/proxies.md.
 UPSTREAM, VERIFY = "127.0.0.1:8000", "127.0.0.1:9000"
 
 
@@ -43,7 +43,7 @@ class Site:
 
 
 def read_blocks(language: str, heading: str, page: str = "proxies") -> list[str]:
-    """The code blocks in this language, in a section of a page of docs/."""
+    """The code blocks in this language in a section of docs/PAGE.md."""
     text = (ROOT / f"docs/{page}.md").read_text()
     _, separator, section = text.partition(f"\n## {heading}\n")
     assert separator, f"no section {heading}"
@@ -57,7 +57,7 @@ def find_program(name: str) -> str | None:
 
 @contextmanager
 def run_nginx(program: str, sites: Sequence[Site], folder: Path) -> Iterator[None]:
-    """Run nginx with a server for each site; `limit_conn_zone` lines move to the `http` block."""
+    """Run nginx with a server for each site; move `limit_conn_zone` lines to the `http` block."""
     certificate, _ = Authority("nginx", folder).issue("server")
     zones: dict[str, None] = {}
     servers = ""
@@ -86,7 +86,7 @@ def run_nginx(program: str, sites: Sequence[Site], folder: Path) -> Iterator[Non
 
 @contextmanager
 def run_caddy(program: str, sites: Sequence[Site], folder: Path) -> Iterator[None]:
-    """Run Caddy; the host in each block is replaced by the site's address, with a certificate."""
+    """Run Caddy; replace the host of each block by the site's address, and add a certificate."""
     certificate, _ = Authority("caddy", folder).issue("server")
     text = "{\nadmin off\nauto_https off\nskip_install_trust\n}\n"
     for site in sites:
@@ -104,7 +104,7 @@ def run_caddy(program: str, sites: Sequence[Site], folder: Path) -> Iterator[Non
 
 @contextmanager
 def run_traefik(program: str, sites: Sequence[Site], folder: Path) -> Iterator[None]:
-    """Run Traefik with an entry point for each site; the site's index is added to all names."""
+    """Run Traefik with an entry point for each site; append the site's index to all names."""
     dynamic: dict[str, Any] = {"routers": {}, "services": {}, "middlewares": {}}
     for index, site in enumerate(sites):
         assert not isinstance(site.configuration, str)

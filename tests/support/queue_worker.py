@@ -15,7 +15,7 @@ LEASE_MS = 2_000
 
 
 def run_worker(uri: str, worker_id: str) -> None:
-    """Lease and report jobs until killed, even while the database fails."""
+    """Lease and report jobs until this process is killed; go on if the database fails."""
     client = MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=1_000)
     queue = JobQueue(client.get_default_database(), retry=RETRY)
     recover_at = 0.0

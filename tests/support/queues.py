@@ -33,10 +33,10 @@ ROLES = {
 def serve_queues(
     watched: Database[dict[str, Any]], folder: Path, text: str = QUEUES_FILE, **options: Any
 ) -> Api:
-    """The service over the queues in a file with this text.
+    """The service over the queues in a file with this text; `options` are further settings.
 
-    Each queue of `QUEUES_FILE` has one job of the owner ada; its id and type are the queue's name.
-    `options` are further settings.
+    Each collection of `QUEUES_FILE` gets one job of the owner ada; the job's id and type are the
+    queue's name.
     """
     path = folder / "queues.toml"
     path.write_text(text)

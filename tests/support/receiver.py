@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-SIGNING_SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"  # of 24 bytes
+SIGNING_SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"  # 24 bytes in base64
 
 
 class ReceivedRequest(NamedTuple):
@@ -33,13 +33,13 @@ class ReceivedRequest(NamedTuple):
 
 
 class WebhookReceiver:
-    """Keeps requests in `received`, and answers with `status` and `headers`."""
+    """Adds requests to `received`, and answers with `status` and `headers`."""
 
     def __init__(self) -> None:
         self.received: list[ReceivedRequest] = []
         self.status = 204
         self.headers: dict[str, str] = {}
-        self.answers = threading.Event()  # no request is answered until it is set
+        self.answers = threading.Event()  # while it is not set, requests wait for their answers
         self.answers.set()
         receiver = self
 

@@ -8,14 +8,14 @@ from typing import Any
 
 @contextmanager
 def capture_requests() -> Iterator[list[dict[str, Any]]]:
-    """Yields a list to which the logged fields of each request in the block are added."""
+    """Yields a list; during the block each request adds its logged fields to the list."""
     logger, entries = logging.getLogger("jobmon.request"), list[dict[str, Any]]()
-    handler, level = logging.Handler(), logger.level
+    handler, old_level = logging.Handler(), logger.level
     handler.emit = lambda record: entries.append(dict(record.msg))  # type: ignore[method-assign, call-overload]
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         yield entries
     finally:
-        logger.setLevel(level)
+        logger.setLevel(old_level)
         logger.removeHandler(handler)

@@ -62,7 +62,7 @@ class Web:
             return False
 
     def workers(self, master: int | None = None) -> set[int]:
-        """The process ids of the workers of gunicorn's master, or of another `master`."""
+        """The process ids of the workers of `master`, by default of gunicorn's first master."""
         return set(child_processes(master or self.process.pid))
 
     def stop(self) -> str:

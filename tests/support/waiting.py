@@ -1,4 +1,4 @@
-"""Waits for a condition instead of sleeping for a fixed time."""
+"""Waits until a condition is true, instead of sleeping for a fixed time."""
 
 import time
 from collections.abc import Callable

@@ -31,7 +31,7 @@ MongoDb = Database[dict[str, Any]]
 
 @contextmanager
 def temporary_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
-    """An empty database on the real server; it and its rollup database are dropped afterwards."""
+    """An empty database on the real server; drops it and its rollup database after the block."""
     database = mongo[f"test_{uuid.uuid4().hex}"]
     yield database
     mongo.drop_database(database.name)
@@ -44,8 +44,8 @@ def init(uri: str, *options: str, **settings: str) -> list[str]:
     result = CliRunner().invoke(main, ["init", "--mongo-uri", uri, *options], env=environment)
     assert result.exit_code == 0, result.output
     lines = [line.split(maxsplit=2) for line in result.output.splitlines()]
-    indexes = [text.rpartition(": ") for _, check, text in lines if check == "index"]
-    return [index for index, _, outcome in indexes if not outcome.startswith("not made")]
+    indexes = [text.partition(": ") for _, check, text in lines if check == "index"]
+    return [index for index, _, outcome in indexes if not outcome.startswith("not created")]
 
 
 class WatchedQueue:
@@ -62,7 +62,7 @@ class WatchedQueue:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The service with these settings, apart from the token key and the cache of statistics."""
+        """The service with these settings, but the tests' token key and no cache of statistics."""
         queue = cls.__new__(cls)
         queue.settings = replace(settings, jwt_secret_key=SECRET, stats_ttl_ms=0)
         queue.api = Api(create_app(queue.settings))
@@ -82,8 +82,8 @@ class WatchedQueue:
     def ids(self, **query: Any) -> list[str]:
         """The ids of the jobs in a list, read by its cursors in up to three pages.
 
-        Asserts that the cursors lead back through the same pages, and that the total, the last page
-        by its number and an export have the same jobs.
+        Asserts that the cursors lead back through the same pages, and that the total, an export,
+        the first page and the last one by its number agree with these ids.
         """
         newest = self.get("/admin/jobs/queue", per_page=1, **query)
         query["per_page"] = max(2, -(-newest["meta"]["total"] // 3))
@@ -126,8 +126,8 @@ class WatchedQueue:
             eventually(lambda: self.get("/admin/jobs/stats")["source"] == "rollup")
             eventually(lambda: self.get("/admin/jobs/timeseries")["meta"]["source"] == "rollup")
             # Without this wait, a test could end the collector before its history is complete.
-            counted = {"name": PROGRESS, "completeUntil": {"$gte": started}}
-            eventually(lambda: rollup_database(self.connection).state.find_one(counted))
+            complete = {"name": PROGRESS, "completeUntil": {"$gte": started}}
+            eventually(lambda: rollup_database(self.connection).state.find_one(complete))
             yield
 
     def activity(self) -> Answer:
@@ -140,7 +140,7 @@ class WatchedQueue:
         return {name: sum(counts) if counts else None for name, counts in counts_by_name.items()}
 
     def sampled_counts(self, status: str) -> list[int]:
-        """The number of jobs with a status, in each of the last hour's steps with a sample."""
+        """The number of jobs with a status in each of the last hour's steps that has a sample."""
         steps = self.get("/admin/jobs/timeseries")["data"]
         return [step["statusCounts"].get(status, 0) for step in steps if step["statusCounts"]]
 
