@@ -1,8 +1,8 @@
-// Runs the real Agenda until it has stored a job document of every form, and then ends.
+// Runs the real Agenda until it has stored a job document of each kind that it knows, and ends.
 //
 //     node agenda.mjs 5|6 mongodb://…/database [logs]
 //
-// With `logs`, version 6 logs its runs, and two more jobs run. Prints the ids by job name as JSON.
+// With `logs`, version 6 logs its runs, and two more jobs run. Prints JSON: the job ids by job name.
 
 import { MongoBackend } from "@agendajs/mongo-backend";
 import { Agenda as Agenda6 } from "agenda";

@@ -2,7 +2,7 @@
 //
 //     node agenda_runs.mjs 5|6 mongodb://…/database NAME …
 //
-// Ends when a job of each name has succeeded. Prints the number of runs of each name as JSON.
+// Ends when a job of each name has succeeded. Prints JSON: the number of runs by name.
 
 import { MongoBackend } from "@agendajs/mongo-backend";
 import { Agenda as Agenda6 } from "agenda";

@@ -1,10 +1,10 @@
-"""Run the real Celery until its MongoDB backend has stored a result of every form.
+"""Run the real Celery until its MongoDB backend has stored a result in each state.
 
     python celery_app.py URI EXTENDED
 
-It sends the tasks, waits for their results, and prints their ids. It ends while `run` and
-`progress` are still running. Messages stay in the memory of this process. Results are stored in the
-database of the URI. With EXTENDED=1 they have the fields of their tasks.
+It sends the tasks, waits for their results, and prints JSON: the task ids by case. It ends while
+`run` and `progress` are still running. Messages stay in the memory of this process. Results are
+stored in the database of the URI. With EXTENDED=1 a result also has its task's name and arguments.
 """
 
 import json
@@ -79,7 +79,7 @@ def forget(**_: Any) -> None:
 
 
 def send_tasks() -> dict[str, str]:
-    """Send the tasks of all cases and wait for their results. Return the ids by case."""
+    """Send the tasks of all cases and wait for their results. Return the task ids by case."""
     results = {
         "add": add.delay(2, 3, **ADA),
         "refuse": refuse.delay(**ADA),
@@ -108,8 +108,8 @@ def send_tasks() -> dict[str, str]:
 
 if __name__ == "__main__":
     setup_worker_optimizations(app, WORKER)  # adds the worker's name to the results
-    pool: dict[str, Any] = {"pool": "threads", "concurrency": 6, "hostname": WORKER}
-    with start_worker(app, perform_ping_check=False, loglevel="WARNING", **pool):
+    options: dict[str, Any] = {"pool": "threads", "concurrency": 6, "hostname": WORKER}
+    with start_worker(app, perform_ping_check=False, loglevel="WARNING", **options):
         sys.stdout.write(json.dumps(send_tasks()))
         sys.stdout.flush()
         os._exit(0)

@@ -1,6 +1,7 @@
 """Fixtures that run Agenda and Celery, which write their own documents.
 
-Tests of a program that cannot run are skipped with the reason. In CI (`CI=true`) they fail.
+If Agenda cannot be installed, its tests are skipped with the reason. In CI (if `CI` is set) they
+fail.
 """
 
 import fcntl
@@ -28,9 +29,9 @@ def _run_command(command: list[str], **options: Any) -> subprocess.CompletedProc
 
 @pytest.fixture(scope="session")
 def run_agenda() -> Callable[..., Ids]:
-    """Run `agenda.mjs` with a version of Agenda on the database of a URI. Return its jobs' ids.
+    """A function that runs a version of Agenda on the database of a URI; it returns the job ids.
 
-    With `logs`, version 6 logs its runs in agenda_logs.
+    It runs `agenda.mjs`. With `logs`, version 6 logs its runs in agenda_logs.
     """
     if shutil.which("npm") is None:
         if os.environ.get("CI"):
@@ -40,9 +41,9 @@ def run_agenda() -> Callable[..., Ids]:
 
     def run(version: str, uri: str, *, logs: bool = False) -> Ids:
         command = ["node", str(HERE / "agenda.mjs"), version, uri, *(["logs"] if logs else [])]
-        done = _run_command(command)
-        assert done.returncode == 0, done.stderr
-        ids: Ids = json.loads(done.stdout)
+        result = _run_command(command)
+        assert result.returncode == 0, result.stderr
+        ids: Ids = json.loads(result.stdout)
         return ids
 
     return run
@@ -50,41 +51,44 @@ def run_agenda() -> Callable[..., Ids]:
 
 @pytest.fixture(scope="session")
 def run_due_jobs(run_agenda: Callable[..., Ids]) -> Callable[..., dict[str, int]]:
-    """Run the due jobs with these names. Return the number of runs of each name."""
+    """A function that runs the due jobs with these names; it returns the number of runs by name."""
 
     def run(version: str, uri: str, *names: str) -> dict[str, int]:
-        done = _run_command(["node", str(HERE / "agenda_runs.mjs"), version, uri, *names])
-        assert done.returncode == 0, done.stderr
-        runs: dict[str, int] = json.loads(done.stdout)
+        result = _run_command(["node", str(HERE / "agenda_runs.mjs"), version, uri, *names])
+        assert result.returncode == 0, result.stderr
+        runs: dict[str, int] = json.loads(result.stdout)
         return runs
 
     return run
 
 
 def _install_agenda() -> None:
-    """Install the packages of Agenda if they are missing; parallel processes wait for the lock."""
+    """Install the packages of Agenda if they are missing or old; parallel processes wait."""
     required, installed = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
     with required.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if installed.exists() and installed.stat().st_mtime >= required.stat().st_mtime:
             return
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]
-        done = _run_command(command, cwd=HERE)
-    if done.returncode and not os.environ.get("CI"):
-        pytest.skip(f"Agenda cannot be installed: {done.stderr[-300:]}")
-    assert done.returncode == 0, done.stderr
+        result = _run_command(command, cwd=HERE)
+    if result.returncode and not os.environ.get("CI"):
+        pytest.skip(f"Agenda cannot be installed: {result.stderr[-300:]}")
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.fixture(scope="session")
 def run_celery() -> Callable[[str, bool], Ids]:
-    """Run `celery_app.py` on the database of a URI, extended or not. Return the ids."""
+    """A function that runs Celery on the database of a URI; it returns the task ids by case.
+
+    `extended`: whether results have the fields of their tasks (`result_extended`).
+    """
 
     def run(uri: str, extended: bool) -> Ids:
         command = [sys.executable, str(HERE / "celery_app.py"), uri, str(int(extended))]
         # Celery warns, for example, that the tests run as root.
-        done = _run_command(command, env=os.environ | {"PYTHONWARNINGS": "ignore"})
-        assert done.returncode == 0, done.stderr
-        ids: Ids = json.loads(done.stdout)
+        result = _run_command(command, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+        assert result.returncode == 0, result.stderr
+        ids: Ids = json.loads(result.stdout)
         return ids
 
     return run

@@ -2,8 +2,8 @@
 //
 //     node scheduler.mjs agenda-5|agenda-6|pulse mongodb://…/database
 //
-// Prints the ids of two jobs as JSON: `fails` has failed, `waits` is due in a day. When both have
-// succeeded, it prints the number of runs of each as JSON, and ends.
+// Prints JSON: the ids of the jobs `fails`, which has failed, and `waits`, which is due in a day.
+// When both have succeeded, it prints JSON again, the number of runs of each job, and ends.
 
 import { MongoBackend } from "@agendajs/mongo-backend";
 import pulse from "@pulsecron/pulse";

@@ -1,5 +1,5 @@
-"""Actions on the jobs of Agenda, which change a job as Agenda does: catches a job that Agenda does
-not run afterwards, a changed field that should stay, and a change of a running job."""
+"""Actions on jobs of Agenda: catches a job that Agenda does not run after an action, a change of a
+field that should stay, and a change of a running job."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,25 +41,25 @@ def test_agenda_runs_jobs_after_actions(
             state_db=database.name,
         )
         index_queue(settings)
-        acting = ActingQueue(settings, database)
+        queue = ActingQueue(settings, database)
         jobs_before = {job["name"]: job for job in database.agendaJobs.find()}
-        request_ids = [
-            acting.file("retry", ids["fails"]),
-            acting.file("run_now", ids["scheduled"]),
-            acting.file("enable", ids["disabled"]),
-            acting.file("prioritize", ids["repeats"], priority=7),
+        filed_requests = [
+            queue.file("retry", ids["fails"]),
+            queue.file("run_now", ids["scheduled"]),
+            queue.file("enable", ids["disabled"]),
+            queue.file("prioritize", ids["repeats"], priority=7),
         ]
-        acting.act()
-        for request_id in request_ids:
-            assert set(acting.outcomes(request_id).values()) == {("done", "")}
-        run_now = acting.file("run_now", ids["disabled"])
+        queue.act()
+        for filed in filed_requests:
+            assert set(queue.outcomes(filed).values()) == {("done", "")}
+        run_now = queue.file("run_now", ids["disabled"])
         # A running job is not released, and a succeeded job is not retried.
-        release = acting.file("release", ids["runs"])
-        retry = acting.file("retry", ids["succeeds"])
-        acting.act()
-        assert acting.outcomes(run_now)[ids["disabled"]] == ("done", "")
-        assert acting.outcomes(release) == {ids["runs"]: ("skipped", "its lease has not expired")}
-        assert acting.outcomes(retry) == {ids["succeeds"]: ("skipped", "it is succeeded")}
+        release = queue.file("release", ids["runs"])
+        retry = queue.file("retry", ids["succeeds"])
+        queue.act()
+        assert queue.outcomes(run_now)[ids["disabled"]] == ("done", "")
+        assert queue.outcomes(release) == {ids["runs"]: ("skipped", "its lease has not expired")}
+        assert queue.outcomes(retry) == {ids["succeeds"]: ("skipped", "it is succeeded")}
         jobs_after = {job["name"]: job for job in database.agendaJobs.find()}
         assert jobs_after["runs"] == jobs_before["runs"]
         changed_fields = {
@@ -77,8 +77,8 @@ def test_agenda_runs_jobs_after_actions(
             "repeats": {"priority"},
         }
         with pytest.raises(RequestError, match="JOBMON_ACTIONS_ALLOW_DELETE=true"):
-            acting.support.require("cancel")  # Agenda cancels a job by deleting its document
-        acting.connection.close()
+            queue.support.require("cancel")  # Agenda cancels a job by deleting its document
+        queue.connection.close()
         runs = run_due_jobs(version, uri, "fails", "scheduled", "disabled")
         assert runs == {"fails": 1, "scheduled": 1, "disabled": 1}
 
@@ -95,24 +95,24 @@ def test_cancel_deletes_waiting_agenda_jobs_if_the_setting_allows_it(
             state_db=database.name,
             actions_allow_delete=True,
         )
-        acting = ActingQueue(settings, database)
+        queue = ActingQueue(settings, database)
         index_queue(settings)
         job = {"name": "mail", "nextRunAt": None, "lockedAt": None, "failedAt": None}
-        waiting = [{**job, "nextRunAt": acting.now()} for _ in range(3)]
-        succeeded = {**job, "lastFinishedAt": acting.now()}
+        waiting = [{**job, "nextRunAt": queue.now()} for _ in range(3)]
+        succeeded = {**job, "lastFinishedAt": queue.now()}
         database.agendaJobs.insert_many([*waiting, succeeded])
-        cancel = acting.file("cancel", Target(job_filter=JobFilter(types=("mail",))), expected=3)
-        acting.act()
-        assert [result for result, _ in acting.outcomes(cancel).values()] == ["done"] * 3
+        cancel = queue.file("cancel", Target(job_filter=JobFilter(types=("mail",))), expected=3)
+        queue.act()
+        assert [result for result, _ in queue.outcomes(cancel).values()] == ["done"] * 3
         assert [job["_id"] for job in database.agendaJobs.find()] == [succeeded["_id"]]
-        acting.connection.close()
+        queue.connection.close()
 
 
 @pytest.mark.parametrize(
     ("profile", "message"),
     [("celery", "Celery's results are only what"), ("hangfire", "declares no transitions")],
 )
-def test_queues_without_transitions_have_no_actions_and_a_reason(
+def test_queues_without_transitions_refuse_actions_with_a_reason(
     make_settings: Callable[..., Settings], profile: str, message: str
 ) -> None:
     support = find_support(replace(make_settings(), profile=profile))

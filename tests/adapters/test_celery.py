@@ -1,5 +1,5 @@
 """Celery's results in MongoDB, with and without `result_extended`: catches a wrong field, a task
-that a list lacks, a wrong count, a query that scans a collection, and any write."""
+that is missing from a list, a wrong count, a query that scans a collection, and any write."""
 
 import json
 from collections import Counter
@@ -23,12 +23,15 @@ WORKER = "worker-1@shop"
 
 
 class Result(NamedTuple):
-    """A stored result: its task, jobmon's status, and the status and number of the last attempt."""
+    """A stored result: its task, jobmon's status, and the status and number of the last attempt.
+
+    `outcome` is None if jobmon shows no attempt.
+    """
 
     task: str
     status: str
     outcome: str | None
-    attempts: int
+    attempt_number: int
 
 
 # The results of `celery_app.py`.
@@ -84,16 +87,16 @@ class Celery(WatchedQueue):
         return document
 
     def list_cases(self, **query: Any) -> list[str]:
-        """The cases that the list with this query has, in its order."""
+        """The cases in the list with this query, in the list's order."""
         cases = {job_id: case for case, job_id in self.job_ids.items()}
         return [cases[job_id] for job_id in self.ids(**query)]
 
     def list_expected_cases(self, matches: Callable[[str], bool] = lambda _: True) -> list[str]:
-        """The cases that match, in the order of a list: latest end first, then without an end."""
+        """The cases that match, in a list's order: latest end first, cases without an end last."""
         ends = {case: self.find_document(case)["date_done"] for case in CASES if matches(case)}
         ended = sorted((end, self.job_ids[case], case) for case, end in ends.items() if end)
         unended = sorted((self.job_ids[case], case) for case, end in ends.items() if not end)
-        return [key[-1] for key in ended[::-1] + unended[::-1]]
+        return [sort_key[-1] for sort_key in ended[::-1] + unended[::-1]]
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["extended", "not extended"])
@@ -223,7 +226,7 @@ def test_filters_can_be_combined(celery: Celery) -> None:
     assert celery.list_cases(owner="bob", status="succeeded") == list_tasks("recover")
     assert celery.list_cases(owner="bob", status="succeeded", type="progress") == []
     refused = celery.api.get_as_admin("/admin/jobs/queue", error_code="ValueError")
-    assert refused.status_code == 422  # Celery stores the code inside one text
+    assert refused.status_code == 422  # Celery stores the error's code and message in one text
     assert list(refused.json["error"]["details"]) == ["error_code"]
     assert celery.list_cases(job_id=celery.job_ids["add"][:13]) == ["add"]
 
@@ -257,7 +260,7 @@ def check_stats(celery: Celery, source: str) -> None:
     assert counts == dict(Counter(result.status for result in CASES.values()))
     types = {result.task for result in CASES.values()} if celery.is_extended else {"null"}
     assert set(stats["typeCounts"]) == types
-    # Celery does not store when a retry is due or a lease expires; no stored task is queued.
+    # Celery does not store when a retry is due or when a lease expires. No stored task is queued.
     unknown = {"expiredLeases", "dueJobs", "scheduledJobs"}
     assert {name: stats[name] for name in unknown} == dict.fromkeys(unknown)
     assert (set(stats["reasons"]), stats["oldestQueuedJobAgeMs"]) == (unknown, 0)
@@ -342,10 +345,10 @@ def test_the_pages_show_only_known_fields(celery: Celery) -> None:
     columns = json.loads(viewer.get("/dashboard/charts?range=1h").text)
     assert set(columns["enqueued"]) == set(columns["waitP50"]) == {None}
     assert sum(count or 0 for count in columns["succeeded"]) == 6
-    listed = viewer.page("/dashboard/jobs")
-    assert listed.all("input", name="status", value="PROGRESS")
-    assert "Error code" not in listed.text  # the API refuses this filter
-    assert len(listed.all("a", **{"class": "row-link mono"})) == len(CASES)
+    job_list = viewer.page("/dashboard/jobs")
+    assert job_list.all("input", name="status", value="PROGRESS")
+    assert "Error code" not in job_list.text  # the API refuses this filter
+    assert len(job_list.all("a", **{"class": "row-link mono"})) == len(CASES)
     refused = viewer.page(f"/dashboard/jobs/{celery.job_ids['refuse']}")
     assert "The bank refused., 402" in refused.text
     assert "error_code" not in " ".join(refused.addresses())

@@ -1,6 +1,6 @@
 """Attempts that are read from a log of events: catches a run that is missing or counted twice, a
-start that is paired to a wrong end, a wrong duration, a query without an index, and a malformed
-event that breaks a page."""
+start that is paired with the end of another run, a wrong duration, a query without an index, and a
+malformed event that breaks a page."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,18 +25,18 @@ from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
 from ..support.commands import database_uri
 from ..support.waiting import eventually
-from ..support.watched_queue import Answer, MongoDb, WatchedQueue, init, temporary_database
+from ..support.watched_queue import MongoDb, WatchedQueue, init, temporary_database
 from .test_samples import load_sample
 
 Ids = dict[str, str]
-WINDOW = (NOW, NOW + MINUTE, MINUTE)
-AGENDA_SETTINGS: Answer = {
+WINDOW = (NOW, NOW + MINUTE, MINUTE)  # the start, the end and the step of `count_activity`
+AGENDA_SETTINGS: dict[str, Any] = {
     "profile": "agenda-logs",
     "jobs_collection": "agendaJobs",
     "attempts_collection": "agenda_logs",
 }
-# The events have rules for the status, dates and durations in seconds, an id of the run, and errors
-# as objects. Only the job has a type.
+# Rules give the status of an event. Its time and its duration are in seconds. `run` is the id of
+# its run. Its error is an object. Only jobs have a type.
 SHOP_PROFILE = """\
 collection = "work"
 status = { path = "state" }
@@ -118,6 +118,7 @@ def log_start(database: MongoDb, job: str, at_s: float, **fields: Any) -> None:
 
 
 def log_end(database: MongoDb, job: str, at_s: float, **fields: Any) -> None:
+    """Log the end, 2 s after `at_s`, of the run that began at `at_s`."""
     event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "end", "at": to_timestamp(at_s + 2)}
     database.work_log.insert_one(event | fields)
 
@@ -171,8 +172,8 @@ def test_every_query_of_a_log_has_an_index(shop: WatchedQueue) -> None:
     assert levels["fields"] == "warning"  # because of the malformed events
 
 
-def test_start_is_searched_for_a_day(shop: WatchedQueue) -> None:
-    """Catches a query that reads all events of a job, because the start of a run is missing."""
+def test_start_of_a_run_is_searched_up_to_a_day_before_its_end(shop: WatchedQueue) -> None:
+    """Catches a query that reads all events of a job if the start of a run is missing."""
     start = {"of": {"job": "a"}, "what": "begin"}
     shop.database.work_log.insert_many(
         [start | {"run": "old", "at": to_timestamp(-86_000 - hours * 3_600)} for hours in (0, 24)]
@@ -214,7 +215,7 @@ def agenda_sample(
 
 
 def test_events_of_the_sample_are_counted(agenda_sample: WatchedQueue) -> None:
-    """Catches events that are not counted because their jobs were deleted."""
+    """Catches events that are not counted because their jobs do not exist."""
     event = agenda_sample.database.agenda_logs.find_one({"event": "success"})
     start = floor(event["timestamp"].replace(tzinfo=UTC), MINUTE)
     (tallies,) = count_activity(agenda_sample.connection, start, start + MINUTE, MINUTE).values()
@@ -224,7 +225,7 @@ def test_events_of_the_sample_are_counted(agenda_sample: WatchedQueue) -> None:
 
 
 def test_runs_are_unknown_while_the_log_is_empty(agenda_sample: WatchedQueue) -> None:
-    """Catches runs that are counted from the jobs, and later a second time from the log."""
+    """Catches runs that are counted from the jobs, and a second time once the log has events."""
     log, jobs = agenda_sample.database.agenda_logs, agenda_sample.database.agendaJobs
     (event,) = log.find({"event": "success"})
     log.delete_many({})
@@ -252,7 +253,7 @@ def agenda(
     mongo: MongoClient[dict[str, Any]],
     run_agenda: Callable[..., Ids],
 ) -> Iterator[tuple[WatchedQueue, Ids]]:
-    """The service over the documents of Agenda, with a collector that ran while Agenda ran."""
+    """The service over the documents of Agenda, and the job ids; a collector runs all the time."""
     with temporary_database(mongo) as database:
         queue = WatchedQueue(mongod, database, **AGENDA_SETTINGS)
         init(database_uri(mongod, database), "--create", PROFILE="agenda-logs")
@@ -366,10 +367,10 @@ error = { object = { message = "why" } }
 """
 
 
-def test_attempts_of_a_collection_are_read_by_rules_readings_and_computed_fields(
+def test_attempts_of_a_collection_are_read_with_rules_readings_and_computed_fields(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Attempts without numbers are numbered in the order of their starts."""
+    """Catches attempts without numbers that are not numbered in the order of their starts."""
     path = tmp_path / "runs.toml"
     path.write_text(RUNS_PROFILE)
 
@@ -386,8 +387,8 @@ def test_attempts_of_a_collection_are_read_by_rules_readings_and_computed_fields
                 {"job": "b", "began": to_text(5), "ended": to_text(6)},
             ]
         )
-        created = init(database_uri(mongod, database), PROFILE=str(path))
-        assert {"runs(job, began)", "runs(ended)"} <= set(created)
+        indexes = init(database_uri(mongod, database), PROFILE=str(path))
+        assert {"runs(job, began)", "runs(ended)"} <= set(indexes)
         queue = WatchedQueue(
             mongod,
             database,

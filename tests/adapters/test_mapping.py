@@ -58,7 +58,7 @@ CASES = {"snake": SNAKE_CASE, "by id": ID_AS_KEY}
 
 
 def make_task(number: int) -> Answer:
-    """A task. The task of the next number has the next of the six states, and is a second newer."""
+    """The task with this number: the next task is a second newer and has the next of six states."""
     created = NOW - timedelta(minutes=10) + timedelta(seconds=number)
     state = STATES[number % len(STATES)]
     error = {"code": f"E{number % 2}", "message": "The bank refused.", "stack": "at pay"}
@@ -87,7 +87,7 @@ def make_task(number: int) -> Answer:
 
 
 def make_attempt(number: int) -> Answer:
-    """The only attempt of a task. Its `task` is the task's id, as an ObjectId or as a text."""
+    """The only attempt of a task. Its `task` is the task's ObjectId, or this id as a text."""
     task = make_task(number)
     outcome = {"done": "ok", "retry": "failed", "failed": "failed"}.get(task["state"])
     started = task["created_at"] + timedelta(seconds=2)
@@ -119,13 +119,13 @@ class Tasks(WatchedQueue):
         self.has_object_ids = variables is ID_AS_KEY
         self.indexes: list[str] = []
 
-    def find_id(self, task: Answer) -> str:
+    def get_job_id(self, task: Answer) -> str:
         return str(task["_id"]) if self.has_object_ids else task["job_id"]
 
     def list_newest_first(self, **fields: Any) -> list[str]:
         """The ids of the tasks with these fields, newest first."""
         return [
-            self.find_id(task)
+            self.get_job_id(task)
             for task in reversed(self.tasks)
             if all(task[name] == value for name, value in fields.items())
         ]
@@ -169,7 +169,7 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
         }
     ]
     detail = {
-        "jobId": tasks.find_id(task),
+        "jobId": tasks.get_job_id(task),
         "type": task["kind"],
         "status": status,
         "priority": number,
@@ -186,9 +186,9 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
         "payload": {"user": {"id": f"user-{number % 4}"}, "password": "[redacted]"},
         "attempts": [] if task["state"] == "pending" else attempts,
     }
-    unrecorded = {"attempts": "the queue records only the number of attempts"}
-    detail |= {"reasons": {} if detail["attempts"] else unrecorded, "isRecurring": None}
-    detail |= {"repetition": None}
+    reasons = {"attempts": "the queue records only the number of attempts"}
+    detail |= {"reasons": {} if detail["attempts"] else reasons}
+    detail |= {"isRecurring": None, "repetition": None}
     answer = tasks.get(f"/jobs/{detail['jobId']}")
     explanation = answer["explanation"]
     drop_derived(answer)
@@ -228,8 +228,10 @@ def test_lists_have_the_filtered_jobs_in_order(tasks: Tasks) -> None:
     assert len(tasks.ids(error_code="E1")) == len(
         [task for task in tasks.tasks if task["error"] and task["error"]["code"] == "E1"]
     )
-    started = [tasks.find_id(task) for task in reversed(tasks.tasks) if task["state"] != "pending"]
-    assert tasks.ids(worker="w-1") == started
+    ids_with_attempt = [
+        tasks.get_job_id(task) for task in reversed(tasks.tasks) if task["state"] != "pending"
+    ]
+    assert tasks.ids(worker="w-1") == ids_with_attempt
 
 
 def test_a_creation_range_uses_the_path_of_createdat(tasks: Tasks) -> None:
@@ -246,7 +248,7 @@ def test_an_owner_sees_their_own_jobs_and_no_others(tasks: Tasks) -> None:
     assert len(jobs) == 10
     assert {job["createdBy"] for job in jobs} == {"user-1"}
     for number, status in ((1, 200), (2, 403)):
-        path = f"/jobs/{tasks.find_id(make_task(number))}"
+        path = f"/jobs/{tasks.get_job_id(make_task(number))}"
         assert tasks.api.get_as_owner(path, "user-1").status_code == status
 
 
@@ -284,10 +286,10 @@ def test_counts_of_the_collector_are_correct(
     tasks: Tasks, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, changes: str
 ) -> None:
     if changes == "polled":
-        polled = lambda jobs, _, stop, **__: PolledChanges(jobs, stop)  # noqa: E731
+        open_polled = lambda jobs, _, stop, **__: PolledChanges(jobs, stop)  # noqa: E731
         for module in (changes_module, run_counting):
-            monkeypatch.setattr(module, "open_changes", polled)
-        monkeypatch.setattr(changes_module, "SWEEP_S", 100_000.0)
+            monkeypatch.setattr(module, "open_changes", open_polled)
+        monkeypatch.setattr(changes_module, "SWEEP_S", 100_000.0)  # no sweeps in this test
         tasks.database.tasks.create_index("updated_at")
         request.addfinalizer(lambda: tasks.database.tasks.drop_index("updated_at_1"))
     with tasks.running_collector():
@@ -377,7 +379,7 @@ def test_queries_use_their_indexes_and_nothing_is_written(tasks: Tasks) -> None:
         ):
             page = tasks.get("/admin/jobs/queue", per_page=2, **query)
             tasks.get("/admin/jobs/queue", per_page=2, cursor=page["meta"]["next_cursor"], **query)
-        tasks.get(f"/jobs/{tasks.find_id(make_task(1))}")
+        tasks.get(f"/jobs/{tasks.get_job_id(make_task(1))}")
     queries = [entry for entry in entries if not entry["ns"].endswith("system.profile")]
     assert_cheap(tasks.database, queries)
     with tasks.running_collector():
@@ -389,11 +391,11 @@ def test_queries_use_their_indexes_and_nothing_is_written(tasks: Tasks) -> None:
 def test_the_pages_show_the_mapped_fields(tasks: Tasks) -> None:
     viewer = signed_in(tasks.api)
     assert "kind-1" in viewer.page("/dashboard").text
-    listed = viewer.page("/dashboard/jobs?status=dlq")
-    assert len(listed.all("a", **{"class": "row-link mono"})) == len(
+    job_list = viewer.page("/dashboard/jobs?status=dlq")
+    assert len(job_list.all("a", **{"class": "row-link mono"})) == len(
         tasks.list_newest_first(state="failed")
     )
-    page = viewer.page(f"/dashboard/jobs/{tasks.find_id(make_task(2))}")
+    page = viewer.page(f"/dashboard/jobs/{tasks.get_job_id(make_task(2))}")
     assert "Attempt 1" in page.text
     assert "succeeded on w-1" in page.text
     assert "hidden" not in page.text

@@ -1,5 +1,5 @@
-"""A queue that records no attempts: catches counts of 0 although jobs have ended, an attempt that
-is invented or counted twice, and a notice because of unknown values."""
+"""A queue that records no attempts: catches counts of 0 although jobs have finished, an attempt
+that is invented or counted twice, and a notice because of unknown values."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,8 @@ VARIABLES = {
 }
 
 
-def make_ended_job(number: int, state: str, now: datetime) -> Answer:
+def make_finished_job(number: int, state: str, now: datetime) -> Answer:
+    """A job that waited 3 s and ran 2 s."""
     started = now - timedelta(minutes=4) + timedelta(seconds=number)
     return {
         "jobId": f"{state}-{number}",
@@ -50,9 +51,9 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
     with temporary_database(mongo) as database:
         database.jobs.insert_many(
             [
-                *(make_ended_job(number, "done", now) for number in range(100)),
-                *(make_ended_job(number, "failed", now) for number in range(10)),
-                *(make_ended_job(number, "again", now) for number in range(5)),
+                *(make_finished_job(number, "done", now) for number in range(100)),
+                *(make_finished_job(number, "failed", now) for number in range(10)),
+                *(make_finished_job(number, "again", now) for number in range(5)),
                 make_waiting_job(now),
             ]
         )
@@ -82,7 +83,7 @@ def test_the_collector_counts_the_last_attempt_of_each_job(queue: WatchedQueue) 
     with queue.running_collector():
         eventually(lambda: queue.activity() == ACTIVITY)
         check_counts(queue)
-        # The last run ended two minutes ago, but the collector may have missed runs since then.
+        # The last run ended minutes ago, but the collector may have missed runs since then.
         overview = signed_in(queue.api).page("/dashboard").text
         assert "runs may be missing from the history" in overview
         assert "Nothing has finished" not in overview
@@ -110,8 +111,8 @@ def test_a_job_without_recorded_attempts_shows_its_last_attempt(queue: WatchedQu
         assert attempt["status"] == status
     not_started = queue.get("/jobs/w")
     assert (not_started["attempts"], not_started["attemptCount"]) == ([], 0)
-    (listed,) = queue.get("/admin/jobs/queue", job_id="done-7", per_page=1)["data"]
-    assert listed["attemptCount"] == 1
+    (summary,) = queue.get("/admin/jobs/queue", job_id="done-7", per_page=1)["data"]
+    assert summary["attemptCount"] == 1
     assert "Last attempt" in signed_in(queue.api).page("/dashboard/jobs/done-7").text
 
 
@@ -121,7 +122,7 @@ def three_jobs(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[W
     now = datetime.now(UTC)
     with temporary_database(mongo) as database:
         database.jobs.insert_many(
-            make_ended_job(number, "done", now)
+            make_finished_job(number, "done", now)
             | {"status": "succeeded", "finishedAt": now, "type": "t"}
             for number in range(3)
         )
@@ -167,7 +168,7 @@ def test_counts_are_null_if_no_finishedat_is_a_date(three_jobs: WatchedQueue) ->
 
 
 def test_counts_are_null_if_dead_jobs_have_no_end(three_jobs: WatchedQueue) -> None:
-    """Catches a failure rate of 0 if only succeeded jobs have a finishedAt."""
+    """Catches a failure rate of 0 if succeeded jobs have a finishedAt, but dead jobs have none."""
     assert three_jobs.activity() == {"enqueued": 3, "succeeded": 3, "failed": 0, "dlq": 0}
     three_jobs.database.jobs.insert_one({"jobId": "d", "status": "dlq", "type": "t"})
     eventually(lambda: three_jobs.activity()["failed"] is None)
@@ -178,7 +179,7 @@ def test_counts_are_null_if_dead_jobs_have_no_end(three_jobs: WatchedQueue) -> N
 
 
 def test_counts_are_null_if_finishedat_and_its_index_are_missing(three_jobs: WatchedQueue) -> None:
-    """Catches a scan: `jobmon init` creates no index on a field that no document has."""
+    """Catches an error: `jobmon init` creates no index on a field that no document has."""
     three_jobs.database.jobs.update_many({}, {"$unset": {"finishedAt": 1}})
     three_jobs.database.jobs.drop_index("status_1_finishedAt_1__id_1")
     assert three_jobs.activity() == {"enqueued": 3, "succeeded": None, "failed": None, "dlq": None}

@@ -1,5 +1,5 @@
-"""Actions that are filed on a page, for jobs of a real program that is running: catches a change
-that the program does not notice, and a job that it runs twice."""
+"""Actions that a person files on a page for jobs of a running program: catches a change that the
+program does not notice, and a job that the program runs twice."""
 
 import json
 import subprocess

@@ -1,5 +1,5 @@
 """Documents of other queue programs, read with the shipped profiles: catches a wrong status, a
-count that differs from its list, and a missing attempt, error or date."""
+count that differs from the list of the same jobs, and a missing attempt, error or date."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -42,10 +42,10 @@ class Case:
 
     `customized`: a profile in TOML that changes the shipped one. `jobs`: the number of jobs by
     (type, status). `attempts`: the statuses of the attempts, by (type, status) of their jobs.
-    `errors`: the messages of the jobs' last errors. `next_runs`: the number of jobs with a next
-    run. `owners`: the number of jobs by owner. `expired`: the number of expired leases, None if
-    unknown. `no_end`: the final statuses whose jobs have no time of the end. `has_creation`:
-    whether the jobs have a creation time.
+    `errors`: how often each message is a job's last error. `next_runs`: the number of jobs with a
+    `nextRunAt`. `owners`: the number of jobs by owner. `expired`: the number of expired leases,
+    None if unknown. `no_end`: the final statuses whose jobs have no `finishedAt`. `has_creation`:
+    whether the jobs have a `createdAt`.
     """
 
     sample: str
@@ -200,7 +200,7 @@ CASES = {
         jobs={
             ("mail", "succeeded"): 1,
             ("mail", "dlq"): 1,
-            # The leases of two messages expired at 07:47.
+            # The leases of these two messages have expired.
             ("mail", "failed"): 2,
             ("mail", "queued"): 2,
         },
@@ -373,7 +373,7 @@ def check_counts(sample: Sample, source: str) -> None:
     by_status: Counter[str] = Counter()
     for (_, status), count in sample.case.jobs.items():
         by_status[status] += count
-    assert {status: n for status, n in stats["statusCounts"].items() if n} == dict(by_status)
+    assert +Counter(stats["statusCounts"]) == by_status
     assert stats["totalJobs"] == stats["estimatedTotalJobs"] == sum(by_status.values())
     assert stats["expiredLeases"] == sample.case.expired
 
@@ -411,14 +411,17 @@ def test_every_job_opens_with_its_attempts(sample: Sample) -> None:
         for attempt in detail["attempts"]:
             key = (job["type"], job["status"])
             attempts.setdefault(key, []).append(attempt["status"])
-            ended = attempt["finishedAt"] is not None
+            has_end = attempt["finishedAt"] is not None
             is_stored = job["status"] != "failed" or sample.case.sample not in WITHOUT_END_OF_FAILED
-            assert ended == (attempt["status"] != "running" and is_stored)
+            assert has_end == (attempt["status"] != "running" and is_stored)
     assert attempts == sample.case.attempts
 
 
 def create_order_index(sample: Sample) -> bool:
-    """Create the program's index for its lease order; returns whether the order is known."""
+    """Create the program's index for its lease order, if it has one.
+
+    Returns whether the profile has a lease order.
+    """
     lease = sample.connection.profile.lease
     if lease is not None and lease.index:
         sample.connection.jobs.collection.create_index(list(lease.index), name="lease order")
@@ -473,8 +476,8 @@ def test_explanation_of_a_due_agenda_job_counts_the_jobs_ahead_of_it(sample: Sam
 
 @pytest.mark.parametrize("sample", ["pulse"], indirect=True)
 def test_attempts_that_pulse_only_counts_have_a_number_and_a_reason(sample: Sample) -> None:
-    read_counts = {"recovers": 3, "every second": 6, "video": 1, "no worker": 0, "bad email": 1}
-    for job_type, count in read_counts.items():
+    attempt_counts = {"recovers": 3, "every second": 6, "video": 1, "no worker": 0, "bad email": 1}
+    for job_type, count in attempt_counts.items():
         (job,) = sample.list_jobs(type=job_type)
         detail = sample.get(f"/jobs/{job['jobId']}")
         assert job["attemptCount"] == detail["attemptCount"] == count
@@ -519,26 +522,26 @@ def test_errors_dates_and_owners_are_read(sample: Sample) -> None:
 
 
 def test_every_failed_run_that_is_counted_has_a_group(sample: Sample) -> None:
-    """Catches an error that the page of a job shows, but that belongs to no counted group."""
+    """Catches a failed run whose error is in no group, or a group with another message."""
     connection, end = sample.connection, datetime.now(UTC) + timedelta(days=1)
     activity = count_activity(connection, end - timedelta(days=30), end, timedelta(days=1))
     rollup = OwnDatabase(rollup_database(connection), connection.queue_key)
     groups = ErrorGroups(rollup, Redactor())
     details = RunDetailsCounter(connection, groups).count(activity, timedelta(days=1))
     groups.write()
-    failed: Counter[str] = Counter()
+    failed_by_type: Counter[str] = Counter()
     for tallies in activity.values():
         for job_type, tally in tallies.items():
-            failed[job_type] += tally.outcomes.total() - tally.outcomes["succeeded"]
+            failed_by_type[job_type] += tally.outcomes.total() - tally.outcomes["succeeded"]
     merged = merge_details(details.values())
-    by_type: Counter[str] = Counter()
+    grouped_by_type: Counter[str] = Counter()
     for (group, job_type), count in merged.by_type.items():
         assert group != OTHER
-        by_type[job_type] += count
-    assert by_type == +failed
+        grouped_by_type[job_type] += count
+    assert grouped_by_type == +failed_by_type
     messages = {group["message"] for group in rollup["errors"].find()} - {None}
     assert messages <= set(sample.case.errors)
-    if +failed and sample.case.errors:
+    if +failed_by_type and sample.case.errors:
         assert messages
 
 
@@ -560,20 +563,20 @@ def test_no_list_reads_the_whole_collection(sample: Sample) -> None:
 
 def test_check_finds_nothing_missing(sample: Sample) -> None:
     findings = list(check_deployment(sample.settings))
-    missing = [finding for finding in findings if finding.check in ("indexes", "collections")]
-    assert [finding.message for finding in missing if finding.level != "ok"] == []
+    created = [finding for finding in findings if finding.check in ("indexes", "collections")]
+    assert [finding.message for finding in created if finding.level != "ok"] == []
     fields = [finding for finding in findings if finding.check == "fields"]
     assert not [finding for finding in fields if finding.level == "problem"]
     # Hangfire's profile computes fields, which no index can serve.
-    computed = [finding.message for finding in findings if finding.check == "profile"]
-    assert bool(computed) == (sample.case.profile == "hangfire")
-    assert not computed or all(name in computed[0] for name in ("type", "nextRunAt", "finishedAt"))
+    notes = [finding.message for finding in findings if finding.check == "profile"]
+    assert bool(notes) == (sample.case.profile == "hangfire")
+    assert not notes or all(name in notes[0] for name in ("type", "nextRunAt", "finishedAt"))
 
 
 def test_collector_recounts_a_job_when_its_lease_expires(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Catches a job that stays `leased`, because the end of its lease changes no document."""
+    """Catches a job that stays `leased` because no document changes when its lease expires."""
     with temporary_database(mongo) as database:
         variables = {"PROFILE": "mongodb-queue", "JOBS_COLLECTION": "mail"}
         expires_at = datetime.now(UTC) + timedelta(seconds=4)
