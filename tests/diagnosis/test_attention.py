@@ -1,5 +1,5 @@
-"""The checks of a queue: catches a missing alarm, an alarm without a cause or about unknown values,
-and an all-clear although something was not checked."""
+"""The checks of a queue: catches a missing alarm, an alarm without a cause or because of unknown
+values, and an all-clear although something was not checked."""
 
 from collections import Counter
 from dataclasses import replace
@@ -42,14 +42,14 @@ def make_activity(succeeded: int = 0, failed: int = 0, died: int = 0) -> Activit
     return Activity.from_tallies([Tally(outcomes=outcomes, dlq=died)])
 
 
-def make_history_by_type(steps: dict[int, Step], first: int) -> History[str]:
-    total: dict[str, list[int]] = {}
-    for number, step in steps.items():
-        for job_type, counts in step.items() if number >= first else ():
-            pairs = zip(total.get(job_type, [0, 0, 0]), counts, strict=True)
-            total[job_type] = [sum(pair) for pair in pairs]
+def make_history_by_type(steps: dict[int, Step], first_minute: int) -> History[str]:
+    totals: dict[str, list[int]] = {}
+    for minute, step in steps.items():
+        for job_type, counts in step.items() if minute >= first_minute else ():
+            pairs = zip(totals.get(job_type, [0, 0, 0]), counts, strict=True)
+            totals[job_type] = [sum(pair) for pair in pairs]
     return History(
-        NOW, "rollup", {job_type: make_activity(*counts) for job_type, counts in total.items()}
+        NOW, "rollup", {job_type: make_activity(*counts) for job_type, counts in totals.items()}
     )
 
 
@@ -58,10 +58,10 @@ def make_history_by_minute(steps: dict[int, Step]) -> History[datetime]:
         NOW,
         "rollup",
         {
-            START + number * MINUTE: make_activity(
-                *(sum(counts) for counts in zip(*steps.get(number, {}).values(), strict=True))
+            START + minute * MINUTE: make_activity(
+                *(sum(counts) for counts in zip(*steps.get(minute, {}).values(), strict=True))
             )
-            for number in range(60)
+            for minute in range(60)
         },
     )
 
@@ -74,10 +74,11 @@ def evidence(
     is_counted: bool = True,
     **health: Any,
 ) -> Evidence:
-    """A queue, by default without unknown values. `is_counted`: whether the jobs could be counted.
+    """The evidence of a queue, by default without unknown values.
 
-    `steps`: what ended, by the minute of the last hour (0 to 59). `samples`: the number of queued
-    jobs by time, by default so many that the backlog does not grow.
+    `counts`: the number of jobs by (status, type); unknown unless `is_counted`. `steps`: what ended
+    in each minute of the last hour (0 to 59). `samples`: the number of queued jobs by time, by
+    default so many that the backlog does not grow.
     """
     defaults: dict[str, Any] = {
         "estimated_total": 0,
@@ -123,11 +124,11 @@ def list_unchecked(queue: Evidence) -> dict[str, str]:
 
 def make_steps(count: int, until: int = 60, job_type: str = "a") -> dict[int, Step]:
     """In each minute before `until`, `count` jobs of the type succeed."""
-    return {number: {job_type: (count, 0, 0)} for number in range(until)}
+    return {minute: {job_type: (count, 0, 0)} for minute in range(until)}
 
 
 def overdue_since(**waited: timedelta) -> dict[str, datetime]:
-    """By type, when its oldest job became due."""
+    """By type, when its oldest due job became due: this long ago."""
     return {job_type: NOW - length for job_type, length in waited.items()}
 
 
@@ -139,8 +140,8 @@ def test_a_check_that_was_not_made_prevents_an_all_clear() -> None:
         "new dead jobs": {"hour": MISSING},
         "backlog growth": {"samples": {}},
     }
-    for name, missing in missing_evidence.items():
-        checks = run_checks(replace(evidence(), **missing))
+    for name, changes in missing_evidence.items():
+        checks = run_checks(replace(evidence(), **changes))
         assert not collect_notices(checks), name
         assert not is_all_clear(checks), name
         assert name in {check.name for check in checks if check.not_checked}
@@ -204,17 +205,17 @@ def test_without_finish_times_four_checks_are_not_made() -> None:
 
 
 def add_gap(queue: Evidence, start: datetime, end: datetime | None = None) -> Evidence:
-    """The queue with a gap in each of its histories: the collector may have missed runs in it."""
+    """The queue with a gap in each of its histories, during which runs may be missing."""
     gap = Gap(start=start, end=end, reason=GapReason.STREAM_LOST)
     histories = {name: getattr(queue, name) for name in ("hour", "minutes", "day")}
-    with_gap = {name: replace(history, gaps=(gap,)) for name, history in histories.items()}
-    recent = {length: replace(past, gaps=(gap,)) for length, past in queue.recent.items()}
-    return replace(queue, recent=recent, **with_gap)
+    changes = {name: replace(history, gaps=(gap,)) for name, history in histories.items()}
+    recent = {length: replace(history, gaps=(gap,)) for length, history in queue.recent.items()}
+    return replace(queue, recent=recent, **changes)
 
 
 def test_if_runs_may_be_missing_only_known_runs_raise_an_alarm() -> None:
     """Catches "nothing has finished" although the collector may have missed runs."""
-    steps: dict[int, Step] = {number: {"a": (10, 10, 0)} for number in range(40)}
+    steps: dict[int, Step] = {minute: {"a": (10, 10, 0)} for minute in range(40)}
     queue = add_gap(evidence({("queued", "a"): 9}, steps, **STOPPED | A_OVERDUE), NOW - 5 * MINUTE)
     assert texts(queue) == ["50% of a attempts failed in the last hour"]
     checks = ("whether jobs finish", "stalled types", "new dead jobs", "failure rates")
@@ -242,7 +243,7 @@ def test_jobs_that_are_scheduled_for_later_are_no_growing_backlog() -> None:
     assert texts(queue) == []
 
 
-# 86 jobs are due, the oldest for two minutes: an alarm if no job finishes meanwhile.
+# 86 jobs are due, the oldest for two minutes: there is an alarm if no job has finished since then.
 STOPPED = {"due": 86, "overdue_by_type": overdue_since(a=2 * MINUTE)}
 
 
@@ -266,14 +267,14 @@ def test_the_first_notice_is_that_no_job_finishes() -> None:
     ("steps", "health", "expected"),
     [
         (make_steps(42), STOPPED, None),
-        (make_steps(42, until=59), STOPPED, None),  # half a minute is too short
-        (make_steps(42, until=50), STOPPED | {"overdue_by_type": {}}, None),  # no job waits
+        (make_steps(42, until=59), STOPPED, None),  # the silence of half a minute is too short
+        (make_steps(42, until=50), STOPPED | {"overdue_by_type": {}}, None),  # no job is overdue
         (
             make_steps(42, until=50),
             STOPPED | {"overdue_by_type": overdue_since(a=MINUTE / 2)},
             None,
         ),
-        (make_steps(1, until=58), STOPPED, None),  # this can be chance
+        (make_steps(1, until=58), STOPPED, None),  # at one job a minute this silence can be chance
         (
             make_steps(1, until=56),
             STOPPED,
@@ -298,7 +299,7 @@ def test_the_usual_rate_is_known_hours_after_the_last_finished_job() -> None:
     day = {start + number * 10 * MINUTE: make_activity(20) for number in range(6)}
     queue = replace(evidence(**STOPPED), day=History(NOW, "rollup", day))
     assert texts(queue) == ["Nothing has finished for 4 h while 86 jobs are due (usually 2/min)"]
-    # A job may have finished in a step that is not counted yet.
+    # A job may have finished in the step of ten minutes that is not counted yet.
     assert isinstance(queue.day, History)
     day_with_gap = replace(queue.day, uncounted=frozenset({NOW - 2 * HOUR}))
     text = texts(replace(queue, day=day_with_gap))[0]
@@ -306,7 +307,7 @@ def test_the_usual_rate_is_known_hours_after_the_last_finished_job() -> None:
 
 
 def test_a_minute_that_begins_after_the_newest_count_does_not_hide_a_silence() -> None:
-    """Catches a notice that is missing after each full minute, until the collector counts again."""
+    """Catches a notice that disappears at each full minute until the collector counts again."""
     queue = evidence(steps=make_steps(42, until=50), **STOPPED)
     assert isinstance(queue.minutes, History)
     with_next_minute = replace(queue.minutes, uncounted=frozenset({NOW}))
@@ -323,11 +324,11 @@ A_OVERDUE = {"overdue_by_type": overdue_since(a=11 * MINUTE)}
             evidence({("queued", "a"): 1}, **A_OVERDUE),
             "a is stalled: oldest due job waiting 11 min, none finished in 10 min",
         ),
-        (evidence(overdue_by_type=overdue_since(a=9 * MINUTE)), None),  # not overdue for long
+        (evidence(overdue_by_type=overdue_since(a=9 * MINUTE)), None),  # due for under ten minutes
         (evidence(steps={55: {"a": (1, 0, 0)}}, **A_OVERDUE), None),  # a job succeeded
         (evidence(steps={55: {"a": (0, 1, 0)}}, **A_OVERDUE), None),  # an attempt failed
         (evidence({("leased", "a"): 1}, **A_OVERDUE), None),  # a job runs
-        # The job that succeeded or runs may be of the type.
+        # The job that succeeded or runs may be of type a: it was counted as `(other)`.
         (evidence(steps={55: {OTHER: (1, 0, 0)}}, **A_OVERDUE), None),
         (evidence({("leased", OTHER): 1}, **A_OVERDUE), None),
         (
@@ -375,7 +376,7 @@ def test_a_notice_of_stalled_types_links_to_the_types_that_it_counts() -> None:
             (10_000, False),
             "10,000+ jobs died in the last hour, all a",
         ),
-        ({1: {"a": (0, 0, 5)}}, (0, True), None),  # all were retried since then
+        ({1: {"a": (0, 0, 5)}}, (0, True), None),  # all jobs that died were retried
     ],
 )
 def test_new_dead_jobs_have_the_count_of_their_list(
@@ -395,22 +396,23 @@ DAY_START = floor(NOW - DAY, 10 * MINUTE)
     ("minutes", "day", "since"),
     [
         ([40, 50], [], START + 40 * MINUTE),
-        ([2, 50], [START - 40 * MINUTE], START + 2 * MINUTE),  # a pause lies between them
+        # No job died in the half hour after the step that begins 40 minutes earlier.
+        ([2, 50], [floor(START, 10 * MINUTE) - 40 * MINUTE], START + 2 * MINUTE),
         ([2, 50], [floor(START, 10 * MINUTE)], START + 2 * MINUTE),
         (
             [2],
-            [floor(START, 10 * MINUTE) - number * 10 * MINUTE for number in (0, 1, 2, 4)],
+            [floor(START, 10 * MINUTE) - minutes * MINUTE for minutes in (0, 10, 20, 40)],
             floor(START, 10 * MINUTE) - 20 * MINUTE,
         ),
         # Jobs died all day: the first death may be earlier.
-        ([2], [DAY_START + number * 10 * MINUTE for number in range(144)], None),
+        ([2], [DAY_START + index * 10 * MINUTE for index in range(144)], None),
     ],
 )
 def test_new_dead_jobs_have_the_time_of_the_first_consecutive_death(
     minutes: list[int], day: list[datetime], since: datetime | None
 ) -> None:
-    """`minutes`, `day`: the minutes and the steps of ten minutes in which a job died."""
-    steps = {DAY_START + n * 10 * MINUTE: make_activity() for n in range(145)}
+    """`minutes` (0 to 59) and `day` (steps of ten minutes) are the times in which a job died."""
+    steps = {DAY_START + index * 10 * MINUTE: make_activity() for index in range(145)}
     steps |= dict.fromkeys(day, make_activity(died=1))
     queue = evidence(steps=dict.fromkeys(minutes, ONE_DEATH))
     (notice,) = list_notices(replace(queue, day=History(NOW, "rollup", steps)))
@@ -428,7 +430,7 @@ def test_notices_have_the_time_at_which_the_problem_began() -> None:
     )
     queue = replace(queue, first_expiry=NOW - 9 * MINUTE)
     assert {notice.text.split()[0]: notice.since for notice in list_notices(queue)} == {
-        "Nothing": START + 40 * MINUTE,  # the first minute in which none finished
+        "Nothing": START + 40 * MINUTE,  # the first minute in which no job finished
         "2": NOW - 9 * MINUTE,
         "a": NOW - HOUR,  # when its oldest job came due
         "Backlog": NOW - 30 * MINUTE,  # the newest sample without growth
@@ -596,8 +598,8 @@ def test_folded_types_over_the_threshold_have_no_link() -> None:
 
 
 def test_a_type_is_stalled_after_the_time_of_its_rule() -> None:
-    waited = overdue_since(**{"report.a": 61 * MINUTE, "report.b": 59 * MINUTE, "mail": HOUR})
-    queue = evidence(overdue_by_type=waited)
+    overdue = overdue_since(**{"report.a": 61 * MINUTE, "report.b": 59 * MINUTE, "mail": HOUR})
+    queue = evidence(overdue_by_type=overdue)
     last_hour = History(NOW, "rollup", {"mail": make_activity(1)})
     recent = {**queue.recent, HOUR: last_hour}
     queue = replace(queue, rules=make_rules(stalled_after=HOUR), recent=recent)
@@ -614,7 +616,7 @@ def test_a_type_is_stalled_after_the_time_of_its_rule() -> None:
 
 
 def test_a_silence_is_a_notice_after_the_time_of_the_rules() -> None:
-    """Catches a silence without a notice because fewer than three jobs usually finish in it."""
+    """Catches a long silence without a notice, because usually fewer than three jobs finish."""
     queue = evidence(
         steps={minute: {"a": (1, 0, 0)} for minute in (0, 25)},
         due=1,
@@ -627,8 +629,8 @@ def test_a_silence_is_a_notice_after_the_time_of_the_rules() -> None:
 
 
 def test_a_job_that_is_due_for_too_long_is_a_notice_although_others_finish() -> None:
-    waited = overdue_since(**{"report.a": 31 * MINUTE, "report.b": 30 * MINUTE, "mail": DAY})
-    queue = evidence(steps=make_steps(9, job_type="mail"), overdue_by_type=waited)
+    overdue = overdue_since(**{"report.a": 31 * MINUTE, "report.b": 30 * MINUTE, "mail": DAY})
+    queue = evidence(steps=make_steps(9, job_type="mail"), overdue_by_type=overdue)
     queue = replace(queue, rules=make_rules(oldest_due=30 * MINUTE, stalled_after=HOUR))
     queue = replace(queue, recent={**queue.recent, HOUR: queue.recent[10 * MINUTE]})
     (notice,) = list_notices(queue)
@@ -643,13 +645,13 @@ def test_a_job_that_is_due_for_too_long_is_a_notice_although_others_finish() -> 
 
 def test_a_backlog_is_a_notice_only_beyond_the_thresholds_of_the_rules() -> None:
     queue = evidence({("queued", "a"): 1_100}, samples={NOW - HOUR: 500}, due=1_100)
-    for more_jobs, growth, grows in ((599, 2.1, True), (600, 2.1, False), (20, 2.2, False)):
-        limits = Rules(backlog_growth_jobs=more_jobs, backlog_growth=growth)
-        assert bool(list_notices(replace(queue, rules=limits))) == grows
+    for more_jobs, factor, has_notice in ((599, 2.1, True), (600, 2.1, False), (20, 2.2, False)):
+        limits = Rules(backlog_growth_jobs=more_jobs, backlog_growth=factor)
+        assert bool(list_notices(replace(queue, rules=limits))) == has_notice
 
 
 def test_paused_types_are_a_notice_and_are_not_stalled() -> None:
-    """Catches an alarm about a type that a person has paused, and an all-clear meanwhile."""
+    """Catches an alarm about a type that a person has paused, and an all-clear during the pause."""
     health: dict[str, Any] = {
         "due": 9,
         "overdue_by_type": {"mail": NOW - HOUR, "sms": NOW - HOUR},

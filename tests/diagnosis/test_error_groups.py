@@ -85,7 +85,7 @@ def test_filter_by_type_counts_only_these_types() -> None:
     assert summaries["new"].workers is None
 
 
-def test_filter_by_worker_counts_only_its_errors() -> None:
+def test_filter_by_worker_counts_only_the_errors_of_this_worker() -> None:
     summaries = index_by_id(summarize_errors(HISTORY, None, ErrorFilter(worker="w1")))
     assert {name: error.count for name, error in summaries.items()} == {"new": 3, "old": 1}
     assert summaries["new"].types is None
@@ -111,7 +111,7 @@ def test_sort_errors_puts_unknown_values_last(sort: str, order: list[str]) -> No
     assert [error.id for error in sort_errors(summaries, sort)] == order
 
 
-def test_growth_is_unknown_without_the_window_before() -> None:
+def test_growth_is_unknown_without_the_previous_window() -> None:
     summaries = summarize_errors(HISTORY, None, ErrorFilter())
     assert {error.growth for error in summaries} == {None}
 
@@ -125,7 +125,7 @@ def test_growth_is_unknown_without_the_window_before() -> None:
         (ErrorFilter(worker="w1"), None),
     ],
 )
-def test_trend_has_every_step(error_filter: ErrorFilter, trend: list[int] | None) -> None:
+def test_trend_counts_every_step(error_filter: ErrorFilter, trend: list[int] | None) -> None:
     steps = {
         NOW - 2 * MINUTE: {"new": Counter(a=2, b=3)},
         NOW - MINUTE: {"ongoing": Counter(b=1)},

@@ -1,5 +1,5 @@
-"""Kinds of errors: catches an error that cannot be classified, or that has another id in another
-process."""
+"""Kinds of errors: catches an error that cannot be classified, or whose id differs between
+processes."""
 
 import subprocess
 import sys
@@ -79,7 +79,7 @@ def test_classify_error_of_one_cause_has_one_kind() -> None:
         {"code": "E", "message": ""},
     ],
 )
-def test_classify_error_with_another_part_has_another_id(error: Any) -> None:
+def test_classify_error_with_another_code_message_or_frame_has_another_id(error: Any) -> None:
     assert classify_error({"code": "E", "message": "boom"}).id != classify_error(error).id
 
 
@@ -89,11 +89,11 @@ def test_classify_error_in_another_process_has_the_same_id() -> None:
         "from jobmon.diagnosis.error_kinds import classify_error;"
         "print(classify_error({'code': 'E', 'message': 'boom é 7'}).id, end='')"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, text=True
     )
-    assert done.stdout == classify_error({"code": "E", "message": "boom é 7"}).id
-    assert done.stdout == "2ff6435b265eae07"
+    assert process.stdout == classify_error({"code": "E", "message": "boom é 7"}).id
+    assert process.stdout == "2ff6435b265eae07"
 
 
 BSON = st.recursive(
@@ -136,24 +136,25 @@ def test_classify_error_of_any_value_never_raises(error: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "counting", "status"),
+    ("first_seen_min", "last_seen_min", "counting_min", "status"),
     [
         (30, 1, 600, GroupStatus.NEW),
         (30, 29, 600, GroupStatus.NEW),
         (60, 0, 600, GroupStatus.NEW),
         (61, 15, 600, GroupStatus.ONGOING),
         (61, 16, 600, GroupStatus.QUIET),
-        (30, 1, 40, GroupStatus.ONGOING),  # its first error can be older than the counting
+        (30, 1, 40, GroupStatus.ONGOING),  # its first error may have come before counting began
         (30, 20, 40, GroupStatus.QUIET),
         (30, 1, 45, GroupStatus.NEW),
     ],
 )
 def test_group_status_at_each_threshold(
-    first: int, last: int, counting: int, status: GroupStatus
+    first_seen_min: int, last_seen_min: int, counting_min: int, status: GroupStatus
 ) -> None:
-    """The numbers are minutes before `NOW`."""
-    first_seen, last_seen, since = (NOW - n * MINUTE for n in (first, last, counting))
-    assert group_status(first_seen, last_seen, NOW, since) is status
+    """The numbers are minutes before `NOW`; counting began `counting_min` minutes before it."""
+    ages_min = (first_seen_min, last_seen_min, counting_min)
+    first_seen, last_seen, counting_since = (NOW - age * MINUTE for age in ages_min)
+    assert group_status(first_seen, last_seen, NOW, counting_since) is status
 
 
 def test_group_status_without_a_known_start_of_counting_is_new() -> None:

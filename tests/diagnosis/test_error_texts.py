@@ -1,5 +1,5 @@
-"""Texts of errors: catches a long stack without the frame that raised the error, and a part of a
-secret, which no pattern recognizes."""
+"""Texts of errors: catches a long stack without the frame that raised the error, and a secret that
+is cut, so that no pattern recognizes the part that stays."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def python_stack(frames: int, end: str = "shop.errors.CardDeclined: card 7 decli
 
 
 def java_stack(causes: int) -> str:
-    def part(number: int) -> str:
+    def make_part(number: int) -> str:
         frames = "".join(
             f"\tat org.springframework.aop.Proxy{line}.invoke(Proxy.java:{line})\n"
             for line in range(8)
@@ -45,7 +45,7 @@ def java_stack(causes: int) -> str:
             f"\tat com.shop.Step{number}.run(Step{number}.java:12)\n\t... 30 more\n"
         )
 
-    return "Caused by: ".join(part(number) for number in range(causes)) + (
+    return "Caused by: ".join(make_part(number) for number in range(causes)) + (
         "Caused by: java.net.SocketTimeoutException: Read timed out\n"
         "\tat java.base/java.net.Socket.read(Socket.java:1)\n"
         "\tat com.shop.Gateway.post(Gateway.java:44)\n\t... 99 more"
@@ -115,9 +115,9 @@ def test_a_long_stack_is_shortened_to_complete_lines(stack: str) -> None:
     assert len(shortened) <= HEAD + len(GAP) + TAIL
     assert shortened.endswith(stack[-100:])
     lines = stack.splitlines()
-    gap = [line for line in shortened.splitlines() if line not in lines]
-    assert len(gap) == 1
-    assert gap[0].endswith("…")
+    new_lines = [line for line in shortened.splitlines() if line not in lines]
+    assert len(new_lines) == 1
+    assert new_lines[0].endswith("…")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_long_stack_is_shortened_to_complete_lines(stack: str) -> None:
     [PYTHON, f"Order failed\n{PYTHON}", {"stack": JAVA}, node_stack("TypeError: a is b", 2), "x"],
     ids=lambda value: str(value)[:30],
 )
-def test_prepared_texts_are_classified_like_their_error(error: Any) -> None:
+def test_prepared_texts_have_the_kind_of_the_original_error(error: Any) -> None:
     prepared = prepare(error)
     assert classify_error(prepared) == classify_error(error)
     assert prepare(prepared._asdict()) == prepared
@@ -147,7 +147,7 @@ CARD = "4111 1111 1111 1111"
     ],
 )
 def test_no_part_of_a_secret_remains_at_the_end_of_a_cut_line(secret: str, part: str) -> None:
-    """The text is cut at each position in the secret."""
+    """The line is cut once at each position in the secret."""
     for length in range(1_000 - len(secret), 1_000):
         texts = prepare(("x " * 500)[-length:] + secret + "y " * 600)
         assert part not in str(texts.message)
@@ -164,6 +164,7 @@ def test_no_part_of_a_secret_remains_at_the_end_of_a_cut_line(secret: str, part:
     ],
 )
 def test_no_part_of_a_secret_remains_around_the_gap(secret: str, part: str) -> None:
+    """The stack is cut at positions in the secret: in a short secret at each position."""
     step = 1 if len(secret) < 100 else 97
     for length in range(-len(secret), 1, step):
         before, after = FRAME * 200, FRAME * 400
@@ -176,7 +177,7 @@ def test_no_part_of_a_secret_remains_around_the_gap(secret: str, part: str) -> N
 
 
 def test_a_redacted_stack_keeps_the_frames_after_the_gap() -> None:
-    """Catches a private key without its end that hides the frames after the gap."""
+    """Catches a cut private key, whose end is missing, that hides the frames after the gap."""
     stack = f"Error: bad key\n{KEY[:3_900]}\n{FRAME * 400}    at last (/app/last.js:1:1)"
     shown = prepare_stack(str(prepare({"message": "x", "stack": stack}).stack), REDACTOR)
     assert SECRET not in shown

@@ -25,11 +25,12 @@ def test_the_rate_of_a_type_that_is_counted_with_others_is_unknown() -> None:
     assert reason == "its activity is counted together with that of other types"
 
 
-def test_a_start_rate_is_of_the_type_and_of_all_other_types() -> None:
+def test_start_rates_are_the_rate_of_the_type_and_of_all_other_types() -> None:
     assert find_start_rate(evidence(200, 200, 200, others=50), "mail") == (20, 5)
 
 
 def add_health(queue: Evidence, running: int = 0, **overdue: datetime) -> Evidence:
+    """The queue with running jobs of mail, and with the time since which each type is overdue."""
     counts = {**(queue.stats.counts or {}), ("leased", "mail"): running}
     health = replace(queue.stats.health, overdue_by_type=overdue)
     return replace(queue, stats=replace(queue.stats, counts=counts, health=health))
@@ -39,7 +40,8 @@ def add_health(queue: Evidence, running: int = 0, **overdue: datetime) -> Eviden
     ("job_facts", "queue", "expected"),
     [
         (DUE, evidence(0, 0, 0), False),  # due for only four minutes
-        (DUE, add_health(evidence(0, 0, 0), mail=NOW - HOUR), True),  # another is due for an hour
+        # Another job of its type has been due for an hour.
+        (DUE, add_health(evidence(0, 0, 0), mail=NOW - HOUR), True),
         (job(next_run_at=NOW - HOUR), add_health(evidence(0, 0, 0), running=1), False),
         (job(next_run_at=NOW - HOUR), evidence(0, 0, 1), False),
         (job(next_run_at=NOW - HOUR), Missing(reason="not read"), False),
@@ -49,7 +51,7 @@ def add_health(queue: Evidence, running: int = 0, **overdue: datetime) -> Eviden
         (job(next_run_at=NOW - HOUR), add_gap(evidence(0, 0, 0)), False),
     ],
 )
-def test_a_type_is_stalled_if_its_jobs_are_due_and_none_runs(
+def test_a_type_is_stalled_if_a_job_is_due_for_long_and_none_runs_or_ended(
     job_facts: JobFacts, queue: Evidence | Missing, expected: bool
 ) -> None:
     assert is_stalled(job_facts, queue) is expected

@@ -1,5 +1,5 @@
-"""Explanations: catches a wrong condition, a claim from unknown values, and a past event in the
-future."""
+"""Explanations: catches a wrong condition, a claim from unknown values, and a text that puts a past
+event into the future."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -36,7 +36,7 @@ def place(ahead: int = 0, *, tied: int = 0, is_exact: bool = True, **changes: An
 
 
 def ended(count: int, run_ms: int | None = None) -> Activity:
-    """Attempts that succeeded, each after `run_ms`."""
+    """The activity of `count` attempts that succeeded, each after `run_ms` (None: unknown)."""
     tally = Tally()
     tally.outcomes["succeeded"] = count
     if run_ms is not None:
@@ -44,23 +44,23 @@ def ended(count: int, run_ms: int | None = None) -> Activity:
     return Activity.from_tallies([tally])
 
 
-def count_types(**counts: int) -> History[str]:
+def make_recent_history(**counts: int) -> History[str]:
     return History(NOW, "rollup", {job_type: ended(count) for job_type, count in counts.items()})
 
 
 def evidence(*ended_in_block: int, others: int = 0, **changes: Any) -> Evidence:
-    """A queue with these numbers of ended attempts of mail in each block, and `others` of sms."""
+    """A queue in whose blocks so many attempts of mail ended, and in each block `others` of sms."""
     blocks = {"mail": [(0, count) for count in ended_in_block], "sms": [(0, others)] * 3}
-    busy = {"recent": {10 * MINUTE: count_types(mail=ended_in_block[-1], sms=others)}}
-    return make_evidence(blocks, **busy | changes)
+    recent = {10 * MINUTE: make_recent_history(mail=ended_in_block[-1], sms=others)}
+    return make_evidence(blocks, **{"recent": recent} | changes)
 
 
 def facts(**changes: Any) -> QueueFacts:
-    """The facts of a queue in which twenty attempts of mail end in a minute."""
+    """The facts of a queue in which twenty attempts of mail end each minute."""
     defaults: dict[str, Any] = {
         "place": place(),
         "evidence": evidence(200, 200, 200),
-        "recent": count_types(mail=60),
+        "recent": make_recent_history(mail=60),
     }
     return QueueFacts(**defaults | changes)
 
@@ -182,7 +182,8 @@ DUE = job(next_run_at=NOW - 4 * MINUTE)
 
 
 def test_a_due_job_is_behind_others_and_starts_at_the_rate_of_its_type() -> None:
-    # 240 jobs of its type at 20 a minute; the 173 jobs of other types are not more than usual.
+    # With the job itself, 240 jobs of its type start at 20 a minute. The 173 jobs of other types
+    # that are ahead are not more than usual.
     busy = evidence(200, 200, 200, others=200)
     explanation = explain(DUE, facts(place=place(412, same_type=239), evidence=busy), NOW)
     assert explanation.code is Code.WAITING
@@ -218,7 +219,7 @@ def test_the_text_has_the_known_number_of_jobs_ahead(job_place: Place, part: str
     assert part in text(explain(DUE, facts(place=job_place), NOW))
 
 
-def test_a_number_of_jobs_that_is_not_exact_has_a_reason() -> None:
+def test_a_number_of_jobs_ahead_that_is_not_exact_has_a_reason() -> None:
     capped = explain(DUE, facts(place=place(10_000, is_exact=False)), NOW)
     assert capped.ahead == CappedCount(10_000, False)
     assert capped.reasons == {
@@ -277,7 +278,7 @@ GAP = Gap(start=NOW - HOUR, end=NOW - 5 * MINUTE, reason=GapReason.STREAM_LOST)
 
 
 def add_gap(queue: Evidence) -> Evidence:
-    """A queue whose runs are counted from changes, some of which are missing."""
+    """The queue with a gap in its histories, during which runs may be missing."""
     assert not isinstance(queue.blocks, Missing)
     recent = queue.recent[10 * MINUTE]
     assert not isinstance(recent, Missing)
@@ -300,7 +301,10 @@ def add_gap(queue: Evidence) -> Evidence:
             {"evidence": evidence(200, 200, 200, unknown=frozenset({"finishedAt"}))},
             "do not record when they finished",
         ),
-        ({"recent": count_types(sms=9)}, "no attempt of its type has ended in the last minutes"),
+        (
+            {"recent": make_recent_history(sms=9)},
+            "no attempt of its type has ended in the last minutes",
+        ),
         ({"recent": Missing(reason="still counting")}, "still counting"),
         ({"place": place(9, outranking=1)}, "jobs of its type with a higher priority are ahead"),
         ({"place": place(900, same_type=0)}, "more jobs of other types are ahead than usual"),
@@ -315,7 +319,7 @@ def test_no_start_is_expected_without_reliable_rates(changes: dict[str, Any], re
 
 
 def steps(step: timedelta, **counts: int) -> History[datetime]:
-    """Attempts that ended in steps; `ago_3` is the step that began three steps ago."""
+    """A history with ended attempts; `ago_3` counts those of the step that began 3 steps ago."""
     activity = {
         NOW - int(name.removeprefix("ago_")) * step: ended(count) for name, count in counts.items()
     }
@@ -398,10 +402,10 @@ def test_a_job_that_runs_longer_than_usual_has_its_own_code() -> None:
         ended(99, run_ms=1_000),  # too few for a 99th percentile
         ended(500),  # without run times
         ended(500, run_ms=90_000),
-        ended(500, run_ms=88_000),  # a histogram cannot distinguish this from 90 s
+        ended(500, run_ms=88_000),  # in the histogram's bucket of 90 s
     ],
 )
-def test_a_job_is_not_claimed_to_run_too_long(activity: Activity) -> None:
+def test_no_run_is_long_if_the_usual_time_is_unknown_or_similar(activity: Activity) -> None:
     explanation = explain(RUNNING, QueueFacts(runs=(("in the last hour", activity),)), NOW)
     assert explanation.code is Code.RUNNING
 
@@ -464,7 +468,7 @@ PAUSE = TypePause(since=NOW - 2 * HOUR, by="ada", reason="provider is down")
 
 
 def test_a_due_job_of_a_paused_type_waits_for_a_person() -> None:
-    """Catches a start that is promised although no worker takes the job."""
+    """Catches an expected start although no worker takes the job."""
     waiting = job(next_run_at=NOW - 5 * MINUTE)
     assert explain(waiting, facts(), NOW).expected_start is not None
     explanation = explain(waiting, facts(pause=PAUSE), NOW)

@@ -24,7 +24,7 @@ from jobmon.store.stats import QueueHealth, QueueStats
 from ..conftest import NOW
 
 START = NOW - 31 * MINUTE
-Counts = dict[str, list[tuple[int, int]]]  # by type: jobs that came and jobs that ended, by block
+Counts = dict[str, list[tuple[int, int]]]  # by type and block: jobs that came, jobs that ended
 
 
 def activity(arrived: int, completed: int) -> Activity:
@@ -36,17 +36,20 @@ def activity(arrived: int, completed: int) -> Activity:
 def evidence(
     counts: Counts, due: int | None = 100, *, before: int | None = None, **changes: Any
 ) -> Evidence:
-    """A queue with these counts and due jobs; `before` jobs waited at the start of the blocks."""
+    """A queue with these counts and `due` jobs.
+
+    `before` jobs waited at the start of the blocks, by default the number that explains `due`.
+    """
     blocks = tuple(
         History(
-            NOW, "rollup", {name: activity(*blocks[n]) for name, blocks in counts.items()}, True
+            NOW, "rollup", {name: activity(*flows[index]) for name, flows in counts.items()}, True
         )
-        for n in range(3)
+        for index in range(3)
     )
     waiting = due or 0
     if before is None:
-        flows = (flow for blocks in counts.values() for flow in blocks)
-        before = waiting - sum(arrived - completed for arrived, completed in flows)
+        all_flows = (flow for flows in counts.values() for flow in flows)
+        before = waiting - sum(arrived - completed for arrived, completed in all_flows)
     health = QueueHealth(
         estimated_total=0,
         expired_leases=0,
@@ -184,7 +187,7 @@ def test_a_type_that_is_counted_with_others_has_no_forecast() -> None:
 
 
 def test_the_forecast_of_a_queue_with_many_scheduled_jobs_is_unknown() -> None:
-    """Catches "grows" because many jobs were enqueued for tomorrow."""
+    """Catches a forecast that the backlog grows because many jobs were scheduled for tomorrow."""
     queue = evidence(mail(*[(1_000, 100)] * 3), due=50, before=0)
     counts = {("queued", "mail"): 2_700}
     stats = replace(queue.stats, counts=counts, health=replace(queue.stats.health, scheduled=2_650))

@@ -169,8 +169,8 @@ def test_mask_message_of_any_value_depends_only_on_the_words(
     """Catches a group for each id, number or path."""
     before, after = data.draw(WORDS), data.draw(WORDS)
     first, second = data.draw(TOKENS[kind]), data.draw(TOKENS[kind])
-    close = data.draw(st.sampled_from(["", ",", ".", ")", ";"]))
-    patterns = {mask_message(f"{before} {value}{close} {after}") for value in (first, second)}
+    mark = data.draw(st.sampled_from(["", ",", ".", ")", ";"]))
+    patterns = {mask_message(f"{before} {value}{mark} {after}") for value in (first, second)}
     assert len(patterns) == 1, (first, second, patterns)
     assert patterns.pop().split()[0] == before
 
@@ -191,7 +191,7 @@ def test_mask_message_of_any_text_is_one_short_line(text: str) -> None:
 
 @given(st.integers(0, 600), st.integers(0, 600))
 def test_mask_message_of_a_truncated_text_ignores_its_cut_word(first: int, second: int) -> None:
-    """Catches another pattern because of a longer value before the cut."""
+    """Catches a pattern that depends on the length of a value before the cut."""
     message = "open {}: denied because " + "the owner of this file is unknown " * 60
     texts = [message.format("/" + "x" * (length + 1))[:1_000] + "…" for length in (first, second)]
     patterns = [mask_message(text) for text in texts]
@@ -204,8 +204,8 @@ def test_mask_message_of_a_truncated_text_ignores_its_cut_word(first: int, secon
      "{", '{"', "[[", "=", "a=", "Jan ", "1.1.1.", "“a", "http://", "status ", "aA1", "\\'a", "[{'",
      "aA", "1,", "f:", "-a", "~/", "Mon, ", "1 Jan", "x1-", "<value>", "0x", "b'"],
 )  # fmt: skip
-def test_mask_message_of_a_repeated_form_is_one_short_line(unit: str) -> None:
-    """Catches a search that takes minutes, because an attacker repeats the beginning of a form."""
+def test_mask_message_of_a_repeated_text_is_one_short_line(unit: str) -> None:
+    """Catches a search that takes minutes because a message repeats the beginning of a value."""
     pattern = mask_message((unit * 1_000)[:1_000])
     assert len(pattern) <= MAX_PATTERN_LENGTH
     assert "\n" not in pattern

@@ -1,5 +1,5 @@
-"""The missed and overdue runs of recurring jobs: catches a missed run that is not reported, and a
-run that is reported as missed although the job may have run."""
+"""Missed and overdue runs of recurring jobs: catches a missed run that is not reported, and a run
+that is reported as missed although the job may have run."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -27,8 +27,8 @@ EVERY_5 = Repetition(interval="5 minutes")
 CRON_5 = Repetition(interval="*/5 * * * *")
 
 
-def run(minutes: float, status: str = "succeeded", repetition: Repetition | None = None) -> Run:
-    started = NOW + minutes * MINUTE
+def run(start_min: float, status: str = "succeeded", repetition: Repetition | None = None) -> Run:
+    started = NOW + start_min * MINUTE
     ended = started + timedelta(seconds=1)
     return Run(status=status, started_at=started, ended_at=ended, repetition=repetition)
 
@@ -36,7 +36,10 @@ def run(minutes: float, status: str = "succeeded", repetition: Repetition | None
 def summarize(
     *runs: float | Run, repetition: Repetition = EVERY_5, now: float = 0, **changes: Any
 ) -> Recurrence:
-    """The summary at `now` minutes; by default the next run is due five minutes later."""
+    """The summary at minute `now`, after `runs` (runs, or minutes in which a run started).
+
+    By default the next run is due five minutes later.
+    """
     all_runs = [value if isinstance(value, Run) else run(value) for value in runs]
     gaps = changes.pop("gaps", ())
     no_history = changes.pop("no_history", "")
@@ -74,18 +77,18 @@ def test_missed_runs_are_listed_between_the_other_runs(repetition: Repetition) -
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=18), st.floats(0, 4))
-def test_runs_and_missed_runs_add_up_to_all_due_times(ran: list[bool], late: float) -> None:
-    """The job runs up to four minutes late; it always runs at its first and its last due time."""
-    due = [True, *ran, True]
-    minutes = [5 * number + late for number, is_run in enumerate(due) if is_run]
+def test_every_due_time_without_a_run_is_a_missed_run(has_run: list[bool], late: float) -> None:
+    """The job runs `late` minutes late; it always runs at its first and its last due time."""
+    has_run = [True, *has_run, True]
+    minutes = [5 * index + late for index, is_run in enumerate(has_run) if is_run]
     summary = summarize(*minutes, repetition=CRON_5, now=200)
-    assert summary.missed == due.count(False)
+    assert summary.missed == has_run.count(False)
 
 
 def test_late_run_is_not_missed() -> None:
     assert summarize(0, 5, 14.9, now=15).missed == 0
     assert summarize(0, 5, 14, repetition=CRON_5, now=15).missed == 0
-    # Its worker's clock is behind: it started before it was due.
+    # The worker's clock is behind: by this clock two runs started before they were due.
     assert summarize(0, 4.9, 10, 14.9, repetition=CRON_5, now=15).missed == 0
 
 
@@ -96,7 +99,7 @@ def test_waiting_job_past_its_time_is_overdue_and_then_missed() -> None:
     assert (summary.overdue_since, summary.missed) == (due, 0)
     summary = summarize(0, now=17, next_run_at=due)
     assert (summary.overdue_since, list_missed(summary)) == (due, [(5, 10, 2)])
-    # Shortly before 20, only the run of 15 is overdue, as at 17.
+    # Shortly before minute 20, the run of minute 15 is overdue, but not missed yet.
     summary = summarize(0, now=19.9, next_run_at=due, repetition=CRON_5)
     assert list_missed(summary) == [(5, 10, 2)]
 

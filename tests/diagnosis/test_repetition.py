@@ -1,5 +1,5 @@
 """Descriptions of intervals, and their due times: catches an interval of Agenda or another program
-that is parsed wrongly, and due times of an interval that cannot be computed."""
+that is parsed wrongly, and due times for an interval that jobmon cannot compute."""
 
 from datetime import timedelta
 

@@ -68,13 +68,13 @@ def test_find_own_frame_skips_libraries(stack: str, frame: str | None) -> None:
     assert find_own_frame(stack) == frame
 
 
-def test_find_own_frame_on_other_lines_is_the_same() -> None:
-    """Catches a group for each version of a file."""
+def test_find_own_frame_does_not_depend_on_line_numbers_or_release_folders() -> None:
+    """Catches a new group for each version of a file."""
     moved = NODE.replace(":12:3", ":240:17").replace("20261126", "20261127")
     assert find_own_frame(moved) == find_own_frame(NODE)
 
 
-def test_find_own_frame_with_windows_line_ends_finds_it() -> None:
+def test_find_own_frame_accepts_windows_line_ends() -> None:
     assert find_own_frame(NODE.replace("\n", "\r\n")) == find_own_frame(NODE)
 
 

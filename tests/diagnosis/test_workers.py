@@ -1,5 +1,5 @@
-"""The states of workers: catches a silent worker that looks fine, an alarm about a worker that runs
-jobs or is only idle, and a state that follows from unknown values."""
+"""The states of workers: catches a silent worker without an alarm, an alarm about a worker that
+runs jobs or is only idle, and a state that is derived from unknown values."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -41,6 +41,7 @@ WINDOW = Window(start=NOW - HOUR, end=NOW + MINUTE, step=MINUTE)
 
 
 def tally(runs: int, ago: timedelta, failed: int = 0) -> WorkerTally:
+    """The counts of a worker whose last run ended this long ago."""
     outcomes = Counter(succeeded=runs - failed, failed=failed)
     return WorkerTally(outcomes=outcomes, run=Counter({10: runs}), last_at=NOW - ago)
 
@@ -69,7 +70,7 @@ def make_stats(overdue: timedelta | None = HOUR) -> QueueStats:
 
 
 def lease(worker: str | None, ends_in: timedelta | None = MINUTE, **changes: Any) -> RunningJob:
-    """A running job that a worker holds by a lease; negative if the lease has expired."""
+    """A running job that a worker has leased; `ends_in` is negative if the lease has expired."""
     return RunningJob(
         job_id="1",
         type="mail",
@@ -79,7 +80,7 @@ def lease(worker: str | None, ends_in: timedelta | None = MINUTE, **changes: Any
     )
 
 
-def find_by_name(
+def find_workers_by_name(
     tallies: dict[str, WorkerTally] | None = None,
     jobs: Iterable[RunningJob] = (),
     *,
@@ -99,9 +100,9 @@ def find_by_name(
     return {worker.name: worker for worker in workers}
 
 
-def test_worker_with_expired_leases_is_silent_since_the_first_of_them_ended() -> None:
+def test_worker_with_expired_leases_is_silent_since_the_first_lease_expired() -> None:
     jobs = [lease("w1", -3 * MINUTE), lease("w1", -MINUTE), lease("w1"), lease("w2")]
-    workers = find_by_name({"w1": tally(9, MINUTE)}, jobs)
+    workers = find_workers_by_name({"w1": tally(9, MINUTE)}, jobs)
     assert workers["w1"].state is WorkerState.EXPIRED
     assert workers["w1"].since == NOW - 3 * MINUTE
     assert workers["w1"].note == "its lease has expired"
@@ -110,7 +111,7 @@ def test_worker_with_expired_leases_is_silent_since_the_first_of_them_ended() ->
 
 
 def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
-    workers = find_by_name({"w1": tally(50, 10 * MINUTE), "w2": tally(50, 9 * MINUTE)})
+    workers = find_workers_by_name({"w1": tally(50, 10 * MINUTE), "w2": tally(50, 9 * MINUTE)})
     assert workers["w1"].state is WorkerState.STOPPED
     assert workers["w1"].since == workers["w1"].last_seen == NOW - 10 * MINUTE
     assert workers["w2"].state is WorkerState.IDLE
@@ -124,12 +125,13 @@ def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
         {"pauses": ["mail"]},
         {"jobs": [lease("w1")]},  # it runs a long job
         {"jobs": [lease("w1", None)]},
-        {"window": Window(start=NOW - HOUR, end=NOW, step=MINUTE)},  # later runs are not counted
+        # The window has ended: later runs are not counted.
+        {"window": Window(start=NOW - HOUR, end=NOW, step=MINUTE)},
     ],
     ids=str,
 )
-def test_worker_that_stopped_for_another_reason_is_not_silent(changes: dict[str, Any]) -> None:
-    assert find_by_name({"w1": tally(50, 20 * MINUTE)}, **changes)["w1"].note == ""
+def test_worker_whose_stop_has_another_reason_is_not_silent(changes: dict[str, Any]) -> None:
+    assert find_workers_by_name({"w1": tally(50, 20 * MINUTE)}, **changes)["w1"].note == ""
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_worker_that_stopped_for_another_reason_is_not_silent(changes: dict[str,
     [
         (["sms"], {}, WorkerState.IDLE),
         (["sms", "mail"], {}, WorkerState.STOPPED),
-        (["sms", OTHER], {}, WorkerState.STOPPED),  # the overdue type may be in (other)
+        (["sms", OTHER], {}, WorkerState.STOPPED),  # `(other)` may contain the overdue type
         (["sms"], {"overdue_by_type": "only the first are read"}, WorkerState.STOPPED),
     ],
 )
@@ -173,10 +175,10 @@ def test_worker_whose_last_runs_may_be_missing_is_not_silent() -> None:
         (14, 10, WorkerState.IDLE),
     ],
 )
-def test_worker_is_silent_only_if_three_runs_are_missing(
+def test_worker_is_silent_only_if_three_usual_runs_are_missing(
     runs: int, minutes: int, state: WorkerState
 ) -> None:
-    assert find_by_name({"w1": tally(runs, minutes * MINUTE)})["w1"].state is state
+    assert find_workers_by_name({"w1": tally(runs, minutes * MINUTE)})["w1"].state is state
 
 
 def test_workers_that_are_not_checked_have_a_reason() -> None:
@@ -192,7 +194,7 @@ def test_workers_that_are_not_checked_have_a_reason() -> None:
 
 def test_worker_that_stopped_more_than_a_day_ago_is_idle() -> None:
     window = Window(start=NOW - 72 * HOUR, end=NOW + HOUR, step=HOUR)
-    workers = find_by_name(
+    workers = find_workers_by_name(
         {"old": tally(900, 25 * HOUR), "new": tally(900, 23 * HOUR)}, window=window
     )
     assert workers["old"].state is WorkerState.IDLE
@@ -203,14 +205,16 @@ def test_worker_that_stopped_more_than_a_day_ago_is_idle() -> None:
 def test_worker_without_a_job_has_no_state_if_not_all_jobs_are_read(
     running: dict[str, Any],
 ) -> None:
-    workers = find_by_name({"w1": tally(50, 20 * MINUTE)}, [lease("w2")], **running)
+    workers = find_workers_by_name({"w1": tally(50, 20 * MINUTE)}, [lease("w2")], **running)
     assert workers["w1"].state is None
     assert workers["w2"].state is WorkerState.RUNNING
 
 
 def test_workers_are_known_by_their_leases_without_a_history() -> None:
     started = NOW - 2 * MINUTE
-    workers = find_by_name(None, [lease("w1", started_at=started), lease("w1"), lease(None)])
+    workers = find_workers_by_name(
+        None, [lease("w1", started_at=started), lease("w1"), lease(None)]
+    )
     assert list(workers) == ["w1"]
     worker = workers["w1"]
     assert (worker.state, worker.since, worker.last_seen) == (WorkerState.RUNNING, started, started)
@@ -220,7 +224,7 @@ def test_workers_are_known_by_their_leases_without_a_history() -> None:
 def test_last_seen_is_the_newest_start_or_end() -> None:
     tallies = {"w1": tally(1, MINUTE), "w2": tally(1, 3 * MINUTE)}
     jobs = [lease(name, started_at=NOW - 2 * MINUTE) for name in tallies]
-    workers = find_by_name(tallies, jobs)
+    workers = find_workers_by_name(tallies, jobs)
     ago = {name: NOW - worker.last_seen for name, worker in workers.items() if worker.last_seen}
     assert ago == {"w1": MINUTE, "w2": 2 * MINUTE}
 
@@ -275,7 +279,9 @@ def sort_names(sort: str) -> list[str]:
         "earlier": tally(5, 4 * MINUTE),
     }
     jobs = [lease("running"), lease("expired", -MINUTE)]
-    return [worker.name for worker in sort_workers(find_by_name(tallies, jobs).values(), sort)]
+    return [
+        worker.name for worker in sort_workers(find_workers_by_name(tallies, jobs).values(), sort)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -294,10 +300,10 @@ def test_workers_are_sorted(sort: str, expected: list[str]) -> None:
 
 def test_thousands_of_workers_are_folded_and_every_run_is_counted() -> None:
     """Catches a list without limit (a pod has a new name at each start), and a false alarm."""
-    tallies = {f"pod-{number}": tally(1 + number % 3, 20 * MINUTE, 1) for number in range(20_000)}
-    total = sum(tally.runs for tally in tallies.values())
+    tallies = {f"pod-{index}": tally(1 + index % 3, 20 * MINUTE, 1) for index in range(20_000)}
+    total = sum(worker_tally.runs for worker_tally in tallies.values())
     folded = fold_details(make_history(tallies).details)
-    workers = find_by_name(folded.tally_workers())
+    workers = find_workers_by_name(folded.tally_workers())
     assert len(workers) == MAX_WORKER_TYPES
     assert {job_type for name, job_type in folded.worker_types if name != OTHER} == {"mail"}
     assert sum(worker.attempts for worker in workers.values()) == total
