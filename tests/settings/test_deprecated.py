@@ -32,7 +32,9 @@ def test_deprecated_name_has_the_effect_of_the_new_one(monkeypatch: pytest.Monke
     assert list_warnings() == [f"{OLD} is deprecated: rename it to {NEW}."]
 
 
-def test_deprecated_name_can_name_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deprecated_name_is_read_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "days").write_text("78\n")
     monkeypatch.setenv(f"{OLD}_FILE", str(tmp_path / "days"))
     assert Settings.from_env().day_retention_days == 78
@@ -92,7 +94,8 @@ def test_start_logs_a_warning_for_each_deprecated_name(
     monkeypatch.setattr("jobmon.actor.acting.acting", stop)
     monkeypatch.setattr("jobmon.cli.hold_stop_signals", lambda: None)
     monkeypatch.setenv("JOBMON_METRICS", "off")
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # undoes what gunicorn's hook sets
+    # gunicorn's hook sets this variable; this makes monkeypatch restore it after the test.
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     start()
     assert "deprecated" not in caplog.text
     for name in RENAMED:
@@ -104,7 +107,7 @@ def test_start_logs_a_warning_for_each_deprecated_name(
     assert len(records) == len(RENAMED)
 
 
-def test_the_page_of_versions_lists_the_renamed_settings() -> None:
+def test_docs_list_the_renamed_settings() -> None:
     names = {f"JOBMON_{field.name.upper()}" for field in dataclasses.fields(Settings)}
     assert set(RENAMED.values()) <= names
     assert not set(RENAMED) & names

@@ -25,6 +25,8 @@ EC_KEY = dump_public_key(ec.generate_private_key(ec.SECP256R1()))
 
 @pytest.fixture
 def read_env(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that adds variables (without `JOBMON_`) to the environment, and reads it."""
+
     def read_env(**environment: str) -> Settings:
         for name, value in environment.items():
             monkeypatch.setenv(f"JOBMON_{name}", value)
@@ -190,7 +192,7 @@ def test_variables_set_the_settings_with_their_names(read_env: Any) -> None:
         ("ATTEMPT_STATUS_NAMES", "dead=dlq"),  # a status of jobs
     ],
 )
-def test_settings_with_a_bad_value_are_refused_by_name_without_the_value(
+def test_settings_with_a_bad_value_are_refused_by_name_without_secrets(
     read_env: Any, name: str, value: str
 ) -> None:
     with pytest.raises(SettingsError) as caught:
@@ -221,10 +223,10 @@ def test_roles_with_commas_and_equals_signs_can_be_set_as_json(read_env: Any) ->
 
 
 def test_path_prefix_of_the_root_differs_from_none(read_env: Any) -> None:
-    """Catches a root prefix that counts as not set: then a proxy's header may choose the prefix."""
+    """Catches a root prefix that counts as not set: then a proxy's header could set the prefix."""
     prefixes = {"/": "", "/jobs.v2": "/jobs.v2", "/a-b/c_d~/..e/": "/a-b/c_d~/..e"}
-    read = {value: read_env(**REQUIRED, PATH_PREFIX=value).path_prefix for value in prefixes}
-    assert read == prefixes
+    for value, prefix in prefixes.items():
+        assert read_env(**REQUIRED, PATH_PREFIX=value).path_prefix == prefix
     assert read_env(PATH_PREFIX="").path_prefix is None
 
 
@@ -271,7 +273,7 @@ def test_mapping_with_an_unknown_name_lists_the_known_ones(read_env: Any) -> Non
         ),
     ],
 )
-def test_mapping_that_contradicts_itself_is_refused_by_name(
+def test_mapping_that_cannot_be_used_is_refused_by_name(
     read_env: Any, mapping: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=f"JOBMON_.*{message}"):
@@ -291,9 +293,7 @@ def test_mapping_that_contradicts_itself_is_refused_by_name(
         {"PROFILE": "celery", "STATUS_NAMES": "PAUSED=queued", "ATTEMPT_FIELDS": ""},
     ],
 )
-def test_mapping_with_shared_paths_that_make_sense_is_accepted(
-    read_env: Any, mapping: dict[str, str]
-) -> None:
+def test_unusual_but_valid_mapping_is_accepted(read_env: Any, mapping: dict[str, str]) -> None:
     read_env(**REQUIRED, **mapping)
 
 
@@ -352,7 +352,7 @@ def test_settings_need_exactly_one_source_of_keys(read_env: Any, sources: dict[s
         ({"JWT_JWKS_URL": "https://id/keys"}, None, "RS256"),
     ],
 )
-def test_the_default_algorithm_depends_on_the_source_of_keys(
+def test_algorithm_is_set_or_follows_from_the_source_of_keys(
     read_env: Any, source: dict[str, str], algorithm: str | None, expected: str
 ) -> None:
     options = {"JWT_ALGORITHM": algorithm} if algorithm else {}

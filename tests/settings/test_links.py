@@ -1,5 +1,5 @@
-"""Links by template: catches an address that a job's values could change, and a template that a
-reader of the page could not trust."""
+"""Links by template: catches an address whose host or path a job's values can change, and a
+template that is no safe address."""
 
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ LOGS = "https://logs.example/?q={jobId}"
 
 
 def fill_link(template: str, **values: Any) -> str:
+    """The address with these values: `payload_a` is the value of the field `payload.a`."""
     (link,) = make_links({"Link": template})
     return link.fill(lambda name: values.get(name.replace(".", "_")))
 
@@ -146,7 +147,7 @@ def test_a_value_that_cannot_be_in_an_address_gives_a_reason(value: Any, reason:
 @pytest.mark.parametrize("value", [".", "..", "../admin", "a/../../b", "..\\a", "%2e%2e"])
 def test_a_value_cannot_lead_to_another_path(value: str) -> None:
     template = "https://logs.example/jobs/{jobId}/delete"
-    if value == "%2e%2e":  # encoded again, it is a plain name
+    if value == "%2e%2e":  # percent-encoded once more, so it is a plain name
         assert fill_link(template, jobId=value) == "https://logs.example/jobs/%252e%252e/delete"
         return
     with pytest.raises(NoLinkError, match="another path"):

@@ -1,4 +1,4 @@
-"""Patterns of names: catches one that matches other names in Prometheus than in jobmon."""
+"""Patterns of names: catches a pattern that matches other names in Prometheus than in jobmon."""
 
 import re
 
@@ -20,7 +20,7 @@ from jobmon.settings.name_patterns import matches_any, pattern_regex
 def test_a_pattern_matches_whole_names_with_two_wildcards(
     pattern: str, matching: list[str], different: list[str]
 ) -> None:
-    regex = re.compile(pattern_regex(pattern), re.DOTALL)
+    regex = re.compile(pattern_regex(pattern), re.DOTALL)  # Prometheus, too, matches whole names
     for name in matching + different:
         assert matches_any(name, ["other", pattern]) is (name in matching)
         assert bool(regex.fullmatch(name)) is (name in matching)

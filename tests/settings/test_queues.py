@@ -1,4 +1,5 @@
-"""The file of queues: catches a mistake without its line, and a queue with another's settings."""
+"""The file of queues: catches a mistake that is reported without its line, and a queue with the
+settings of another queue."""
 
 import json
 from dataclasses import replace
@@ -18,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Any:
+    """A function that loads the queues of a file with this text."""
+
     def load(text: str, **values: Any) -> tuple[Settings, ...]:
         path = tmp_path / "queues.toml"
         path.write_text(text)
@@ -144,6 +147,6 @@ def test_settings_of_one_queue_are_refused_with_a_file_of_queues(
         Settings.from_env()
 
 
-def test_the_published_schema_is_the_one_that_is_checked() -> None:
+def test_the_published_schema_is_the_schema_of_the_file() -> None:
     assert json.loads((ROOT / "docs" / "queues.schema.json").read_text()) == queues_schema()
     Draft202012Validator.check_schema(queues_schema())

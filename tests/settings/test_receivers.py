@@ -98,7 +98,7 @@ def test_the_secrets_of_an_address_are_its_tokens_but_not_the_host_of_a_webhook(
 @pytest.mark.parametrize(
     ("url", "secrets"),
     [
-        ("opsgenie://a76b40d9-6b45-4d2c", {"a76b40d9-6b45-4d2c"}),  # the host is the key
+        ("opsgenie://a76b40d9-6b45-4d2c", {"a76b40d9-6b45-4d2c"}),  # the host is an API key
         ("mailtos://smtp.example?user=ada&pass=b%21rch&to=bo", {"b%21rch", "b!rch"}),
         ("https://mattermost.example.com/hooks?token=b1rch", {"b1rch"}),
     ],

@@ -1,4 +1,5 @@
-"""Search fields: catches an accepted field that redaction hides or that no index can have."""
+"""Search fields: catches a field that is accepted although redaction hides its values, or although
+no index can have it."""
 
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def test_search_field_that_redaction_hides_is_refused(name: str, key: str) -> No
         (("payload.a[0]",), {}, "is not a field"),
         (("payload.items.0.sku",), {}, "has a position in an array: leave it out"),
         (("payload.a", "payload.a"), {}, "Given more than once: payload.a"),
-        (tuple(f"payload.a{n}" for n in range(11)), {}, "More than 10 fields"),
+        (tuple(f"payload.a{index}" for index in range(11)), {}, "More than 10 fields"),
         (("payload.x",), {"profile": "hangfire"}, "the profile computes it"),
         (("payload.x",), {"profile": "jobrunr"}, "the profile computes it"),
         (("payload.other",), {"profile": "celery"}, "the profile computes it"),

@@ -37,7 +37,7 @@ def test_settings_are_read_from_files_without_their_line_ends(set_files: Any) ->
 
 
 def test_every_secret_setting_can_be_in_a_file(set_files: Any) -> None:
-    """Catches a secret that is read in another way than the others."""
+    """Catches a secret that jobmon reads only from a variable."""
     set_files(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY=SECRET, JOBMON_OIDC_CLIENT_SECRET=SECRET)
     set_files(JOBMON_OIDC_ISSUER="https://id.example", JOBMON_OIDC_CLIENT_ID="jobmon")
     secrets = [field.name for field in dataclasses.fields(Settings) if not field.repr]
@@ -71,7 +71,9 @@ def test_files_that_cannot_be_read_are_all_named(
     ]
 
 
-def test_a_value_and_a_file_are_refused(set_files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_with_a_value_and_a_file_is_refused(
+    set_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     set_files(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY=SECRET)
     monkeypatch.setenv("JOBMON_MONGO_URI", "")  # as compose sets a variable without a value
     assert Settings.from_env().mongo_uri == URI
@@ -104,7 +106,7 @@ def test_variable_without_a_file_is_read_from_the_environment(
 def test_init_reads_passwords_and_the_connection_string_from_files(
     set_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a password that `jobmon init` takes only from the environment."""
+    """Catches a password that `jobmon init` reads only from a variable."""
     set_files(JOBMON_ADMIN_MONGO_URI="mongodb://127.0.0.1:1/shop?serverSelectionTimeoutMS=50\n")
     for user in ("reader", "collector", "actor"):
         result = CliRunner().invoke(main, ["init", f"--{user}", "someone"])

@@ -1,4 +1,4 @@
-"""Settings of sign-in at an identity provider: catches incomplete settings that are accepted."""
+"""Settings for sign-in at an identity provider: catches incomplete settings that are accepted."""
 
 from typing import Any
 
@@ -18,13 +18,13 @@ REQUIRED = {
 
 @pytest.fixture
 def read_env(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that reads the `REQUIRED` variables and further ones (without `JOBMON_`)."""
+
     def read_env(**environment: str) -> Settings:
-        if "JWT_JWKS_URL" in environment:
-            others = {name: REQUIRED[name] for name in REQUIRED if "JWT" not in name}
-            environment = others | environment
-        else:
-            environment = REQUIRED | environment
-        for name, value in environment.items():
+        required = dict(REQUIRED)
+        if "JWT_JWKS_URL" in environment:  # another source of keys
+            del required["JWT_SECRET_KEY"]
+        for name, value in (required | environment).items():
             monkeypatch.setenv(f"JOBMON_{name}", value)
         return Settings.from_env()
 
