@@ -7,7 +7,7 @@ import pytest
 from jobmon.demo.mongod import Mongod, MongodUnavailableError
 
 
-def test_server_starts_the_program_in_jobmon_mongod(
+def test_server_is_the_program_that_jobmon_mongod_names(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     program = tmp_path / "mongod"

@@ -115,7 +115,7 @@ def test_a_key_that_looks_secret_is_redacted(key: str) -> None:
         ("user.name", "user.name"),
     ],
 )
-def test_a_secret_is_found_in_a_key(key: str, expected: str) -> None:
+def test_a_secret_in_a_key_is_redacted(key: str, expected: str) -> None:
     assert Redactor().redact({key: {"n": 1}}) == {expected: {"n": 1}}
 
 
@@ -297,7 +297,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("text", "expected"), TEXTS, ids=[text[:30] for text, _ in TEXTS])
-def test_a_secret_is_found_in_a_text(text: str, expected: str) -> None:
+def test_a_secret_in_a_text_is_redacted(text: str, expected: str) -> None:
     redactor = Redactor()
     assert redactor.redact(text) == expected
     assert redactor.redact({"deep": [{"message": text}]}) == {"deep": [{"message": expected}]}
@@ -375,6 +375,7 @@ def test_an_ordinary_text_stays_readable(text: str) -> None:
     assert Redactor().redact(text) == text
 
 
+# Beginnings of forms that the patterns search for; `_` is a space.
 HOSTILE_PIECES = r"""
     a eyJ eyJ- eyJa. :// ://a: ://a:b a= a=' a=" a=\ = 1 1_ 1111_ 4111- bearer_ basic_a cookie:_ { [
     //a: //a:b//: a:b@tcp %3A%2F%2Fa%3A a%3A a=1,_b=1, authorization:_a=_, mnemonic:_aaa_
@@ -386,9 +387,10 @@ HOSTILE_PIECES = r"""
 
 @pytest.mark.parametrize("piece", HOSTILE_PIECES.split())
 def test_a_hostile_text_is_searched_in_linear_time(piece: str) -> None:
+    """The text repeats the piece up to 100,000 characters."""
     started_at = time.process_time()
     Redactor().redact(piece.replace("_", " ") * (100_000 // len(piece)))
-    assert time.process_time() - started_at < 20  # quadratic patterns take minutes
+    assert time.process_time() - started_at < 20  # seconds; a quadratic search takes minutes
 
 
 def test_json_that_is_nested_too_deeply_is_searched_as_text() -> None:

@@ -31,7 +31,7 @@ from jobmon.settings import Settings
     ],
     ids=["off", "on", "for owners", "with the actor's user"],
 )
-def test_start_logs_whether_actions_are_on_and_warns_of_the_actors_user(
+def test_start_logs_that_actions_are_on_and_warns_about_the_actors_user(
     make_settings: Callable[..., Settings],
     caplog: pytest.LogCaptureFixture,
     changes: dict[str, object],

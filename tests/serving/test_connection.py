@@ -1,6 +1,6 @@
 """`Connection` sends the head of an answer together with its body.
 
-Catches a head that is sent alone although a body follows, late, or not at all.
+Catches a head that is sent without its body, a head that is sent late, and a head that is not sent.
 """
 
 import socket
@@ -17,8 +17,8 @@ BODY = b'{"status":"ok"}'
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Connection, socket.socket]]:
-    """A connection that holds back the next head, and the socket of its client (non-blocking)."""
+def connection_and_client() -> Iterator[tuple[Connection, socket.socket]]:
+    """A connection that holds back the next head, and the non-blocking socket of its client."""
     server, client = socket.socketpair()
     with server, client:
         server.setblocking(False)
@@ -29,7 +29,7 @@ def pair() -> Iterator[tuple[Connection, socket.socket]]:
 
 
 def read_available(client: socket.socket) -> bytes:
-    """The bytes that have arrived, or b""."""
+    """The bytes that have arrived; empty if none have arrived."""
     try:
         return client.recv(10 * limits.MAX_JOINED_BYTES)
     except BlockingIOError:
@@ -37,9 +37,9 @@ def read_available(client: socket.socket) -> bytes:
 
 
 def test_a_head_is_sent_with_the_first_part_of_the_body(
-    pair: tuple[Connection, socket.socket],
+    connection_and_client: tuple[Connection, socket.socket],
 ) -> None:
-    connection, client = pair
+    connection, client = connection_and_client
     connection.sendall(HEAD)
     assert read_available(client) == b""
     connection.sendall(BODY)
@@ -49,26 +49,28 @@ def test_a_head_is_sent_with_the_first_part_of_the_body(
     assert read_available(client) == BODY
 
 
-def test_a_head_without_a_body_is_sent_at_the_end(pair: tuple[Connection, socket.socket]) -> None:
-    connection, client = pair
+def test_a_head_without_a_body_is_sent_by_send_head(
+    connection_and_client: tuple[Connection, socket.socket],
+) -> None:
+    connection, client = connection_and_client
     connection.sendall(HEAD)
     connection.send_head()
     assert read_available(client) == HEAD
 
 
-def test_head_that_is_written_after_send_head_is_sent_at_once(
-    pair: tuple[Connection, socket.socket],
+def test_a_head_that_is_written_after_send_head_is_sent_at_once(
+    connection_and_client: tuple[Connection, socket.socket],
 ) -> None:
-    connection, client = pair
+    connection, client = connection_and_client
     connection.send_head()
     connection.sendall(HEAD)
     assert read_available(client) == HEAD
 
 
-def test_head_is_sent_before_a_body_that_is_too_long_to_join(
-    pair: tuple[Connection, socket.socket],
+def test_a_body_that_is_too_long_to_join_arrives_complete_after_its_head(
+    connection_and_client: tuple[Connection, socket.socket],
 ) -> None:
-    connection, client = pair
+    connection, client = connection_and_client
     body = bytes(limits.MAX_JOINED_BYTES + 1)
     connection.sendall(HEAD)
     connection.sendall(body)

@@ -17,7 +17,8 @@ import pytest
 
 from jobmon.serving import metrics_folder
 
-# Like gunicorn's master: makes the folder, forks a worker, prints the folder and the worker's pid.
+# Like gunicorn's master, this makes the folder and forks a worker. It prints the folder and the
+# worker's process id.
 SERVICE = """
 import os, time
 from jobmon.serving import metrics_folder
@@ -39,7 +40,7 @@ def parent_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def run_service() -> Iterator[tuple[Path, subprocess.Popen[str]]]:
-    """Run a service; yields its folder and its master."""
+    """Run a service during the block; yields its folder and its master process."""
     command = [sys.executable, "-c", SERVICE]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as master:
         assert master.stdout is not None
@@ -50,7 +51,7 @@ def run_service() -> Iterator[tuple[Path, subprocess.Popen[str]]]:
             master.kill()
             with suppress(ProcessLookupError):
                 os.kill(int(worker_pid), signal.SIGKILL)
-            master.stdout.read()  # returns when the worker has ended
+            master.stdout.read()  # returns when the worker, too, has ended
 
 
 def test_folder_of_killed_service_is_removed_by_the_next_start(parent_folder: Path) -> None:
@@ -67,11 +68,11 @@ def test_folder_of_killed_service_is_removed_by_the_next_start(parent_folder: Pa
     assert new_folder.parent == parent_folder
 
 
-def test_start_keeps_folders_that_are_not_of_a_killed_service(parent_folder: Path) -> None:
+def test_start_keeps_links_and_folders_without_a_lock(parent_folder: Path) -> None:
     (parent_folder / "elsewhere").mkdir()
     (parent_folder / "elsewhere" / "lock").touch()
     (parent_folder / "jobmon-metrics-link").symlink_to(parent_folder / "elsewhere")
-    (parent_folder / "jobmon-metrics-unlocked").mkdir()  # without a lock file
+    (parent_folder / "jobmon-metrics-unlocked").mkdir()
     assert Path(metrics_folder.make_folder()).is_dir()
     assert (parent_folder / "elsewhere" / "lock").exists()
     assert (parent_folder / "jobmon-metrics-unlocked").exists()

@@ -44,8 +44,8 @@ def make_buffer(proxy_protocol: str = "off") -> RequestBuffer:
 def test_receive_finds_the_end_of_a_request_in_pieces_of_any_size(
     framing: bytes, encoded_body: bytes, body: bytes, step: int
 ) -> None:
-    buffer, sent = make_buffer(), HEAD + framing + b"\r\n" + encoded_body
-    pieces = [sent[start : start + step] for start in range(0, len(sent), step)]
+    buffer, data = make_buffer(), HEAD + framing + b"\r\n" + encoded_body
+    pieces = [data[start : start + step] for start in range(0, len(data), step)]
     assert [buffer.receive(piece) for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     request = next(buffer)
     assert request.path == "/a"
@@ -67,7 +67,7 @@ def test_bytes_after_a_request_belong_to_the_next_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "error_type"),
+    ("data", "error_type"),
     [
         (b"GET /" + b"x" * MAX_HEAD_BYTES, LimitRequestLine),
         (HEAD + b"A: b\r\n" * (MAX_HEAD_BYTES // 6), LimitRequestHeaders),
@@ -79,16 +79,16 @@ def test_bytes_after_a_request_belong_to_the_next_one() -> None:
     ids=["long line", "long head", "no CR", "no CR in a header", "two lengths", "negative length"],
 )
 def test_receive_does_not_wait_for_the_end_of_a_refused_request(
-    sent: bytes, error_type: type[Exception]
+    data: bytes, error_type: type[Exception]
 ) -> None:
     buffer = make_buffer()
-    assert buffer.receive(sent)
+    assert buffer.receive(data)
     with pytest.raises(error_type):
         next(buffer)
 
 
 @pytest.mark.parametrize(
-    ("sent", "is_too_large"),
+    ("data", "is_too_large"),
     [
         (b"Content-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1), True),
         (CHUNKED + b"\r\n%x\r\n" % (MAX_BODY_BYTES + 1), True),
@@ -98,9 +98,11 @@ def test_receive_does_not_wait_for_the_end_of_a_refused_request(
     ],
     ids=["sized", "chunked", "tiny chunks", "negative", "endless size"],
 )
-def test_a_body_that_is_too_large_or_malformed_is_cut(sent: bytes, is_too_large: bool) -> None:
+def test_receive_does_not_wait_for_the_end_of_a_body_that_is_too_large_or_malformed(
+    data: bytes, is_too_large: bool
+) -> None:
     buffer = make_buffer()
-    assert buffer.receive(HEAD + sent)
+    assert buffer.receive(HEAD + data)
     request = next(buffer)
     assert buffer.is_too_large is is_too_large
     assert request.should_close() is is_too_large
@@ -109,7 +111,7 @@ def test_a_body_that_is_too_large_or_malformed_is_cut(sent: bytes, is_too_large:
 @pytest.mark.parametrize("step", [1, 5, 1_000])
 def test_a_request_after_a_proxy_header_is_found(step: int) -> None:
     for header in (PROXY_V2, PROXY_V1, b""):
-        buffer, sent = make_buffer("auto"), header + NEXT
-        pieces = [sent[start : start + step] for start in range(0, len(sent), step)]
+        buffer, data = make_buffer("auto"), header + NEXT
+        pieces = [data[start : start + step] for start in range(0, len(data), step)]
         assert [buffer.receive(piece) for piece in pieces][-1]
         assert next(buffer).path == "/next"
