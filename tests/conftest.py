@@ -70,22 +70,22 @@ def _has_any_type(value: Any, types: Any, **options: Any) -> bool:
 
 filtering._filterer_inst._operator_map["$type"] = _has_any_type
 
-# A collector in the tests' process pauses for a shorter time: tests wait for its counts.
+# A collector in the tests' process has shorter pauses, because tests wait for its counts.
 changes.TICK_S = changes.REST_S = 0.2
 history_writer.MAX_PAUSE_S = 0.2
 
 SECRET = "a shared secret that is long enough for every one of the HMAC algorithms"
-# Yesterday, 03:00 UTC: in the past, and within the retention of the minutes. The first process of a
-# run sets the date for the parallel ones, so that all have the same date even at midnight.
+# Yesterday, 03:00 UTC: in the past, and within the retained minutes of the history. The main
+# process sets the date for the parallel ones, so that all have the same date even at midnight.
 DATE = os.environ.setdefault("TESTS_DATE", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")
 NOW = datetime.fromisoformat(f"{DATE}T03:00Z")
+NEXT_DATE = f"{NOW + timedelta(days=1):%Y-%m-%d}"
 # Write .pyc files, so that the processes that tests start do not compile the same modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # Hide this module: with it, jsonschema compiles 38 grammars for formats that no schema here has,
 # which takes seconds in each process.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
-NEXT_DATE = f"{NOW + timedelta(days=1):%Y-%m-%d}"
 
 
 class CompiledTemplates(BytecodeCache):
@@ -109,7 +109,7 @@ _builders: dict[Any, Any] = {}
 
 
 def _compile_builder_once(rule: Rule, append_unknown: bool = True) -> Any:
-    """Compile a URL builder only once in this process: compiling takes half of `create_app`."""
+    """Compile each URL builder once in this process: this takes half the time of `create_app`."""
     assert not rule.defaults
     key = rule.rule, tuple(rule._trace), append_unknown
     if key not in _builders:
@@ -124,8 +124,8 @@ Rule._compile_builder = _compile_builder_once  # type: ignore[method-assign]
 hypothesis.settings.register_profile(
     "local", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-# In CI no example is shrunk, which can take minutes on a real server. Every run has the same
-# examples, so that a new failure comes from a change of the code.
+# In CI a failing example is not made smaller, which can take minutes on a real server. Every run
+# has the same examples, so that a new failure comes from a change of the code.
 hypothesis.settings.register_profile(
     "ci",
     hypothesis.settings.get_profile("local"),
@@ -160,7 +160,7 @@ SLOWEST_PATHS = (
 
 
 def _find_position(item: pytest.Item) -> int:
-    """The position of a test in the run; `--no-loadscope-reorder` makes xdist keep the order."""
+    """The sort key of a test: the index of its path. `--no-loadscope-reorder` keeps this order."""
     return next(
         (index for index, path in enumerate(SLOWEST_PATHS) if item.nodeid.startswith(path)),
         len(SLOWEST_PATHS),
@@ -261,7 +261,7 @@ def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, 
 
 @pytest.fixture
 def make_settings() -> Callable[..., Settings]:
-    """A function that creates settings; its arguments replace the defaults of tests."""
+    """A function that creates settings; its arguments replace the tests' default values."""
 
     def make(**changes: Any) -> Settings:
         defaults = {"mongo_uri": "mongodb://127.0.0.1/watched", "jwt_secret_key": SECRET}
@@ -294,7 +294,7 @@ class Api:
 
 
 def _ignore_unsupported_options(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Drop options that mongomock does not support: comment, collation, and the hint of `find`."""
+    """Make a method ignore what mongomock does not support: comment, collation, hint of `find`."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         options.pop("comment", None)
@@ -327,7 +327,10 @@ _aggregate = mongomock.Collection.aggregate
 
 
 def _aggregate_with_lookup(collection: Any, pipeline: list[dict[str, Any]], **options: Any) -> Any:
-    """mongomock does not support a pipeline in $lookup: run that pipeline for each document."""
+    """mongomock does not support a pipeline in $lookup: run that of a last $lookup here.
+
+    It runs for each document. All options are ignored.
+    """
     options = {"session": None}
     *stages, last_stage = pipeline or [{}]
     if "pipeline" not in (lookup := last_stage.get("$lookup", {})):
@@ -392,7 +395,7 @@ def idle_api() -> Api:
 def real_api(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[Api]:
-    """The service over `database` on the real server; it opens its own connection."""
+    """The service over `database` on the real server, with a connection of its own."""
     uri = database_uri(mongod, database)
     app = create_app(make_settings(mongo_uri=uri))
     yield Api(app)

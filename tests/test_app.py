@@ -39,8 +39,8 @@ def run_in_new_interpreter(script: str, *options: str) -> Any:
     return json.loads(process.stdout)
 
 
-def test_import_queue_loads_nothing_of_the_web_service() -> None:
-    """Catches a producer that imports, and so must install, Flask and the other libraries."""
+def test_import_of_queue_loads_nothing_of_the_web_service() -> None:
+    """Catches a producer that must install Flask and other libraries of the web service."""
     loaded = run_in_new_interpreter(
         "import json, sys, jobmon.queue; print(json.dumps(sorted(sys.modules)))"
     )
@@ -95,13 +95,13 @@ create_app(Settings(mongo_uri="mongodb://localhost", jwt_secret_key="-" * 32))
 root = logging.getLogger()
 print(json.dumps([structlog.get_config() == before, root.handlers == [handler], root.level]))
 """
-    assert run_in_new_interpreter(script) == [True, True, 40]
+    assert run_in_new_interpreter(script) == [True, True, 40]  # 40 is ERROR
 
 
 def test_apps_in_one_process_count_their_own_requests_and_exports(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a request or an export of one app that is counted in the other, too."""
+    """Catches a request or an export that another app in the process counts, too."""
     monkeypatch.setattr(JobLists, "batches", lambda *_, **__: iter([[{"jobId": "a"}]] * 2))
     api_1, api_2 = (
         Api(create_app(make_settings(metrics="open"), watched.client)) for _ in range(2)

@@ -1,4 +1,4 @@
-"""The `jobmon` command: what it imports, and its help for commands of other modules."""
+"""The `jobmon` command: its imports, and its help for commands that other modules define."""
 
 import json
 import subprocess
@@ -14,15 +14,15 @@ CONTEXT = click.Context(main, info_name="jobmon")
 # Runs `jobmon`. At its end, prints the top-level packages that it has imported.
 PROGRAM = """
 import atexit, json, sys
-names = lambda: sorted({name.partition(".")[0] for name in sys.modules})
-atexit.register(lambda: print(json.dumps(names()), file=sys.stderr))
+packages = lambda: sorted({name.partition(".")[0] for name in sys.modules})
+atexit.register(lambda: print(json.dumps(packages()), file=sys.stderr))
 from jobmon.cli import main
 main()
 """
 
 
 def list_imports(*arguments: str, **environment: str) -> set[str]:
-    """The packages that `jobmon` with these arguments imports in a new interpreter."""
+    """The top-level packages that `jobmon` with these arguments imports in a new interpreter."""
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         check=False,
@@ -37,12 +37,12 @@ def list_imports(*arguments: str, **environment: str) -> set[str]:
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["--version"], ["run", "--help"], ["collector", "--help"]]
 )
-def test_help_imports_no_library_but_click(arguments: list[str]) -> None:
+def test_help_imports_click_but_no_slow_library(arguments: list[str]) -> None:
     """Catches an import at the top of `jobmon.cli` that makes every command slower."""
-    libraries = {"flask", "pymongo", "bson", "marshmallow", "environs", "structlog", "gunicorn"}
+    slow = {"flask", "pymongo", "bson", "marshmallow", "environs", "structlog", "gunicorn"}
     imported = list_imports(*arguments)
     assert "click" in imported
-    assert libraries.isdisjoint(imported)
+    assert slow.isdisjoint(imported)
 
 
 def test_collector_imports_no_library_of_the_web_service() -> None:
@@ -55,9 +55,9 @@ def test_collector_imports_no_library_of_the_web_service() -> None:
     assert (libraries | {"prometheus_client"}).isdisjoint(imported)
 
 
-def test_help_shows_every_command_once() -> None:
-    names_in_help = [name for names in SECTIONS.values() for name in names]
-    assert sorted(names_in_help) == main.list_commands(CONTEXT)
+def test_every_command_is_in_one_section_of_the_help() -> None:
+    names_in_sections = [name for names in SECTIONS.values() for name in names]
+    assert sorted(names_in_sections) == main.list_commands(CONTEXT)
 
 
 @pytest.mark.parametrize("name", OTHER_COMMANDS)

@@ -1,6 +1,7 @@
 """`.ci/dates.py` finds fixed dates in tests.
 
-Catches a date that it misses: a test with that date fails some day, without a change of the code.
+Catches a fixed date that the script overlooks: a test with such a date fails some day, without a
+change of the code.
 """
 
 import subprocess
@@ -27,7 +28,7 @@ YEAR = 2026
         ("finished_at = DatetimeMS(17" + "00000000000)", True),
         (f'def test() -> None:\n    """As of {YEAR}-11-23."""', False),
         ("NOW = datetime.now(UTC) - timedelta(days=1)", False),
-        ('ENDS = ["0001-01-01", "9999-12-31T23:59:59Z", "1970-01-01"]', False),
+        ('EXTREMES = ["0001-01-01", "9999-12-31T23:59:59Z", "1970-01-01"]', False),
         ("sizes = [2_147_483_648, 2**31, 1_000_000, 0.5]", False),
     ],
 )

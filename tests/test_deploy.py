@@ -38,11 +38,12 @@ def test_image_runs_as_a_numeric_user_without_a_shell() -> None:
 
 
 def test_image_installs_only_locked_releases() -> None:
-    dependencies, jobmon = re.findall(r"pip install ([^&]+)", DOCKERFILE)
-    assert "--require-hashes -r /tmp/requirements.lock" in dependencies
-    assert "--only-binary :all:" in dependencies
-    assert "--no-index --no-deps" in jobmon
-    assert re.findall(r"pip wheel (.+)", DOCKERFILE)[0].count("--no-deps") == 1
+    install_dependencies, install_jobmon = re.findall(r"pip install ([^&]+)", DOCKERFILE)
+    assert "--require-hashes -r /tmp/requirements.lock" in install_dependencies
+    assert "--only-binary :all:" in install_dependencies
+    assert "--no-index --no-deps" in install_jobmon
+    (build_jobmon,) = re.findall(r"pip wheel (.+)", DOCKERFILE)
+    assert "--no-deps" in build_jobmon
 
 
 def test_dockerignore_allows_every_copied_file() -> None:
@@ -72,7 +73,7 @@ def test_jobmon_container_has_a_read_only_root_and_no_capabilities(name: str) ->
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
-def test_container_command_and_health_check_run_without_a_shell(name: str) -> None:
+def test_container_commands_are_lists_and_its_health_check_needs_no_shell(name: str) -> None:
     service = COMPOSE["services"][name]
     for key in ("command", "entrypoint"):
         assert isinstance(service.get(key, []), list), key
@@ -85,9 +86,9 @@ def test_mongo_container_has_only_the_capabilities_that_its_entrypoint_needs() -
     assert mongo["cap_drop"] == ["ALL"]
     assert mongo["cap_add"] == ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
     assert mongo["security_opt"] == ["no-new-privileges:true"]
+    assert all(":size=" in folder for folder in mongo["tmpfs"])
     # The image declares a volume at /data/configdb: without the tmpfs, each `docker compose down`
     # would leave an unused volume.
-    assert all(":size=" in folder for folder in mongo["tmpfs"])
     assert {folder.partition(":")[0] for folder in mongo["tmpfs"]} == {"/tmp", "/data/configdb"}
 
 
@@ -96,11 +97,11 @@ def test_mongo_health_check_uses_the_network_name() -> None:
     check = COMPOSE["services"]["mongo"]["healthcheck"]
     command = check["test"]
     assert command[command.index("--host") + 1] == "mongo"
-    assert int(check["interval"].removesuffix("s")) >= 15  # mongosh takes a second of a core
+    assert int(check["interval"].removesuffix("s")) >= 15  # each check takes a second of CPU
 
 
 def test_init_failure_ends_compose_up() -> None:
-    """Catches an `init` that restarts after each failure: `docker compose up` never ends then."""
+    """Catches an `init` that restarts after each failure: `docker compose up` would never end."""
     assert COMPOSE["services"]["init"]["restart"] == "no"
     for name in ("web", "collector", "workload"):
         dependency = COMPOSE["services"][name]["depends_on"]["init"]
@@ -118,7 +119,7 @@ def test_service_reads_the_settings_files(name: str) -> None:
 
 @pytest.mark.parametrize("secret", COMPOSE["secrets"])
 def test_secret_is_a_documented_file_that_git_ignores(secret: str) -> None:
-    """Catches a secret from the environment: compose cannot write it into a read-only root."""
+    """Catches a secret from a variable: compose cannot write it into a read-only root."""
     file = COMPOSE["secrets"][secret]["file"]
     assert file in (ROOT / ".gitignore").read_text().splitlines()
     assert file in (ROOT / "docs/metrics.md").read_text()

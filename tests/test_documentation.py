@@ -1,8 +1,8 @@
 """The README and docs/: their commands work, and the things that they name and link exist.
 
 Catches a command that fails when a reader pastes it, and a page about something that was removed.
-A command that cannot run here (containers, half an hour of benchmarks) is only checked: the compose
-file has the service, the Makefile has the target. A command without a check fails the test.
+A command that cannot run here (containers, half an hour of benchmarks) is only checked: its service
+must be in the compose file, its target in the Makefile. A command without a check fails the test.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 LOCAL_URL = re.compile(r"https?://(?:127\.0\.0\.1|localhost):(\d+)([^\s>)\"';]*)")
 PORTS_OF_OTHER_PROGRAMS = {"9090", "3000", "27017", "9000"}  # Prometheus, Grafana, MongoDB, sign-in
-# Variables of gunicorn, `jobmon init` and .env; all other variables are fields of Settings.
+# Variables of gunicorn, `jobmon init` and .env, and old names; all others are fields of Settings.
 OTHER_SETTINGS = {"BIND", "PORT", "MONGOD", "ADMIN_MONGO_URI", "READER_PASSWORD"}
 OTHER_SETTINGS |= {"COLLECTOR_PASSWORD", "ACTOR_PASSWORD", "WORKLOAD_MONGO_URI", "METRICS_TOKEN"}
 OTHER_SETTINGS |= {"IMAGE", "TOKEN", "URL"}
@@ -119,7 +119,7 @@ class Shell:
     ) -> None:
         self.folder = folder
         self.job_id = ""
-        self.webhook = ""  # the URL of a receiver of notifications
+        self.webhook_url = ""  # of a receiver of notifications
         self.mongod = mongod
         self.database = database
         self.port = port
@@ -152,12 +152,13 @@ class Shell:
         """The text with the addresses and the job id of this shell, without the page's secrets."""
         text = re.sub(r"/jobs/[0-9a-f-]{36}", f"/jobs/{self.job_id}", text)
         text = text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
-        text = text.replace("https://hooks.example.com/jobmon", self.webhook)
+        text = text.replace("https://hooks.example.com/jobmon", self.webhook_url)
         text = text.replace(
             "127.0.0.1:27017/yourdatabase", f"{self.mongod.address}/{self.database}"
         )
         text = re.sub(r"mongodb://db/\w+", f"mongodb://{self.mongod.address}/{self.database}", text)
-        return re.sub(r"\S+=\S*…\S*", "", text)  # `…` stands for a secret: the shell has its own
+        # On pages `NAME=…` stands for a secret: the shell's environment has another value.
+        return re.sub(r"\S+=\S*…\S*", "", text)
 
     def _run_in_bash(self, text: str, command: PageCommand) -> str:
         process = run(
@@ -242,7 +243,7 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
     shell = Shell(mongod, database.name, port, home, environment)
     shell.job_id = job_id
     receiver = WebhookReceiver()
-    shell.webhook = shell.environment["JOBMON_NOTIFY_URLS"] = receiver.url
+    shell.webhook_url = shell.environment["JOBMON_NOTIFY_URLS"] = receiver.url
     shell.environment["JOBMON_NOTIFY_SECRET"] = SIGNING_SECRET
     try:
         eventually(lambda: has_fresh_statistics(shell))
@@ -274,8 +275,8 @@ def check_compose(arguments: list[str]) -> None:
             case "--profile":
                 assert next(words) in profiles, arguments
             case "up" | "down" | "ps" | "logs" | "build" | "pull" | "restart" | "stop" | "config":
-                named = {word for word in words if not word.startswith("-")}
-                assert named <= services.keys(), arguments
+                named_services = {word for word in words if not word.startswith("-")}
+                assert named_services <= services.keys(), arguments
             case "exec" | "run":
                 name = next(word for word in words if not word.startswith("-"))
                 assert name in services, arguments
@@ -300,7 +301,7 @@ def check_helm(arguments: list[str]) -> None:
     charts = [ROOT / word for word in arguments[2:] if word.startswith("deploy/")]
     assert charts, arguments
     values = yaml.safe_load((charts[0] / "values.yaml").read_text())
-    for option in (word for n, word in enumerate(arguments) if arguments[n - 1] == "--set"):
+    for option in (word for i, word in enumerate(arguments) if arguments[i - 1] == "--set"):
         table = values
         for name in option.partition("=")[0].split("."):
             assert name in table, arguments
@@ -318,10 +319,10 @@ def check_kubectl(text: str, arguments: list[str]) -> None:
         for manifest in yaml.safe_load_all(file.read_text())
         if manifest and manifest["kind"] != "Kustomization"
     ]
-    names = {f"{manifest['kind'].lower()}/{manifest['metadata']['name']}" for manifest in manifests}
-    named = re.findall(r"\b(?:namespace|job|service|deployment)/\S+", text)
-    named += re.findall(r"(?<=delete )job \S+", text)
-    assert {name.replace(" ", "/") for name in named} <= names, text
+    objects = {f"{item['kind'].lower()}/{item['metadata']['name']}" for item in manifests}
+    named_objects = re.findall(r"\b(?:namespace|job|service|deployment)/\S+", text)
+    named_objects += re.findall(r"(?<=delete )job \S+", text)
+    assert {name.replace(" ", "/") for name in named_objects} <= objects, text
     for folder in (word for word in arguments if word.startswith("deploy/")):
         assert (ROOT / folder / "kustomization.yaml").is_file(), text
     if "--" in arguments:
@@ -369,8 +370,7 @@ def check_command(command: PageCommand, shell: Shell) -> None:
         case ["flask", "--app", "wsgi", *_]:
             shell.run(command)
         case ["make", *targets]:
-            named = [target for target in targets if "=" not in target]
-            assert set(named) <= TARGETS, command
+            assert {target for target in targets if "=" not in target} <= TARGETS, command
         case ["docker", "compose", *_]:
             check_compose(arguments)
         case ["pip", "install", *_]:
@@ -406,7 +406,7 @@ def test_page_commands_succeed(page: Path, shell: Shell) -> None:
 
 
 def test_commands_of_pages_are_found() -> None:
-    """Catches a search that finds no commands: then none is run."""
+    """Catches a search that finds no commands: then the tests of pages would run none."""
     texts = [command.text for page in PAGES for command in find_commands(page)]
     assert "make run" in texts
     assert any(text.startswith("curl") for text in texts)
@@ -451,7 +451,7 @@ def test_page_urls_of_other_sites_are_https(page: Path) -> None:
 
 
 @each_page
-def test_page_names_of_settings_commands_and_files_exist(page: Path) -> None:
+def test_settings_commands_and_files_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text()
     settings = {field.name.upper() for field in dataclasses.fields(Settings)} | OTHER_SETTINGS
     for name in set(re.findall(r"\bJOBMON_([A-Z][A-Z_]*[A-Z])\b", text)):
@@ -475,7 +475,7 @@ def read_settings_table() -> Iterator[tuple[str, str]]:
 
 
 def format_default(field: dataclasses.Field[Any]) -> str | None:
-    """How the table's cell of a default must begin; None if the table describes it in words."""
+    """The text with which the cell of a default must begin; None if words describe the default."""
     match field.default:
         case bool(value):
             return f"`{str(value).lower()}`"

@@ -35,7 +35,7 @@ CHART = ROOT / "deploy/helm/jobmon"
 MANIFESTS = ROOT / "deploy/kubernetes"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 RULES = ROOT / "deploy/prometheus/alerts.yml"
-# Of Kubernetes: the oldest that the chart allows, and the newest that `kubernetes_validate` knows.
+# Kubernetes: the oldest version of the chart, and the newest one of `kubernetes_validate`.
 VERSIONS = ("1.27", kubernetes_validate.latest_version())
 COMPONENTS = ("web", "collector", "actor", "init")
 WORKLOADS = ("Deployment", "Job")
@@ -73,16 +73,16 @@ Objects = list[Object]
 
 
 def run_helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Helm. If it is missing, `make .venv/bin/helm` installs it."""
+    """Run Helm; if it is missing, skip the test, or fail in CI."""
     tool = shutil.which("helm") or shutil.which("helm", path=str(Path(sys.executable).parent))
     if tool is None:
         assert not os.environ.get("CI"), "helm is missing: make .venv/bin/helm"
-        pytest.skip("no helm")
+        pytest.skip("helm is missing: make .venv/bin/helm")
     return subprocess.run([tool, *arguments], check=False, capture_output=True, text=True)
 
 
 def render(values: dict[str, str] | None = None, release: str = "jobmon", *files: str) -> Objects:
-    """The objects of the chart with these values; `files` has `value=path` for values in files."""
+    """The objects of the chart with these values; `files` are `NAME=PATH` of values in files."""
     options = [f"--set={name}={value}" for name, value in (values or {}).items()]
     options += [f"--set-file={file}" for file in files]
     process = run_helm("template", release, str(CHART), "--namespace", "tools", *options)
@@ -108,7 +108,7 @@ def get_component(manifest: Object) -> str:
 
 
 def get_pods(objects: Objects) -> dict[str, dict[str, Any]]:
-    """The spec of each component's pod."""
+    """The specs of the pods, by component."""
     return {
         get_component(manifest): manifest["spec"]["template"]["spec"]
         for manifest in objects
@@ -198,7 +198,7 @@ def test_pod_meets_pod_security_restricted(all_objects: Objects, name: str) -> N
     assert kinds <= {"configMap", "emptyDir"}
     # The profile does not require these:
     assert pod["automountServiceAccountToken"] is False
-    assert pod["enableServiceLinks"] is False  # its variable JOBMON_PORT would look like a setting
+    assert pod["enableServiceLinks"] is False  # a link's JOBMON_PORT looks like a setting
     assert {"requests", "limits"} <= container["resources"].keys()
 
 
@@ -233,7 +233,7 @@ def test_probes_check_liveness_and_readiness(default_objects: Objects) -> None:
     assert collector["readinessProbe"]["exec"]["command"] == check
     for probe in (collector["startupProbe"], collector["livenessProbe"]):
         assert probe["exec"]["command"] == check
-        # MongoDB restarts in less than 15 minutes; until then the collector waits for it.
+        # A collector waits for a MongoDB that restarts; it may take 15 minutes.
         assert probe["periodSeconds"] * probe["failureThreshold"] >= 900
 
 
@@ -278,7 +278,7 @@ def test_actor_is_off_by_default_and_turns_actions_on(
 def test_ingress_path_is_the_path_prefix_of_the_web_service(
     default_objects: Objects, all_objects: Objects
 ) -> None:
-    """Catches links without the path: another service of the host would answer them."""
+    """Catches links without the path prefix: another service of the host would answer them."""
     (rule,) = get_object(all_objects, "Ingress")["spec"]["rules"]
     assert [path["path"] for path in rule["http"]["paths"]] == ["/jobmon"]
     prefix = {"name": "JOBMON_PATH_PREFIX", "value": "/jobmon"}
@@ -296,7 +296,7 @@ def test_ingress_in_the_docs_equals_the_ingress_of_the_chart() -> None:
 
 
 def test_settings_and_files_reach_every_process(all_objects: Objects) -> None:
-    """Catches a number as 2e+06, and a hook that needs an object which does not exist yet."""
+    """Catches a number rendered as 2e+06, and a hook that needs an object before it exists."""
     for name in COMPONENTS:
         container, pod = get_container(all_objects, name), get_pods(all_objects)[name]
         env = {variable["name"]: variable["value"] for variable in container["env"]}
@@ -323,9 +323,9 @@ def test_init_runs_before_all_other_objects_change(all_objects: Objects) -> None
         if "helm.sh/hook" in manifest["metadata"].get("annotations", {})
     }
     assert set(annotations) == {"Job", "ConfigMap", "NetworkPolicy"}
-    hooks = {notes["helm.sh/hook"] for notes in annotations.values()}
+    hooks = {values["helm.sh/hook"] for values in annotations.values()}
     assert hooks == {"pre-install,pre-upgrade"}
-    weights = {kind: int(notes["helm.sh/hook-weight"]) for kind, notes in annotations.items()}
+    weights = {kind: int(values["helm.sh/hook-weight"]) for kind, values in annotations.items()}
     assert weights["Job"] > max(weights["ConfigMap"], weights["NetworkPolicy"])
     pod = get_pods(all_objects)["init"]
     assert "serviceAccountName" not in pod  # the account does not exist yet
@@ -365,7 +365,7 @@ def test_selectors_match_only_the_pods_of_their_component(all_objects: Objects) 
 
 
 def test_service_monitor_gives_targets_the_labels_of_the_rules(all_objects: Objects) -> None:
-    """Catches targets without the label of JobmonDown's rule, and two releases as one job."""
+    """Catches a target without the label in JobmonDown's rule, and releases with one job label."""
     (endpoint,) = get_object(all_objects, "ServiceMonitor")["spec"]["endpoints"]
     service = get_object(all_objects, "Service")
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
@@ -446,7 +446,7 @@ def test_schema_has_exactly_the_values_of_the_chart() -> None:
 def secrets(
     mongod: Mongod, mongo: Any, database: Database[dict[str, Any]]
 ) -> Iterator[dict[str, dict[str, str]]]:
-    """Each secret as docs/kubernetes.md describes it, and the names of databases for this test."""
+    """The contents of each secret in docs/kubernetes.md, and the names of this test's databases."""
 
     def build_uri(user: str) -> str:
         address = database_uri(mongod, database).partition("://")[2]

@@ -1,4 +1,4 @@
-"""The log: catches a secret in a line, a line that is not JSON, and an exception with its data."""
+"""The log: catches a secret in a line, a line that is not JSON, and data in an exception's text."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ def format_line(make_settings: Callable[..., Settings]) -> Any:
         message: str, *arguments: Any, error: BaseException | None = None
     ) -> dict[str, Any]:
         exc_info = None if error is None else (type(error), error, error.__traceback__)
-        record = logging.LogRecord("some", 30, "", 0, message, arguments, exc_info)
+        record = logging.LogRecord("some", logging.WARNING, "", 0, message, arguments, exc_info)
         line = formatter.format(record)
         assert "\n" not in line
         fields: dict[str, Any] = json.loads(line)
@@ -105,9 +105,9 @@ MISLEADING += "\u2028\u2029\ufeff\u200b\U000e0041"
 def make_structlog_record(
     event: str, error: BaseException | bool, **values: Any
 ) -> logging.LogRecord:
-    """A record as structlog passes it to the formatter; an `error` of True is the current one."""
+    """A record as structlog passes it to the formatter; with True, `error` is the current one."""
     message: Any = {"event": event, "exc_info": error, **values}
-    record = logging.LogRecord("some", 30, "", 0, message, (), None)
+    record = logging.LogRecord("some", logging.WARNING, "", 0, message, (), None)
     vars(record).update(_logger=None, _name="warning")
     return record
 
@@ -120,26 +120,26 @@ def test_the_current_exception_of_a_structlog_event_is_logged_with_its_stack() -
     assert "in test_the_current_exception" in json.loads(line)["exception"]
 
 
-def test_a_line_never_looks_like_another_one() -> None:
+def test_misleading_characters_are_escaped_in_a_json_line() -> None:
     formatter = LogFormatter(is_terminal=False)
     for character in MISLEADING:
         text = f"a{character}b"
         error = FileNotFoundError(2, text)
-        record = make_structlog_record(text, error, address=text, more=[{"a": text}])
+        record = make_structlog_record(text, error, address=text, nested=[{"a": text}])
         line = formatter.format(record)
         assert character not in line
         assert json.loads(line)["event"] == json.loads(line)["address"] == text
         assert text in json.loads(line)["exception"]
 
 
-def test_a_line_on_a_terminal_never_looks_like_another_one() -> None:
+def test_misleading_characters_are_escaped_in_a_line_on_a_terminal() -> None:
     formatter = LogFormatter(is_terminal=True)
-    record = make_structlog_record("ab", OSError(), address="ab", more=1)
+    record = make_structlog_record("ab", OSError(), address="ab", nested=1)
     harmless_line = formatter.format(record).partition("\n")[0]
     for character in MISLEADING + "\0\x07\b\r\n\x1b":
         text = f"a{character}b"
         error = FileNotFoundError(2, text)
-        record = make_structlog_record(text, error, address=text, more=[{"a": text}])
+        record = make_structlog_record(text, error, address=text, nested=[{"a": text}])
         output = formatter.format(record)
         first_line, _, stack = output.partition("\n")
         assert f"a{json.dumps(character)[1:-1]}b" in first_line
@@ -184,12 +184,12 @@ def test_configure_keeps_the_handlers_and_the_level_of_another_program() -> None
 
 
 def test_an_event_is_one_line_without_secrets() -> None:
-    """Catches the fast formatting of events that is used despite a secret or a nested value."""
+    """Catches an event with a secret or a nested value that gets only the fast formatting."""
     formatter = LogFormatter(is_terminal=False)
     formatter.secrets.add("the-key-of-tokens")
 
-    def read_line(**fields: Any) -> dict[str, Any]:
-        record = logging.LogRecord("some", 20, "", 0, "", (), None)
+    def format_event(**fields: Any) -> dict[str, Any]:
+        record = logging.LogRecord("some", logging.INFO, "", 0, "", (), None)
         event = {"logger": "some", "event": "request", "level": "info", "timestamp": "now"}
         record.__dict__ |= {"msg": event | fields, "_logger": None, "_name": "info"}
         line = formatter.format(record)
@@ -199,9 +199,12 @@ def test_an_event_is_one_line_without_secrets() -> None:
         return {name: values[name] for name in fields}
 
     fields = {"user": "ü", "status": 200, "duration_ms": 1.5, "reason": None, "is_late": True}
-    assert read_line(**fields) == fields
-    assert read_line(user=f"Bearer {TOKEN}") == {"user": "Bearer [redacted]"}
-    assert read_line(user="x the-key-of-tokens", status=2) == {"user": "x [redacted]", "status": 2}
-    assert read_line(user="a\u202eb\n{") == {"user": "a\u202eb\n{"}
-    assert read_line(user="\ud800", status=2**70) == {"user": "\ud800", "status": 2**70}
-    assert read_line(nested=[TOKEN, {"a": 1}]) == {"nested": ["[redacted]", {"a": 1}]}
+    assert format_event(**fields) == fields
+    assert format_event(user=f"Bearer {TOKEN}") == {"user": "Bearer [redacted]"}
+    assert format_event(user="x the-key-of-tokens", status=2) == {
+        "user": "x [redacted]",
+        "status": 2,
+    }
+    assert format_event(user="a\u202eb\n{") == {"user": "a\u202eb\n{"}
+    assert format_event(user="\ud800", status=2**70) == {"user": "\ud800", "status": 2**70}
+    assert format_event(nested=[TOKEN, {"a": 1}]) == {"nested": ["[redacted]", {"a": 1}]}

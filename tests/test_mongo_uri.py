@@ -1,4 +1,4 @@
-"""Connection strings: catches options that jobmon accepts and the driver then refuses."""
+"""Connection strings: catches options that jobmon accepts although the driver refuses them."""
 
 import pytest
 from marshmallow import ValidationError
@@ -37,5 +37,5 @@ def test_read_preferences_that_the_driver_refuses_are_refused(
     assert "secret" not in str(error.value)
 
 
-def test_options_that_only_srv_strings_may_have_are_accepted() -> None:
+def test_option_that_needs_a_srv_string_is_accepted_in_one() -> None:
     check_mongo_uri("mongodb+srv://db.example.com/shop?srvMaxHosts=2")

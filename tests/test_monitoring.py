@@ -30,7 +30,7 @@ ALERTS = {
 
 Series = dict[str, str]  # a name with labels -> values in the form of promtool, one per minute
 Labels = dict[str, str]
-# `from_two_services` fills in $instance and $queue.
+# `report_from_two_services` fills in $instance and $queue.
 QUEUE_LABELS = 'job="jobmon",instance="$instance",queue="$queue"'
 MAIL_LABELS = f'{QUEUE_LABELS},type="mail"'
 
@@ -43,8 +43,8 @@ def name_attempts(outcome: str) -> str:
     return f'jobmon_attempts_finished_total{{{MAIL_LABELS},outcome="{outcome}"}}'
 
 
-def name_bucket(seconds: str) -> str:
-    return f'jobmon_attempt_run_seconds_bucket{{{MAIL_LABELS},le="{seconds}"}}'
+def name_bucket(upper_bound_s: str) -> str:
+    return f'jobmon_attempt_run_seconds_bucket{{{MAIL_LABELS},le="{upper_bound_s}"}}'
 
 
 def name_jobs(status: str) -> str:
@@ -150,7 +150,7 @@ CASES = {
 }
 
 
-def from_two_services(series: Series, queue: str) -> Series:
+def report_from_two_services(series: Series, queue: str) -> Series:
     """The series of a queue, as two web services report them."""
     return {
         Template(name).substitute(queue=queue, instance=instance): values
@@ -195,7 +195,7 @@ def test_each_alert_fires_only_for_queues_above_its_limit(tmp_path: Path) -> Non
         queues = {"mails": case.firing, "payouts": case.firing, "reports": case.quiet}
         series: Series = {}
         for queue, queue_series in queues.items():
-            series |= from_two_services(queue_series, queue)
+            series |= report_from_two_services(queue_series, queue)
         alerts = [build_alert(name, queue, case.labels) for queue in ("mails", "payouts")]
         tests.append(build_unit_test(name, series, alerts))
     run_promtool(tmp_path, tests)
@@ -207,9 +207,9 @@ def test_summary_of_an_alert_about_a_queue_begins_with_the_queue() -> None:
 
 
 def test_unreachable_services_cause_alerts_with_any_job_name(tmp_path: Path) -> None:
-    """Catches a job that has no alert because of its name, or because another job is up."""
+    """Catches a Prometheus job without alerts because of its name, or because another job is up."""
 
-    def up(job: str, instance: str) -> str:
+    def name_up(job: str, instance: str) -> str:
         return f'up{{job="{job}",app="jobmon",instance="{instance}"}}'
 
     def build_down_alert(name: str, text: str, **labels: str) -> list[dict[str, Any]]:
@@ -218,7 +218,8 @@ def test_unreachable_services_cause_alerts_with_any_job_name(tmp_path: Path) -> 
         annotations = rule["annotations"] | {"summary": summary}
         return [{"exp_labels": labels | rule["labels"], "exp_annotations": annotations}]
 
-    shop_a, shop_b, crm = up("shop/jobmon", "a"), up("shop/jobmon", "b"), up("crm/monitor", "a")
+    shop_a, shop_b = name_up("shop/jobmon", "a"), name_up("shop/jobmon", "b")
+    crm = name_up("crm/monitor", "a")
     not_jobmon = 'up{job="web",instance="a"}'
     job_down = build_down_alert("JobmonDown", ": job shop/jobmon", job="shop/jobmon")
     instance_down = build_down_alert(
@@ -248,9 +249,9 @@ def test_alert_fires_only_for_the_job_of_its_queue(tmp_path: Path) -> None:
     """Catches a rule that merges the queues of two Prometheus jobs, if they have the same name."""
     tests = []
     for name, case in CASES.items():
-        series = from_two_services(case.firing, "mails") | {
+        series = report_from_two_services(case.firing, "mails") | {
             series_name.replace('job="jobmon"', 'job="staging"'): values
-            for series_name, values in from_two_services(case.quiet, "mails").items()
+            for series_name, values in report_from_two_services(case.quiet, "mails").items()
         }
         tests.append(build_unit_test(name, series, [build_alert(name, "mails", case.labels)]))
     run_promtool(tmp_path, tests)
@@ -274,10 +275,10 @@ UNUSUAL_CASES: list[tuple[str, Series, bool]] = [
     ("JobmonStatisticsDiffer", {name_jobs("queued"): "9000x90", ESTIMATED_JOBS: "900x90"}, True),
     ("JobmonStatisticsDiffer", {name_jobs("queued"): "9x90", ESTIMATED_JOBS: "90x90"}, False),
     ("JobmonStatisticsDiffer", {ESTIMATED_JOBS: "90000x90"}, False),  # no statistics
-    ("JobmonDatabaseUnreadable", {DATABASE_UP: "0x90"}, False),  # readable or not: unknown
+    ("JobmonDatabaseUnreadable", {DATABASE_UP: "0x90"}, False),  # nobody knows if it is readable
     ("JobmonCollectorAbsent", {DATABASE_UP: "1x90", OWN_DB_READABLE: "0x90"}, False),
     ("JobmonCollectorLagging", {COLLECTOR_UP: "1x90"}, False),
-    ("JobmonQueueIncomplete", {QUEUE_SCRAPED: "0x90"}, True),  # database up or not: unknown
+    ("JobmonQueueIncomplete", {QUEUE_SCRAPED: "0x90"}, True),  # nobody knows if the database is up
     ("JobmonQueueIncomplete", {QUEUE_SCRAPED: "0x90", DATABASE_UP: "0x90"}, False),
 ]
 
@@ -286,7 +287,7 @@ def test_alerts_handle_missing_series_and_extreme_values(tmp_path: Path) -> None
     tests = [
         build_unit_test(
             name,
-            from_two_services(series, "mails"),
+            report_from_two_services(series, "mails"),
             [build_alert(name, "mails", {})] if is_firing else [],
         )
         for name, series, is_firing in UNUSUAL_CASES
@@ -405,7 +406,8 @@ def test_panels_filter_and_group_by_job_and_queue(tmp_path: Path) -> None:
         )
         assert all(filters), expression
         assert all(re.findall(r'\bjobmon_http_\w+({job=~"\$job"})?', expression)), expression
-        for grouping in re.findall(r"max by \(([^)]+)\)", expression):
+        # Each web service has series of the same queues: `max by` or `min by` keeps one of them.
+        for grouping in re.findall(r"(?:max|min) by \(([^)]+)\)", expression):
             assert {"job", "queue"} <= set(grouping.split(", ")), expression
         filled_in = expression.replace("$queue", ".*").replace("$job", ".*")
         rules.append({"record": f"panel:{len(rules)}", "expr": filled_in})

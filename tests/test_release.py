@@ -29,7 +29,7 @@ CHANGELOG = """# Changelog
 
 - A thing that users notice.
 
-## [0.1.0] - {date}
+## [0.1.0] - YYYY-MM-DD
 
 - The first version.
 """
@@ -223,7 +223,7 @@ esac
 
 
 def pin_bases(folder: Path, docker: str) -> Process:
-    """Run .ci/pin_bases.py with the script `docker` in place of that program."""
+    """Run .ci/pin_bases.py with a program `docker` that has this text."""
     write_program(folder / "programs/docker", docker)
     return subprocess.run(
         [sys.executable, str(ROOT / ".ci/pin_bases.py")],

@@ -130,10 +130,10 @@ def test_every_named_file_exists() -> None:
     named = re.findall(r"`((?:jobmon|docs|bench|api)/[\w/.-]+|[\w.-]+\.(?:txt|yml|md))`", TEXT)
     assert len(named) > 15
     folders = (ROOT, ROOT / "tests")
-    assert [name for name in named if not any((f / name).exists() for f in folders)] == []
+    assert [name for name in named if not any((path / name).exists() for path in folders)] == []
 
 
-def test_every_requirement_up_to_level_2_has_its_line() -> None:
+def test_every_requirement_up_to_level_2_is_listed_once() -> None:
     expected = {
         f"{section}.{number}"
         for section, (count, level_3) in SECTIONS.items()
@@ -157,7 +157,7 @@ def test_each_requirement_has_a_status_and_names_its_proof_or_reason() -> None:
 
 
 def list_rights(privileges: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[str]]:
-    """The actions of privileges by the database and the collection."""
+    """The actions of privileges, by database and collection."""
     return {
         (privilege["resource"]["db"], privilege["resource"]["collection"]): privilege["actions"]
         for privilege in privileges
@@ -219,12 +219,11 @@ def test_the_rights_for_actions_are_those_of_init() -> None:
         (UserKind.COLLECTOR, ()),
     ):
         role = no_actions.name(kind)
-        before = list_rights(no_actions.privileges[role])
-        after = list_rights(roles[False].privileges[role])
+        without = list_rights(no_actions.privileges[role])
         added = {
-            resource: [action for action in actions if action not in before.get(resource, ())]
-            for resource, actions in after.items()
-            if actions != before.get(resource)
+            resource: [action for action in actions if action not in without.get(resource, ())]
+            for resource, actions in list_rights(roles[False].privileges[role]).items()
+            if actions != without.get(resource)
         }
         assert added == {
             ("shop", "job_controls"): paused_types,
@@ -236,4 +235,4 @@ def test_the_rights_for_actions_are_those_of_init() -> None:
     assert (actor["job_controls"], actor["action_decisions"]) == (controls, decisions)
     assert actor["action_progress"] == actor["action_outcomes"] == progress
     assert actor["action_leases"] == leases
-    assert len(actor) == 7
+    assert len(actor) == 7  # no rights on other collections

@@ -40,7 +40,7 @@ class HeldComputation:
 
 
 def call_together(flight: SingleFlight[int], slow: HeldComputation, callers: int) -> list[object]:
-    """The outcomes of one thread that starts the computation, and of `callers` that then call."""
+    """The outcomes of a thread that starts the computation, and of `callers` later threads."""
     outcomes: list[object] = []
     barrier = threading.Barrier(callers + 1)
 
@@ -211,9 +211,9 @@ def test_a_failure_is_not_cached() -> None:
 
 
 class CountedRuns:
-    """A computation that returns how often it has begun.
+    """A computation that returns the number of its run: 1, then 2, and so on.
 
-    Each run ends when the test releases `may_end` once; it raises `failure` if that is set.
+    Each run ends when the test releases `may_end` once; a run raises `failure` if that is set.
     """
 
     def __init__(self) -> None:
@@ -240,18 +240,19 @@ def start_callers(flight: FreshFlight[int], runs: CountedRuns, count: int) -> li
 
 
 def test_fresh_flight_callers_during_a_run_share_the_next_one() -> None:
-    """Catches a caller that gets a value from before its call, and one query per caller."""
+    """Catches a caller that gets a value computed before its call, and one query per caller."""
     flight, runs = FreshFlight[int](), CountedRuns()
-    first = start_callers(flight, runs, 1)
+    (first_call,) = start_callers(flight, runs, 1)
     eventually(lambda: runs.begun == 1)
-    later = start_callers(flight, runs, 5)
+    later_calls = start_callers(flight, runs, 5)
     assert runs.begun == 1
     runs.may_end.release()
-    assert first[0].result(PATIENCE_S) == 1
+    assert first_call.result(PATIENCE_S) == 1
     eventually(lambda: runs.begun == 2)
-    runs.may_end.release(5)  # also enough for one run per caller: the failure
-    assert {call.result(PATIENCE_S) for call in later} <= {2, 3}  # 3: called after run 2 began
-    assert later[0].result() == 2
+    runs.may_end.release(5)  # so that no run waits, even with the failure: a run for each caller
+    # Only a caller that called after run 2 began gets 3.
+    assert {call.result(PATIENCE_S) for call in later_calls} <= {2, 3}
+    assert later_calls[0].result() == 2
     assert flight.get("key", runs) == runs.begun  # a new run: no value is kept
 
 
@@ -280,7 +281,7 @@ def test_fresh_flight_callers_with_other_keys_do_not_wait() -> None:
 
 
 def test_fresh_flight_many_threads_never_get_an_old_value() -> None:
-    """Catches a caller under load that gets a value from before its call."""
+    """Catches a caller under load that gets a value computed before its call."""
     flight, clock = FreshFlight[int](), itertools.count()
 
     def call() -> bool:

@@ -16,15 +16,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "docs/site"
 REFERENCE = SITE / "api-reference.md"
-# The address of a script or a medium, or the attributes of a link.
+# The address of a script, an image or a video, or the attributes of a `<link>`.
 LOADED = re.compile(r"<(?:script|img|iframe|source|video)\b[^>]* src=\"([^\"]+)\"|<link\b([^>]+)>")
 
 
 def test_navigation_has_each_page_once() -> None:
     navigation = runpy.run_path(str(SITE / "conf.py"))["NAVIGATION"]
-    listed = [page for pages in navigation.values() for page in pages]
+    listed_pages = [page for pages in navigation.values() for page in pages]
     pages = {str(path.relative_to(ROOT).with_suffix("")) for path in ROOT.glob("docs/**/*.md")}
-    assert sorted(listed) == sorted(pages | {"CHANGELOG", "CONTRIBUTING"})
+    assert sorted(listed_pages) == sorted(pages | {"CHANGELOG", "CONTRIBUTING"})
 
 
 def test_reference_has_each_route_once() -> None:

@@ -159,13 +159,13 @@ def test_bills_of_materials_are_valid_and_name_every_locked_package(
         version = SchemaVersion.from_version(bill["specVersion"])
         assert JsonStrictValidator(version).validate_str(json.dumps(bill)) is None
     python, npm = (
-        {(part["name"], part["version"]) for part in bill["components"]}
+        {(component["name"], component["version"]) for component in bill["components"]}
         for bill in bills_of_materials
     )
     assert python == {(name, release) for name, release, *_ in ENTRIES}
     assert npm == {
-        (path.removeprefix("node_modules/"), part["version"])
-        for path, part in NPM_LOCK.items()
-        if path and not part.get("dev")
+        (path.removeprefix("node_modules/"), package["version"])
+        for path, package in NPM_LOCK.items()
+        if path and not package.get("dev")
     }
     assert "file:" not in json.dumps(bills_of_materials)

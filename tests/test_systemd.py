@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from configparser import ConfigParser
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -48,8 +49,15 @@ def host_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def read_unit(name: str) -> tuple[list[str], dict[str, str], dict[str, str]]:
-    """A unit's command, its environment variables, and the file of each credential."""
+class Unit(NamedTuple):
+    """The directives of a unit that the tests read."""
+
+    command: list[str]
+    variables: dict[str, str]
+    credentials: dict[str, str]  # the file of each credential, by its name
+
+
+def read_unit(name: str) -> Unit:
     lines = (UNITS / f"jobmon-{name}.service").read_text().splitlines()
     values: dict[str, list[str]] = {}
     for line in lines:
@@ -59,7 +67,8 @@ def read_unit(name: str) -> tuple[list[str], dict[str, str], dict[str, str]]:
     (command,) = values["ExecStart"]
     assignments = " ".join(values["Environment"]).split()
     credentials = dict(value.split(":") for value in values["LoadCredential"])
-    return command.split(), dict(item.split("=", 1) for item in assignments), credentials
+    variables = dict(assignment.split("=", 1) for assignment in assignments)
+    return Unit(command.split(), variables, credentials)
 
 
 def test_each_process_of_jobmon_has_a_unit() -> None:
@@ -74,7 +83,7 @@ def test_systemd_accepts_the_unit_without_a_warning(host_root: Path, name: str) 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_systemd_rates_the_exposure_of_the_unit_as_low(host_root: Path, name: str) -> None:
-    """Catches a hardening directive that was lost. A unit without any has an exposure of 9.6."""
+    """Catches a lost hardening directive. A unit without hardening has an exposure of 9.6."""
     options = (f"--root={host_root}", "security", "--offline=true", "--no-pager")
     report = analyze(*options, f"jobmon-{name}.service")
     (exposure,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", report)
@@ -85,7 +94,7 @@ def test_systemd_rates_the_exposure_of_the_unit_as_low(host_root: Path, name: st
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unit_runs_the_command_of_the_compose_service(name: str) -> None:
-    command, _, _ = read_unit(name)
+    command = read_unit(name).command
     assert command[0] == "/opt/jobmon/bin/jobmon"
     expected = COMPOSE[name].get("command", ["jobmon", "run"])[1:]
     # The unit expects an existing queue: it creates no replica set and no collection.
@@ -97,7 +106,7 @@ def test_unit_runs_the_command_of_the_compose_service(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_unit_reads_only_its_own_secrets_and_from_files(name: str) -> None:
+def test_unit_reads_only_its_own_secrets_from_files(name: str) -> None:
     """Catches a secret in the environment, and a process with the secret of another process."""
     _, variables, credentials = read_unit(name)
     secrets = {
@@ -115,7 +124,7 @@ def test_unit_reads_only_its_own_secrets_and_from_files(name: str) -> None:
 
 
 def test_each_process_has_its_own_connection_string() -> None:
-    files = [read_unit(name)[2]["mongo-uri"] for name in ("web", "collector", "actor")]
+    files = [read_unit(name).credentials["mongo-uri"] for name in ("web", "collector", "actor")]
     assert len(set(files)) == 3
 
 

@@ -68,10 +68,10 @@ def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     name = f"browser_{uuid.uuid4().hex}"
     uri, rollups = database_uri(mongod, name), f"{name}_rollups"
     with MongoClient[Document](uri, tz_aware=True) as client:
-        fields = ("payload.orderId",)
-        create_indexes(Connection(Settings(mongo_uri=uri, search_fields=fields), client))
+        search_fields = ("payload.orderId",)
+        create_indexes(Connection(Settings(mongo_uri=uri, search_fields=search_fields), client))
         settings = {"JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups, "JOBMON_WORKERS": "2"}
-        settings["JOBMON_SEARCH_FIELDS"] = ",".join(fields)
+        settings["JOBMON_SEARCH_FIELDS"] = ",".join(search_fields)
         with serving(uri, tmp_path_factory.mktemp("browser"), **settings) as web:
             yield Stack(web, client[name], mongod)
         client.drop_database(name)
@@ -137,7 +137,7 @@ def make_job(job_type: str, **fields: Any) -> Document:
     } | fields
 
 
-def find_tile(page: Page, name: str) -> Locator:
+def find_tile_value(page: Page, name: str) -> Locator:
     return page.locator(".tile").filter(has=page.get_by_text(name, exact=True)).locator(".value")
 
 
@@ -271,7 +271,7 @@ def test_overview_shows_the_counts_of_the_json_api(
         ("Retrying", "failed"),
         ("Dead", "dlq"),
     ):
-        expect(find_tile(page, name)).to_have_text(f"{counts[status]:,}")
+        expect(find_tile_value(page, name)).to_have_text(f"{counts[status]:,}")
     row = page.get_by_role("row", name="import.rows")
     assert row.locator(".number").all_inner_texts()[:4] == ["1,200", "3", "4", "5"]
 
@@ -286,7 +286,7 @@ def test_tile_links_to_its_jobs_and_its_scheduled_count_to_the_schedule(
     expect(page.get_by_role("link", name="Next hour 3")).to_be_visible()
     expect(page.locator("tr[id^=due]")).to_have_count(3)
     page.go_back()
-    find_tile(page, "Queued").click(force=True)  # its link covers it
+    find_tile_value(page, "Queued").click(force=True)  # the link covers it
     expect(page).to_have_url(f"{empty_stack.url}/dashboard/jobs?status=queued")
 
 
@@ -388,7 +388,7 @@ def test_numbers_stay_in_their_place_with_nine_notices_and_3000_types(
         assert get_top_and_height(page.locator(".strip"))[1] <= 88
         positions.append(get_top_and_height(first_tile))
     assert positions == positions[:1] * 3
-    assert sum(positions[0]) <= 250  # its lower edge
+    assert sum(positions[0]) <= 250  # the lower edge of the first tile
     page.get_by_text("6 more").click()
     expect(page.get_by_text(texts[-1])).to_be_visible()
     assert get_top_and_height(first_tile) == positions[0]
@@ -438,13 +438,13 @@ def test_charts_have_labels_and_values_in_the_legend(
 
     overlay = charts.first.locator(".u-over")
     overlay.hover(position={"x": 600, "y": 60})
-    keys, moments = page.locator(".keys-of-chart"), page.locator(".moment")
-    expect(keys.first).to_contain_text("succeeded 1")
-    expect(keys.nth(2)).to_contain_text(re.compile("p50 2.. ms"))
+    legends, moments = page.locator(".keys-of-chart"), page.locator(".moment")
+    expect(legends.first).to_contain_text("succeeded 1")
+    expect(legends.nth(2)).to_contain_text(re.compile("p50 2.. ms"))
     expect(moments).to_have_text([re.compile(r", \d\d:\d\d$")] * 3)  # one cursor for all three
     page.mouse.move(5, 5)
     expect(moments).to_have_text(["in total", "latest", "latest"])
-    expect(keys.first).to_contain_text("enqueued 49")
+    expect(legends.first).to_contain_text("enqueued 49")
     succeeded = page.get_by_role("button", name="succeeded")
     succeeded.click()
     expect(succeeded).to_have_attribute("aria-pressed", "false")
@@ -459,7 +459,7 @@ def test_charts_have_labels_and_values_in_the_legend(
     eventually(shows_new_job)
 
 
-# The number of pixels that have the colour of `succeeded`.
+# Counts the pixels of a chart that have about the colour of `succeeded`.
 COUNT_SUCCEEDED_PIXELS = """chart => {
   const canvas = chart.querySelector("canvas");
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -479,8 +479,8 @@ def make_chart_data(succeeded: list[int | None], took_ms: int | None = 250) -> d
     """The data of charts in 60 steps of a minute; only `succeeded` and durations have values."""
     now = int(datetime.now(UTC).timestamp()) // 60 * 60
     columns: dict[str, Any] = dict.fromkeys(("enqueued", "failed", "dlq"), [None] * 60)
-    ranks = [f"{duration}P{rank}" for duration in ("wait", "run") for rank in (50, 95, 99)]
-    columns |= dict.fromkeys(ranks, [took_ms] * 60)
+    percentiles = [f"{duration}P{rank}" for duration in ("wait", "run") for rank in (50, 95, 99)]
+    columns |= dict.fromkeys(percentiles, [took_ms] * 60)
     columns |= {"at": list(range(now - 3_600, now, 60)), "succeeded": succeeded, "complete": 59}
     columns["step"] = 60
     return columns | {"gaps": [], "marks": [], "previous": None}
@@ -558,7 +558,7 @@ def test_charts_show_marks_and_the_hour_before_and_open_the_jobs_of_a_bar(
         "aria-label", re.compile("succeeded, the hour before: 420 in total")
     )
     expect(chart.locator(".keys-of-chart")).to_contain_text("succeeded, the hour before 420")
-    # In each of three charts: v1, and one line for the two marks of the same minute.
+    # In each of three charts: v1, and one line for the two marks of one minute. `old` is too early.
     expect(page.locator(".chart .mark")).to_have_count(2 * 3)
     shared_line = chart.locator(".mark").last
     expect(shared_line.locator(".text")).to_be_hidden()
@@ -597,7 +597,7 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
     expect(cursors).to_have_count(3)
     cursor = page.get_by_role("slider", name="Cursor of Throughput")
     cursor.focus()
-    moments, keys = page.locator(".moment"), page.locator(".keys-of-chart")
+    moments, legends = page.locator(".moment"), page.locator(".keys-of-chart")
     expect(moments.first).to_contain_text("(so far)")  # the cursor begins at the newest step
     for key, index in (
         ("Home", 0),
@@ -611,7 +611,7 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
         cursor.press(key)
         expect(cursor).to_have_attribute("aria-valuenow", str(index))
     expect(cursor).to_have_attribute("aria-valuetext", re.compile(r"succeeded 40, .*, ▾ v1$"))
-    expect(keys.first).to_contain_text("succeeded 40")
+    expect(legends.first).to_contain_text("succeeded 40")
     expect(moments.nth(1)).to_contain_text("▾ v1")  # one cursor for all three
     cursor.press("Escape")
     expect(moments.first).to_have_text("in total")
@@ -676,13 +676,13 @@ def test_filters_apply_at_once_and_are_kept_in_the_address(
     hidden = [make_job(f"{job_type}.a"), make_job(f"{job_type}.c", status="dlq", lastError=error)]
     stack.database.jobs.insert_many(matching + hidden)
     page = visit(f"{stack.url}/dashboard/jobs")
-    rows, types = page.locator("#job-rows tbody tr"), page.get_by_label("Type", exact=True)
+    rows, type_field = page.locator("#job-rows tbody tr"), page.get_by_label("Type", exact=True)
     page.get_by_label("Error code").fill("E_ODD")
-    types.fill(f"{job_type}.a")  # the focus leaves the first field
+    type_field.fill(f"{job_type}.a")  # the focus leaves the error code: its filter applies
     expect(page).to_have_url(re.compile("error_code=E_ODD"))
-    expect(types).to_be_focused()  # in the new page
-    types.fill(f"{job_type}.a")
-    types.press("Enter")
+    expect(type_field).to_be_focused()  # in the new page
+    type_field.fill(f"{job_type}.a")
+    type_field.press("Enter")
     expect(rows).to_have_count(1)
     page.get_by_text("More filters").click()
     page.get_by_label("Also type").fill(f"{job_type}.b")
@@ -767,8 +767,8 @@ def test_table_head_stays_visible_and_covers_no_focused_row(
     rows, head = page.locator("#types tbody tr"), page.locator("#types thead th").first
     expect(rows).to_have_count(20)
     rows.last.scroll_into_view_if_needed()
-    header = sum(get_top_and_height(page.locator(".bar")))
-    eventually(lambda: abs(get_top_and_height(head)[0] - header) < 1)
+    bar_bottom = sum(get_top_and_height(page.locator(".bar")))
+    eventually(lambda: abs(get_top_and_height(head)[0] - bar_bottom) < 1)
     rows.nth(1).locator(".row-link").focus()
     assert (
         get_top_and_height(rows.nth(1).locator(".row-link"))[0] >= sum(get_top_and_height(head)) - 1
@@ -853,10 +853,9 @@ def find_held_rows_notice(page: Page) -> Locator:
 def test_held_rows_that_no_longer_match_show_their_status(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    soon = datetime.now(UTC) + timedelta(hours=1)
-    names = [f"{job_type}-{number}" for number in range(4)]
-    running = {"status": "leased", "leaseExpiresAt": soon}
-    stack.database.jobs.insert_many([make_job(job_type, jobId=name, **running) for name in names])
+    lease = {"status": "leased", "leaseExpiresAt": datetime.now(UTC) + timedelta(hours=1)}
+    job_ids = [f"{job_type}-{number}" for number in range(4)]
+    stack.database.jobs.insert_many([make_job(job_type, jobId=id_, **lease) for id_ in job_ids])
     page = visit(f"{stack.url}/dashboard/jobs?type={job_type}&status=leased")
     rows = page.locator("#job-rows tbody tr")
     expect(rows).to_have_count(4)
@@ -865,11 +864,11 @@ def test_held_rows_that_no_longer_match_show_their_status(
     rows.nth(2).hover()
     expect(page.locator("#freshness")).to_have_text("live · rows held: pointer on the table")
     success = {"status": "succeeded", "finishedAt": datetime.now(UTC)}
-    stack.database.jobs.update_one({"jobId": names[0]}, {"$set": success})
-    stack.database.jobs.delete_one({"jobId": names[1]})
-    row = {name: page.locator(f'[id="job-{name}"]') for name in names}
-    expect(row[names[0]].locator(".status")).to_have_text("succeeded")
-    expect(row[names[1]].locator(".status")).to_have_text("deleted")
+    stack.database.jobs.update_one({"jobId": job_ids[0]}, {"$set": success})
+    stack.database.jobs.delete_one({"jobId": job_ids[1]})
+    for job_id, status in ((job_ids[0], "succeeded"), (job_ids[1], "deleted")):
+        row = page.locator(f'[id="job-{job_id}"]')
+        expect(row.locator(".status")).to_have_text(status)
     expect(page.locator("#job-rows tr.unmatched")).to_have_count(2)
     expect(page.locator(".count")).to_have_text("2 jobs")
     assert list_ids(page) == order
@@ -918,7 +917,7 @@ def test_types_keep_their_order_under_the_pointer_and_with_the_focus(
     add_dead_jobs(stack, "failing", f"E_{job_type[-6:]}", 1)
     page = visit(f"{stack.url}/dashboard?text={job_type}")
     expect(page.locator(".chart")).to_have_count(3)
-    # The page also has a table of errors: its rows are no rows of types.
+    # The page also has a table of errors: it must not be counted as a table of types.
     expect(page.get_by_role("region", name="Top errors").locator("tbody tr").first).to_be_visible()
     types = page.locator("#types tbody th")
     expect(types).to_have_text(names)
@@ -978,7 +977,7 @@ def test_paused_list_sends_no_requests_until_resumed(
 
 
 def test_page_of_a_busy_service_waits_before_its_next_request(visit: Visits, stack: Stack) -> None:
-    """Catches pages that request as often as ever while the service refuses them."""
+    """Catches a page that sends as many requests as before while the service refuses them."""
     page = visit(f"{stack.url}/dashboard/jobs", clock=True)
     expect(page.locator("#freshness")).to_have_text("live")
     headers = {"X-Error-Code": "overloaded", "Retry-After": "30"}
@@ -989,7 +988,7 @@ def test_page_of_a_busy_service_waits_before_its_next_request(visit: Visits, sta
     page.clock.run_for(24_000)
     assert visit.count_requests("/dashboard/jobs") == requests
     page.unroute_all()
-    page.clock.run_for(37_000)  # up to twice as long, so that not all pages come back at once
+    page.clock.run_for(37_000)  # the wait is up to twice as long, at random
     expect(page.locator("#freshness")).to_have_text("live")
 
 
@@ -1118,8 +1117,8 @@ def test_job_page_shows_an_expired_lease_in_red(visit: Visits, stack: Stack, job
     expect(page).to_have_title(f"running · {job_type} · jobmon")
     now = datetime.now(UTC)
     # The page must show the end of the lease without another change of the job.
-    soon = {"leaseExpiresAt": now + timedelta(seconds=3), "updatedAt": now}
-    stack.database.jobs.update_one({"_id": job["_id"]}, {"$set": soon})
+    short_lease = {"leaseExpiresAt": now + timedelta(seconds=3), "updatedAt": now}
+    stack.database.jobs.update_one({"_id": job["_id"]}, {"$set": short_lease})
     expect(page.get_by_text("lease expired", exact=True)).to_be_visible()
     expect(page).to_have_title(f"lease expired · {job_type} · jobmon")
     expect(step).to_have_text(re.compile(r"Lease expired \d+ s ago \(w2\)|Lease expired now"))
@@ -1134,7 +1133,7 @@ def await_scripts(page: Page) -> None:
     expect(page.get_by_role("combobox", name="Search")).to_be_visible()
 
 
-def test_keyboard_shortcuts_reach_every_page_and_row(
+def test_keyboard_shortcuts_open_pages_and_move_between_rows(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
     older, newer = stack.queue.enqueue(job_type), stack.queue.enqueue(job_type)
@@ -1280,7 +1279,7 @@ def test_tab_reaches_every_control_with_a_visible_focus(
         for _ in range(16):
             for _ in range(10):
                 page.keyboard.press("Tab")
-            # The focus may start in the middle: two rounds reach every control.
+            # The first round may start in the middle of the page: the second reaches the others.
             if page.evaluate("window.rounds >= 2"):
                 break
         unreached[path] = page.evaluate(CONTROLS_WITHOUT_FOCUS)
@@ -1385,7 +1384,7 @@ MAIN_PAGES = ("overview", "errors", "error", "jobs", "schedule", "wrong filter",
 
 
 def open_all_details(page: Page) -> None:
-    """Wait until the charts are drawn. Open all details."""
+    """Wait until the charts are drawn, and open all details."""
     if page.locator("#charts").count():
         charts = 1 if page.locator("[data-charts=errors]").count() else 3
         expect(page.locator(".chart")).to_have_count(charts)
@@ -1393,7 +1392,7 @@ def open_all_details(page: Page) -> None:
 
 
 def find_violations(page: Page, rules_or_tags: list[str]) -> list[tuple[str, str, str]]:
-    """Violations of these rules or tags of axe on the page: rule, HTML and summary of each."""
+    """The rule, HTML and summary of each violation on the page, for these rules or tags of axe."""
     require_file(AXE, "no axe (make test installs it)")
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE.read_text())
@@ -1512,13 +1511,13 @@ def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
 ) -> None:
     empty_stack.queue.enqueue("kept.one")
     page = visit(f"{empty_stack.url}/dashboard")
-    expect(find_tile(page, "Queued")).to_have_text("1")
+    expect(find_tile_value(page, "Queued")).to_have_text("1")
     expect(page.locator("#freshness")).to_have_text("live")
     os.kill(empty_stack.mongod.pid, signal.SIGSTOP)
     try:
         stale = re.compile(r"Database not responding · data \d+ s old")
         expect(page.locator("#freshness")).to_have_text(stale)
-        expect(find_tile(page, "Queued")).to_have_text("1")
+        expect(find_tile_value(page, "Queued")).to_have_text("1")
         expect(page.locator("html")).to_have_class(re.compile(r"\bis-stale\b"))
         new_page = visit(f"{empty_stack.url}/dashboard/jobs")
         expect(new_page.get_by_role("heading", level=1)).to_have_text("Database not responding")
@@ -1528,7 +1527,7 @@ def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
     expect(page.locator("#freshness")).to_have_text("live")
     expect(new_page.get_by_role("heading", level=1)).to_have_text("Jobs")
     empty_stack.queue.enqueue("kept.one")
-    expect(find_tile(page, "Queued")).to_have_text("2")
+    expect(find_tile_value(page, "Queued")).to_have_text("2")
 
 
 def test_long_large_and_right_to_left_texts_fit(visit: Visits, stack: Stack, job_type: str) -> None:

@@ -69,7 +69,7 @@ class Case:
     """jobmon on a site of a proxy."""
 
     site: Site
-    path: str = PATH
+    path: str = PATH  # the path prefix
     has_proxy_sign_in: bool = False  # the proxy signs people in, in place of jobmon
 
 
@@ -103,7 +103,7 @@ def run_verifier(token: str) -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def add_service(
+def fill_in(
     mongod: Mongod, admin_token: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str, str], str]]:
     """A function that puts the addresses of a service and of the verifier into a configuration."""
@@ -156,7 +156,7 @@ def run_proxy(
         browser.close()
 
 
-def make_nginx_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
+def make_nginx_cases(fill_in: Callable[[str, str], str]) -> dict[str, Case]:
     root, path, limits = read_blocks("nginx", "nginx")
     (forward_auth,) = read_blocks("nginx", "A proxy that signs people in")
     headers, _, _ = root.partition("location")
@@ -169,34 +169,30 @@ def make_nginx_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
     assert path != removing_path
     assert http_1_0 != path_in_header
     return {
-        "root": Case(
-            Site("https://root.example", free_port(), add_service("root", root + limits)), ""
-        ),
+        "root": Case(Site("https://root.example", free_port(), fill_in("root", root + limits)), ""),
         "root on a port": Case(
-            Site("http://root-port.example:8080", free_port(), add_service("root", root)), ""
+            Site("http://root-port.example:8080", free_port(), fill_in("root", root)), ""
         ),
-        "path": Case(
-            Site("https://path.example", free_port(), add_service("path", headers + path))
-        ),
+        "path": Case(Site("https://path.example", free_port(), fill_in("path", headers + path))),
         "path removed, HTTP/1.0": Case(
             Site(
                 "http://removed.example:8080",
                 free_port(),
-                add_service("path", http_1_0 + removing_path),
+                fill_in("path", http_1_0 + removing_path),
             )
         ),
         "path in a header, HTTP/1.0": Case(
             Site(
                 "https://header.example:8443",
                 free_port(),
-                add_service("header", path_in_header + removing_path),
+                fill_in("header", path_in_header + removing_path),
             )
         ),
         "forward auth": Case(
             Site(
                 "https://auth.example:8443",
                 free_port(),
-                add_service("path", headers + forward_auth + path),
+                fill_in("path", headers + forward_auth + path),
             ),
             has_proxy_sign_in=True,
         ),
@@ -204,51 +200,51 @@ def make_nginx_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
             Site(
                 "http://named.example:8080",
                 free_port(),
-                add_service("person", headers + person + verify + path),
+                fill_in("person", headers + person + verify + path),
             ),
             has_proxy_sign_in=True,
         ),
     }
 
 
-def make_caddy_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
+def make_caddy_cases(fill_in: Callable[[str, str], str]) -> dict[str, Case]:
     root, path = read_blocks("caddyfile", "Caddy")
     (forward_auth,) = read_blocks("caddyfile", "A proxy that signs people in")
     (person,) = read_blocks("caddyfile", PERSON_HEADING, "sign-in")
     strip_prefix = "uri @jobmon strip_prefix /jobmon\n    reverse_proxy"
     removing_path = path.replace("reverse_proxy", strip_prefix)
     return {
-        "root": Case(Site("https://root.example", free_port(), add_service("root", root)), ""),
+        "root": Case(Site("https://root.example", free_port(), fill_in("root", root)), ""),
         "root on a port": Case(
-            Site("http://root-port.example:8080", free_port(), add_service("root", root)), ""
+            Site("http://root-port.example:8080", free_port(), fill_in("root", root)), ""
         ),
         "path on a port": Case(
-            Site("http://path.example:8080", free_port(), add_service("path", path))
+            Site("http://path.example:8080", free_port(), fill_in("path", path))
         ),
         "path removed": Case(
-            Site("https://removed.example:8443", free_port(), add_service("path", removing_path))
+            Site("https://removed.example:8443", free_port(), fill_in("path", removing_path))
         ),
         "forward auth": Case(
-            Site("https://auth.example", free_port(), add_service("path", forward_auth)),
+            Site("https://auth.example", free_port(), fill_in("path", forward_auth)),
             has_proxy_sign_in=True,
         ),
         "names the person": Case(
-            Site("http://named.example:8080", free_port(), add_service("person", person)),
+            Site("http://named.example:8080", free_port(), fill_in("person", person)),
             has_proxy_sign_in=True,
         ),
     }
 
 
-def make_traefik_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
+def make_traefik_cases(fill_in: Callable[[str, str], str]) -> dict[str, Case]:
     root, path = read_blocks("yaml", "Traefik")
     (forward_auth,) = read_blocks("yaml", "A proxy that signs people in")
 
     def make_site(origin: str, service: str, text: str) -> Site:
-        return Site(origin, free_port(), yaml.safe_load(add_service(service, text)))
+        return Site(origin, free_port(), yaml.safe_load(fill_in(service, text)))
 
     def add_sign_in(service: str, text: str) -> dict[str, Any]:
-        configuration: dict[str, Any] = yaml.safe_load(add_service(service, path))
-        configuration["http"] |= yaml.safe_load(add_service(service, text))["http"]
+        configuration: dict[str, Any] = yaml.safe_load(fill_in(service, path))
+        configuration["http"] |= yaml.safe_load(fill_in(service, text))["http"]
         return configuration
 
     keeping_path = path.replace("middlewares: [jobmon], ", "")
@@ -273,12 +269,12 @@ def make_traefik_cases(add_service: Callable[[str, str], str]) -> dict[str, Case
 @pytest.fixture(scope="module")
 def nginx(
     playwright: Playwright,
-    add_service: Callable[[str, str], str],
+    fill_in: Callable[[str, str], str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Browser, dict[str, Case]]]:
     folder = tmp_path_factory.mktemp("nginx")
     with run_proxy(
-        playwright, "nginx", run_nginx, make_nginx_cases(add_service), folder
+        playwright, "nginx", run_nginx, make_nginx_cases(fill_in), folder
     ) as browser_and_cases:
         yield browser_and_cases
 
@@ -375,7 +371,7 @@ NGINX_CASES += ["path in a header, HTTP/1.0", "forward auth", "names the person"
 
 
 @pytest.mark.parametrize("name", NGINX_CASES)
-def test_pages_behind_nginx(
+def test_pages_work_behind_nginx(
     nginx: tuple[Browser, dict[str, Case]], admin_token: str, name: str
 ) -> None:
     browser, cases = nginx
@@ -389,16 +385,16 @@ def test_pages_behind_nginx(
     [("caddy", run_caddy, make_caddy_cases), ("traefik", run_traefik, make_traefik_cases)],
     ids=["Caddy", "Traefik"],
 )
-def test_pages_behind_other_proxies(
+def test_pages_work_and_headers_cannot_be_forged_behind_other_proxies(
     playwright: Playwright,
-    add_service: Any,
+    fill_in: Any,
     admin_token: str,
     tmp_path: Path,
     proxy: str,
     run: Any,
     make_cases: Any,
 ) -> None:
-    with run_proxy(playwright, proxy, run, make_cases(add_service), tmp_path) as (browser, cases):
+    with run_proxy(playwright, proxy, run, make_cases(fill_in), tmp_path) as (browser, cases):
         for case in cases.values():
             Walk(browser, case, admin_token).run()
         for case in cases.values():
@@ -422,7 +418,7 @@ def send_request(
 
 
 def check_forged_headers(case: Case) -> None:
-    """Check that a caller who sends a proxy's headers gets the same answers."""
+    """Check that a caller who sends a proxy's headers gets the same answers as without them."""
     forged = {"X_Forwarded_Prefix": "/evil", "X_Forwarded_Host": "evil.example"}
     forged |= {"X_Forwarded_Proto": "https"}
     for path in ("/", "/dashboard/", "/dashboard", "/docs", "/openapi.json"):

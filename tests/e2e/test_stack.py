@@ -36,7 +36,7 @@ def run_curl(line: str) -> Any:
 @pytest.fixture(scope="module")
 def demo(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """The demo of the first two tests; the second ends it."""
-    # This setting names no key, so the demo still has to make one.
+    # The key of tokens is not set, so the demo must create one.
     demo = Demo(tmp_path_factory.mktemp("demo"), JOBMON_JWT_LEEWAY_S="20")
     yield demo
     if demo.process.poll() is None:
@@ -96,7 +96,7 @@ def test_port_in_use_prints_one_line_with_alternatives(tmp_path: Path) -> None:
 def test_demo_without_mongod_prints_one_line_with_alternatives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Python imports this module at its start. It hides the wheel that has mongod.
+    # Python imports `sitecustomize` when it starts. This one hides the wheel that has mongod.
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['fiftyone'] = None\n")
     result = run_demo(
         "--port", str(free_port()), "--state", str(tmp_path), PYTHONPATH=str(tmp_path)
@@ -112,7 +112,7 @@ def test_configured_database_is_watched_and_not_written(
     mongod: Mongod, database: Database[dict[str, Any]], tmp_path: Path
 ) -> None:
     database.jobs.insert_one({"jobId": "mine", "status": "queued", "createdBy": "alice"})
-    before = database.command("dbHash")["md5"]
+    hash_before = database.command("dbHash")["md5"]
     database.command("profile", 2)
     uri = database_uri(mongod, database)
     demo = Demo(tmp_path, JOBMON_MONGO_URI=uri, JOBMON_JWT_SECRET_KEY=SECRET)
@@ -127,7 +127,7 @@ def test_configured_database_is_watched_and_not_written(
     operations = {entry["op"] for entry in database["system.profile"].find({"appName": "jobmon"})}
     assert operations == {"query", "command"}
     database["system.profile"].drop()
-    assert database.command("dbHash")["md5"] == before
+    assert database.command("dbHash")["md5"] == hash_before
 
 
 def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
