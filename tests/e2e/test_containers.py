@@ -18,7 +18,7 @@ from ..support.waiting import eventually
 
 pytestmark = pytest.mark.containers
 
-MAX_ADDED_MB = 100  # by which the image is larger than its base
+MAX_ADDED_MB = 100  # the image may be larger than its base image by this
 
 
 @pytest.fixture(scope="module")

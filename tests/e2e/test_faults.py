@@ -376,7 +376,8 @@ def test_killed_collecting_worker_is_replaced(
     with serving(database_uri(mongod, database), tmp_path, JOBMON_WORKERS="2", **settings) as web:
         killed_leader = eventually(find_leader)
         eventually(lambda: len(web.workers()) == 2)
-        os.kill(int(killed_leader.split(":")[1]), signal.SIGKILL)
+        _, process_id, *_ = killed_leader.split(":")
+        os.kill(int(process_id), signal.SIGKILL)
         eventually(lambda: find_leader() not in ("", killed_leader))
         stats = Answer(web.port, STATS, real_api.token()).json
         assert (stats["source"], stats["totalJobs"]) == ("rollup", 7)

@@ -42,11 +42,11 @@ VENDORED = set(
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sources of a build as in a new clone, without files that `make` or a build writes."""
     folder = tmp_path_factory.mktemp("clone")
-    written = shutil.ignore_patterns("__pycache__", "node_modules", "vendor")
+    ignore_built_files = shutil.ignore_patterns("__pycache__", "node_modules", "vendor")
     for name in SOURCES:
         path = ROOT / name
         if path.is_dir():
-            shutil.copytree(path, folder / name, ignore=written)
+            shutil.copytree(path, folder / name, ignore=ignore_built_files)
         else:
             shutil.copy(path, folder / name)
     return folder

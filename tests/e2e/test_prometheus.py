@@ -69,7 +69,7 @@ def run_prometheus(target_port: int, token: str, folder: Path) -> Iterator[int]:
 
 
 def query_prometheus(port: int, query: str) -> dict[str, float]:
-    """The values by the text of their only label, or by "" without one; {} during the start."""
+    """The values by the text of their only label, or by "" without labels; {} during the start."""
     try:
         url = f"http://127.0.0.1:{port}/api/v1/query?query={quote(query)}"
         with urlopen(url, timeout=PATIENCE_S) as answer:

@@ -24,17 +24,17 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
-    """The URL of a provider whose users all have the role admin, and the user of each grant."""
+    """The URL of a provider whose users all have the role admin, and the users of its grants."""
     # The provider uses deprecated parts of Authlib.
     with warnings.catch_warnings(record=True, action="ignore"):
         from oidc_provider_mock import _app, run_server_in_thread  # noqa: PLC0415
 
         grants: list[str] = []
-        claims = _app._user_claims_for_scope
+        list_claims = _app._user_claims_for_scope
 
         def add_role(user: Any, scope: str) -> dict[str, object]:
             grants.append(user.sub)
-            return {**claims(user, scope), "role": ["admin"]}
+            return {**list_claims(user, scope), "role": ["admin"]}
 
         monkeypatch.setattr(_app, "_user_claims_for_scope", add_role)
         with run_server_in_thread(access_token_max_age=timedelta(seconds=2)) as server:
@@ -48,7 +48,7 @@ def service_url(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
-    """The URL of a service whose sessions must be renewed every second or two.
+    """The URL of a service whose sessions must be renewed every one or two seconds.
 
     For a browser, the service (127.0.0.1) and the provider (localhost) are different sites.
     """

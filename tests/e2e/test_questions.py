@@ -38,8 +38,8 @@ Document = dict[str, Any]
 MINUTE = timedelta(minutes=1)
 
 
-class NightQueue:
-    """Collects jobs and their attempts for a queue, and writes them to the database."""
+class JobWriter:
+    """Collects jobs and their attempts, and writes them to the database of a queue."""
 
     def __init__(self, database: Database[Document], now: datetime) -> None:
         self._database = database
@@ -47,7 +47,7 @@ class NightQueue:
         self._jobs: list[Document] = []
         self._attempts: list[Document] = []
 
-    def add_job(self, job_type: str, status: str, created: datetime, **fields: Any) -> str:
+    def add_job(self, job_type: str, status: str, created_at: datetime, **fields: Any) -> str:
         """Add a job; returns its id."""
         job_id = str(uuid.uuid4())
         self._jobs.append(
@@ -58,9 +58,9 @@ class NightQueue:
                 "payload": {"order": len(self._jobs)},
                 "priority": 0,
                 "createdBy": "alice",
-                "createdAt": created,
-                "updatedAt": created,
-                "nextRunAt": created,
+                "createdAt": created_at,
+                "updatedAt": created_at,
+                "nextRunAt": created_at,
                 "maxAttempts": 3,
                 "attemptCount": 0,
                 "leasedBy": None,
@@ -75,7 +75,7 @@ class NightQueue:
     def add_finished(
         self,
         job_type: str,
-        ended: datetime,
+        ended_at: datetime,
         *,
         run_time: timedelta = timedelta(milliseconds=80),
         error: Document | None = None,
@@ -86,9 +86,9 @@ class NightQueue:
         job_id = self.add_job(
             job_type,
             status,
-            ended - MINUTE,
-            updatedAt=ended,
-            finishedAt=ended,
+            ended_at - MINUTE,
+            updatedAt=ended_at,
+            finishedAt=ended_at,
             attemptCount=1,
             lastError=error,
         )
@@ -98,8 +98,8 @@ class NightQueue:
                 "attemptNumber": 1,
                 "status": "succeeded" if error is None else "failed",
                 "workerId": worker,
-                "startedAt": ended - run_time,
-                "finishedAt": ended,
+                "startedAt": ended_at - run_time,
+                "finishedAt": ended_at,
                 "error": error,
             }
         )
@@ -126,19 +126,19 @@ def make_error(code: str, message: str) -> Document:
     return {"code": code, "message": message, "stack": stack}
 
 
-class NightJobs:
+class IncidentJobs:
     """Adds jobs of the last 40 minutes to a queue; has the jobs that the tests ask about."""
 
-    def __init__(self, queue: NightQueue) -> None:
+    def __init__(self, queue: JobWriter) -> None:
         now = queue.now
         self.errors_since = now - 12 * MINUTE
         for number in range(240):
-            ended = now - timedelta(seconds=10 * number + 30)
-            queue.add_finished("mail", ended, worker=f"worker-{number % 2 + 1}")
+            ended_at = now - timedelta(seconds=10 * number + 30)
+            queue.add_finished("mail", ended_at, worker=f"worker-{number % 2 + 1}")
         for number in range(30):
-            ended = self.errors_since + timedelta(seconds=20 * number)
+            ended_at = self.errors_since + timedelta(seconds=20 * number)
             refusal = make_error("E_SMTP", f"mailbox of user {4_000 + number} refused the message")
-            queue.add_finished("mail", ended, error=refusal)
+            queue.add_finished("mail", ended_at, error=refusal)
         for number in range(6):
             timeout = make_error("ETIMEDOUT", f"no answer within {number + 3} s")
             queue.add_finished("pay", now - number * MINUTE, error=timeout, worker="worker-3")
@@ -159,33 +159,33 @@ class NightJobs:
             queue.add_job("digest", "queued", now - MINUTE, nextRunAt=due)
 
 
-class Night(NamedTuple):
+class Incident(NamedTuple):
     """The URL of a web service, and the jobs in its queue."""
 
     url: str
-    jobs: NightJobs
+    jobs: IncidentJobs
 
 
 @pytest.fixture(scope="module")
-def night(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+def incident(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
     name = f"night_{uuid.uuid4().hex}"
     uri, rollups = database_uri(mongod, name), f"{name}_rollups"
     settings = {"JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups}
     with MongoClient[Document](uri, tz_aware=True) as client:
         connection = Connection(Settings(mongo_uri=uri, rollup_db=rollups), client)
         create_indexes(connection)
-        queue = NightQueue(client[name], datetime.now(UTC))
-        jobs = NightJobs(queue)
+        queue = JobWriter(client[name], datetime.now(UTC))
+        jobs = IncidentJobs(queue)
         queue.insert()
         queue.write_samples(OwnDatabase(rollup_database(connection), connection.queue_key))
         environment = {"JOBMON_MONGO_URI": uri, "JOBMON_ROLLUP_DB": rollups}
         mark = ["mark", "v2.31", "--at", (jobs.errors_since - MINUTE).isoformat()]
         command = [str(Path(sys.executable).with_name("jobmon")), *mark]
         subprocess.run(command, env=os.environ | environment, check=True)
-        with serving(uri, tmp_path_factory.mktemp("night"), **settings) as web:
-            is_complete = {"name": "progress", "completeUntil": {"$ne": None}}
-            eventually(lambda: client[rollups].state.find_one(is_complete))
-            yield Night(web.url, jobs)
+        with serving(uri, tmp_path_factory.mktemp("incident"), **settings) as web:
+            complete_history = {"name": "progress", "completeUntil": {"$ne": None}}
+            eventually(lambda: client[rollups].state.find_one(complete_history))
+            yield Incident(web.url, jobs)
         client.drop_database(name)
         client.drop_database(rollups)
 
@@ -199,7 +199,7 @@ class ShortVisit:
         self.main = page.locator("main")
 
     def click(self, target: Locator) -> None:
-        """Follow a link or press a button."""
+        """Click a link or a button; a third click fails the test."""
         self.clicks += 1
         assert self.clicks <= 2
         target.click()
@@ -211,14 +211,15 @@ class ShortVisit:
 
 
 @pytest.fixture
-def overview_visit(visit: Visits, night: Night) -> ShortVisit:
-    return ShortVisit(visit(f"{night.url}/dashboard"))
+def overview_visit(visit: Visits, incident: Incident) -> ShortVisit:
+    return ShortVisit(visit(f"{incident.url}/dashboard"))
 
 
 def test_overview_shows_what_fails_why_and_since_when(overview_visit: ShortVisit) -> None:
-    worst = overview_visit.main.locator("section", has_text="Top errors").locator("tbody tr").first
-    overview_visit.expect_texts("E_SMTP", "refused the message", "new since", "30", where=worst)
-    overview_visit.click(worst.locator("a.row-link"))
+    top_errors = overview_visit.main.locator("section", has_text="Top errors")
+    row = top_errors.locator("tbody tr").first
+    overview_visit.expect_texts("E_SMTP", "refused the message", "new since", "30", where=row)
+    overview_visit.click(row.locator("a.row-link"))
     overview_visit.expect_texts("send (app/src/e_smtp.js)", "mailbox of user")
 
 
@@ -230,23 +231,23 @@ def test_overview_shows_each_cause_of_the_dead_jobs(overview_visit: ShortVisit) 
 
 
 def test_workers_page_shows_that_a_worker_runs_and_its_job(
-    overview_visit: ShortVisit, night: Night
+    overview_visit: ShortVisit, incident: Incident
 ) -> None:
     overview_visit.click(overview_visit.page.get_by_role("link", name="Workers"))
     row = overview_visit.main.locator("tr", has_text="worker-3")
-    overview_visit.expect_texts("running", "pay", night.jobs.running[:8], where=row)
+    overview_visit.expect_texts("running", "pay", incident.jobs.running[:8], where=row)
 
 
 def test_job_page_explains_why_the_job_has_not_run(
-    overview_visit: ShortVisit, night: Night
+    overview_visit: ShortVisit, incident: Incident
 ) -> None:
     overview_visit.click(overview_visit.main.get_by_role("link", name="401"))
     overview_visit.click(overview_visit.main.locator("a.row-link").first)
     overview_visit.expect_texts("400 due jobs of its type are ahead of it")
-    assert night.jobs.waiting in overview_visit.page.url
+    assert incident.jobs.waiting in overview_visit.page.url
 
 
-def test_overview_shows_the_release_before_the_errors(overview_visit: ShortVisit) -> None:
+def test_overview_shows_the_mark_of_the_release(overview_visit: ShortVisit) -> None:
     overview_visit.expect_texts("v2.31")
 
 
@@ -255,11 +256,13 @@ def test_schedule_shows_what_is_due_in_the_next_hour(overview_visit: ShortVisit)
     overview_visit.expect_texts("Next hour", "digest 7")
 
 
-def test_type_page_shows_the_slowest_attempts(overview_visit: ShortVisit, night: Night) -> None:
+def test_type_page_shows_the_slowest_attempts(
+    overview_visit: ShortVisit, incident: Incident
+) -> None:
     row = overview_visit.main.get_by_role("rowheader", name="mail", exact=True)
     overview_visit.click(row.get_by_role("link"))
     slowest = overview_visit.main.locator("section", has_text="Slowest attempts")
-    overview_visit.expect_texts("41 s", night.jobs.slow[:8], where=slowest)
+    overview_visit.expect_texts("41 s", incident.jobs.slow[:8], where=slowest)
 
 
 def test_overview_shows_that_the_backlog_does_not_clear(overview_visit: ShortVisit) -> None:
@@ -276,12 +279,12 @@ def fill_filter(page: Page, label: str, text: str) -> None:
 
 
 def test_jobs_with_an_error_code_between_two_times_are_exported(
-    visit: Visits, night: Night
+    visit: Visits, incident: Incident
 ) -> None:
-    page = visit(f"{night.url}/dashboard/jobs?type=mail&error_code=E_SMTP", timezone_id="UTC")
+    page = visit(f"{incident.url}/dashboard/jobs?type=mail&error_code=E_SMTP", timezone_id="UTC")
     page.get_by_text("More filters").click()
     # The fields take whole minutes. In two minutes six jobs failed: one every 20 seconds.
-    begin = night.jobs.errors_since.replace(second=0, microsecond=0) + 2 * MINUTE
+    begin = incident.jobs.errors_since.replace(second=0, microsecond=0) + 2 * MINUTE
     fill_filter(page, "Finished from", f"{begin:%Y-%m-%dT%H:%M}")
     page.get_by_text("More filters").click()
     fill_filter(page, "Finished before", f"{begin + 2 * MINUTE:%Y-%m-%dT%H:%M}")
@@ -293,8 +296,8 @@ def test_jobs_with_an_error_code_between_two_times_are_exported(
     assert {(job["type"], job["lastError"]["code"]) for job in jobs} == {("mail", "E_SMTP")}
 
 
-def test_list_shows_the_scheduled_jobs_of_the_next_hour(visit: Visits, night: Night) -> None:
-    page = visit(f"{night.url}/dashboard/jobs")
+def test_list_shows_the_scheduled_jobs_of_the_next_hour(visit: Visits, incident: Incident) -> None:
+    page = visit(f"{incident.url}/dashboard/jobs")
     page.get_by_role("link", name="Scheduled 7").click()
     page.get_by_role("link", name="hour", exact=True).click()
     expect(page.locator("#job-rows tbody tr")).to_have_count(7)
@@ -302,11 +305,11 @@ def test_list_shows_the_scheduled_jobs_of_the_next_hour(visit: Visits, night: Ni
     expect(page.get_by_role("columnheader", name="Due")).to_be_visible()
 
 
-def test_list_shows_the_longest_run_first(visit: Visits, night: Night) -> None:
-    page = visit(f"{night.url}/dashboard/jobs")
+def test_list_shows_the_longest_run_first(visit: Visits, incident: Incident) -> None:
+    page = visit(f"{incident.url}/dashboard/jobs")
     page.get_by_label("Order").select_option("longest run first")
     first = page.locator("#job-rows tbody tr").first
-    expect(first.locator(".row-link")).to_have_attribute("title", night.jobs.slow)
+    expect(first.locator(".row-link")).to_have_attribute("title", incident.jobs.slow)
     expect(first).to_contain_text("ran 41 s")
 
 
@@ -329,7 +332,7 @@ def drag(page: Page, start: float, end: float) -> None:
 
 
 def test_dragged_window_is_kept_on_other_pages_and_for_a_colleague(
-    overview_visit: ShortVisit, visit: Visits, night: Night
+    overview_visit: ShortVisit, visit: Visits, incident: Incident
 ) -> None:
     """Catches a drag that sets no window, and a URL that shows a colleague another window."""
     page = overview_visit.page
@@ -358,10 +361,10 @@ def test_dragged_window_is_kept_on_other_pages_and_for_a_colleague(
 
 
 def test_window_is_typed_in_the_time_zone_of_the_viewer(
-    overview_visit: ShortVisit, night: Night
+    overview_visit: ShortVisit, incident: Incident
 ) -> None:
     page = overview_visit.page
-    start = floor(night.jobs.errors_since - 8 * MINUTE, MINUTE)
+    start = floor(incident.jobs.errors_since - 8 * MINUTE, MINUTE)
     page.get_by_text("Other times").click()
     local = start.astimezone(ZoneInfo("Europe/Berlin"))
     page.get_by_label("From", exact=True).fill(f"{local:%Y-%m-%dT%H:%M}")

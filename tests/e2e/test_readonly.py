@@ -1,7 +1,7 @@
 """jobmon on a MongoDB server with TLS, as users that may not write to the queue's database.
 
-Catches an attempt or a right to write to it, a connection that falls back to plain text, and a
-password in the log.
+Catches an attempt or a right to write to that database, a connection that falls back to plain text,
+and a password in the log.
 """
 
 import json
@@ -211,12 +211,12 @@ def request_all_routes(api: Api) -> dict[str, int]:
         for part_header in ({}, PART)
     ]
     answers += [(path, api.client.post(path, data={"token": token})) for path in paths["POST"]]
-    highest: dict[str, int] = {}
+    highest_statuses: dict[str, int] = {}
     for path, answer in answers:
         assert answer.data is not None  # reads a stream completely
-        highest[path] = max(highest.get(path, 0), answer.status_code)
-    assert highest.pop("/dashboard/nothing") == 404
-    return highest
+        highest_statuses[path] = max(highest_statuses.get(path, 0), answer.status_code)
+    assert highest_statuses.pop("/dashboard/nothing") == 404
+    return highest_statuses
 
 
 # The pairs (operation, command) that the profiler may record of jobmon.
@@ -267,14 +267,14 @@ def profile(root: MongoClient[dict[str, Any]], name: str) -> Iterator[None]:
 def test_service_and_collector_never_try_to_write_to_the_watched_database(
     server: SecureServer, make_settings: Callable[..., Settings]
 ) -> None:
-    web = make_settings(mongo_uri=server.build_uri("reader"))
-    collector = make_settings(mongo_uri=server.build_uri("collector"))
+    web_settings = make_settings(mongo_uri=server.build_uri("reader"))
+    collector_settings = make_settings(mongo_uri=server.build_uri("collector"))
     with server.connect_as_root(appname="jobmon") as root, run_workload(server.build_uri("root")):
         eventually(lambda: root[WATCHED].jobs.count_documents({}) > 100)
         refusals_before = read_refusals(server.mongod)
-        with profile(root, WATCHED), profile(root, ROLLUP), serve(web) as api:
+        with profile(root, WATCHED), profile(root, ROLLUP), serve(web_settings) as api:
             request_routes(api, ("1h",))  # counted live
-            with collecting(collector):
+            with collecting(collector_settings):
                 stats, series = "/admin/jobs/stats", "/admin/jobs/timeseries"
                 eventually(lambda: api.get_as_admin(stats).json["source"] == "rollup")
                 eventually(lambda: api.get_as_admin(series).json["meta"]["source"] == "rollup")
@@ -302,7 +302,7 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
         assert operations <= READS, (user, operations - READS)
         stages = {stage for entry in entries for stage in list_stages(entry)}
         assert not {"$out", "$merge"} & stages
-    # The service also reads jobmon's own database; only the collector writes it.
+    # The service also reads jobmon's own database; only the collector writes to it.
     by_reader = {
         get_operation_and_command(entry) for entry in rollup_entries if "reader" in entry["user"]
     }
@@ -321,7 +321,8 @@ def read_samples(api: Api, source: str) -> list[dict[str, int]]:
 
 # Users of a web service, and whether each may read jobmon's own databases.
 READS_ROLLUP_BY_USER = {"find_only": False, "read_role": False, "reader": True, "collector": True}
-# The user with the fewest rights among those that may read them, and among those that may not.
+# All routes are requested as these: of the users that may read them, and of those that may not, the
+# user with the fewest rights.
 LEAST_RIGHTS = {"find_only", "reader"}
 
 
@@ -330,7 +331,7 @@ def test_every_route_works_for_every_documented_user(
     server: SecureServer, make_settings: Callable[..., Settings], *, has_collector: bool
 ) -> None:
     """Catches a route that fails for a user who cannot read jobmon's own databases."""
-    collector = make_settings(mongo_uri=server.build_uri("collector"))
+    collector_settings = make_settings(mongo_uri=server.build_uri("collector"))
     with ExitStack() as cleanup:
         root = cleanup.enter_context(server.connect_as_root())
         with run_workload(server.build_uri("root")):
@@ -341,7 +342,7 @@ def test_every_route_works_for_every_documented_user(
             for user in READS_ROLLUP_BY_USER
         }
         if has_collector:
-            cleanup.enter_context(collecting(collector))
+            cleanup.enter_context(collecting(collector_settings))
             reader = apis["reader"]
             eventually(lambda: reader.get_as_admin("/admin/jobs/stats").json["source"] == "rollup")
             series = "/admin/jobs/timeseries"
@@ -363,13 +364,13 @@ def test_every_route_works_for_every_documented_user(
             assert api.get_as_admin("/admin/jobs/stats").json["source"] == source
             marks = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["marks"]
             assert marks == ([] if reads_rollups else None)
-            has_samples = partial(read_samples, api, source)
+            read_counts = partial(read_samples, api, source)
             # Without a collector the samples are null, not the zeros of an empty queue.
-            assert eventually(has_samples) if source == "rollup" else not has_samples()
+            assert eventually(read_counts) if source == "rollup" else not read_counts()
             checks = api.get("/readyz").json["checks"]
             assert checks["database"]["isReadable"] is True
             assert checks["rollup"]["isFresh"] is (source == "rollup")
-            assert ("cannot read" in checks["rollup"].get("reason", "")) is not reads_rollups
+            assert ("cannot read" in checks["rollup"].get("reason", "")) == (not reads_rollups)
 
 
 @pytest.mark.parametrize(
@@ -447,7 +448,7 @@ FORBIDDEN: dict[str, Command] = {
     "mapReduce": command(
         "mapReduce", "jobs", map="function(){}", reduce="function(){}", out="planted"
     ),
-    "mapReduce inline": command(
+    "mapReduce merge": command(
         "mapReduce", "jobs", map="function(){}", reduce="function(){}", out={"merge": "jobs"}
     ),
     "createUser": command("createUser", "planted", pwd="x", roles=[]),
@@ -516,9 +517,9 @@ FORBIDDEN |= {
 FORBIDDEN_TO_READER = {
     "state: mute": command("insert", "notice_mutes", documents=[{}], on=STATE),
     "state: mark": command("insert", "marks", documents=[{}], on=STATE),
-    "rollup: insert": command("insert", "revoked_tokens", documents=[{}], on=STATE),
+    "state: revoke": command("insert", "revoked_tokens", documents=[{}], on=STATE),
     "rollup: update": command("update", "state", updates=[{"q": {}, "u": {"a": 1}}], on=ROLLUP),
-    "rollup: delete": command(
+    "state: end revocations": command(
         "delete", "revoked_tokens", deletes=[{"q": {}, "limit": 0}], on=STATE
     ),
     "rollup: createIndexes": command(
@@ -575,7 +576,7 @@ WRONG_URIS: dict[str, Callable[[SecureServer], str]] = {
     "no TLS": lambda server: server.build_uri("reader", tls="false", tlsCAFile=""),
     "another password": lambda server: server.build_uri("reader", "not-the-password"),
     "no such user": lambda server: server.build_uri("somebody", "not-the-password"),
-    "a certificate of nobody": lambda server: server.build_certificate_uri(
+    "a certificate of no user": lambda server: server.build_certificate_uri(
         server.authority.issue("unknown")[0]
     ),
     "a certificate by another authority": lambda server: server.build_certificate_uri(

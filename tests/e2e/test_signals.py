@@ -69,7 +69,7 @@ def start() -> Iterator[Start]:
         yield start
 
 
-def test_a_signal_at_any_moment_of_a_start_ends_it(
+def test_a_signal_around_the_end_of_a_start_ends_the_process(
     start: Start, mongod: Mongod, tmp_path: Path
 ) -> None:
     """Catches a signal that is ignored around the time when a command blocks signals."""

@@ -149,6 +149,7 @@ def test_clients_that_send_slowly_delay_no_other_client_and_get_408(impatient_we
 
 
 def _is_closed(client: socket.socket, drip: bytes) -> bool:
+    """Whether the service has closed the connection; sends `drip` if it has not."""
     try:
         if select.select([client], [], [], 0)[0] and not client.recv(65_536):
             return True
@@ -327,15 +328,16 @@ def test_an_unread_export_ends_and_frees_its_slot(
         {"jobId": f"job-{number}", "createdBy": "ada", "type": "x" * 2_000}
         for number in range(1_500)
     )
-    ada, bob = api.token("ada", "user"), api.token("bob", "user")
+    ada_token, bob_token = api.token("ada", "user"), api.token("bob", "user")
     export = "/jobs?format=ndjson"
     with ExitStack() as connections:
         for _ in range(4):
-            request = f"GET {export} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ada}\r\n\r\n"
+            request = f"GET {export} HTTP/1.1\r\nHost: a\r\n"
+            request += f"Authorization: Bearer {ada_token}\r\n\r\n"
             connections.enter_context(connect_non_reader(impatient_web, request.encode()))
-        eventually(lambda: impatient_web.get(export, ada) == 429)
-        assert impatient_web.get(export, bob) == 200  # another caller can export
-        eventually(lambda: impatient_web.get(export, ada) == 200)
+        eventually(lambda: impatient_web.get(export, ada_token) == 429)
+        assert impatient_web.get(export, bob_token) == 200  # another caller can export
+        eventually(lambda: impatient_web.get(export, ada_token) == 200)
     assert "Traceback" not in impatient_web.log.read_text()
 
 
