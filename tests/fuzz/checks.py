@@ -185,22 +185,23 @@ class FuzzedService:
         return accepted
 
     def fill_from(self, seeds: Sequence[int]) -> int:
-        """Fill with a job for each seed, and two attempts of it if 3 divides the seed.
+        """Fill with a job for each seed, and two attempts with its id if 3 divides the seed.
 
-        Returns the same as `fill`. The priority of a job is its index, by which checks find it.
+        Some jobs have a malformed id, so that their attempts have no job. Returns the same as
+        `fill`. The priority of a job is its index, by which checks find it.
         """
         jobs, attempts = [], []
         for index, seed in enumerate(seeds):
             dice = documents.Dice(seed + 1)
             name = documents.text(f"job-{index}")
             job_id = name if dice.random() < 0.8 else dice.draw_value()
-            leading_fields = {"_id": documents.job_id(seed), "jobId": job_id}
+            leading_fields = {"_id": documents.draw_id(seed), "jobId": job_id}
             leading_fields["priority"] = documents.int32(index)
-            jobs.append(documents.insertable(documents.job(seed), **leading_fields))
+            jobs.append(documents.build_document(documents.draw_job(seed), **leading_fields))
             if seed % 3 == 0:
-                attempt = documents.attempt(seed)
-                attempts.append(documents.insertable(attempt, jobId=name))
-                attempts.append(documents.insertable(documents.attempt(seed + 2), jobId=name))
+                for attempt_seed in (seed, seed + 2):
+                    attempt = documents.draw_attempt(attempt_seed)
+                    attempts.append(documents.build_document(attempt, jobId=name))
         return self.fill(jobs, attempts)
 
     def get(

@@ -38,8 +38,8 @@ Fields = list[tuple[bytes, Value]]
 
 
 def text(value: str | bytes, bson_type: int = 0x02) -> Value:
-    raw = value.encode() if isinstance(value, str) else value
-    return Value(bson_type, struct.pack("<i", len(raw) + 1) + raw + b"\0")
+    encoded = value.encode() if isinstance(value, str) else value
+    return Value(bson_type, struct.pack("<i", len(encoded) + 1) + encoded + b"\0")
 
 
 def int64(value: int) -> Value:
@@ -66,18 +66,19 @@ def decimal(value: str) -> Value:
     return Value(0x13, Decimal128(value).bid)
 
 
-def raw(pairs: list[tuple[bytes, Value]]) -> bytes:
+def encode_pairs(pairs: list[tuple[bytes, Value]]) -> bytes:
     """The bytes of a document with these keys and values, in this order."""
     body = b"".join(bytes([value.bson_type]) + key + b"\0" + value.data for key, value in pairs)
     return struct.pack("<i", len(body) + 5) + body + b"\0"
 
 
 def document(*pairs: tuple[bytes, Value]) -> Value:
-    return Value(0x03, raw(list(pairs)))
+    return Value(0x03, encode_pairs(list(pairs)))
 
 
 def array(*values: Value) -> Value:
-    return Value(0x04, raw([(str(number).encode(), value) for number, value in enumerate(values)]))
+    pairs = [(str(index).encode(), value) for index, value in enumerate(values)]
+    return Value(ARRAY_TYPE, encode_pairs(pairs))
 
 
 def code_with_scope(code: str, scope: Value) -> Value:
@@ -85,17 +86,17 @@ def code_with_scope(code: str, scope: Value) -> Value:
     return Value(0x0F, struct.pack("<i", len(data) + 4) + data)
 
 
-def planted(number: int = 0) -> Value:
-    """A secret value."""
+def make_secret(number: int = 0) -> Value:
+    """A text that no answer may show."""
     return text(f"{PLANTED}-{number}")
 
 
 NULL, UNDEFINED = Value(0x0A, b""), Value(0x06, b"")
 MIN_KEY, MAX_KEY = Value(0xFF, b""), Value(0x7F, b"")
 OID = ObjectId("65f0c0ffee0123456789abcd")
-SECRET = document((b"password", planted()), (b"seen", int32(1)))
+SECRET_DOCUMENT = document((b"password", make_secret()), (b"seen", int32(1)))
 REFERENCE = document(
-    (b"$ref", text("users")), (b"$id", Value(0x07, OID.binary)), (b"token", planted())
+    (b"$ref", text("users")), (b"$id", Value(0x07, OID.binary)), (b"token", make_secret())
 )
 
 STRINGS = [
@@ -161,7 +162,7 @@ OTHER_TYPES = [
     text("symbol", 0x0E),
     text("", 0x0E),
     text(b"\xff", 0x0E),
-    code_with_scope("f()", SECRET),
+    code_with_scope("f()", SECRET_DOCUMENT),
     code_with_scope("", document()),
     *(Value(0x11, struct.pack("<II", *parts)) for parts in ((0, 0), (1, 2), (2**32 - 1, 2**32 - 1))),
 ]  # fmt: skip
@@ -169,20 +170,20 @@ OTHER_TYPES = [
 CONTAINERS = [
     document(),
     array(),
-    SECRET,
+    SECRET_DOCUMENT,
     REFERENCE,
-    array(SECRET, array(SECRET), REFERENCE),
+    array(SECRET_DOCUMENT, array(SECRET_DOCUMENT), REFERENCE),
     array(date(NOW_MS), date(NOW_MS + 5)),
     array(text("x"), date(NOW_MS - 9), NULL),
     array(NULL, NULL),
     array(double(float("nan")), decimal("sNaN")),
     array(*[int32(number) for number in range(120)]),
-    Value(0x04, raw([(b"x", text("not")), (b"0", text("numbered")), (b"0", NULL)])),
+    Value(ARRAY_TYPE, encode_pairs([(b"x", text("not")), (b"0", text("numbered")), (b"0", NULL)])),
     document((b"", text("empty key")), (b".", NULL), (b"a.b", NULL), (b"$gt", text(""))),
     document((b"$ref", int32(1)), (b"$id", NULL), (b"$db", int32(2))),
     document((b"$ref", text("c"))),
     document((b"$oid", text("x")), (b"$date", NULL)),
-    document((b"a", int32(1)), (b"a", int32(2)), (b"password", planted()), (b"password", NULL)),
+    document((b"a", int32(1)), (b"a", int32(2)), (b"password", make_secret()), (b"password", NULL)),
     document((b"\xff\xfe", int32(1)), ("\u202e".encode(), int32(1)), (b"__class__", NULL)),
     document((b"at", date(2**63 - 1)), (b"n", double(float("nan")))),
 ]
@@ -202,7 +203,7 @@ ERROR_FIELDS = (b"lastError", b"error")
 JOB = {
     b"type": [text("email.send"), text("payout.execute")],
     b"status": [text(status) for status in STATUSES],
-    b"payload": [SECRET, REFERENCE],
+    b"payload": [SECRET_DOCUMENT, REFERENCE],
     b"createdBy": [text("ada"), Value(0x07, OID.binary)],
     b"createdAt": [date(NOW_MS + ms) for ms in (0, 0, 1, 1_000, -86_400_000)],
     b"updatedAt": [date(NOW_MS)],
@@ -213,7 +214,9 @@ JOB = {
     b"leaseExpiresAt": [date(NOW_MS)],
     b"finishedAt": [date(NOW_MS), NULL],
     b"lastError": [],
-    b"attempts": [array(SECRET, document((b"error", SECRET), (b"startedAt", date(0))))],
+    b"attempts": [
+        array(SECRET_DOCUMENT, document((b"error", SECRET_DOCUMENT), (b"startedAt", date(0))))
+    ],
 }
 ATTEMPT = {
     b"attemptNumber": [int32(1), int32(2), *NUMBERS],
@@ -227,7 +230,9 @@ ATTEMPT = {
 
 SCALARS = STRINGS + NUMBERS + DATES + BINARIES + OTHER_TYPES
 DEEP_VALUES = [
-    nest(levels, SECRET, in_array) for levels in (13, 60, 100, 170) for in_array in (False, True)
+    nest(levels, SECRET_DOCUMENT, in_array)
+    for levels in (13, 60, 100, 170)
+    for in_array in (False, True)
 ]
 VALUES = SCALARS + CONTAINERS + DEEP_VALUES
 # An _id cannot be an array, undefined or a regex.
@@ -245,8 +250,10 @@ class Dice(random.Random):
 
     def draw_secret(self) -> tuple[bytes, Value]:
         """A key whose value redaction hides, and a secret value."""
-        value = planted(self.randrange(10**6))
-        return self.choice(SECRET_KEYS), self.choice([value, array(value, SECRET), SECRET])
+        value = make_secret(self.randrange(10**6))
+        return self.choice(SECRET_KEYS), self.choice(
+            [value, array(value, SECRET_DOCUMENT), SECRET_DOCUMENT]
+        )
 
     def draw_tree(self) -> Value:
         """A tree of arbitrary values, with secrets at any depth."""
@@ -279,7 +286,7 @@ class Dice(random.Random):
     def draw_fields(self, usual_values: dict[bytes, list[Value]]) -> Fields:
         """About nine of ten fields, half of them with a usual value.
 
-        A createdAt by which the order of a list is not defined is left out.
+        It omits a createdAt with a value that has no defined order in a list.
         """
         fields = [
             (name, self.draw_error() if name in ERROR_FIELDS else self.draw_usual_or_any(*values))
@@ -292,32 +299,33 @@ class Dice(random.Random):
 
 
 def _has_order(value: Value) -> bool:
-    """Whether the order of a list by this value is defined.
+    """Whether a list by this value has a defined order.
 
-    It is not for an array in an array, and for the type `undefined`, which drivers no longer write.
+    An array in an array has none, and the type `undefined`, which drivers no longer write.
     """
     if value.bson_type != ARRAY_TYPE:
         return value != UNDEFINED
     return not any(isinstance(inner, list) for inner in decode(value.data).values())
 
 
-def job(seed: int) -> Fields:
+def draw_job(seed: int) -> Fields:
     """The fields of a job, without `_id`, jobId and priority."""
     return Dice(seed).draw_fields(JOB)
 
 
-def attempt(seed: int) -> Fields:
+def draw_attempt(seed: int) -> Fields:
     """The fields of an attempt, without jobId."""
     return Dice(seed).draw_fields(ATTEMPT)
 
 
-def job_id(seed: int) -> Value:
-    """An `_id`: an ObjectId, or another value, which another job may have."""
+def draw_id(seed: int) -> Value:
+    """A value for `_id`: an ObjectId, or another value, which another job may have, too."""
     dice = Dice(~seed)
     value = dice.choice(ID_VALUES) if dice.random() < 0.3 else int64(dice.randrange(10**6))
     return value if dice.random() < 0.5 else Value(0x07, dice.randbytes(12))
 
 
-def insertable(fields: Fields, **first: Value) -> RawBSONDocument:
-    """A document to insert: the fields of `first`, then `fields`."""
-    return RawBSONDocument(raw([(name.encode(), value) for name, value in first.items()] + fields))
+def build_document(fields: Fields, **leading_fields: Value) -> RawBSONDocument:
+    """A document to insert: `leading_fields`, then `fields`."""
+    leading_pairs = [(name.encode(), value) for name, value in leading_fields.items()]
+    return RawBSONDocument(encode_pairs(leading_pairs + fields))

@@ -206,7 +206,7 @@ def _draw_cursor(dice: documents.Dice) -> str:
             }
             if dice.random() < 0.2:
                 fields[dice.choice([*fields, b"x"])] = dice.draw_value()
-            data = bytearray(documents.raw(list(fields.items())))
+            data = bytearray(documents.encode_pairs(list(fields.items())))
         case "cut":
             data = data[: dice.randrange(len(data))]
         case "flipped":
@@ -237,9 +237,9 @@ def make_request(seed: int) -> Request:
     pairs = [(name, _draw_text(dice)) for name in names[: dice.choice([0, 0, 1, 1, 1, 2, 4])]]
     if dice.random() < 0.25:
         pairs.append(("cursor", _draw_cursor(dice)))
-    keep_escapes = dice.random() < 0.5  # `%ff` stays an escape; otherwise it is quoted as text
+    has_escapes = dice.random() < 0.5  # `%ff` stays an escape; otherwise it is quoted as text
     query = "&".join(
-        f"{quote_plus(name)}={quote(value, safe='%') if keep_escapes else quote_plus(value)}"
+        f"{quote_plus(name)}={quote(value, safe='%') if has_escapes else quote_plus(value)}"
         for name, value in pairs
     )
     header_names = dice.sample(sorted(HEADERS), dice.choice([0, 0, 0, 1, 2, 3]))

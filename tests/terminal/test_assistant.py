@@ -13,13 +13,15 @@ from pymongo.database import Database
 from jobmon.terminal.client import ApiClient
 
 from ..conftest import Api, serve_over_http
+from ..support.waiting import eventually
 from .conftest import make_client
 
 
 def open_assistant(client: ApiClient) -> Any:
     """An assistant that is connected to the tools.
 
-    To import mcp takes a second, so it is done here: every process of a test run imports this file.
+    Importing mcp takes a second, and every process of a test run imports this file. So this
+    function imports it.
     """
     from mcp import Client  # noqa: PLC0415
 
@@ -51,6 +53,8 @@ def test_every_tool_is_described_and_declared_as_read_only(client: ApiClient) ->
 
 
 def test_tools_give_the_answers_of_the_api(client: ApiClient) -> None:
+    # On a busy machine the first reading takes longer than the service waits for it.
+    eventually(lambda: client.get_queue()["notices"])
     overview = call_tool(client, "queue_overview").structured_content
     assert overview["stats"]["statusCounts"]["dlq"] == 1
     assert overview["queue"]["notices"][0]["level"] == "bad"

@@ -26,7 +26,7 @@ def make_client_with_answer(answer: httpx.Response | Exception) -> ApiClient:
     return ApiClient(http)
 
 
-def test_client_reads_each_answer_of_the_api(client: ApiClient) -> None:
+def test_client_reads_statistics_queue_and_jobs(client: ApiClient) -> None:
     assert client.get_stats()["statusCounts"]["queued"] == 3
     assert client.get_queue()["name"] == "default"
     assert client.get_job("dead")["payload"] == {"apiKey": "[redacted]"}
@@ -44,7 +44,7 @@ def test_owner_gets_their_own_jobs(api: Api, queue: Database[dict[str, Any]]) ->
         owner.get_job("queued-0")
 
 
-def test_refusal_names_the_parameter(client: ApiClient) -> None:
+def test_refusal_names_the_parameter_or_the_queue(client: ApiClient) -> None:
     with pytest.raises(AnswerError, match=r"per_page: Must be"):
         client.get_jobs(per_page=0)
     with pytest.raises(AnswerError, match="no queue 'other'"):
@@ -117,7 +117,7 @@ def test_bad_uri_of_the_database_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     ],
     ids=["defaults", "roles", "claims", "web"],
 )
-def test_database_is_read_whatever_the_settings_for_callers_are(
+def test_settings_for_callers_do_not_stop_reading_the_database(
     settings: dict[str, str],
     mongod: Any,
     database: Database[dict[str, Any]],
@@ -132,6 +132,6 @@ def test_database_is_read_whatever_the_settings_for_callers_are(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with open_client(None) as client:
-        for _ in range(2):
+        for _ in range(2):  # a rate limit of one request does not count
             assert client.get_stats()["totalJobs"] == 1
         assert client.get_job("one")["type"] == "mail"

@@ -53,7 +53,7 @@ def test_text_is_one_line_without_control_characters(value: object, text: str) -
         (timedelta(seconds=-90), "03:01:30 (in 1 min 30 s)"),
     ],
 )
-def test_time_shows_how_long_ago_it_was(elapsed: timedelta, text: str) -> None:
+def test_time_shows_its_distance_from_now(elapsed: timedelta, text: str) -> None:
     assert write_time((NOW - elapsed).isoformat(), NOW) == text
 
 
