@@ -297,7 +297,11 @@ def test_values_that_are_not_dates_do_not_stop_the_count(service: Api, database:
     )
     add_attempt(database, start, createdAt=start)
     counted = count_activity(get_connection(service), start - MINUTE, start + MINUTE, MINUTE)
-    assert counted == {start: {"t": Tally(1, 0, {"succeeded": 1}, {0: 1}, {bucket(500): 1})}}
+    assert counted == {
+        start: {
+            "t": Tally(enqueued=1, outcomes={"succeeded": 1}, wait={0: 1}, run={bucket(500): 1})
+        }
+    }
 
 
 def test_a_long_window_is_counted_in_pieces_if_the_database_is_slow(

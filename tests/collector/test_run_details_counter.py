@@ -59,6 +59,7 @@ ERRORS = (
     "connection reset by 10.0.0.1",
     None,
 )
+TIMEOUT_ERROR, BANK_ERROR, SECOND_BANK_ERROR = ERRORS[0], ERRORS[2], ERRORS[3]
 
 
 @pytest.fixture
@@ -118,15 +119,15 @@ def test_failed_runs_are_counted_by_group_type_and_worker(
     ended = floor(NOW, HOUR) + MINUTE
     add_attempts(
         database,
-        make_attempt(ended, ERRORS[0]),
-        make_attempt(ended, ERRORS[2]),
-        make_attempt(ended, ERRORS[3], type="pay", workerId="worker-2"),
+        make_attempt(ended, TIMEOUT_ERROR),
+        make_attempt(ended, BANK_ERROR),
+        make_attempt(ended, SECOND_BANK_ERROR, type="pay", workerId="worker-2"),
         make_attempt(ended, None, status="expired", workerId=None),
         make_attempt(ended, None, status="succeeded"),
         make_attempt(ended, None, status="running"),
     )
     details = count_details(connection)
-    timeout, bank = (classify_error(ERRORS[index]).id for index in (0, 2))
+    timeout, bank = (classify_error(error).id for error in (TIMEOUT_ERROR, BANK_ERROR))
     (expired,) = {group for group, _ in details.by_type} - {timeout, bank}
     assert details.by_type == {
         ErrorPair(timeout, "mail"): 1,
@@ -220,12 +221,12 @@ def test_more_errors_than_are_read_are_counted_as_other(
     # Errors are read in windows of at most 10 failed runs; only the first minute has more.
     add_attempts(
         database,
-        *(make_attempt(start + MINUTE, ERRORS[2]) for _ in range(25)),
-        *(make_attempt(start + index * MINUTE, ERRORS[2]) for index in range(2, 7)),
+        *(make_attempt(start + MINUTE, BANK_ERROR) for _ in range(25)),
+        *(make_attempt(start + index * MINUTE, BANK_ERROR) for index in range(2, 7)),
     )
     counted = count_activity(connection, start, start + HOUR, MINUTE)
     details = make_counter(connection)[0].count(counted, MINUTE)
-    bank = classify_error(ERRORS[2]).id
+    bank = classify_error(BANK_ERROR).id
     assert details[start + MINUTE].by_type == {
         ErrorPair(bank, "mail"): 10,
         ErrorPair(OTHER, "mail"): 15,
@@ -243,11 +244,11 @@ def test_errors_of_minutes_that_are_not_counted_again_are_not_read(
     monkeypatch.setattr(counter_module, "MAX_ERRORS_READ", 10)
     start = floor(NOW, HOUR)
     minutes = [start, *[start + MINUTE] * 25, start + 2 * MINUTE]
-    add_attempts(database, *(make_attempt(minute, ERRORS[2]) for minute in minutes))
+    add_attempts(database, *(make_attempt(minute, BANK_ERROR) for minute in minutes))
     counted = count_activity(connection, start, start + HOUR, MINUTE)
     changed = [start, start + 2 * MINUTE]
     details = make_counter(connection)[0].count(counted, MINUTE, only=changed)
-    bank = {ErrorPair(classify_error(ERRORS[2]).id, "mail"): 1}
+    bank = {ErrorPair(classify_error(BANK_ERROR).id, "mail"): 1}
     assert {minute: counts.by_type for minute, counts in details.items()} == dict.fromkeys(
         changed, bank
     )
@@ -259,7 +260,7 @@ def test_an_error_that_the_server_cannot_read_hides_no_other_minute(
     start = floor(NOW, HOUR)
     add_attempts(
         database,
-        make_attempt(start, ERRORS[2]),
+        make_attempt(start, BANK_ERROR),
         make_attempt(start + 2 * MINUTE, {"odd": {}}, attemptNumber="odd"),
     )
     add_attempts(database, make_attempt(start + 3 * MINUTE, "x" * 5))
@@ -270,7 +271,7 @@ def test_an_error_that_the_server_cannot_read_hides_no_other_minute(
     database.job_attempts.insert_one(RawBSONDocument(data))
     counted = count_activity(connection, start, start + HOUR, MINUTE)
     details = make_counter(connection)[0].count(counted, MINUTE)
-    assert details[start].by_type == {ErrorPair(classify_error(ERRORS[2]).id, "mail"): 1}
+    assert details[start].by_type == {ErrorPair(classify_error(BANK_ERROR).id, "mail"): 1}
     assert details[start + 2 * MINUTE].failed == 1
     replaced = classify_error("\ufffd" * 5).id
     assert details[start + 3 * MINUTE].by_type == {ErrorPair(replaced, "mail"): 1}
@@ -324,12 +325,12 @@ def test_failed_runs_that_are_not_found_again_are_counted_as_other(
 ) -> None:
     """Catches a failed run that is lost if its attempt is deleted before its error is read."""
     start = floor(NOW, MINUTE)
-    errors = (ERRORS[2], ERRORS[2], ERRORS[0])
+    errors = (BANK_ERROR, BANK_ERROR, TIMEOUT_ERROR)
     add_attempts(database, *(make_attempt(start, error) for error in errors))
     counted = count_activity(connection, start, start + MINUTE, MINUTE)
     database.job_attempts.delete_many({"error.code": "E_BANK"})
     counter = make_counter(connection)[0]
-    timeout = classify_error(ERRORS[0]).id
+    timeout = classify_error(TIMEOUT_ERROR).id
     groups = count_by_group(counter.count(counted, MINUTE)[start])
     assert groups == {OTHER: 2, timeout: 1}
     database.job_attempts.delete_many({})

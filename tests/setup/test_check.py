@@ -36,15 +36,15 @@ Findings = list[Finding]
 MakeSettings = Callable[..., Settings]
 
 
-def select(findings: Findings, name: str, *levels: Level) -> Findings:
+def select(findings: Findings, check: str, *levels: Level) -> Findings:
     """The findings of one check with these levels; by default warnings and problems."""
     expected = levels or (Level.WARNING, Level.PROBLEM)
-    return [finding for finding in findings if finding.check == name and finding.level in expected]
+    return [finding for finding in findings if finding.check == check and finding.level in expected]
 
 
-def select_one(findings: Findings, name: str, *levels: Level) -> Finding:
+def select_one(findings: Findings, check: str, *levels: Level) -> Finding:
     """The single finding that `select` finds."""
-    (finding,) = select(findings, name, *levels)
+    (finding,) = select(findings, check, *levels)
     return finding
 
 
@@ -183,14 +183,14 @@ def test_check_of_missing_collections_suggests_one_that_looks_like_jobs(
 def test_check_suggests_another_database_that_has_the_collection(
     mongo: MongoClient[dict[str, Any]], database: Database[dict[str, Any]], settings: Settings
 ) -> None:
-    other = mongo[f"{database.name}_other"]
-    other.jobs.insert_one({"jobId": "1"})
+    other_database = mongo[f"{database.name}_other"]
+    other_database.jobs.insert_one({"jobId": "1"})
     try:
         finding = select(list(check_deployment(settings)), "collections")[0]
-        assert other.name in str(finding.remedy)
+        assert other_database.name in str(finding.remedy)
         assert "JOBMON_MONGO_URI" in str(finding.remedy)
     finally:
-        mongo.drop_database(other.name)
+        mongo.drop_database(other_database.name)
 
 
 def test_check_reports_an_empty_collection_and_a_view(
@@ -258,8 +258,8 @@ def test_check_prints_commands_with_the_configured_names(
     database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings
 ) -> None:
     database["my-jobs"].insert_one({"jobId": "1"})
-    renamed = make_settings(mongo_uri=settings.mongo_uri, jobs_collection="my-jobs")
-    init, line, *_ = select_one(list(check_deployment(renamed)), "indexes").commands
+    renamed_settings = make_settings(mongo_uri=settings.mongo_uri, jobs_collection="my-jobs")
+    init, line, *_ = select_one(list(check_deployment(renamed_settings)), "indexes").commands
     assert init.startswith("JOBMON_JOBS_COLLECTION='my-jobs' JOBMON_ADMIN_MONGO_URI=")
     assert line.startswith('db.getCollection("my-jobs").createIndex(')
 
@@ -352,10 +352,10 @@ def test_check_lists_the_paths_of_a_profiles_file_that_no_document_has(
 ) -> None:
     path = tmp_path / "shop.toml"
     path.write_text(MISSPELLED_PROFILE)
-    run = {"at": "2026", "end": "2026", "why": "no"}
+    attempt = {"at": "2026", "end": "2026", "why": "no"}
     database.jobs.insert_many(
         [
-            {"kind": "a", "state": 4, "made": "x", "args": "{}", "lock": None, "runs": [run]},
+            {"kind": "a", "state": 4, "made": "x", "args": "{}", "lock": None, "runs": [attempt]},
             {"kind": "a", "state": 1, "made": "x", "args": "{}", "lock": None, "runs": []},
         ]
     )
@@ -388,11 +388,11 @@ def test_check_reports_unexpected_types_and_unknown_statuses(
     # An ObjectId is an expected type of createdBy.
     complete_queue.jobs.update_one({"status": "leased"}, {"$set": {"createdBy": ObjectId()}})
     complete_queue.jobs.update_one({"status": "dlq"}, {"$set": {"status": "pau\x1b[sed"}})
-    types, statuses = select(list(check_deployment(settings)), "fields")
-    assert types.message.startswith(
+    type_finding, status_finding = select(list(check_deployment(settings)), "fields")
+    assert type_finding.message.startswith(
         "createdAt in jobs should be date, but is 1 times string (of 3)."
     )
-    assert statuses.message.startswith("Unknown statuses in jobs: pau?[sed (1), of 3.")
+    assert status_finding.message.startswith("Unknown statuses in jobs: pau?[sed (1), of 3.")
 
 
 def test_check_uses_mapped_fields_and_statuses(
@@ -400,10 +400,10 @@ def test_check_uses_mapped_fields_and_statuses(
 ) -> None:
     database.jobs.insert_one({"key": "1", "at": {"made": "today"}, "state": "done"})
     names = {"jobId": "key", "createdAt": "at.made", "status": "state"}
-    renamed = make_settings(
+    renamed_settings = make_settings(
         mongo_uri=settings.mongo_uri, job_fields=names, status_names={"done": "succeeded"}
     )
-    findings = select(list(check_deployment(renamed)), "fields")
+    findings = select(list(check_deployment(renamed_settings)), "fields")
     assert [finding for finding in findings if finding.level is Level.PROBLEM] == []
     messages = [finding.message for finding in findings]
     assert any(
@@ -412,7 +412,7 @@ def test_check_uses_mapped_fields_and_statuses(
     )
     assert any(message.startswith("at.made in jobs should be date") for message in messages)
     assert not any("Unknown statuses" in message for message in messages)
-    init, first, *_ = select_one(list(check_deployment(renamed)), "indexes").commands
+    init, first, *_ = select_one(list(check_deployment(renamed_settings)), "indexes").commands
     assert init.startswith("JOBMON_JOB_FIELDS='jobId=key,createdAt=at.made,status=state' ")
     assert first == 'db.jobs.createIndex({"key": 1}, {"name": "jobmon_key_1"})'
 
@@ -421,8 +421,10 @@ def test_check_accepts_a_mapped_list_of_attempts_instead_of_attempt_count(
     database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings
 ) -> None:
     database.jobs.insert_one({"jobId": "1", "createdAt": NOW, "status": "queued", "tries": []})
-    renamed = make_settings(mongo_uri=settings.mongo_uri, job_fields={"attempts": "tries"})
-    messages = [finding.message for finding in select(list(check_deployment(renamed)), "fields")]
+    renamed_settings = make_settings(mongo_uri=settings.mongo_uri, job_fields={"attempts": "tries"})
+    messages = [
+        finding.message for finding in select(list(check_deployment(renamed_settings)), "fields")
+    ]
     assert any("has priority" in message for message in messages)
     assert not any("has attemptCount" in message for message in messages)
 
@@ -488,28 +490,30 @@ def test_check_does_not_report_a_slow_round_trip_as_a_clock_difference(
 def test_check_reports_each_state_of_the_collector(
     complete_queue: Database[dict[str, Any]], settings: Settings
 ) -> None:
-    def collector() -> Finding:
+    def find_collector() -> Finding:
         return select_one(list(check_deployment(settings)), "collector", *Level)
 
-    assert "No collector has stored statistics" in collector().message
-    assert collector().commands == ("jobmon collector",)
+    assert "No collector has stored statistics" in find_collector().message
+    assert find_collector().commands == ("jobmon collector",)
     connection = Connection(settings)
     rollups = OwnDatabase(rollup_database(connection), connection.queue_key)
     now = datetime.now(UTC)
     build = rollups.new("build", {"at": now, "counted": 5, "estimated": 1_000})
     rollups["state"].insert_one(build)
-    assert collector().message == "A first count is in progress: 5 of about 1,000 jobs."
+    assert find_collector().message == "A first count is in progress: 5 of about 1,000 jobs."
     rollups["state"].update_one({"name": "build"}, {"$set": {"at": now - timedelta(hours=1)}})
     rollups["state"].insert_one(rollups.new("stats", {"at": now - timedelta(hours=3)}))
-    assert collector().message.startswith("No collector is running, and its statistics are 3 h")
+    assert find_collector().message.startswith(
+        "No collector is running, and its statistics are 3 h"
+    )
     lease = {"holder": "box:1", "expiresAt": now + timedelta(hours=1)}
     rollups["leases"].insert_one(rollups.new("collector", lease))
     outdated = "Collector box:1 is running, but its statistics are not up to date."
-    assert collector().message == outdated
-    assert collector().level is Level.WARNING
+    assert find_collector().message == outdated
+    assert find_collector().level is Level.WARNING
     rollups["state"].update_one({"name": "stats"}, {"$set": {"at": now + timedelta(hours=1)}})
-    assert collector().level is Level.OK
-    assert collector().message.endswith("kept by collector box:1.")
+    assert find_collector().level is Level.OK
+    assert find_collector().message.endswith("kept by collector box:1.")
     complete_queue.client.drop_database(rollups["state"].database.name)
     connection.client.close()
 
@@ -563,8 +567,8 @@ def auth_server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Ite
         client.admin.command("createUser", "root", pwd="rootpw", roles=["root"])
         client.shop.command("createUser", "writer", pwd="writerpw", roles=["readWrite"])
         client.shop.command("createUser", "nobody", pwd="nobodypw", roles=[])
-        read_only = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
-        client.shop.command("createRole", "finder", privileges=[read_only], roles=[])
+        find_jobs = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
+        client.shop.command("createRole", "finder", privileges=[find_jobs], roles=[])
         client.shop.command("createUser", "finder", pwd="finderpw", roles=["finder"])
     with Mongod(folder / "data", initiate=False, options=("--keyFile", str(key))) as server:
         admin_uri = make_uri(server, "root", "authSource=admin&directConnection=true")
@@ -585,6 +589,7 @@ def auth_server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def make_uri(server: Mongod, user: str, options: str = "replicaSet=rs0") -> str:
+    """The connection string of a user whose password is the user's name and `pw`."""
     return f"mongodb://{user}:{user}pw@{server.address}/shop?{options}"
 
 
@@ -603,15 +608,15 @@ def test_check_as_the_reader_finds_neither_missing_nor_surplus_rights(
 def test_check_reports_whether_a_collector_may_write(
     auth_server: Mongod, make_settings: MakeSettings
 ) -> None:
-    reader, writer = make_uri(auth_server, "reader"), make_uri(auth_server, "collector")
+    reader_uri, writer_uri = (make_uri(auth_server, user) for user in ("reader", "collector"))
     for settings in (
-        make_settings(mongo_uri=writer),
-        make_settings(mongo_uri=reader, rollup_uri=writer),
+        make_settings(mongo_uri=writer_uri),
+        make_settings(mongo_uri=reader_uri, rollup_uri=writer_uri),
     ):
         collector = select(list(check_deployment(settings)), "rights", Level.OK)[-1]
         assert collector.message.startswith("A collector may write jobmon_rollups and jobmon_state")
     finding = select_one(
-        list(check_deployment(make_settings(mongo_uri=reader, collector=True))), "rights"
+        list(check_deployment(make_settings(mongo_uri=reader_uri, collector=True))), "rights"
     )
     assert finding.level is Level.PROBLEM
     assert "JOBMON_COLLECTOR_PASSWORD=… jobmon init --collector USER" in finding.commands[0]
@@ -632,8 +637,8 @@ def test_check_reports_a_collector_whose_commands_would_be_refused(
         without_marks = {"role": "withoutMarks", "db": "admin"}
         root.admin.command("createRole", "withoutMarks", privileges=kept, roles=[])
         root.shop.command("createUser", "older", pwd="olderpw", roles=[without_marks])
-    older = make_uri(auth_server, "older")
-    findings = list(check_deployment(make_settings(mongo_uri=older, rollup_uri=older)))
+    older_uri = make_uri(auth_server, "older")
+    findings = list(check_deployment(make_settings(mongo_uri=older_uri, rollup_uri=older_uri)))
     finding = select_one(findings, "rights", Level.PROBLEM)
     assert finding.message == "A collector may not write jobmon_state.marks with these settings."
     assert "jobmon init --collector USER" in finding.commands[0]
@@ -642,11 +647,11 @@ def test_check_reports_a_collector_whose_commands_would_be_refused(
 def test_check_reports_a_collector_connection_that_fails(
     auth_server: Mongod, make_settings: MakeSettings
 ) -> None:
-    reader = make_uri(auth_server, "reader")
-    unreachable = "mongodb://ada:5ecret@127.0.0.1:1/shop"
-    for rollup_uri in (unreachable, reader.replace("readerpw", "no5ecret")):
+    reader_uri = make_uri(auth_server, "reader")
+    unreachable_uri = "mongodb://ada:5ecret@127.0.0.1:1/shop"
+    for rollup_uri in (unreachable_uri, reader_uri.replace("readerpw", "no5ecret")):
         settings = make_settings(
-            mongo_uri=reader, rollup_uri=rollup_uri, server_selection_timeout_ms=1_000
+            mongo_uri=reader_uri, rollup_uri=rollup_uri, server_selection_timeout_ms=1_000
         )
         findings = list(check_deployment(settings))
         finding = select_one(findings, "rights", Level.PROBLEM)

@@ -80,7 +80,7 @@ def run_script(script: str, mongo: Client, shop: MongoDb, folder: Path) -> None:
 
 
 def read_setup(mongo: Client, shop: MongoDb) -> dict[str, Any]:
-    """All that `jobmon init` creates: rights, users, indexes, and its record of these."""
+    """What `jobmon init` creates: roles, users, collections, indexes and its record of indexes."""
     roles = all_names(mongo, shop.name)["roles"]
     listed_roles = (
         mongo.admin.command({"rolesInfo": roles, "showPrivileges": True})["roles"] if roles else []
@@ -123,27 +123,27 @@ def test_script_has_the_same_effect_as_the_command(
     mongod: Mongod, mongo: Client, shop: MongoDb, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     before = read_setup(mongo, shop)
-    printed = init(database_uri(mongod, shop), *USERS, *options, "--print")
-    assert printed.exit_code == 0, printed.output
+    script_result = init(database_uri(mongod, shop), *USERS, *options, "--print")
+    assert script_result.exit_code == 0, script_result.output
     assert read_setup(mongo, shop) == before  # --print writes nothing
-    assert "readerpw" not in printed.output
+    assert "readerpw" not in script_result.output
     result = init(database_uri(mongod, shop), *USERS, *options)
     assert result.exit_code == 0, result.output
-    by_command = read_setup(mongo, shop)
-    assert by_command["remembered"]
-    assert len(by_command["revocations"]) == 2
+    setup_by_command = read_setup(mongo, shop)
+    assert setup_by_command["remembered"]
+    assert len(setup_by_command["revocations"]) == 2
     undo_init(mongo, shop)
-    run_script(printed.output, mongo, shop, tmp_path)
-    assert read_setup(mongo, shop) == by_command
+    run_script(script_result.output, mongo, shop, tmp_path)
+    assert read_setup(mongo, shop) == setup_by_command
     # A right that an older version granted: the script revokes it.
     privilege = {"resource": {"db": f"{shop.name}_state", "collection": ""}, "actions": ["find"]}
     role = f"jobmonReader.{shop.name}.jobs"
     mongo.admin.command("grantPrivilegesToRole", role, privileges=[privilege])
-    run_script(printed.output, mongo, shop, tmp_path)
-    assert read_setup(mongo, shop) == by_command
+    run_script(script_result.output, mongo, shop, tmp_path)
+    assert read_setup(mongo, shop) == setup_by_command
     removal = init(database_uri(mongod, shop), "--remove", "--print")
     assert removal.exit_code == 0, removal.output
-    assert read_setup(mongo, shop) == by_command
+    assert read_setup(mongo, shop) == setup_by_command
     run_script(removal.output, mongo, shop, tmp_path)
     shop.drop_collection("job_controls")  # --remove keeps it, because workers read it
     kept_lists = {"records": None, "revocations": None}
@@ -154,8 +154,8 @@ def test_script_creates_the_collections_of_a_new_queue(
     mongod: Mongod, mongo: Client, shop: MongoDb, tmp_path: Path
 ) -> None:
     names = ("--jobs", "my-jobs", "--attempts", "my-attempts", "--create")
-    printed = init(database_uri(mongod, shop), *names, "--print")
-    run_script(printed.output, mongo, shop, tmp_path)
+    script_result = init(database_uri(mongod, shop), *names, "--print")
+    run_script(script_result.output, mongo, shop, tmp_path)
     assert {"my-jobs", "my-attempts"} <= set(shop.list_collection_names())
     assert "status_1_finishedAt_1__id_1" in shop["my-jobs"].index_information()
 
