@@ -79,8 +79,10 @@ def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
         for user in options.users:
             yield ok("user", f"{user.describe(plan.roles)}: would be created, or get the role")
         sizes = estimate_bytes(plan.deployment.connection, plan.missing)
+        refusals = _find_refusals(plan, options)
         for planned in plan.indexes:
-            yield _preview_index(planned, sizes.get(str(planned.index)))
+            name = str(planned.index)
+            yield refusals.get(name) or _preview_index(planned, sizes.get(name))
         if missing := find_missing_rights(plan, options):
             yield missing
 
@@ -96,7 +98,8 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
         plan = make_plan(settings, client, options)
         queue = f"{plan.roles.database}.{plan.roles.collections[0]}"
         yield f"// The steps of `jobmon init` for the jobs in {queue}, as lines for mongosh."
-        yield from (f"// {note.message}" for note in plan.notes)
+        refusals = _find_refusals(plan, options)
+        yield from (f"// {note.message}" for note in (*plan.notes, *refusals.values()))
         if options.users:
             yield from script.role_lines(plan.roles)
             yield from script.user_lines(
@@ -104,7 +107,8 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
             )
         for name in plan.new_collections:
             yield script.collection_line(plan.roles.database, name)
-        yield from script.index_lines(plan.missing, settings.state_db, unique=options.unique)
+        indexes = [index for index in plan.missing if str(index) not in refusals]
+        yield from script.index_lines(indexes, settings.state_db, unique=options.unique)
         if options.has_own_databases:
             yield from script.revocation_lines(settings.state_db, settings.rollup_db)
         yield from script.action_lines(plan.roles)
@@ -132,13 +136,13 @@ def _prepare_actions(plan: InitPlan, actions: ActionRights) -> Finding:
 
 def _create_indexes(plan: InitPlan, options: InitOptions) -> Iterator[Finding]:
     created = CreatedIndexes(plan.deployment.connection)
-    is_recorded = True
+    is_recorded, refusals = True, _find_refusals(plan, options)
     for planned in plan.indexes:
         if planned.state is not State.MISSING:
             yield _describe_unchanged(planned)
             continue
         index = planned.index
-        if options.unique and (refusal := _refuse_unique(plan, index)):
+        if refusal := refusals.get(str(index)):
             yield refusal
             continue
         try:
@@ -187,6 +191,13 @@ def _describe_unchanged(planned: PlannedIndex) -> Finding:
         "index",
         f"{planned.index}: not created, no document in the samples has {planned.index.path}",
     )
+
+
+def _find_refusals(plan: InitPlan, options: InitOptions) -> dict[str, Finding]:
+    """The problems of missing indexes that --unique cannot create, by the index's description."""
+    indexes = plan.missing if options.unique else []
+    refusals = {str(index): _refuse_unique(plan, index) for index in indexes}
+    return {name: refusal for name, refusal in refusals.items() if refusal is not None}
 
 
 def _refuse_unique(plan: InitPlan, index: Index) -> Finding | None:

@@ -210,9 +210,14 @@ def test_init_unique_is_refused_if_documents_lack_the_field_or_share_a_value(
     mongod: Mongod, shop: MongoDb
 ) -> None:
     shop.jobs.insert_many([make_job(1), {"status": "queued", "createdAt": NOW}])
-    result = init(database_uri(mongod, shop), "--unique")
-    assert result.exit_code == 1
-    assert "documents without jobId, and 1 of the newest 2 have none" in result.output
+    refusal = "documents without jobId, and 1 of the newest 2 have none"
+    script = init(database_uri(mongod, shop), "--unique", "--print").output
+    assert f"{refusal}.\n" in script
+    assert '{"jobId": 1}' not in script
+    for preview in (("--dry-run",), ()):
+        result = init(database_uri(mongod, shop), "--unique", *preview)
+        assert result.exit_code == 1
+        assert refusal in result.output
     shop.jobs.update_many({}, {"$set": {"jobId": "twice"}})
     result = init(database_uri(mongod, shop), "--unique")
     assert result.exit_code == 1
