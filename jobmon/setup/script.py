@@ -48,14 +48,16 @@ def user_lines(
     database = _database(roles.database)
     for user in users:
         name, granted = _js(user.name), _js([user.role(roles)])
-        yield f"print({_js(f'A password for {user.name}, if it is a new user:')});"
+        existing = [f"{database}.grantRolesToUser({name}, {granted});"]
+        if change_passwords:
+            existing.append(f"{database}.changeUserPassword({name}, passwordPrompt());")
+        condition = "" if change_passwords else ", if it is a new user"
+        yield f"print({_js(f'A password for {user.name}{condition}:')});"
         yield (
-            f"if ({database}.getUser({name})) {database}.grantRolesToUser({name}, {granted}); "
+            f"if ({database}.getUser({name})) {{ {' '.join(existing)} }} "
             f"else {database}.createUser({{user: {name}, pwd: passwordPrompt(), "
             f"roles: {granted}, customData: {_js(MADE_BY)}}});"
         )
-        if change_passwords:
-            yield f"{database}.changeUserPassword({name}, passwordPrompt());"
 
 
 def index_lines(indexes: Iterable[Index], state_db: str, *, unique: bool) -> Iterator[str]:

@@ -50,8 +50,11 @@ def undo_init(mongo: Client, shop: MongoDb) -> None:
         mongo.drop_database(f"{shop.name}_{name}")
 
 
-def run_script(script: str, mongo: Client, shop: MongoDb, folder: Path) -> None:
-    """Run the script in the emulator, and send the commands that it prints to the server."""
+def run_script(script: str, mongo: Client, shop: MongoDb, folder: Path) -> list[str]:
+    """Run the script in the emulator, and send the commands that it prints to the server.
+
+    Returns the names of the commands.
+    """
     state = {
         "indexes": {
             shop.name: {
@@ -72,11 +75,14 @@ def run_script(script: str, mongo: Client, shop: MongoDb, folder: Path) -> None:
         timeout=PATIENCE_S,
     )
     assert result.returncode == 0, result.stderr
+    names = []
     for entry in json.loads(result.stdout):
         command = entry["command"]
         for index in command.get("indexes", ()):
             index["key"] = dict(index["key"])
         mongo[entry["db"]].command(command)
+        names.append(next(iter(command)))
+    return names
 
 
 def read_setup(mongo: Client, shop: MongoDb) -> dict[str, Any]:
@@ -148,6 +154,16 @@ def test_script_has_the_same_effect_as_the_command(
     shop.drop_collection("job_controls")  # --remove keeps it, because workers read it
     kept_lists = {"records": None, "revocations": None}
     assert read_setup(mongo, shop) | kept_lists == before | kept_lists
+
+
+def test_script_asks_once_for_the_password_of_each_user(
+    mongod: Mongod, mongo: Client, shop: MongoDb, tmp_path: Path
+) -> None:
+    """Catches a new user whose password is set twice, with two prompts."""
+    printed = init(database_uri(mongod, shop), *USERS, "--change-passwords", "--print")
+    first, again = (run_script(printed.output, mongo, shop, tmp_path) for _ in range(2))
+    assert (first.count("createUser"), first.count("updateUser")) == (2, 0)
+    assert (again.count("createUser"), again.count("updateUser")) == (0, 2)
 
 
 def test_script_creates_the_collections_of_a_new_queue(
