@@ -275,12 +275,13 @@ def _check_new_dead(evidence: Evidence) -> Check:
     if not count:  # all were retried or deleted
         return Check(kind=kind, not_checked=not_checked)
     main_type = max(dead, key=lambda job_type: (dead[job_type], job_type))
-    share = "mostly" if dead[main_type] * 2 > sum(dead.values()) else "most of them"
+    share = "mostly" if dead[main_type] * 2 > sum(dead.values()) else "most often"
     share = "all" if len(dead) == 1 else share
-    jobs = "1 job" if count == 1 else f"{grouped(count)}{'' if is_exact else '+'} jobs"
-    text = f"{jobs} died in the last hour, {share} {main_type}"
-    if count == 1 and len(dead) == 1:
-        text = f"1 job died in the last hour: {main_type}"
+    text = (
+        f"{grouped(count)}{'' if is_exact else '+'} jobs died in the last hour, {share} {main_type}"
+    )
+    if count == 1:  # of several types, the one of the job that is still dead is not known
+        text = "1 job died in the last hour" + (f": {main_type}" if len(dead) == 1 else "")
     dead_jobs = evidence.find_dead_filter() if evidence.new_dead else None
     notice = Notice(
         level=Level.BAD,

@@ -361,6 +361,7 @@ def test_a_notice_of_stalled_types_links_to_the_types_that_it_counts() -> None:
     [
         ({1: {"a": (0, 0, 1)}}, (1, True), "1 job died in the last hour: a"),
         ({1: {"a": (0, 0, 5)}}, (4, True), "4 jobs died in the last hour, all a"),
+        ({1: {"a": (0, 0, 2), "b": (0, 0, 1)}}, (1, True), "1 job died in the last hour"),
         (
             {1: {"a": (0, 0, 1)}, 2: {"b": (0, 0, 339)}},
             (340, True),
@@ -369,7 +370,7 @@ def test_a_notice_of_stalled_types_links_to_the_types_that_it_counts() -> None:
         (
             {1: {"a": (0, 0, 4), "b": (0, 0, 3), "c": (0, 0, 3)}},
             (10, True),
-            "10 jobs died in the last hour, most of them a",
+            "10 jobs died in the last hour, most often a",
         ),
         (
             {1: {"a": (0, 0, 20_000)}},
