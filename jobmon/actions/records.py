@@ -18,7 +18,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
 from jobmon.actions.request import ID_FORM, Person, to_milliseconds
 from jobmon.rollup.documents import OwnDatabase, index_keys, require_type
-from jobmon.store.failures import is_unauthorized
+from jobmon.store.failures import has_only_duplicates, is_unauthorized
 from jobmon.store.mapping import Document, Keys
 
 # The collections, all in JOBMON_STATE_DB. The web service inserts into the first two only.
@@ -97,7 +97,6 @@ class Result(StrEnum):
     POSSIBLE = "possible"  # in a dry run: the job would have been changed
 
 
-_DUPLICATE_KEY = 11_000
 # The kinds of which a request has at most one record.
 _ONCE = {Decision.REQUESTED, Decision.APPROVED, Decision.REJECTED, Decision.STOPPED} | {
     Progress.CLAIMED,
@@ -211,8 +210,7 @@ class ActionRecords:
         try:
             self.own[OUTCOMES].insert_many(documents, ordered=False)
         except BulkWriteError as error:
-            codes = {write_error["code"] for write_error in error.details["writeErrors"]}
-            if codes - {_DUPLICATE_KEY}:
+            if not has_only_duplicates(error):
                 raise
 
     def find_recorded_keys(self, request_id: str, keys: list[Any]) -> list[Any]:

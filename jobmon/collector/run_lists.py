@@ -27,12 +27,12 @@ from jobmon.rollup.recurring_runs import (
     load_runs,
     run_list_name,
 )
+from jobmon.store.failures import has_only_duplicates
 from jobmon.store.mapping import Document
 from jobmon.store.repetition import Repetition
 
 # If there are `MAX_JOBS` jobs, a job that has not run for this long is removed for a new job.
 _IDLE_AFTER = timedelta(days=7)
-_DUPLICATE_KEY = 11000
 
 
 @dataclass
@@ -87,7 +87,7 @@ class RunLists:
         try:
             are_written = self._own.write(RECURRING_RUNS, write)
         except BulkWriteError as error:
-            if all(each["code"] == _DUPLICATE_KEY for each in error.details["writeErrors"]):
+            if has_only_duplicates(error):
                 raise LeaseLostError from None
             raise
         for run_list in changed.values():

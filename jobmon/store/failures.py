@@ -3,6 +3,7 @@
 from enum import Enum
 
 from pymongo.errors import (
+    BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
     CursorNotFound,
@@ -14,7 +15,7 @@ from pymongo.errors import (
 
 # The server's codes that jobmon handles one by one.
 UNAUTHORIZED, AUTHENTICATION_FAILED, ATLAS_ERROR = 13, 18, 8_000
-BAD_VALUE, INDEX_NOT_FOUND = 2, 27
+BAD_VALUE, INDEX_NOT_FOUND, DUPLICATE_KEY = 2, 27, 11_000
 ALREADY_INITIALIZED, NOT_YET_INITIALIZED, NOT_A_REPLICA_SET = 23, 94, 40_573
 DOCUMENT_TOO_LARGE = (10_334, 17_419, 17_420)  # the last two: for the result of an update
 # ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken
@@ -96,6 +97,12 @@ def classify_failure(error: BaseException) -> Failure | None:
 def is_unauthorized(error: BaseException) -> bool:
     """Whether the user is signed in and lacks the right that this query needs."""
     return isinstance(error, OperationFailure) and error.code in (UNAUTHORIZED, ATLAS_ERROR)
+
+
+def has_only_duplicates(error: BulkWriteError) -> bool:
+    """Whether the error reports only documents that exist already."""
+    codes = {write_error["code"] for write_error in error.details["writeErrors"]}
+    return codes == {DUPLICATE_KEY} and not error.details.get("writeConcernErrors")
 
 
 def name_error(error: OperationFailure) -> str:

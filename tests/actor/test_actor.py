@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
+from pymongo.errors import BulkWriteError
 
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.preview import ActionPreviewer
-from jobmon.actions.records import Decision, Progress
+from jobmon.actions.records import Decision, Progress, Result, make_outcome
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Phase
 from jobmon.actions.target import Target
@@ -274,6 +275,21 @@ def test_unreadable_records_hide_no_other_request(
     listed = [state.request.id for page in queue.requests.list_all() for state in page]
     assert listed == [first, last]
     assert queue.requests.list_recent(limit=2).next_place is not None
+
+
+def test_outcomes_that_only_one_server_has_are_reported(queue: ActingQueue) -> None:
+    """Catches an outcome that a failover may undo, although it was reported as recorded."""
+    records, outcome = queue.requests.records, make_outcome(1, "job", Result.DONE)
+    failure = {"code": 64, "errmsg": "waiting for replication timed out"}
+    fault = {"failCommands": ["insert"], "writeConcernError": failure}
+    fault["namespace"] = f"{queue.settings.state_db}.action_outcomes"
+    for _ in range(2):  # the second time, the outcome is a duplicate, too
+        admin = queue.database.client.admin
+        admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=fault)
+        with pytest.raises(BulkWriteError):
+            records.add_outcomes("request", [outcome])
+    records.add_outcomes("request", [outcome])
+    assert records.count_outcomes("request") == {"done": 1}
 
 
 def test_pause_of_a_type_is_known_with_its_time_person_and_reason(queue: ActingQueue) -> None:

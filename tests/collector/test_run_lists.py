@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from bson import ObjectId
+from pymongo.errors import BulkWriteError
 
 from jobmon.collector import run_lists as run_lists_module
 from jobmon.collector.leader import LeaseLostError
@@ -136,6 +137,18 @@ def test_list_that_another_collector_wrote_is_not_overwritten(agenda: Queue) -> 
     third.write("02")
     with pytest.raises(LeaseLostError):
         fourth.write("02")
+
+
+def test_list_that_only_one_server_has_is_no_lost_lease(agenda: Queue) -> None:
+    run_lists = RunLists(agenda.rollups, Redactor())
+    run_lists.add("new", FinishedRun("mail", "succeeded", "1", now(), repetition=HOURLY), "01")
+    runs = agenda.rollups[RECURRING_RUNS]
+    failure = {"code": 64, "errmsg": "waiting for replication timed out"}
+    fault = {"failCommands": ["insert"], "writeConcernError": failure, "namespace": runs.full_name}
+    admin = runs.database.client.admin
+    admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=fault)
+    with pytest.raises(BulkWriteError):
+        run_lists.write("01")
 
 
 def test_list_that_could_not_be_stored_is_stored_with_the_next_run(agenda: Queue) -> None:
