@@ -279,7 +279,7 @@ class ProfileJobChanges:
             values[path] = (current if isinstance(current, int | float) else 0) + amount
         before = {path: _find_value(document, path) for path in _list_changed_paths(transition)}
         is_same = all(before[path] == value for path, value in values.items())
-        has_removals = any(before[path] for path in transition.removals)
+        has_removals = any(before[path] is not None for path in transition.removals)
         if is_same and not transition.deletes and not has_removals:
             raise RefusedActionError("it has this value already")
         return PlannedChange(

@@ -16,8 +16,11 @@ from jobmon.actions.records import Decision, Progress, Result, make_outcome
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Phase
 from jobmon.actions.target import Target
+from jobmon.actor.job_changes import ProfileJobChanges
 from jobmon.diagnosis.error_kinds import classify_error, fold_kind
 from jobmon.diagnosis.error_texts import prepare_error
+from jobmon.profiles.transitions import Transition
+from jobmon.queue import RefusedActionError
 from jobmon.redaction.redactor import Redactor
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.list_count import ListCounter
@@ -275,6 +278,22 @@ def test_unreadable_records_hide_no_other_request(
     listed = [state.request.id for page in queue.requests.list_all() for state in page]
     assert listed == [first, last]
     assert queue.requests.list_recent(limit=2).next_place is not None
+
+
+@pytest.mark.parametrize("value", [0, False, "", {}])
+def test_action_removes_a_field_with_an_empty_value(queue: ActingQueue, value: Any) -> None:
+    """Catches a job that is skipped because its value is taken for a missing one."""
+    target = Target(job_ids=("held",))
+    request = ActionRequest(action="enable", target=target, by=ADA, expected=1)
+    transition = Transition(statuses=("queued",), removals=("hold",))
+    changes = ProfileJobChanges(queue.connection, request, transition)
+    queue.add("held", hold=value)
+    queue.add("free")
+    held, free = (changes.read([queue.job(name)["_id"]]).popitem()[1] for name in ("held", "free"))
+    assert changes.apply(changes.plan(held))
+    assert "hold" not in queue.job("held")
+    with pytest.raises(RefusedActionError, match="it has this value already"):
+        changes.plan(free)
 
 
 def test_outcomes_that_only_one_server_has_are_reported(queue: ActingQueue) -> None:
