@@ -105,7 +105,7 @@ def narrow_to_action(
     support: ActionSupport,
     created_before: datetime | None = None,
 ) -> JobFilter | None:
-    """The filter, narrowed to jobs that an action can change; None if no status is left.
+    """The filter, narrowed to jobs that an action can change; None if there can be no such job.
 
     With `created_before`, only to jobs that were created before. The result has no `error_group`:
     `GroupJobReader` selects the jobs of a group.
@@ -115,7 +115,9 @@ def narrow_to_action(
     if narrowed is None:
         return None
     condition = ACTION_CONDITIONS.get(JobAction(action))
-    if condition is not None and narrowed.condition is None:
+    if condition is not None:
+        if narrowed.condition not in (None, condition):  # no job meets two conditions
+            return None
         narrowed = replace(narrowed, condition=condition)
     if created_before is not None:
         end = narrowed.created_to

@@ -153,7 +153,9 @@ def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrde
         raise invalid("expected", "Required with a filter: the count of the preview.")
     selected = narrow_to_action(order.action, target.job_filter, actions.support)
     if selected is None:
-        raise invalid("filter.status", f"No job in this status can be changed by {order.action}.")
+        name = "condition" if target.job_filter.condition else "status"
+        message = f"No job with this {name} can be changed by {order.action}."
+        raise invalid(f"filter.{name}", message)
     queue.lists.prepare(selected)
     return order.expected
 

@@ -19,6 +19,7 @@ from jobmon.actions.target import Target
 from jobmon.actor.job_changes import ProfileJobChanges
 from jobmon.diagnosis.error_kinds import classify_error, fold_kind
 from jobmon.diagnosis.error_texts import prepare_error
+from jobmon.domain import JobCondition
 from jobmon.profiles.transitions import Transition
 from jobmon.queue import RefusedActionError
 from jobmon.redaction.redactor import Redactor
@@ -188,6 +189,19 @@ def test_preview_of_an_owners_error_group_shows_only_jobs_of_the_owner(queue: Ac
     target = select_dead(error_group=kind.id)
     preview = make_previewer(queue).preview("retry", target, owner="ada")
     assert [job["createdBy"] for job in preview.sample] == ["ada"]
+
+
+@pytest.mark.parametrize("action", ["run_now", "release"])
+def test_action_that_suits_no_job_with_the_condition_previews_none(
+    queue: ActingQueue, action: str
+) -> None:
+    """Catches a preview that counts due jobs, which the actor then skips."""
+    queue.add("due")
+    target = Target(job_filter=JobFilter(condition=JobCondition.DUE))
+    assert make_previewer(queue).preview(action, target).count == 0
+    filed = queue.file(action, target, expected=0)
+    queue.act()
+    assert (queue.state(filed).phase, queue.outcomes(filed)) == (Phase.FINISHED, {})
 
 
 def test_undo_restores_only_jobs_that_have_not_changed_since(queue: ActingQueue) -> None:

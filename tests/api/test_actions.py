@@ -193,6 +193,10 @@ def test_same_key_makes_one_request_although_settings_changed(
         ({"action": "retry", "filter": DEAD, "reason": "x"}, "expected"),
         ({"action": "retry", "filter": DEAD, "expected": 3}, "reason"),
         ({"action": "retry", "filter": {"status": "queued"}, "expected": 1}, "filter.status"),
+        (
+            {"action": "run_now", "filter": {"condition": "due"}, "expected": 1},
+            "filter.condition",
+        ),
         ({"action": "retry", "filter": {"state": "dlq"}, "expected": 3}, "filter"),
         ({"action": "retry", "filter": {"per_page": "5"}, "expected": 3}, "filter"),
         ({"action": "retry", "filter": {"owner": {"$ne": 1}}, "expected": 3}, "filter"),
