@@ -92,7 +92,7 @@ class JobView:
     def has_expired_lease(self, now: datetime) -> bool:
         """Whether a worker holds the job although its lease has expired."""
         end = self.lease_expires_at
-        return self.status == JobStatus.LEASED and isinstance(end, datetime) and end < now
+        return self.status == JobStatus.LEASED and isinstance(end, datetime) and end <= now
 
     @classmethod
     def from_document(cls, job: Document, *, detail: bool = False) -> Self:

@@ -199,7 +199,7 @@ def _format_count(count: CappedCount) -> str:
 
 def _explain_leased(job: JobFacts, queue: QueueFacts, now: datetime) -> Explanation:
     expires, started = job.lease_expires_at, job.started_at
-    if expires is not None and expires < now:
+    if expires is not None and expires <= now:
         return _explain_expired(job, expires)
     code, since, reasons = ExplanationCode.RUNNING, None, dict[str, str]()
     if started is None:

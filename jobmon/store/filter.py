@@ -282,7 +282,7 @@ class JobFilter:
             case JobCondition.SCHEDULED:
                 return FilterPart("condition", "nextRunAt", {"nextRunAt": {"$gt": now}})
             case JobCondition.EXPIRED:
-                return FilterPart("condition", "leaseExpiresAt", {"leaseExpiresAt": {"$lt": now}})
+                return FilterPart("condition", "leaseExpiresAt", {"leaseExpiresAt": {"$lte": now}})
 
     def _list_dates(self) -> Iterator[FilterPart]:
         if self.condition is not None:

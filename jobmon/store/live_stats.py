@@ -166,7 +166,7 @@ class LiveStats:
         if not can_query:
             unknown["expired_leases"] = "the documents do not record when a lease ends"
             return None
-        expired, unreadable = count({"$lt": now}), 0 if are_dates else count({"$type": NOT_DATES})
+        expired, unreadable = count({"$lte": now}), 0 if are_dates else count({"$type": NOT_DATES})
         if unreadable:
             reason = f"leaseExpiresAt of {unreadable:,} leased jobs is not a date"
             unknown["expired_leases"] = reason

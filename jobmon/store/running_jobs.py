@@ -44,7 +44,7 @@ class RunningJob(NamedTuple):
 
     def is_expired(self, now: datetime) -> bool:
         """Whether its lease has ended."""
-        return self.expires_at is not None and self.expires_at < now
+        return self.expires_at is not None and self.expires_at <= now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class RunningJobReader:
             return None
         now = datetime.now(UTC)
         expired = self._jobs.find(
-            {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lt": now}},
+            {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lte": now}},
             ("leaseExpiresAt",),
             index=indexes.BY_LEASE,
             order=[("leaseExpiresAt", 1)],

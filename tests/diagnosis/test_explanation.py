@@ -424,6 +424,11 @@ def test_an_expired_lease_has_the_last_sign_of_its_worker() -> None:
     assert text(changed) == "Its lease expired 4 min ago. No other worker has taken the job."
 
 
+def test_a_lease_that_ends_now_has_expired() -> None:
+    explanation = explain(replace(RUNNING, lease_expires_at=NOW), QueueFacts(), NOW)
+    assert explanation.code is Code.LEASE_EXPIRED
+
+
 def test_a_lease_without_an_end_does_not_expire() -> None:
     explanation = explain(replace(RUNNING, lease_expires_at=None), QueueFacts(), NOW)
     assert (explanation.code, explanation.until) == (Code.RUNNING, None)

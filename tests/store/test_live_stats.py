@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from jobmon.dashboard.job_view import JobView
+from jobmon.domain import JobCondition
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
+from jobmon.store.filter import JobFilter
 from jobmon.store.live_stats import LiveStats
 from jobmon.store.read_collection import ReadCollection
+from jobmon.store.running_jobs import RunningJob
 
 from ..conftest import NOW
 
@@ -82,3 +86,19 @@ def test_dates_of_unchanged_jobs_are_checked_once_if_all_can_be_read(
     without_dates = stats.health(counts, NOW)
     assert stats.health(counts, NOW, without_dates).unknown == without_dates.unknown
     assert {"due", "scheduled", "expired_leases"} <= without_dates.unknown.keys()
+
+
+def test_a_lease_that_ends_now_has_expired(
+    watched: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+) -> None:
+    """Workers and the action `release` use this rule. Catches a list or a count with another."""
+    stats = LiveStats(Connection(make_settings(), watched.client))
+    watched.jobs.insert_one({"status": "leased", "type": "t", "leaseExpiresAt": NOW})
+    health = stats.health({("leased", "t"): 1}, NOW)
+    assert health.expired_leases == 1
+    assert RunningJob(job_id="1", type="t", expires_at=NOW).is_expired(NOW)
+    assert JobView(status="leased", lease_expires_at=NOW).has_expired_lease(NOW)
+    query = JobFilter(condition=JobCondition.EXPIRED).match()
+    (now,) = query["leaseExpiresAt"].values()
+    watched.jobs.update_one({}, {"$set": {"leaseExpiresAt": now}})
+    assert watched.jobs.count_documents(query) == 1
