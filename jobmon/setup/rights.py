@@ -49,7 +49,7 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
                 commands=(deployment.init_command("--reader"),),
             )
     if deployment.has_own_databases:
-        yield _check_collector_rights(deployment)
+        yield from _check_collector_rights(deployment)
 
 
 def check_own_databases(deployment: Deployment) -> Iterator[Finding]:
@@ -67,7 +67,7 @@ def check_own_databases(deployment: Deployment) -> Iterator[Finding]:
     else:
         yield ok("rights", f"jobmon's own databases, {names}, can be read.")
     if deployment.users:
-        yield _check_collector_rights(deployment)
+        yield from _check_collector_rights(deployment)
 
 
 def find_refused_actions(deployment: Deployment) -> list[tuple[str, str]]:
@@ -115,8 +115,8 @@ def _list_readable_collections(deployment: Deployment) -> set[str]:
     }
 
 
-def _check_collector_rights(deployment: Deployment) -> Finding:
-    """Whether a collector could write, as the user in JOBMON_ROLLUP_URI if that is set."""
+def _check_collector_rights(deployment: Deployment) -> Iterator[Finding]:
+    """Report whether a collector could write, as the user in JOBMON_ROLLUP_URI if that is set."""
     settings, privileges = deployment.settings, deployment.privileges
     if settings.rollup_uri:
         try:
@@ -124,7 +124,8 @@ def _check_collector_rights(deployment: Deployment) -> Finding:
                 status = client.admin.command("connectionStatus", showPrivileges=True)
         except (PyMongoError, OSError, ValueError) as error:
             message = f"The collector's connection does not work: {describe(error)}."
-            return problem("rights", message, remedy="Correct JOBMON_ROLLUP_URI.")
+            yield problem("rights", message, remedy="Correct JOBMON_ROLLUP_URI.")
+            return
         privileges = status["authInfo"]["authenticatedUserPrivileges"]
     needed = [(settings.rollup_db, STATE, OWN_WRITES)]
     state_rights = list_state_rights(UserKind.COLLECTOR, has_actions=settings.actions)
@@ -135,15 +136,21 @@ def _check_collector_rights(deployment: Deployment) -> Finding:
         for database, name, writes in needed
         if not granted_actions(privileges, database, name) >= writes
     ]
+    yield _describe_collector_writes(deployment, refused)
     on_decisions = granted_actions(privileges, settings.state_db, DECISIONS)
     if settings.rollup_uri and settings.actions and on_decisions & OWN_WRITES:
-        return warning(
+        yield warning(
             "rights",
             f"The collector's user may also write {settings.state_db}.{DECISIONS}: with its "
             "password, anybody can request actions.",
             remedy="Run `jobmon init` again: it replaces such rights of older versions.",
             commands=(deployment.init_command("--collector"),),
         )
+
+
+def _describe_collector_writes(deployment: Deployment, refused: list[str]) -> Finding:
+    """Whether a collector may write; `refused`: the names of collections that it may not write."""
+    settings = deployment.settings
     databases = f"{settings.rollup_db} and {settings.state_db}"
     if not refused:
         return ok("rights", f"A collector may write {databases} with these settings.")

@@ -634,14 +634,21 @@ def test_check_reports_a_collector_whose_commands_would_be_refused(
             for privilege in role["privileges"]
             if privilege["resource"]["collection"] != "marks"
         ]
+        # A right of older versions: its warning must not hide the missing right.
+        decisions = {"db": "jobmon_state", "collection": "action_decisions"}
+        kept.append({"resource": decisions, "actions": ["insert"]})
         without_marks = {"role": "withoutMarks", "db": "admin"}
         root.admin.command("createRole", "withoutMarks", privileges=kept, roles=[])
         root.shop.command("createUser", "older", pwd="olderpw", roles=[without_marks])
     older_uri = make_uri(auth_server, "older")
-    findings = list(check_deployment(make_settings(mongo_uri=older_uri, rollup_uri=older_uri)))
+    settings = make_settings(mongo_uri=older_uri, rollup_uri=older_uri, actions=True)
+    findings = list(check_deployment(settings))
     finding = select_one(findings, "rights", Level.PROBLEM)
     assert finding.message == "A collector may not write jobmon_state.marks with these settings."
     assert "jobmon init --collector USER" in finding.commands[0]
+    surplus = select_one(findings, "rights", Level.WARNING)
+    assert "may also write jobmon_state.action_decisions" in surplus.message
+    assert findings.index(finding) < findings.index(surplus)
 
 
 def test_check_reports_a_collector_connection_that_fails(
