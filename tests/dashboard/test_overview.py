@@ -37,10 +37,11 @@ START = conftest.NOW - 59 * MINUTE  # the first minute of the window; NOW is in 
 
 
 def minute(index: int) -> datetime:
+    """The start of a minute of the window, by its index from 0 to 59."""
     return START + index * MINUTE
 
 
-def tally(succeeded: int = 0, failed: int = 0, **fields: Any) -> Tally:
+def make_tally(succeeded: int = 0, failed: int = 0, **fields: Any) -> Tally:
     return Tally(outcomes=+Counter({"succeeded": succeeded, "failed": failed}), **fields)
 
 
@@ -49,19 +50,21 @@ Steps = dict[int, Tallies]  # by the index of a minute, 0 to 59
 
 def make_history(steps: Steps | None = None, as_of: datetime = NOW) -> History[datetime]:
     tallies = [(steps or {}).get(index, {}) for index in range(60)]
-    by_step = {minute(n): Activity.from_tallies(types.values()) for n, types in enumerate(tallies)}
+    by_step = {
+        minute(index): Activity.from_tallies(types.values()) for index, types in enumerate(tallies)
+    }
     return History(as_of, "rollup", by_step)
 
 
-def history_by_type(steps: Steps | None, first: int = 0) -> History[str]:
-    """The activity by type in the minutes from index `first` on."""
-    merged = merge(tallies for index, tallies in (steps or {}).items() if index >= first)
+def make_type_history(steps: Steps | None, first_index: int = 0) -> History[str]:
+    """The activity by type in the minutes from `first_index` on."""
+    merged = merge(tallies for index, tallies in (steps or {}).items() if index >= first_index)
     return History(
         NOW, "rollup", {name: Activity.from_tallies([tally]) for name, tally in merged.items()}
     )
 
 
-def queue_stats(
+def make_stats(
     counts: dict[tuple[str, str], int] | None, source: str = "rollup", **health: Any
 ) -> QueueStats:
     """Stats with jobs by status and type; `health` are fields of `QueueHealth`."""
@@ -100,13 +103,13 @@ def make_facts(
     by_step = {minute(index): sample for index, sample in (samples or {}).items()}
     missing = Missing(reason="no collector is running", remedy="Start one.")
     steps = make_history(activity) if has_past else missing
-    hour = history_by_type(activity) if has_past else missing
+    hour = make_type_history(activity) if has_past else missing
     evidence = Evidence(
-        stats=queue_stats((counts or {}) if is_counted else None, source, **health),
+        stats=make_stats((counts or {}) if is_counted else None, source, **health),
         hour_start=START,
         blocks_start=START,
         hour=hour,
-        recent={10 * MINUTE: history_by_type(activity, first=50) if has_past else missing},
+        recent={10 * MINUTE: make_type_history(activity, first_index=50) if has_past else missing},
         minutes=steps,
         day=missing,
         samples=by_step,
@@ -127,7 +130,7 @@ def read_tiles(facts: Facts) -> dict[str, Tile]:
     return {tile.name: tile for tile in make_overview(facts).tiles}
 
 
-def sample(oldest_ms: int = 0, **counts: int) -> QueueSample:
+def make_sample(oldest_ms: int = 0, **counts: int) -> QueueSample:
     return QueueSample(status_counts=counts, oldest_queued_ms=oldest_ms)
 
 
@@ -135,7 +138,7 @@ def test_tiles_show_the_state_of_the_queue() -> None:
     tiles = read_tiles(
         make_facts(
             {("queued", "a"): 1_200, ("queued", "b"): 34, ("leased", "a"): 5, ("dlq", "a"): 6},
-            activity={10: {"a": tally(30, 10, dlq=2, enqueued=40)}, 50: {"b": tally(20)}},
+            activity={10: {"a": make_tally(30, 10, dlq=2, enqueued=40)}, 50: {"b": make_tally(20)}},
             due=1_000,
             scheduled=234,
             oldest_queued=NOW - timedelta(minutes=3, seconds=20),
@@ -158,7 +161,7 @@ def test_tiles_show_the_state_of_the_queue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "due", "note", "no_forecast"),
+    ("blocks", "due", "note", "no_forecast"),  # blocks: jobs enqueued and finished in 10 minutes
     [
         ([(100, 200)] * 3, 100, "100 due: clears in about 10 min", ""),
         ([(200, 100)] * 3, 100, "100 due: grows by 10/min and does not clear at this rate", ""),
@@ -194,7 +197,7 @@ def test_dead_tile_has_the_same_number_as_the_notice_about_the_last_hour(
     range_name: str, new_dead: CappedCount | None, note: str
 ) -> None:
     """Catches two numbers for the same jobs: the history is older than the count of the notice."""
-    facts = make_facts({("dlq", "a"): 9}, activity={10: {"a": tally(0, 2, dlq=2)}})
+    facts = make_facts({("dlq", "a"): 9}, activity={10: {"a": make_tally(0, 2, dlq=2)}})
     counted = replace(facts.evidence, new_dead=new_dead)
     window = PageWindow.from_range(range_name)
     tiles = read_tiles(replace(facts, evidence=counted, page_window=window))
@@ -202,14 +205,26 @@ def test_dead_tile_has_the_same_number_as_the_notice_about_the_last_hour(
 
 
 @pytest.mark.parametrize(
-    ("range_name", "steps", "minutes", "new_dead", "alarming"),
+    ("range_name", "steps", "minutes", "new_dead", "alarming_tiles"),
     [
-        ("30d", {10: {"a": tally(0, 30, dlq=1)}}, {}, None, set()),  # failures of past days
-        ("30d", {}, {10: {"a": tally(0, 19, dlq=1)}}, None, {"Dead"}),
-        ("30d", {}, {10: {"a": tally(0, 19, dlq=1)}}, CappedCount(0, True), set()),
-        ("1h", {9: {"a": tally(0, 9)}}, {10: {"a": tally(80, 20)}}, None, {"Failure rate"}),
-        ("1h", {9: {"a": tally(0, 9)}}, {10: {"a": tally(81, 19)}}, None, set()),
-        ("1h", {9: {"a": tally(9)}}, {10: {"a": tally(80, 20)}}, None, set()),  # the tile shows 0%
+        ("30d", {10: {"a": make_tally(0, 30, dlq=1)}}, {}, None, set()),  # failures of past days
+        ("30d", {}, {10: {"a": make_tally(0, 19, dlq=1)}}, None, {"Dead"}),
+        ("30d", {}, {10: {"a": make_tally(0, 19, dlq=1)}}, CappedCount(0, True), set()),
+        (
+            "1h",
+            {9: {"a": make_tally(0, 9)}},
+            {10: {"a": make_tally(80, 20)}},
+            None,
+            {"Failure rate"},
+        ),
+        ("1h", {9: {"a": make_tally(0, 9)}}, {10: {"a": make_tally(81, 19)}}, None, set()),
+        (
+            "1h",
+            {9: {"a": make_tally(9)}},
+            {10: {"a": make_tally(80, 20)}},
+            None,
+            set(),
+        ),  # the tile shows 0%
     ],
 )
 def test_tiles_alarm_only_about_the_last_hour(
@@ -217,29 +232,34 @@ def test_tiles_alarm_only_about_the_last_hour(
     steps: Steps,
     minutes: Steps,
     new_dead: CappedCount | None,
-    alarming: set[str],
+    alarming_tiles: set[str],
 ) -> None:
-    """Catches a red tile because of one job that died in 30 days."""
+    """Catches a red tile because of one job that died in 30 days.
+
+    `steps` is the activity in the window, `minutes` the activity in the last hour.
+    """
     facts = make_facts({("dlq", "a"): 1}, activity=steps)
     counted = replace(facts.evidence, minutes=make_history(minutes), new_dead=new_dead)
     window = PageWindow.from_range(range_name)
     tiles = read_tiles(replace(facts, evidence=counted, page_window=window))
-    assert {name for name, tile in tiles.items() if tile.is_alarming} == alarming
+    assert {name for name, tile in tiles.items() if tile.is_alarming} == alarming_tiles
 
 
 def test_enqueued_jobs_are_unknown_without_creation_times() -> None:
-    tiles = read_tiles(make_facts(activity={1: {"a": tally(9)}}, unknown=frozenset({"createdAt"})))
+    tiles = read_tiles(
+        make_facts(activity={1: {"a": make_tally(9)}}, unknown=frozenset({"createdAt"}))
+    )
     assert (tiles["Enqueued"].value, tiles["Enqueued"].trend) == ("–", [])
 
 
 def test_past_window_that_is_still_counted_is_not_over() -> None:
     """Catches a page that is not updated while a new collector is still counting its window."""
-    facts = make_facts(activity={10: {"a": tally(60)}})
-    over = replace(facts, window=Window(start=START, end=START + 50 * MINUTE, step=MINUTE))
-    assert (facts.is_over, over.is_over) == (False, True)
-    assert read_tiles(over)["Throughput"].value == "1.2/min"  # the mean of the window
-    assert isinstance(over.past, History)
-    assert not replace(over, past=replace(over.past, is_complete=False)).is_over
+    facts = make_facts(activity={10: {"a": make_tally(60)}})
+    past_facts = replace(facts, window=Window(start=START, end=START + 50 * MINUTE, step=MINUTE))
+    assert (facts.is_over, past_facts.is_over) == (False, True)
+    assert read_tiles(past_facts)["Throughput"].value == "1.2/min"  # the mean of the window
+    assert isinstance(past_facts.past, History)
+    assert not replace(past_facts, past=replace(past_facts.past, is_complete=False)).is_over
 
 
 def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
@@ -280,11 +300,11 @@ def test_tiles_without_counts_show_dashes_instead_of_zeros() -> None:
 
 def test_overview_without_a_collector_has_no_trend_and_no_throughput() -> None:
     view = make_overview(make_facts({("queued", "a"): 1}, has_past=False, source="live"))
-    by_name = {tile.name: tile for tile in view.tiles}
+    tiles = {tile.name: tile for tile in view.tiles}
     assert not view.has_past
     assert all(tile.trend == [] for tile in view.tiles)
-    assert by_name["Throughput"].value == by_name["Failure rate"].value == "–"
-    assert by_name["Dead"].note == ""
+    assert tiles["Throughput"].value == tiles["Failure rate"].value == "–"
+    assert tiles["Dead"].note == ""
     assert [(row.name, row.finished, row.failure_rate) for row in view.types] == [("a", 0, None)]
 
 
@@ -296,14 +316,16 @@ def test_oldest_queued_of_an_empty_queue_is_none() -> None:
 
 
 def test_trend_has_a_gap_for_each_step_without_a_sample() -> None:
-    tiles = read_tiles(make_facts(samples={0: sample(queued=7), 2: sample(9_000, queued=3, dlq=1)}))
+    tiles = read_tiles(
+        make_facts(samples={0: make_sample(queued=7), 2: make_sample(9_000, queued=3, dlq=1)})
+    )
     assert tiles["Queued"].trend == [7, None, 3] + [None] * 57
     assert tiles["Dead"].trend == [0, None, 1] + [None] * 57
     assert tiles["Oldest queued"].trend[:3] == [0, None, 9_000]
 
 
 def test_trend_of_the_throughput_leaves_out_the_minute_in_progress() -> None:
-    tiles = read_tiles(make_facts(activity={index: {"a": tally(6)} for index in range(60)}))
+    tiles = read_tiles(make_facts(activity={index: {"a": make_tally(6)} for index in range(60)}))
     assert tiles["Throughput"].trend == [6.0] * 59
     assert tiles["Failure rate"].trend == [0.0] * 59
     # 18 attempts in the newest three minutes, of which the last is half over
@@ -319,7 +341,7 @@ def test_throughput_is_the_mean_of_the_counted_minutes(
 ) -> None:
     """`last_minute_s` is how much of the last minute is counted, in seconds."""
     as_of = minute(59) + timedelta(seconds=last_minute_s)
-    minutes = make_history({index: {"a": tally(per_minute)} for index in (57, 58, 59)}, as_of)
+    minutes = make_history({index: {"a": make_tally(per_minute)} for index in (57, 58, 59)}, as_of)
     facts = make_facts()
     counted = replace(facts, past=minutes, evidence=replace(facts.evidence, minutes=minutes))
     assert read_tiles(counted)["Throughput"].value == expected
@@ -329,7 +351,7 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
     view = make_overview(
         make_facts(
             {("queued", "a"): 900, ("leased", "a"): 1, ("dlq", "a"): 1},
-            activity={1: {"b": tally(0, 40, dlq=1)}},
+            activity={1: {"b": make_tally(0, 40, dlq=1)}},
             overdue_by_type={"a": NOW - 90 * MINUTE},
             due=900,
             expired_leases=1,
@@ -340,7 +362,7 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
     assert [chip.level for chip in view.strip.more] == ["watch", "watch", "unknown"]
     assert view.strip.problems == 3
     assert view.strip.more[-1].text.startswith("Not checked: backlog growth")
-    strip = make_overview(make_facts(samples={0: sample()})).strip
+    strip = make_overview(make_facts(samples={0: make_sample()})).strip
     sentence = "All clear: no expired leases, stalled types or new dead jobs."
     assert (strip.chips, strip.sentence) == ([], sentence)
 
@@ -348,12 +370,12 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
 def test_overview_forecasts_the_queue_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     forecasts: list[Forecast] = []
 
-    def count(queue_evidence: Evidence) -> Forecast:
+    def record(queue_evidence: Evidence) -> Forecast:
         forecasts.append(forecast_queue(queue_evidence))
         return forecasts[-1]
 
-    monkeypatch.setattr("jobmon.dashboard.overview.forecast_queue", count)
-    monkeypatch.setattr("jobmon.dashboard.tiles.forecast_queue", count, raising=False)
+    monkeypatch.setattr("jobmon.dashboard.overview.forecast_queue", record)
+    monkeypatch.setattr("jobmon.dashboard.tiles.forecast_queue", record, raising=False)
     make_overview(
         replace(make_facts(), evidence=evidence(mail((100, 100), (100, 100), (100, 100)), 50))
     )
@@ -365,12 +387,12 @@ def test_type_with_a_name_too_long_for_a_filter_has_no_link_to_a_list() -> None:
     view = make_overview(
         make_facts(
             {("queued", name): 1, ("queued", "short"): 1},
-            activity={1: {name: tally(0, 30)}},
+            activity={1: {name: make_tally(0, 30)}},
             overdue_by_type={name: NOW - 90 * MINUTE},
             due=1,
         )
     )
-    # The link of each notice, by the start of its text, leads to the jobs or the type it counts.
+    # By the first 4 characters of a notice: its link, to the jobs or to the type that it is about.
     assert {notice.text[:4]: notice.link for notice in view.strip.chips} == {
         "Noth": "/dashboard/jobs?condition=due&sort=nextRunAt",
         "tttt": f"/dashboard/types/{name}?range=1h",
@@ -383,7 +405,7 @@ def test_folded_types_share_one_row_without_a_link_to_a_list() -> None:
     view = make_overview(
         make_facts(
             {("queued", "a"): 5, ("queued", "b"): 3, ("dlq", OTHER): 2, ("queued", OTHER): 1},
-            activity={1: {"a": tally(7), "c": tally(1), OTHER: tally(4, 30)}},
+            activity={1: {"a": make_tally(7), "c": make_tally(1), OTHER: make_tally(4, 30)}},
         )
     )
     assert {row.name: (row.link, row.status_counts, row.finished) for row in view.types} == {
@@ -414,7 +436,7 @@ def test_type_row_has_the_present_jobs_and_the_attempts_of_the_window() -> None:
     view = make_overview(
         make_facts(
             {("queued", "a"): 2, ("dlq", "a"): 1, ("odd", "b"): 4},
-            activity={1: {"a": tally(8, 2, wait=waits)}, 2: {"gone": tally(1)}},
+            activity={1: {"a": make_tally(8, 2, wait=waits)}, 2: {"gone": make_tally(1)}},
         )
     )
     rows = {row.name: row for row in view.types}
@@ -438,7 +460,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(
-    ("by", "expected"),
+    ("by", "initials"),  # of the sorted names
     [
         ("type", "abc"),
         ("-type", "cba"),
@@ -453,8 +475,8 @@ ROWS = [
         ("-run", "bac"),
     ],
 )
-def test_sorted_types_sorts_by_any_column(by: str, expected: str) -> None:
-    assert "".join(row.name[0] for row in sorted_types(ROWS, by, "")) == expected
+def test_sorted_types_sorts_by_any_column(by: str, initials: str) -> None:
+    assert "".join(row.name[0] for row in sorted_types(ROWS, by, "")) == initials
 
 
 def test_sorted_types_accepts_unknown_values_in_every_column() -> None:
@@ -472,7 +494,9 @@ def test_sorted_types_finds_a_type_by_any_part_of_its_name() -> None:
 
 def test_chart_columns_have_no_values_of_the_future() -> None:
     waits = Counter({bucket(1): 1})
-    hour = make_history({0: {"a": tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": tally(1)}})
+    hour = make_history(
+        {0: {"a": make_tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": make_tally(1)}}
+    )
     counted = replace(hour, as_of=minute(1))
     assert set(make_chart_columns(counted, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
     columns = make_chart_columns(counted, MINUTE)
@@ -480,7 +504,7 @@ def test_chart_columns_have_no_values_of_the_future() -> None:
     assert columns.pop("step") == 60
     assert columns.pop("gaps") == []
     assert {name: values[:3] for name, values in columns.items()} == {
-        "at": [round(minute(number).timestamp()) for number in range(3)],
+        "at": [round(minute(index).timestamp()) for index in range(3)],
         "enqueued": [5, 0, None],
         "succeeded": [4, 0, None],
         "failed": [1, 0, None],
@@ -515,7 +539,7 @@ def make_mute(**fields: Any) -> Mute:
 def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
     """Catches a page that hides a muted problem, or that shows "All clear" because of the mute."""
     view = make_overview(
-        make_facts(expired_leases=3, samples={0: sample()}), ActiveMutes((make_mute(),))
+        make_facts(expired_leases=3, samples={0: make_sample()}), ActiveMutes((make_mute(),))
     )
     assert (view.strip.problems, view.strip.chips) == (0, [])
     assert (view.strip.sentence, view.strip.level) == (ONLY_MUTED_TEXT, "quiet")
@@ -527,27 +551,27 @@ def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
 
 def test_acknowledged_notice_stays_in_the_strip_and_a_later_one_is_not_acknowledged() -> None:
     mutes = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE),))
-    expired = make_facts(expired_leases=3)
-    view = make_overview(expired, mutes)
+    facts = make_facts(expired_leases=3)
+    view = make_overview(facts, mutes)
     assert view.strip.problems == 1
     assert [line.mode_text for line in view.mutes] == ["acknowledged"]
-    earlier = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE, at=NOW - HOUR / 2),))
-    later = replace(expired, evidence=replace(expired.evidence, first_expiry=NOW - HOUR / 4))
-    assert [line.notice for line in make_overview(later, earlier).mutes] == [None]
+    earlier_mutes = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE, at=NOW - HOUR / 2),))
+    later_facts = replace(facts, evidence=replace(facts.evidence, first_expiry=NOW - HOUR / 4))
+    assert [line.notice for line in make_overview(later_facts, earlier_mutes).mutes] == [None]
 
 
 def test_notice_stays_in_the_strip_if_only_some_of_its_types_are_muted() -> None:
-    activity = {59: {"mail": tally(failed=40), "pdf": tally(failed=40)}}
-    failing = make_facts(activity=activity, samples={0: sample()})
+    activity = {59: {"mail": make_tally(failed=40), "pdf": make_tally(failed=40)}}
+    facts = make_facts(activity=activity, samples={0: make_sample()})
     mute = make_mute(kind=CheckKind.FAILURES, types="mail*")
-    view = make_overview(failing, ActiveMutes((mute,)))
+    view = make_overview(facts, ActiveMutes((mute,)))
     assert len(view.strip.chips) == 1
     assert [line.mode_text for line in view.mutes] == ["mail* muted"]
-    both = ActiveMutes((mute, make_mute(kind=CheckKind.FAILURES, types="pdf")))
-    assert make_overview(failing, both).strip.sentence == ONLY_MUTED_TEXT
+    mutes_of_both_types = ActiveMutes((mute, make_mute(kind=CheckKind.FAILURES, types="pdf")))
+    assert make_overview(facts, mutes_of_both_types).strip.sentence == ONLY_MUTED_TEXT
 
 
-def test_mute_that_is_about_no_notice_shows_its_kind_and_types() -> None:
+def test_mute_without_a_present_notice_shows_its_kind_and_types() -> None:
     mutes = ActiveMutes((make_mute(kind=CheckKind.STALLED, types="mail*"), make_mute(kind=None)))
     view = make_overview(make_facts(), mutes)
     assert [line.text for line in view.mutes] == ["stalled types of mail*", "all notices"]

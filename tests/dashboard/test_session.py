@@ -90,7 +90,7 @@ def test_sign_in_keeps_a_token_without_expiry_until_the_browser_closes(visitor: 
     assert visitor.get("/dashboard").status_code == 200
 
 
-def test_sign_in_keeps_a_token_that_expires_later_for_400_days(visitor: Viewer) -> None:
+def test_cookie_of_a_token_without_an_early_expiry_lasts_400_days(visitor: Viewer) -> None:
     assert int(read_cookie(sign_in(visitor, sign_token(exp=10**15)))["max-age"]) == 400 * 86_400
 
 
@@ -113,7 +113,8 @@ def test_sign_in_accepts_a_pasted_token_with_header_or_quotes(api: Api, visitor:
         assert (answer.location, read_cookie(answer).value) == ("/dashboard", token), pasted
 
 
-REFUSED = [
+# Tokens, each with the reason that the page shows.
+REFUSED_TOKENS = [
     (sign_token(exp=datetime.now(UTC) - timedelta(seconds=5)), "expired"),
     (sign_token(nbf=datetime.now(UTC) + timedelta(hours=1)), "Token not accepted"),
     (sign_token(type="refresh"), "Token not accepted"),
@@ -130,7 +131,7 @@ REFUSED = [
 
 
 def test_sign_in_refuses_an_invalid_token_with_the_reason(visitor: Viewer) -> None:
-    for token, reason in REFUSED:
+    for token, reason in REFUSED_TOKENS:
         answer = sign_in(visitor, token, then="/dashboard/jobs?status=dlq")
         # A redirect, so that the browser does not send the token again on a reload.
         assert answer.status_code == 303
@@ -231,6 +232,7 @@ def test_sign_in_redirects_to_the_requested_page_and_never_to_another_site(
         assert page.all("input", name="then")[0]["value"] == "", then
 
 
+# The headers of forms that other sites send, and of jobmon's own forms.
 FOREIGN_FORMS = [
     {"Sec_Fetch_Site": "cross-site"},
     {"Sec_Fetch_Site": "same-site"},
@@ -298,7 +300,7 @@ def test_expired_session_gives_the_reason_and_keeps_the_address(api: Api) -> Non
         assert page.all("input", name="then")[0]["value"] == then
 
 
-def test_session_with_a_foreign_token_is_no_longer_valid(api: Api) -> None:
+def test_session_with_a_malformed_token_is_no_longer_valid(api: Api) -> None:
     viewer = Viewer(api.app)
     viewer.client.set_cookie(SESSION_COOKIE, "a.b.c", path="/dashboard")
     assert "no longer valid" in viewer.page("/dashboard", 401).text
@@ -309,8 +311,8 @@ def test_part_without_a_session_reloads_the_page(visitor: Viewer) -> None:
         answer = visitor.get(path, part=True)
         assert (answer.status_code, answer.data) == (401, b"")
         assert answer.headers["HX-Refresh"] == "true"
-        by_fetch = visitor.get(path, X_Jobmon_Part="1")
-        assert (by_fetch.status_code, by_fetch.data) == (401, b"")
+        script_answer = visitor.get(path, X_Jobmon_Part="1")
+        assert (script_answer.status_code, script_answer.data) == (401, b"")
 
 
 def test_link_from_another_site_gets_a_page_that_repeats_the_request(visitor: Viewer) -> None:
@@ -350,7 +352,7 @@ def test_caller_who_may_not_see_the_overview_is_led_to_own_jobs(ada: Viewer) -> 
     assert addresses == ["/dashboard/my", "/docs"]
 
 
-def test_page_of_admins_is_refused_before_its_query_is_parsed(ada: Viewer) -> None:
+def test_page_for_admins_is_refused_before_its_query_is_parsed(ada: Viewer) -> None:
     for path in (
         "/dashboard/jobs",
         "/dashboard/jobs?format=csv",
@@ -431,16 +433,16 @@ def test_page_without_the_identity_provider_is_503_and_keeps_the_session(make_ap
 def test_form_refused_because_of_a_proxy_names_the_headers_to_pass_on(make_api: MakeApi) -> None:
     """Catches a refusal without advice if nginx passes on `$host`, which has no port."""
     visitor = Viewer(make_api(trusted_proxies=1).app)
-    form = {"Origin": "http://tools.example:8080", "Host": "tools.example"}
-    refused = visitor.post(SIGN_IN, {"token": "x"}, **form)
+    headers = {"Origin": "http://tools.example:8080", "Host": "tools.example"}
+    refused = visitor.post(SIGN_IN, {"token": "x"}, **headers)
     assert refused.status_code == 403
     page = Page(refused.text).text
     assert "from another site" in page
     for name in ("Host", "X-Forwarded-Host", "JOBMON_TRUSTED_PROXIES"):
         assert name in page
     assert "administrator" not in page
-    for passed_on in (
+    for forwarded in (
         {"Host": "tools.example:8080"},
         {"Host": "127.0.0.1:8000", "X-Forwarded-Host": "tools.example:8080"},
     ):
-        assert visitor.post(SIGN_IN, {"token": "x"}, **form | passed_on).status_code == 303
+        assert visitor.post(SIGN_IN, {"token": "x"}, **headers | forwarded).status_code == 303

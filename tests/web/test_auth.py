@@ -66,7 +66,7 @@ def make_api(watched: Any, make_settings: Callable[..., Settings]) -> MakeApi:
 
 
 def time_from_now(**distance: float) -> datetime:
-    """The time that is so many `hours` or `seconds` ahead."""
+    """The time in so many `hours` or `seconds`; in the past if they are negative."""
     return datetime.now(UTC) + timedelta(**distance)
 
 
@@ -117,7 +117,7 @@ def test_any_valid_token_gives_access_to_the_list_of_own_jobs(make_api: MakeApi,
         "é",
     ],
 )
-def test_token_of_another_key_or_algorithm_is_refused(make_api: MakeApi, token: str) -> None:
+def test_forged_or_malformed_token_is_refused(make_api: MakeApi, token: str) -> None:
     assert read_outcome(make_api(), token) == "token_invalid"
 
 
@@ -183,8 +183,9 @@ def test_settings_can_give_the_permission_to_another_role(make_api: MakeApi) -> 
 class Provider:
     """An identity provider's key endpoint that counts its `requests`.
 
-    While it is `dripping`, an answer never ends: it sends one byte after another, in the headers if
-    `drips_headers`, otherwise in the body. `disconnected` is set when its client closes.
+    While `is_dripping`, an answer never ends: the provider sends one byte after another, in the
+    headers if `drips_headers`, otherwise in the body. `disconnected` is set after jobmon has closed
+    the connection.
     """
 
     def __init__(self) -> None:
@@ -194,7 +195,7 @@ class Provider:
         self.is_broken = False
         self.body: bytes | None = None  # replaces the document with the keys
         self.redirect = ""  # the target of the next answer, which is a redirect
-        self.dripping = self.drips_headers = False
+        self.is_dripping = self.drips_headers = False
         self.disconnected = threading.Event()
         provider = self
 
@@ -221,7 +222,7 @@ class Provider:
                 self.wfile.write(keys if provider.body is None else provider.body)
 
             def drip(self, data: bytes, *, when: bool) -> None:
-                while when and provider.dripping:
+                while when and provider.is_dripping:
                     self.wfile.write(data)
                     time.sleep(0.01)
 
@@ -263,7 +264,7 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture
-def jwks(make_api: MakeApi, provider: Provider) -> Api:
+def jwks_api(make_api: MakeApi, provider: Provider) -> Api:
     return make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
 
 
@@ -272,8 +273,8 @@ def make_provider_token(kid: str | None, key: Any = KEY, **claims: Any) -> str:
     return sign_token(CLAIMS | claims, key, "RS256", **({"kid": kid} if kid else {}))
 
 
-def test_keys_are_fetched_once_and_cached(jwks: Api, provider: Provider) -> None:
-    assert [read_outcome(jwks, make_provider_token("one")) for _ in range(5)] == [200] * 5
+def test_keys_are_fetched_once_and_cached(jwks_api: Api, provider: Provider) -> None:
+    assert [read_outcome(jwks_api, make_provider_token("one")) for _ in range(5)] == [200] * 5
     assert provider.requests == 1
 
 
@@ -289,119 +290,125 @@ def test_keys_are_fetched_once_and_cached(jwks: Api, provider: Provider) -> None
     ],
     ids=["unknown kid", "no kid", "wrong key", "wrong algorithm", "HMAC without kid", "garbage"],
 )
-def test_token_that_no_key_of_the_provider_verifies_is_refused(jwks: Api, token: str) -> None:
-    assert read_outcome(jwks, token) == "token_invalid"
+def test_token_that_no_key_of_the_provider_verifies_is_refused(jwks_api: Api, token: str) -> None:
+    assert read_outcome(jwks_api, token) == "token_invalid"
 
 
 def test_new_key_is_accepted_and_the_removed_key_is_refused(
-    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    jwks_api: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert read_outcome(jwks, make_provider_token("one")) == 200
+    assert read_outcome(jwks_api, make_provider_token("one")) == 200
     provider.keys = {"two": OTHER_KEY}
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
-    assert read_outcome(jwks, make_provider_token("two", OTHER_KEY)) == 200
-    assert read_outcome(jwks, make_provider_token("one")) == "token_invalid"
+    assert read_outcome(jwks_api, make_provider_token("two", OTHER_KEY)) == 200
+    assert read_outcome(jwks_api, make_provider_token("one")) == "token_invalid"
 
 
-def test_unknown_key_ids_fetch_the_keys_only_once(jwks: Api, provider: Provider) -> None:
-    for number in range(20):
-        assert read_outcome(jwks, make_provider_token(f"kid-{number}")) == "token_invalid"
+def test_tokens_with_unknown_key_ids_start_only_one_fetch(
+    jwks_api: Api, provider: Provider
+) -> None:
+    for index in range(20):
+        assert read_outcome(jwks_api, make_provider_token(f"kid-{index}")) == "token_invalid"
     assert provider.requests == 1
 
 
 def test_failing_provider_is_503_and_is_not_requested_again_before_the_cooldown(
-    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    jwks_api: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.is_broken = True
-    answer = jwks.get(STATS, token=make_provider_token("one"))
+    answer = jwks_api.get(STATS, token=make_provider_token("one"))
     assert answer.status_code == 503
     assert answer.json["error"]["code"] == "identity_provider_unavailable"
     assert int(answer.headers["Retry-After"]) > 0
-    assert read_outcome(jwks, make_provider_token(None)) == "identity_provider_unavailable"
+    assert read_outcome(jwks_api, make_provider_token(None)) == "identity_provider_unavailable"
     assert provider.requests == 1
     provider.is_broken = False
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
-    assert read_outcome(jwks, make_provider_token("one")) == 200
+    assert read_outcome(jwks_api, make_provider_token("one")) == 200
 
 
 def test_cached_keys_stay_valid_while_the_provider_fails(
-    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    jwks_api: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert read_outcome(jwks, make_provider_token("one")) == 200
+    assert read_outcome(jwks_api, make_provider_token("one")) == 200
     provider.is_broken = True
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_LIFESPAN_S", 0)
-    assert read_outcome(jwks, make_provider_token("one")) == 200
+    assert read_outcome(jwks_api, make_provider_token("one")) == 200
     assert provider.requests == 2
 
 
 def test_removed_key_is_refused_by_the_same_request_that_fetches_the_keys(
-    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    jwks_api: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a request that fetches the keys and still accepts a token of a removed key."""
-    assert read_outcome(jwks, make_provider_token("one")) == 200
+    assert read_outcome(jwks_api, make_provider_token("one")) == 200
     provider.keys = {"two": OTHER_KEY}
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_LIFESPAN_S", 0)
-    assert read_outcome(jwks, make_provider_token("one")) == "token_invalid"
+    assert read_outcome(jwks_api, make_provider_token("one")) == "token_invalid"
 
 
 def test_slow_provider_does_not_delay_tokens_of_cached_keys_and_is_disconnected(
-    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    jwks_api: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert read_outcome(jwks, make_provider_token("one")) == 200
+    assert read_outcome(jwks_api, make_provider_token("one")) == 200
     monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", 2)
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
     for drips_headers in (False, True):
         provider.disconnected.clear()
-        provider.drips_headers, provider.dripping = drips_headers, True
-        assert read_outcome(jwks, make_provider_token("one")) == 200
+        provider.drips_headers, provider.is_dripping = drips_headers, True
+        assert read_outcome(jwks_api, make_provider_token("one")) == 200
         assert not provider.disconnected.is_set()  # the request did not wait for the provider
         token = make_provider_token("two", OTHER_KEY)
-        assert read_outcome(jwks, token) == "identity_provider_unavailable"
+        assert read_outcome(jwks_api, token) == "identity_provider_unavailable"
         assert provider.disconnected.wait(PATIENCE_S)
-        provider.dripping = False
-        eventually(lambda: read_outcome(jwks, make_provider_token("two")) == "token_invalid")
+        provider.is_dripping = False
+        eventually(lambda: read_outcome(jwks_api, make_provider_token("two")) == "token_invalid")
     provider.keys["two"] = OTHER_KEY
-    eventually(lambda: read_outcome(jwks, make_provider_token("two", OTHER_KEY)) == 200)
+    eventually(lambda: read_outcome(jwks_api, make_provider_token("two", OTHER_KEY)) == 200)
 
 
-def test_answer_of_the_provider_that_is_too_long_is_refused(jwks: Api, provider: Provider) -> None:
+def test_answer_of_the_provider_that_is_too_long_is_refused(
+    jwks_api: Api, provider: Provider
+) -> None:
     provider.more_keys = [{"kid": "x" * 10_000}] * 100
-    assert read_outcome(jwks, make_provider_token("one")) == "identity_provider_unavailable"
+    assert read_outcome(jwks_api, make_provider_token("one")) == "identity_provider_unavailable"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"keys": {}}', b'{"keys": []}', b"[" * 100_000])
-def test_provider_that_sends_no_keys_is_503(jwks: Api, provider: Provider, body: bytes) -> None:
+def test_provider_that_sends_no_keys_is_503(jwks_api: Api, provider: Provider, body: bytes) -> None:
     provider.body = body
-    assert read_outcome(jwks, make_provider_token("one")) == "identity_provider_unavailable"
-    assert read_outcome(jwks, make_provider_token(None)) == "identity_provider_unavailable"
+    assert read_outcome(jwks_api, make_provider_token("one")) == "identity_provider_unavailable"
+    assert read_outcome(jwks_api, make_provider_token(None)) == "identity_provider_unavailable"
 
 
 def test_only_a_few_requests_wait_for_an_unknown_key(
-    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    jwks_api: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert read_outcome(jwks, make_provider_token("one")) == 200
+    assert read_outcome(jwks_api, make_provider_token("one")) == 200
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", PATIENCE_S)
-    provider.dripping, token = True, make_provider_token("two")
+    provider.is_dripping, token = True, make_provider_token("two")
     with ThreadPoolExecutor(jwks_module.MAX_WAITING + 1) as pool:
-        waiting = [pool.submit(read_outcome, jwks, token) for _ in range(jwks_module.MAX_WAITING)]
+        waiting = [
+            pool.submit(read_outcome, jwks_api, token) for _ in range(jwks_module.MAX_WAITING)
+        ]
         # While MAX_WAITING requests wait, a further one is refused without a wait.
-        further = pool.submit(read_outcome, jwks, token)
+        further = pool.submit(read_outcome, jwks_api, token)
         ended = eventually(lambda: [call for call in (*waiting, further) if call.done()])
         assert [call.result() for call in ended] == ["identity_provider_unavailable"]
-        provider.dripping = False
+        provider.is_dripping = False
 
 
 def test_token_without_a_key_id_is_accepted_if_only_one_key_is_for_the_algorithm(
     make_api: MakeApi, provider: Provider
 ) -> None:
     def try_token(*keys: dict[str, Any], algorithm: str = "RS256", key: Any = KEY) -> int | str:
-        """The outcome of a token that is signed with `key`, if the provider has `keys`, too."""
+        """The outcome of a token that is signed with `key`, if the provider also has `keys`."""
         provider.more_keys = list(keys)
         api = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm=algorithm)
         return read_outcome(api, sign_token(CLAIMS, key, algorithm))

@@ -32,6 +32,7 @@ PROTECTED = [QUEUE, STATS, "/jobs", "/jobs/some-id"]
 def assert_error(
     answer: Any, status: int, code: str, *, has_details: bool = False
 ) -> dict[str, Any]:
+    """Check the status and the form of an error answer; returns its `error`."""
     assert answer.status_code == status
     assert answer.content_type == "application/json"
     assert list(answer.json) == ["error"]
@@ -70,10 +71,10 @@ def test_caller_without_permission_is_403_even_with_a_bad_query(idle_api: Api, p
 
 def test_job_of_another_owner_and_missing_job_have_the_same_answer(api: Api, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "bobs", "createdBy": "bob"})
-    of_bob, missing = api.get_as_owner("/jobs/bobs", "ada"), api.get_as_owner("/jobs/none", "ada")
-    assert_error(of_bob, 403, "access_denied")
-    assert of_bob.data == missing.data
-    differences = set(of_bob.headers.items()) ^ set(missing.headers.items())
+    bobs, missing = api.get_as_owner("/jobs/bobs", "ada"), api.get_as_owner("/jobs/none", "ada")
+    assert_error(bobs, 403, "access_denied")
+    assert bobs.data == missing.data
+    differences = set(bobs.headers.items()) ^ set(missing.headers.items())
     assert {name for name, _ in differences} == {"X-Request-ID"}  # differs for each request
     assert api.get_as_admin("/jobs/none").data == missing.data
 
@@ -85,7 +86,7 @@ def test_unknown_route_is_404(idle_api: Api, path: str) -> None:
     assert_error(idle_api.get(path), 404, "not_found")
 
 
-def test_job_id_may_contain_slashes(idle_api: Api) -> None:
+def test_job_id_can_contain_slashes(idle_api: Api) -> None:
     assert_error(idle_api.get("/jobs/a/b"), 401, "authentication_required")
     assert_error(idle_api.get_as_owner("/jobs/a/b", "ada"), 403, "access_denied")
 
@@ -118,9 +119,9 @@ def test_method_that_is_not_allowed_is_405_with_the_allowed_methods(
         ("per_page", "101"),
         ("per_page", "x"),
         ("status", "s" * 201),
-        ("status", [f"s{number}" for number in range(11)]),
+        ("status", [f"s{index}" for index in range(11)]),
         ("type", "t" * 201),
-        ("type", [f"t{number}" for number in range(21)]),
+        ("type", [f"t{index}" for index in range(21)]),
         ("cursor", "!"),
         ("cursor", "c" * 4_097),
     ],
@@ -147,7 +148,7 @@ def test_several_invalid_parameters_are_named_in_one_answer(idle_api: Api) -> No
         ({"to": [f"{NEXT_DATE}T01:00:00Z", f"{NEXT_DATE}T02:00:00Z"]}, "to"),
     ],
 )
-def test_window_that_no_date_can_express_or_with_a_repeated_bound_is_422(
+def test_window_beyond_the_possible_dates_or_with_a_repeated_bound_is_422(
     idle_api: Api, path: str, query: dict[str, Any], parameter: str
 ) -> None:
     answer = idle_api.get_as_admin(path, **query)
@@ -253,13 +254,13 @@ MAX_TIME_EXPIRED = 50  # the server's code for a query that reached its time lim
 
 
 @pytest.fixture(scope="module")
-def indexed(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Settings]:
+def indexed_settings(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Settings]:
     """The settings of a queue with its indexes and three jobs on the real server."""
     uri = database_uri(mongod, "test_web_errors")
     settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0)
     index_queue(settings)
     jobs = mongo["test_web_errors"].jobs
-    jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(3)])
+    jobs.insert_many([{"jobId": f"some-{index}", "status": "dlq"} for index in range(3)])
     yield settings
     mongo.drop_database("test_web_errors")
 
@@ -283,9 +284,11 @@ def read_answers_while_failing(
 
 
 def test_query_that_takes_too_long_is_503_with_a_hint(
-    indexed: Settings, mongo: MongoClient[dict[str, Any]]
+    indexed_settings: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    for path, answer in read_answers_while_failing(indexed, mongo, MAX_TIME_EXPIRED).items():
+    for path, answer in read_answers_while_failing(
+        indexed_settings, mongo, MAX_TIME_EXPIRED
+    ).items():
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10"), path
         assert "The query took longer" in answer.text, path
         if not path.startswith("/dashboard"):
@@ -360,16 +363,20 @@ def test_error_with_an_unknown_code_is_503_if_its_label_means_temporary(
     assert_error(idle_api.get_as_admin("/jobs/some-id"), 503, "database_unavailable")
 
 
-# The driver raises a different error for each code, and retries the query after the last code.
+# The driver raises OperationFailure, CursorNotFound, OperationFailure and, after a retry of the
+# query, NotPrimaryError.
 @pytest.mark.parametrize("code", [13, 43, 11601, 10107])
 def test_routes_that_read_answer_503_while_the_database_ends_queries(
-    indexed: Settings, mongo: MongoClient[dict[str, Any]], code: int
+    indexed_settings: Settings, mongo: MongoClient[dict[str, Any]], code: int
 ) -> None:
-    for path, answer in read_answers_while_failing(indexed, mongo, code).items():
+    for path, answer in read_answers_while_failing(indexed_settings, mongo, code).items():
         assert answer.status_code == 503, path
         assert int(answer.headers["Retry-After"]) > 0, path
         if not path.startswith("/dashboard"):
             assert_error(answer, 503, "database_unavailable")
+
+
+WAIT_FAIL_POINT = "waitInFindBeforeMakingBatch"
 
 
 class QueryKiller:
@@ -408,7 +415,6 @@ class QueryKiller:
         return next(self._database.client.admin.aggregate(operations), None)
 
 
-WAIT_FAIL_POINT = "waitInFindBeforeMakingBatch"
 WAYS_TO_END: dict[str, Callable[[Database[dict[str, Any]], int], Any]] = {
     "killOp": lambda database, opid: database.client.admin.command("killOp", 1, op=opid),
     "drop": lambda database, _: database.jobs.drop(),
@@ -423,7 +429,7 @@ def test_query_that_is_ended_on_the_server_is_503(
     real_api: Api, database: Database[dict[str, Any]], path: str, way: str
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)  # without the index, jobmon sends each query twice
-    database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(300)])
+    database.jobs.insert_many([{"jobId": f"some-{index}", "status": "dlq"} for index in range(300)])
     answer = QueryKiller(database).send_and_end(
         lambda: real_api.get_as_admin(path), lambda opid: WAYS_TO_END[way](database, opid)
     )

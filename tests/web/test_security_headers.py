@@ -206,11 +206,11 @@ EVIL = "evil.example"
 
 
 def test_no_answer_contains_the_host_header(api: Api) -> None:
-    for hosts in ({"Host": EVIL}, {"Host": "localhost", "X-Forwarded-Host": EVIL}):
+    for host_headers in ({"Host": EVIL}, {"Host": "localhost", "X-Forwarded-Host": EVIL}):
         for path in [*ROUTES, "", "//jobs", "//dashboard", "/jobs//x", "///", "/dashboard/jobs//a"]:
             for bearer in ({}, {"Authorization": f"Bearer {api.token()}"}):
                 raw_path = {"environ_overrides": {"PATH_INFO": path}}
-                answer = api.client.get("/", headers=hosts | bearer, **raw_path)
+                answer = api.client.get("/", headers=host_headers | bearer, **raw_path)
                 assert EVIL not in answer.text + str(answer.headers), path
 
 
@@ -237,6 +237,7 @@ def test_redirect_never_leads_to_another_site(api: Api) -> None:
     assert set(locations) == {"/dashboard", "/dashboard/sign-in"}
 
 
+# The headers that a proxy adds.
 ONE_PROXY = {
     "X-Forwarded-For": "203.0.113.9",
     "X-Forwarded-Proto": "https",
@@ -251,27 +252,27 @@ def capture_lines(request: Callable[[], Any]) -> list[Any]:
     return lines
 
 
-class Caller(NamedTuple):
-    """What jobmon knows of a caller: `accepts_form`, if the form is from https://jobs.example."""
+class SeenRequest(NamedTuple):
+    """How jobmon sees a request; `accepts_form`: it accepts a form of https://jobs.example."""
 
     address: str
     uses_tls: bool
     accepts_form: bool
 
 
-DIRECT = Caller("127.0.0.1", uses_tls=False, accepts_form=False)
-BEHIND_PROXY = Caller("203.0.113.9", uses_tls=True, accepts_form=True)
+DIRECT = SeenRequest("127.0.0.1", uses_tls=False, accepts_form=False)
+BEHIND_PROXY = SeenRequest("203.0.113.9", uses_tls=True, accepts_form=True)
 
 
-def read_caller(api: Api, **headers: str) -> Caller:
-    """What jobmon knows of the caller of a request with these headers."""
+def send_headers(api: Api, **headers: str) -> SeenRequest:
+    """Send requests with these headers; returns how jobmon sees them."""
     sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
     answers: list[Any] = []
     (line,) = capture_lines(lambda: answers.append(api.client.get("/jobs", headers=sent_headers)))
     uses_tls = "Strict-Transport-Security" in answers[0].headers
     origin = {"Origin": "https://jobs.example"}
     sign_out = api.client.post("/dashboard/sign-out", headers=sent_headers | origin)
-    return Caller(line["address"], uses_tls, sign_out.status_code == 303)
+    return SeenRequest(line["address"], uses_tls, sign_out.status_code == 303)
 
 
 def test_forwarded_headers_are_trusted_only_from_the_set_number_of_proxies(
@@ -279,21 +280,21 @@ def test_forwarded_headers_are_trusted_only_from_the_set_number_of_proxies(
 ) -> None:
     no_proxy, one_proxy, two_proxies = (make_api(trusted_proxies=count) for count in (0, 1, 2))
     headers = {name.replace("-", "_"): value for name, value in ONE_PROXY.items()}
-    assert read_caller(no_proxy, **headers) == DIRECT
-    assert read_caller(one_proxy, **headers) == BEHIND_PROXY
-    assert read_caller(one_proxy) == DIRECT
+    assert send_headers(no_proxy, **headers) == DIRECT
+    assert send_headers(one_proxy, **headers) == BEHIND_PROXY
+    assert send_headers(one_proxy) == DIRECT
     # Values that the caller sent, which are before the proxy's values, are not trusted.
     forged = {name: f"10.6.6.6, {value}" for name, value in headers.items()}
     forged["X_Forwarded_Proto"] = "http, https"
-    assert read_caller(one_proxy, **forged) == BEHIND_PROXY
+    assert send_headers(one_proxy, **forged) == BEHIND_PROXY
     chain = {name: f"{value}, 10.0.0.1" for name, value in headers.items()}
     chain["X_Forwarded_Proto"] = "https, http"
-    assert read_caller(two_proxies, **chain) == BEHIND_PROXY
+    assert send_headers(two_proxies, **chain) == BEHIND_PROXY
     # Other headers with the same meaning are not trusted.
     headers = {"X_Forwarded_Ssl": "on", "X_Forwarded_Scheme": "https", "Front_End_Https": "on"}
     headers |= {"Forwarded": "for=10.6.6.6;proto=https;host=jobs.example", "X_Real_Ip": "10.6.6.6"}
     for api in (no_proxy, one_proxy):
-        assert read_caller(api, **headers) == DIRECT
+        assert send_headers(api, **headers) == DIRECT
 
 
 def test_session_cookie_is_secure_behind_a_proxy_that_ends_tls(
@@ -357,7 +358,7 @@ def test_too_large_form_is_no_server_error(api: Api) -> None:
         form = "application/x-www-form-urlencoded"
         answer = api.client.post(path, headers=length, data=b"token=x", content_type=form)
         assert answer.status_code in {303, 401, 413}, path  # sign-out ignores its body
-    fields = "&".join(f"field{number}=x" for number in range(2_000))
+    fields = "&".join(f"field{index}=x" for index in range(2_000))
     assert api.client.post("/dashboard/session", data=fields).status_code == 303
 
 
