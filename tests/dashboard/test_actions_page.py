@@ -29,6 +29,8 @@ CONFIRM, FILE = "/dashboard/actions/confirm", "/dashboard/actions"
 
 @pytest.fixture
 def make_actions_api(make_api: MakeApi, watched: Any) -> MakeApi:
+    """A function that creates a service with actions over four jobs; its arguments are settings."""
+
     def make(**settings: Any) -> Api:
         watched.jobs.delete_many({})
         watched.jobs.insert_many(
@@ -69,7 +71,8 @@ def actor_absence(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | None]:
     return absence
 
 
-def action_buttons(page: Page) -> list[str | None]:
+def list_buttons(page: Page) -> list[str | None]:
+    """The actions of the buttons on a page."""
     return [button["value"] for button in page.all("button", name="action")]
 
 
@@ -87,27 +90,27 @@ def file_request(viewer: Viewer, **form: Any) -> str:
 
 def test_job_has_a_button_for_each_possible_action_of_the_caller(api: Api) -> None:
     admin = signed_in(api)
-    assert action_buttons(admin.page("/dashboard/jobs/dead-1")) == ["retry"]
+    assert list_buttons(admin.page("/dashboard/jobs/dead-1")) == ["retry"]
     waiting = ["run_now", "reschedule", "prioritize", "cancel"]
-    assert action_buttons(admin.page("/dashboard/jobs/later")) == waiting
-    assert action_buttons(admin.page("/dashboard/jobs/ended")) == []
+    assert list_buttons(admin.page("/dashboard/jobs/later")) == waiting
+    assert list_buttons(admin.page("/dashboard/jobs/ended")) == []
     canceller, reader = signed_in(api, role="canceller"), signed_in(api, role="reader")
-    assert action_buttons(canceller.page("/dashboard/jobs/later")) == ["cancel"]
-    assert action_buttons(reader.page("/dashboard/jobs/later")) == []
+    assert list_buttons(canceller.page("/dashboard/jobs/later")) == ["cancel"]
+    assert list_buttons(reader.page("/dashboard/jobs/later")) == []
 
 
 def test_owner_has_the_buttons_that_owner_actions_allows(make_actions_api: MakeApi) -> None:
     api = make_actions_api(owner_actions=("retry",))
     ada = signed_in(api, "ada", "user")
-    assert action_buttons(ada.page("/dashboard/jobs/dead-1")) == ["retry"]
+    assert list_buttons(ada.page("/dashboard/jobs/dead-1")) == ["retry"]
     my_page = ada.page("/dashboard/my")
-    assert action_buttons(my_page) == ["retry"]
+    assert list_buttons(my_page) == ["retry"]
     boxes = my_page.all("input", type="checkbox", form="selection")
     assert [box["value"] for box in boxes] == ["dead-1"]
     # No choice of all jobs that match: their `filter` would select the jobs of other owners, too.
     assert [choice["value"] for choice in my_page.all("input", name="scope")] == ["selected"]
     ada = signed_in(make_actions_api(), "ada", "user")
-    assert action_buttons(ada.page("/dashboard/jobs/dead-1")) == []
+    assert list_buttons(ada.page("/dashboard/jobs/dead-1")) == []
 
 
 PAGES = ("/dashboard/jobs/dead-1", "/dashboard/jobs?status=dlq", "/dashboard/types/mail")
@@ -119,11 +122,11 @@ def test_pages_show_a_reason_instead_of_buttons_after_a_minute_without_an_actor(
 ) -> None:
     admin = signed_in(api)
     actor_absence["seconds"] = requests.ACTOR_ABSENCE_S
-    assert {"retry", "pause_type"} & {*action_buttons(admin.page(path))}
+    assert {"retry", "pause_type"} & {*list_buttons(admin.page(path))}
     for seconds in (requests.ACTOR_ABSENCE_S + 0.1, None):
         actor_absence["seconds"] = seconds
         page = admin.page(path)
-        assert action_buttons(page) == []
+        assert list_buttons(page) == []
         assert "No actions are possible now: no actor is running." in page.text
         assert page.all("input", form="selection") == []
     assert "No actions" not in signed_in(api, role="reader").page(path).text
@@ -140,7 +143,8 @@ def test_pages_work_when_the_records_of_the_actor_cannot_be_read(
 
     monkeypatch.setattr(ActionRecords, "find_actor_absence_s", fail)
     page = signed_in(api).page("/dashboard/jobs?status=dlq")
-    assert (action_buttons(page), "their records cannot be read" in page.text) == ([], True)
+    assert list_buttons(page) == []
+    assert "their records cannot be read" in page.text
 
 
 def test_owner_gets_the_same_answer_for_foreign_and_missing_jobs(make_actions_api: MakeApi) -> None:
@@ -162,11 +166,12 @@ def test_list_has_boxes_and_buttons_only_for_callers_who_may_request_actions(api
         "dead-2",
         "dead-1",
     ]
-    assert action_buttons(page) == ["retry"]
+    assert list_buttons(page) == ["retry"]
     assert read_hidden_fields(page)["filter"] == "?status=dlq"
-    assert "delete" not in action_buttons(admin.page("/dashboard/jobs"))
-    reader = signed_in(api, role="reader").page("/dashboard/jobs?status=dlq")
-    assert (action_buttons(reader), reader.all("input", form="selection")) == ([], [])
+    assert "delete" not in list_buttons(admin.page("/dashboard/jobs"))
+    reader_page = signed_in(api, role="reader").page("/dashboard/jobs?status=dlq")
+    assert list_buttons(reader_page) == []
+    assert reader_page.all("input", form="selection") == []
 
 
 def test_list_of_the_longest_runs_offers_actions_only_on_selected_jobs(
@@ -228,15 +233,15 @@ def test_request_that_is_confirmed_twice_is_filed_once(
             after={"status": "queued", "password": "p2"},
         )
     )
-    shown = admin.page(first.location)
-    assert "Retry 2 jobs" in shown.text
-    assert "waiting for an actor" in shown.text
-    assert "<b>back</b>" in shown.text
-    assert re.search(r"status:\s+dlq\s+→\s+queued", shown.text)
-    assert "p1" not in shown.text
-    listed = admin.page("/dashboard/actions")
-    assert listed.text.count("Retry 2 jobs") == 1
-    assert all(part in listed.text for part in ("root", "127.0.0.1", "<b>back</b>"))
+    request_page = admin.page(first.location)
+    assert "Retry 2 jobs" in request_page.text
+    assert "waiting for an actor" in request_page.text
+    assert "<b>back</b>" in request_page.text
+    assert re.search(r"status:\s+dlq\s+→\s+queued", request_page.text)
+    assert "p1" not in request_page.text
+    list_page = admin.page("/dashboard/actions")
+    assert list_page.text.count("Retry 2 jobs") == 1
+    assert all(text in list_page.text for text in ("root", "127.0.0.1", "<b>back</b>"))
 
 
 @pytest.mark.parametrize(
@@ -331,11 +336,11 @@ def test_owner_sees_only_own_requests_and_acts_only_on_own_jobs(
     ada, bob = signed_in(api, "ada", "user"), signed_in(api, "bob", "user")
     address = file_request(ada, action="retry", id="dead-1")
     assert "Retry 1 job" in ada.page(address).text
-    missing = re.sub("[0-9a-f]{20}$", "0" * 20, address)
+    missing_address = re.sub("[0-9a-f]{20}$", "0" * 20, address)
     for path in (address, f"{address}/toast"):
-        foreign, missing_page = bob.get(path), bob.get(path.replace(address, missing))
-        assert (foreign.status_code, missing_page.status_code) == (403, 403)
-        assert foreign.data == missing_page.data
+        foreign, missing = bob.get(path), bob.get(path.replace(address, missing_address))
+        assert (foreign.status_code, missing.status_code) == (403, 403)
+        assert foreign.data == missing.data
     assert ada.get("/dashboard/actions").status_code == 403
     for form in (
         {"action": "retry", "id": "dead-2"},
@@ -365,7 +370,7 @@ def test_timeline_of_a_job_shows_a_done_action(
 
 def test_type_page_offers_to_pause_the_type(api: Api) -> None:
     page = signed_in(api).page("/dashboard/types/mail")
-    assert action_buttons(page) == ["pause_type"]
+    assert list_buttons(page) == ["pause_type"]
     question = signed_in(api).page_of_form(CONFIRM, {"action": "pause_type", "type": "mail"})
     assert "Workers will take no more jobs of the type mail" in question.text
     assert read_hidden_fields(question)["type"] == "mail"
@@ -392,16 +397,19 @@ def _uncached_paused_types(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_type_page_shows_whether_the_type_is_paused_and_offers_the_other_state(
     api: Api, watched: Any
 ) -> None:
-    admin, part = signed_in(api), "/dashboard/type-actions?name=mail"
-    for path in ("/dashboard/types/mail", part):
+    admin, part_path = signed_in(api), "/dashboard/type-actions?name=mail"
+    for path in ("/dashboard/types/mail", part_path):
         set_paused_types(watched, "other")
-        assert action_buttons(admin.page(path)) == ["pause_type"]
+        assert list_buttons(admin.page(path)) == ["pause_type"]
         assert admin.page(path).all("span", **{"class": "paused"}) == []
         set_paused_types(watched, "mail")
-        assert action_buttons(admin.page(path)) == ["resume_type"]
+        assert list_buttons(admin.page(path)) == ["resume_type"]
         assert len(admin.page(path).all("span", **{"class": "paused"})) == 1
-    assert read_hidden_fields(admin.page(part)) == {"type": "mail", "then": "/dashboard/types/mail"}
-    assert action_buttons(signed_in(api, role="reader").page("/dashboard/types/mail")) == []
+    assert read_hidden_fields(admin.page(part_path)) == {
+        "type": "mail",
+        "then": "/dashboard/types/mail",
+    }
+    assert list_buttons(signed_in(api, role="reader").page("/dashboard/types/mail")) == []
 
 
 @pytest.mark.usefixtures("_uncached_paused_types")
@@ -410,7 +418,7 @@ def test_type_page_offers_both_states_if_the_paused_types_cannot_be_read(
 ) -> None:
     monkeypatch.setattr(paused_types.PausedTypes, "find", lambda _: None)
     page = signed_in(api).page("/dashboard/types/mail")
-    assert action_buttons(page) == ["pause_type", "resume_type"]
+    assert list_buttons(page) == ["pause_type", "resume_type"]
     assert signed_in(api).get("/dashboard").status_code == 200
 
 
@@ -425,8 +433,8 @@ def test_overview_marks_paused_types_with_a_link_that_resumes_them(api: Api, wat
         f"{CONFIRM}?action=resume_type&type={name}" for name in ("mail", "gone")
     ]
     assert page.all("div", id="overview", **{"class": "may-resume may-mute"})
-    reader = signed_in(api, role="reader").page("/dashboard")
-    assert [div.get("class") for div in reader.all("div", id="overview")] == [None]
+    reader_page = signed_in(api, role="reader").page("/dashboard")
+    assert [div.get("class") for div in reader_page.all("div", id="overview")] == [None]
     set_paused_types(watched)
     assert signed_in(api).page("/dashboard/overview?by=type").all("a", **{"class": "resume"}) == []
 
@@ -466,8 +474,8 @@ def test_page_of_a_job_reads_its_action_records_again_only_if_the_job_just_chang
 
     monkeypatch.setattr(ActionRequests, "_read_job_outcomes", read)
     admin = signed_in(api)
-    present = datetime.now(UTC)
-    for expected, changed_at in ((1, present - timedelta(days=1)), (4, present)):
+    now = datetime.now(UTC)
+    for expected, changed_at in ((1, now - timedelta(days=1)), (4, now)):
         watched.jobs.update_one({"jobId": "dead-1"}, {"$set": {"updatedAt": changed_at}})
         for _ in range(3):
             assert admin.get("/dashboard/jobs/dead-1", part=True).status_code == 200

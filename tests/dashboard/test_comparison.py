@@ -28,16 +28,7 @@ from ..support.pages import Viewer
 from ..support.waiting import eventually
 from ..support.watched_queue import WatchedQueue, init, temporary_database
 from .conftest import MakeApi, signed_in
-from .test_overview import (
-    NOW,
-    START,
-    Steps,
-    make_facts,
-    make_history,
-    make_sample,
-    make_tally,
-    minute,
-)
+from .test_overview import NOW, START, Steps, make_facts, make_history, minute, sample, tally
 
 GAP = Gap(start=minute(2), end=minute(4), reason=GapReason.STREAM_LOST)
 
@@ -47,7 +38,7 @@ def make_previous(
 ) -> Previous:
     """The hour before: its activity and samples by the index of a minute, 0 to 59."""
     shifted = {at - HOUR: activity for at, activity in make_history(steps).activity.items()}
-    by_step = {minute(index) - HOUR: sample for index, sample in (samples or {}).items()}
+    by_step = {minute(index) - HOUR: state for index, state in (samples or {}).items()}
     return Previous(past=History(NOW, "rollup", shifted), samples=by_step, distance=HOUR)
 
 
@@ -75,8 +66,8 @@ def read_reasons(facts: Facts, previous: Previous | Missing | None) -> list[str]
 def test_attempts_are_compared_with_the_hour_before(
     attempts: int, attempts_before: int, text: str, sentence: str
 ) -> None:
-    facts = make_facts(activity={10: {"a": make_tally(attempts)}})
-    changes = read_changes(facts, make_previous({50: {"b": make_tally(attempts_before)}}))
+    facts = make_facts(activity={10: {"a": tally(attempts)}})
+    changes = read_changes(facts, make_previous({50: {"b": tally(attempts_before)}}))
     assert changes["Throughput"] == (text, sentence)
 
 
@@ -94,21 +85,21 @@ def test_attempts_are_compared_with_the_hour_before(
 def test_failure_rates_are_compared_in_points_if_attempts_finished_in_both_periods(
     outcomes: tuple[int, int], outcomes_before: tuple[int, int], text: str | None
 ) -> None:
-    facts = make_facts(activity={10: {"a": make_tally(*outcomes)}})
-    changes = read_changes(facts, make_previous({50: {"b": make_tally(*outcomes_before)}}))
+    facts = make_facts(activity={10: {"a": tally(*outcomes)}})
+    changes = read_changes(facts, make_previous({50: {"b": tally(*outcomes_before)}}))
     assert changes.get("Failure rate", (None, ""))[0] == text
 
 
 def test_minute_in_progress_is_left_out_of_both_periods() -> None:
     """Catches a fall that is caused only by the incomplete last minute."""
-    steps: Steps = {index: {"a": make_tally(10)} for index in range(60)}
+    steps: Steps = {index: {"a": tally(10)} for index in range(60)}
     facts = make_facts(activity={index: steps[index] for index in range(59)})
     assert read_changes(facts, make_previous(steps))["Throughput"][0] == "± 0"
 
 
 def test_jobs_by_status_are_compared_with_the_sample_of_an_hour_ago() -> None:
     facts = make_facts({("queued", "a"): 30, ("dlq", "a"): 2, ("leased", "a"): 4})
-    samples = {59: make_sample(queued=1_040, dlq=2, other=1), 58: make_sample(queued=7)}
+    samples = {59: sample(queued=1_040, dlq=2, other=1), 58: sample(queued=7)}
     changes = read_changes(facts, make_previous(samples=samples))
     assert {name: change for name, change in changes.items() if name != "Throughput"} == {
         "Queued": ("▼ 1,010", "1,010 fewer than an hour ago"),
@@ -121,11 +112,11 @@ def test_jobs_by_status_are_compared_with_the_sample_of_an_hour_ago() -> None:
 def test_window_between_two_dates_is_compared_with_the_time_before() -> None:
     """Catches "the hour before" for such a window, and present jobs compared with past ones."""
     query = WindowQuery(start=START, end=START + HOUR)
-    activity: Steps = {10: {"a": make_tally(60)}}
-    present = make_facts({("dlq", "a"): 3}, activity=activity, samples={0: make_sample(dlq=1)})
+    activity: Steps = {10: {"a": tally(60)}}
+    present = make_facts({("dlq", "a"): 3}, activity=activity, samples={0: sample(dlq=1)})
     counted = make_history(activity, as_of=START + 2 * HOUR)
     facts = replace(present, page_window=PageWindow(query=query), past=counted)
-    previous = make_previous({50: {"b": make_tally(40)}}, {59: make_sample(dlq=2)})
+    previous = make_previous({50: {"b": tally(40)}}, {59: sample(dlq=2)})
     assert read_changes(facts, previous) == {
         "Throughput": ("▲ 50%", "50% more attempts than in the time before"),
         "Failure rate": ("± 0", "the same as in the time before"),
@@ -136,7 +127,7 @@ def test_window_between_two_dates_is_compared_with_the_time_before() -> None:
 
 
 def test_nothing_is_compared_unless_a_comparison_is_requested() -> None:
-    facts = make_facts({("queued", "a"): 30}, activity={10: {"a": make_tally(5)}})
+    facts = make_facts({("queued", "a"): 30}, activity={10: {"a": tally(5)}})
     assert read_changes(facts, None) == {}
     assert read_reasons(facts, None) == []
 
@@ -161,8 +152,8 @@ def test_attempts_are_not_compared_if_one_period_has_a_gap_or_is_still_counted(
     change: dict[str, Any], reason: str
 ) -> None:
     """Catches a change that is caused only by a gap. Jobs by status do not depend on runs."""
-    facts = make_facts({("queued", "a"): 1}, activity={10: {"a": make_tally(5)}})
-    previous = make_previous({10: {"a": make_tally(5)}}, {59: make_sample(queued=1)})
+    facts = make_facts({("queued", "a"): 1}, activity={10: {"a": tally(5)}})
+    previous = make_previous({10: {"a": tally(5)}}, {59: sample(queued=1)})
     assert read_changes(facts, previous).keys() >= {"Throughput", "Failure rate", "Queued"}
     assert read_reasons(facts, previous) == []
     for periods in (
@@ -176,24 +167,22 @@ def test_attempts_are_not_compared_if_one_period_has_a_gap_or_is_still_counted(
 
 
 def test_jobs_by_status_without_a_sample_or_a_count_are_not_compared() -> None:
-    facts = make_facts(activity={10: {"a": make_tally(5)}})
-    previous = make_previous(samples={58: make_sample(queued=1)})
+    facts = make_facts(activity={10: {"a": tally(5)}})
+    previous = make_previous(samples={58: sample(queued=1)})
     assert read_changes(facts, previous).keys() == {"Throughput"}
     assert read_reasons(facts, previous) == [
         "Jobs by status are not compared with the hour before: "
         "no collector recorded the state of the queue then."
     ]
-    changes = read_changes(
-        make_facts(is_counted=False), make_previous({}, {59: make_sample(queued=1)})
-    )
+    changes = read_changes(make_facts(is_counted=False), make_previous({}, {59: sample(queued=1)}))
     assert "Queued" not in changes
     assert "Throughput" in changes
 
 
 def test_attempts_without_end_times_are_not_compared() -> None:
-    activity: Steps = {10: {"a": make_tally(5)}}
+    activity: Steps = {10: {"a": tally(5)}}
     facts = make_facts(activity=activity, unknown=frozenset({"finishedAt"}))
-    changes = read_changes(facts, make_previous(activity, {59: make_sample(queued=1)}))
+    changes = read_changes(facts, make_previous(activity, {59: sample(queued=1)}))
     assert changes.keys() == {"Queued", "Running", "Retrying", "Dead"}
 
 
@@ -208,9 +197,7 @@ def test_reason_for_all_values_is_shown_once_with_its_remedy() -> None:
 
 def test_lines_of_the_previous_period_have_no_value_where_runs_may_be_missing() -> None:
     gap = Gap(start=minute(2) - HOUR, end=minute(4) - HOUR, reason=GapReason.STREAM_LOST)
-    previous = change_previous(
-        make_previous({1: {"a": make_tally(5)}, 3: {"a": make_tally(6)}}), gaps=(gap,)
-    )
+    previous = change_previous(make_previous({1: {"a": tally(5)}, 3: {"a": tally(6)}}), gaps=(gap,))
     columns = make_past_columns(previous.past)
     assert columns.keys() == {"succeeded", "waitP95", "runP95"}
     assert columns["succeeded"][:6] == [0, 5, None, None, 0, 0]

@@ -41,7 +41,7 @@ def minute(index: int) -> datetime:
     return START + index * MINUTE
 
 
-def make_tally(succeeded: int = 0, failed: int = 0, **fields: Any) -> Tally:
+def tally(succeeded: int = 0, failed: int = 0, **fields: Any) -> Tally:
     return Tally(outcomes=+Counter({"succeeded": succeeded, "failed": failed}), **fields)
 
 
@@ -60,7 +60,7 @@ def make_type_history(steps: Steps | None, first_index: int = 0) -> History[str]
     """The activity by type in the minutes from `first_index` on."""
     merged = merge(tallies for index, tallies in (steps or {}).items() if index >= first_index)
     return History(
-        NOW, "rollup", {name: Activity.from_tallies([tally]) for name, tally in merged.items()}
+        NOW, "rollup", {name: Activity.from_tallies([total]) for name, total in merged.items()}
     )
 
 
@@ -100,7 +100,7 @@ def make_facts(
 
     `is_counted` is False if jobs could not be counted, `has_past` if there is no history.
     """
-    by_step = {minute(index): sample for index, sample in (samples or {}).items()}
+    by_step = {minute(index): state for index, state in (samples or {}).items()}
     missing = Missing(reason="no collector is running", remedy="Start one.")
     steps = make_history(activity) if has_past else missing
     hour = make_type_history(activity) if has_past else missing
@@ -130,7 +130,7 @@ def read_tiles(facts: Facts) -> dict[str, Tile]:
     return {tile.name: tile for tile in make_overview(facts).tiles}
 
 
-def make_sample(oldest_ms: int = 0, **counts: int) -> QueueSample:
+def sample(oldest_ms: int = 0, **counts: int) -> QueueSample:
     return QueueSample(status_counts=counts, oldest_queued_ms=oldest_ms)
 
 
@@ -138,7 +138,7 @@ def test_tiles_show_the_state_of_the_queue() -> None:
     tiles = read_tiles(
         make_facts(
             {("queued", "a"): 1_200, ("queued", "b"): 34, ("leased", "a"): 5, ("dlq", "a"): 6},
-            activity={10: {"a": make_tally(30, 10, dlq=2, enqueued=40)}, 50: {"b": make_tally(20)}},
+            activity={10: {"a": tally(30, 10, dlq=2, enqueued=40)}, 50: {"b": tally(20)}},
             due=1_000,
             scheduled=234,
             oldest_queued=NOW - timedelta(minutes=3, seconds=20),
@@ -197,7 +197,7 @@ def test_dead_tile_has_the_same_number_as_the_notice_about_the_last_hour(
     range_name: str, new_dead: CappedCount | None, note: str
 ) -> None:
     """Catches two numbers for the same jobs: the history is older than the count of the notice."""
-    facts = make_facts({("dlq", "a"): 9}, activity={10: {"a": make_tally(0, 2, dlq=2)}})
+    facts = make_facts({("dlq", "a"): 9}, activity={10: {"a": tally(0, 2, dlq=2)}})
     counted = replace(facts.evidence, new_dead=new_dead)
     window = PageWindow.from_range(range_name)
     tiles = read_tiles(replace(facts, evidence=counted, page_window=window))
@@ -207,24 +207,12 @@ def test_dead_tile_has_the_same_number_as_the_notice_about_the_last_hour(
 @pytest.mark.parametrize(
     ("range_name", "steps", "minutes", "new_dead", "alarming_tiles"),
     [
-        ("30d", {10: {"a": make_tally(0, 30, dlq=1)}}, {}, None, set()),  # failures of past days
-        ("30d", {}, {10: {"a": make_tally(0, 19, dlq=1)}}, None, {"Dead"}),
-        ("30d", {}, {10: {"a": make_tally(0, 19, dlq=1)}}, CappedCount(0, True), set()),
-        (
-            "1h",
-            {9: {"a": make_tally(0, 9)}},
-            {10: {"a": make_tally(80, 20)}},
-            None,
-            {"Failure rate"},
-        ),
-        ("1h", {9: {"a": make_tally(0, 9)}}, {10: {"a": make_tally(81, 19)}}, None, set()),
-        (
-            "1h",
-            {9: {"a": make_tally(9)}},
-            {10: {"a": make_tally(80, 20)}},
-            None,
-            set(),
-        ),  # the tile shows 0%
+        ("30d", {10: {"a": tally(0, 30, dlq=1)}}, {}, None, set()),  # failures of past days
+        ("30d", {}, {10: {"a": tally(0, 19, dlq=1)}}, None, {"Dead"}),
+        ("30d", {}, {10: {"a": tally(0, 19, dlq=1)}}, CappedCount(0, True), set()),
+        ("1h", {9: {"a": tally(0, 9)}}, {10: {"a": tally(80, 20)}}, None, {"Failure rate"}),
+        ("1h", {9: {"a": tally(0, 9)}}, {10: {"a": tally(81, 19)}}, None, set()),
+        ("1h", {9: {"a": tally(9)}}, {10: {"a": tally(80, 20)}}, None, set()),  # the tile shows 0%
     ],
 )
 def test_tiles_alarm_only_about_the_last_hour(
@@ -246,15 +234,13 @@ def test_tiles_alarm_only_about_the_last_hour(
 
 
 def test_enqueued_jobs_are_unknown_without_creation_times() -> None:
-    tiles = read_tiles(
-        make_facts(activity={1: {"a": make_tally(9)}}, unknown=frozenset({"createdAt"}))
-    )
+    tiles = read_tiles(make_facts(activity={1: {"a": tally(9)}}, unknown=frozenset({"createdAt"})))
     assert (tiles["Enqueued"].value, tiles["Enqueued"].trend) == ("–", [])
 
 
 def test_past_window_that_is_still_counted_is_not_over() -> None:
     """Catches a page that is not updated while a new collector is still counting its window."""
-    facts = make_facts(activity={10: {"a": make_tally(60)}})
+    facts = make_facts(activity={10: {"a": tally(60)}})
     past_facts = replace(facts, window=Window(start=START, end=START + 50 * MINUTE, step=MINUTE))
     assert (facts.is_over, past_facts.is_over) == (False, True)
     assert read_tiles(past_facts)["Throughput"].value == "1.2/min"  # the mean of the window
@@ -316,16 +302,14 @@ def test_oldest_queued_of_an_empty_queue_is_none() -> None:
 
 
 def test_trend_has_a_gap_for_each_step_without_a_sample() -> None:
-    tiles = read_tiles(
-        make_facts(samples={0: make_sample(queued=7), 2: make_sample(9_000, queued=3, dlq=1)})
-    )
+    tiles = read_tiles(make_facts(samples={0: sample(queued=7), 2: sample(9_000, queued=3, dlq=1)}))
     assert tiles["Queued"].trend == [7, None, 3] + [None] * 57
     assert tiles["Dead"].trend == [0, None, 1] + [None] * 57
     assert tiles["Oldest queued"].trend[:3] == [0, None, 9_000]
 
 
 def test_trend_of_the_throughput_leaves_out_the_minute_in_progress() -> None:
-    tiles = read_tiles(make_facts(activity={index: {"a": make_tally(6)} for index in range(60)}))
+    tiles = read_tiles(make_facts(activity={index: {"a": tally(6)} for index in range(60)}))
     assert tiles["Throughput"].trend == [6.0] * 59
     assert tiles["Failure rate"].trend == [0.0] * 59
     # 18 attempts in the newest three minutes, of which the last is half over
@@ -341,7 +325,7 @@ def test_throughput_is_the_mean_of_the_counted_minutes(
 ) -> None:
     """`last_minute_s` is how much of the last minute is counted, in seconds."""
     as_of = minute(59) + timedelta(seconds=last_minute_s)
-    minutes = make_history({index: {"a": make_tally(per_minute)} for index in (57, 58, 59)}, as_of)
+    minutes = make_history({index: {"a": tally(per_minute)} for index in (57, 58, 59)}, as_of)
     facts = make_facts()
     counted = replace(facts, past=minutes, evidence=replace(facts.evidence, minutes=minutes))
     assert read_tiles(counted)["Throughput"].value == expected
@@ -351,7 +335,7 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
     view = make_overview(
         make_facts(
             {("queued", "a"): 900, ("leased", "a"): 1, ("dlq", "a"): 1},
-            activity={1: {"b": make_tally(0, 40, dlq=1)}},
+            activity={1: {"b": tally(0, 40, dlq=1)}},
             overdue_by_type={"a": NOW - 90 * MINUTE},
             due=900,
             expired_leases=1,
@@ -362,7 +346,7 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
     assert [chip.level for chip in view.strip.more] == ["watch", "watch", "unknown"]
     assert view.strip.problems == 3
     assert view.strip.more[-1].text.startswith("Not checked: backlog growth")
-    strip = make_overview(make_facts(samples={0: make_sample()})).strip
+    strip = make_overview(make_facts(samples={0: sample()})).strip
     sentence = "All clear: no expired leases, stalled types or new dead jobs."
     assert (strip.chips, strip.sentence) == ([], sentence)
 
@@ -387,7 +371,7 @@ def test_type_with_a_name_too_long_for_a_filter_has_no_link_to_a_list() -> None:
     view = make_overview(
         make_facts(
             {("queued", name): 1, ("queued", "short"): 1},
-            activity={1: {name: make_tally(0, 30)}},
+            activity={1: {name: tally(0, 30)}},
             overdue_by_type={name: NOW - 90 * MINUTE},
             due=1,
         )
@@ -405,7 +389,7 @@ def test_folded_types_share_one_row_without_a_link_to_a_list() -> None:
     view = make_overview(
         make_facts(
             {("queued", "a"): 5, ("queued", "b"): 3, ("dlq", OTHER): 2, ("queued", OTHER): 1},
-            activity={1: {"a": make_tally(7), "c": make_tally(1), OTHER: make_tally(4, 30)}},
+            activity={1: {"a": tally(7), "c": tally(1), OTHER: tally(4, 30)}},
         )
     )
     assert {row.name: (row.link, row.status_counts, row.finished) for row in view.types} == {
@@ -436,7 +420,7 @@ def test_type_row_has_the_present_jobs_and_the_attempts_of_the_window() -> None:
     view = make_overview(
         make_facts(
             {("queued", "a"): 2, ("dlq", "a"): 1, ("odd", "b"): 4},
-            activity={1: {"a": make_tally(8, 2, wait=waits)}, 2: {"gone": make_tally(1)}},
+            activity={1: {"a": tally(8, 2, wait=waits)}, 2: {"gone": tally(1)}},
         )
     )
     rows = {row.name: row for row in view.types}
@@ -494,9 +478,7 @@ def test_sorted_types_finds_a_type_by_any_part_of_its_name() -> None:
 
 def test_chart_columns_have_no_values_of_the_future() -> None:
     waits = Counter({bucket(1): 1})
-    hour = make_history(
-        {0: {"a": make_tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": make_tally(1)}}
-    )
+    hour = make_history({0: {"a": tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": tally(1)}})
     counted = replace(hour, as_of=minute(1))
     assert set(make_chart_columns(counted, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
     columns = make_chart_columns(counted, MINUTE)
@@ -539,7 +521,7 @@ def make_mute(**fields: Any) -> Mute:
 def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
     """Catches a page that hides a muted problem, or that shows "All clear" because of the mute."""
     view = make_overview(
-        make_facts(expired_leases=3, samples={0: make_sample()}), ActiveMutes((make_mute(),))
+        make_facts(expired_leases=3, samples={0: sample()}), ActiveMutes((make_mute(),))
     )
     assert (view.strip.problems, view.strip.chips) == (0, [])
     assert (view.strip.sentence, view.strip.level) == (ONLY_MUTED_TEXT, "quiet")
@@ -561,8 +543,8 @@ def test_acknowledged_notice_stays_in_the_strip_and_a_later_one_is_not_acknowled
 
 
 def test_notice_stays_in_the_strip_if_only_some_of_its_types_are_muted() -> None:
-    activity = {59: {"mail": make_tally(failed=40), "pdf": make_tally(failed=40)}}
-    facts = make_facts(activity=activity, samples={0: make_sample()})
+    activity = {59: {"mail": tally(failed=40), "pdf": tally(failed=40)}}
+    facts = make_facts(activity=activity, samples={0: sample()})
     mute = make_mute(kind=CheckKind.FAILURES, types="mail*")
     view = make_overview(facts, ActiveMutes((mute,)))
     assert len(view.strip.chips) == 1

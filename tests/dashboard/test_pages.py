@@ -89,6 +89,7 @@ def one_job(watched: Any) -> None:
 
 
 def assert_protected(answer: Any) -> None:
+    """Fail unless an answer has the headers that protect browsers."""
     policy = dict(
         directive.split(" ", 1)
         for directive in answer.headers["Content-Security-Policy"].split("; ")
@@ -161,15 +162,15 @@ def make_documents(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "lastError": error,
         "payload": {key: [text, {key: text}]},
     }
-    texts = {"status": text, "updatedAt": text, "nextRunAt": text, "finishedAt": text}
+    unusual_types = {"status": text, "updatedAt": text, "nextRunAt": text, "finishedAt": text}
     return (
-        make_job(**fields, **texts, leaseExpiresAt=text),
+        make_job(**fields, **unusual_types, leaseExpiresAt=text),
         make_attempt(jobId=text, status=text, workerId=text, startedAt=text, error=error),
     )
 
 
 def load_pages(make_api: MakeApi, watched: Any, text: str) -> dict[str, Page]:
-    """The pages over such documents by name, with `text` in their parameters."""
+    """The pages, by name, over documents with `text` in every field; parameters have it, too."""
     for collection, document in zip(
         (watched.jobs, watched.job_attempts), make_documents(text), strict=True
     ):
@@ -180,7 +181,7 @@ def load_pages(make_api: MakeApi, watched: Any, text: str) -> dict[str, Page]:
     api = make_api()
     client = signed_in(api, subject=text).client
 
-    def page(path: str, expected: int = 200, /, **query: str) -> Page:
+    def read_page(path: str, expected: int = 200, /, **query: str) -> Page:
         answer = client.get(path, query_string=query or None)
         page = Page(answer.text)
         assert answer.status_code == expected, page.text[-600:]
@@ -191,20 +192,20 @@ def load_pages(make_api: MakeApi, watched: Any, text: str) -> dict[str, Page]:
         rows = Page(render_template("dashboard/_jobs.html", actions=ActionButtons(), **context))
     address = next(address for address in rows.addresses() if address.startswith(f"{JOBS}/"))
     return {
-        "overview": page(OVERVIEW, text=text),
-        "overview of all": page(OVERVIEW),
-        "jobs": page(JOBS),
-        "jobs with this type": page(JOBS, status=text, type=text, owner=text),
-        "jobs with this error": page(JOBS, error_code=text),
-        "jobs with wrong dates": page(
+        "overview": read_page(OVERVIEW, text=text),
+        "overview of all": read_page(OVERVIEW),
+        "jobs": read_page(JOBS),
+        "jobs with this type": read_page(JOBS, status=text, type=text, owner=text),
+        "jobs with this error": read_page(JOBS, error_code=text),
+        "jobs with wrong dates": read_page(
             JOBS, 422, created_from=text, sort=text, cursor=text, job_id=text
         ),
-        "my jobs": page("/dashboard/my", type=text),
-        "job": page(address),
-        "sign in": page("/dashboard/sign-in", then=text),
+        "my jobs": read_page("/dashboard/my", type=text),
+        "job": read_page(address),
+        "sign in": read_page("/dashboard/sign-in", then=text),
         "sign in before jobs": Page(api.client.get(JOBS, query_string={"type": text}).text),
-        "unknown range": page(OVERVIEW, 422, range=text),
-        "unknown job": page(JOBS + "/" + "x" * len(text), 403),
+        "unknown range": read_page(OVERVIEW, 422, range=text),
+        "unknown job": read_page(JOBS + "/" + "x" * len(text), 403),
     }
 
 
@@ -230,7 +231,7 @@ def test_content_never_becomes_markup(make_api: MakeApi, watched: Any, text: str
         assert page.ends == harmless[name].ends, name
         assert page.comments == [], name
         assert_clean(page, name)
-    # The text is shown unchanged, and the link to the job opens it.
+    # The text is shown unchanged. The page of the job was opened by its link in the list.
     assert text in hostile["job"].text
     assert text in hostile["overview of all"].text
     assert f"{text} is stalled" in hostile["overview of all"].text
@@ -307,7 +308,8 @@ def test_overview_is_compressed_once_for_all_viewers(
 def test_charts_are_json_columns_of_the_same_length(admin: Viewer) -> None:
     answer = admin.get("/dashboard/charts")
     assert answer.content_type == "application/json"
-    assert len(answer.json["at"]) == len(answer.json["succeeded"]) in (60, 61)
+    assert len(answer.json["at"]) in (60, 61)
+    assert len(answer.json["succeeded"]) == len(answer.json["at"])
 
 
 def test_shared_part_contains_nothing_about_a_viewer(api: Api, watched: Any) -> None:
@@ -334,7 +336,7 @@ def test_simultaneous_viewers_share_one_read(api: Api, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(StatsReader, "stats", read_slowly)
     monkeypatch.setattr(overview_page, "CACHE_TTL_S", 60)
-    viewers = [signed_in(api, f"viewer-{number}") for number in range(8)]
+    viewers = [signed_in(api, f"viewer-{index}") for index in range(8)]
     statuses: list[int] = []
     paths = (OVERVIEW, "/dashboard/overview")
     threads = [
@@ -352,7 +354,7 @@ def test_simultaneous_viewers_share_one_read(api: Api, monkeypatch: pytest.Monke
     assert len(reads) == 1
 
 
-INVALID = [  # queries of a list, with the messages on the page
+INVALID_QUERIES = [  # of a list, each with the message on the page
     ("page=0", "page: Must"),
     ("per_page=1000", "per_page: Must"),
     ("job_id=abc", "Must have at least 4 characters."),
@@ -369,12 +371,12 @@ INVALID = [  # queries of a list, with the messages on the page
     ("format=xml", "format: Must"),
     ("format=csv&page=2", "page: Cannot"),
     ("status=" + "s" * 201, "Longer than"),
-    ("&".join(f"type=t{number}" for number in range(21)), "Longer than"),
+    ("&".join(f"type=t{index}" for index in range(21)), "Longer than"),
 ]
 
 
 def test_list_with_an_invalid_parameter_names_it_and_keeps_the_form(admin: Viewer) -> None:
-    for query, message in INVALID:
+    for query, message in INVALID_QUERIES:
         page = admin.page(f"{JOBS}?{query}", 422)
         assert message in page.text, query
         assert [attrs for _, attrs in page.elements if attrs.get("role") == "alert"], query
@@ -419,7 +421,7 @@ def test_list_filters_by_search_fields_and_keeps_them_in_links(
     make_api: MakeApi, watched: Any
 ) -> None:
     watched.jobs.insert_many(
-        [make_job(jobId=f"j{n}", payload={"order": {"id": n % 2}}) for n in range(9)]
+        [make_job(jobId=f"j{index}", payload={"order": {"id": index % 2}}) for index in range(9)]
     )
     api = make_api(search_fields=("payload.order.id", "payload.customer"))
     for viewer, path in ((signed_in(api), JOBS), (signed_in(api, role="user"), "/dashboard/my")):
@@ -461,20 +463,20 @@ def test_list_links_to_its_next_and_previous_page(real_api: Api, database: Any) 
         [make_job(jobId=f"job-{n:02d}", createdAt=NOW + timedelta(seconds=n)) for n in range(60)]
     )
 
-    def rows(page: Page) -> list[str]:
+    def list_rows(page: Page) -> list[str]:
         return [row["id"] or "" for row in page.all("tr") if row.get("id")]
 
-    def link(page: Page, rel: str) -> str:
+    def find_link(page: Page, rel: str) -> str:
         return next((attrs["href"] or "" for attrs in page.all("a", rel=rel)), "")
 
     first = admin.page(f"{JOBS}?job_id=job-")
-    second = admin.page(link(first, "next"))
-    third = admin.page(link(second, "next"))
-    assert rows(first) + rows(second) + rows(third) == [
+    second = admin.page(find_link(first, "next"))
+    third = admin.page(find_link(second, "next"))
+    assert [row for page in (first, second, third) for row in list_rows(page)] == [
         f"job-job-{n:02d}" for n in reversed(range(60))
     ]
-    assert (link(third, "next"), link(first, "prev")) == ("", "")
-    assert rows(admin.page(link(third, "prev"))) == rows(second)
+    assert (find_link(third, "next"), find_link(first, "prev")) == ("", "")
+    assert list_rows(admin.page(find_link(third, "prev"))) == list_rows(second)
 
 
 def test_empty_page_offers_to_remove_the_filter_that_excludes_all_jobs(
@@ -500,7 +502,7 @@ def test_links_to_other_pages_name_the_order_of_the_list(
 ) -> None:
     """Catches "older" in a list that is in the order of another date."""
     create_indexes(real_api.app.extensions["jobmon_connection"])
-    jobs = [make_job(jobId=f"job-{n}", nextRunAt=NOW, finishedAt=NOW) for n in range(3)]
+    jobs = [make_job(jobId=f"job-{index}", nextRunAt=NOW, finishedAt=NOW) for index in range(3)]
     database.jobs.insert_many(jobs)
     admin = signed_in(real_api)
     query = urlencode({**parameters, "per_page": 1})
@@ -547,9 +549,9 @@ def test_overview_with_a_collector_but_no_indexes_is_not_all_clear(
     """Catches "All clear" although 86 jobs are overdue, and the advice to start a collector."""
     long_ago = datetime.now(UTC) - timedelta(hours=1)
     database.jobs.insert_many(
-        make_job(jobId=f"j{n}", status=status, createdAt=long_ago, nextRunAt=long_ago)
+        make_job(jobId=f"j{index}", status=status, createdAt=long_ago, nextRunAt=long_ago)
         | {"finishedAt": long_ago if status == "dlq" else None}
-        for n, status in enumerate(["queued"] * 86 + ["dlq"] * 60)
+        for index, status in enumerate(["queued"] * 86 + ["dlq"] * 60)
     )
     rollups = f"{database.name}_rollups"
     settings = make_settings(mongo_uri=database_uri(mongod, database), rollup_db=rollups)
@@ -586,34 +588,26 @@ def test_notice_links_to_exactly_the_jobs_that_it_counts(real_api: Api, database
     }
     database.jobs.insert_many(
         make_job(
-            jobId=f"{kind}-{number}", type=kind, createdAt=past, **{"finishedAt": None} | fields
+            jobId=f"{kind}-{index}", type=kind, createdAt=past, **{"finishedAt": None} | fields
         )
         for kind, jobs in kinds.items()
-        for number, fields in enumerate(jobs)
+        for index, fields in enumerate(jobs)
     )
     admin = signed_in(real_api)
-    links = {
-        text: link["href"] or ""
-        for link in admin.page(OVERVIEW).all("a", dir="auto")
-        for text in [Page(admin.get(link["href"] or "").text).text]
-        if "condition" in (link["href"] or "") or "finished_from" in (link["href"] or "")
-    }
-    counts = {
-        link: int(match[1])
-        for text, link in links.items()
-        if (match := re.search(r"([\d,]+) jobs?\n", text))
-    }
-    assert sorted(counts.values()) == [3, 5, 9]  # stuck, died in the last hour, due
-    text = admin.page(OVERVIEW).text
+    overview = admin.page(OVERVIEW)
+    links = {link["href"] or "" for link in overview.all("a", dir="auto")}
+    counts = [
+        int(match[1])
+        for link in links
+        if "condition" in link or "finished_from" in link
+        if (match := re.search(r"([\d,]+) jobs?\n", admin.page(link).text))
+    ]
+    assert sorted(counts) == [3, 5, 9]  # stuck, died in the last hour, due
+    text = overview.text
     assert "3 jobs stuck" in text
     assert "5 jobs died in the last hour" in text
     assert "while 9 jobs are due" in text
-    stalled = [
-        link["href"] or ""
-        for link in admin.page(OVERVIEW).all("a", dir="auto")
-        if "only=stalled" in (link["href"] or "")
-    ]
-    table = admin.page(stalled[0])
+    table = admin.page(next(link for link in links if "only=stalled" in link))
     assert "2 stalled types" in table.text
     assert {row["id"] for row in table.all("tr") if "id" in row} == {"type-late", "type-retry"}
 
@@ -698,7 +692,7 @@ def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched:
     )
     held = ",".join(quote(name, safe="") for name in (*names, "deleted?"))
 
-    def rows(viewer: Viewer, path: str) -> dict[str, tuple[bool, bool]]:
+    def read_held_rows(viewer: Viewer, path: str) -> dict[str, tuple[bool, bool]]:
         """The held rows outside the list, by id: whether they are unmatched, and whether gone."""
         page = Page(viewer.get(path, part=True, X_Jobmon_Held=held).text)
         elements = [(tag, attrs) for tag, attrs in page.elements if tag in ("table", "tr")]
@@ -709,32 +703,30 @@ def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched:
         }
 
     # The two other held jobs match: they are among the rows of the list.
-    assert rows(admin, f"{JOBS}?status=leased") == {
+    assert read_held_rows(admin, f"{JOBS}?status=leased") == {
         "job-done": (True, False),
         "job-deleted%3F": (False, True),
     }
     # This held job matches, but is on the second page of the list.
-    assert rows(admin, f"{JOBS}?status=leased&per_page=1")["job-still/leased%2C1"] == (False, False)
-    assert rows(ada, "/dashboard/my?status=leased") == {
+    rows = read_held_rows(admin, f"{JOBS}?status=leased&per_page=1")
+    assert rows["job-still/leased%2C1"] == (False, False)
+    assert read_held_rows(ada, "/dashboard/my?status=leased") == {
         "job-done": (True, False),
         "job-elsewhere": (False, True),  # another owner's job looks like an unknown job
         "job-deleted%3F": (False, True),
     }
     assert "held-rows" not in admin.get(f"{JOBS}?status=leased", part=True).text
-    ids = ",".join(f"x{number}" for number in range(500))
+    ids = ",".join(f"x{index}" for index in range(500))
     assert admin.get(JOBS, part=True, X_Jobmon_Held=ids).text.count("data-gone") == 100  # at most
 
 
 def test_page_of_a_job_marks_an_expired_lease_in_red(admin: Viewer, watched: Any) -> None:
-    now = datetime.now(UTC)
+    now, day = datetime.now(UTC), timedelta(days=1)
+    leased = {"status": "leased", "leasedBy": "w2"}
     watched.jobs.insert_many(
         [
-            make_job(
-                jobId="held", status="leased", leasedBy="w2", leaseExpiresAt=now + timedelta(1)
-            ),
-            make_job(
-                jobId="stuck", status="leased", leasedBy="w2", leaseExpiresAt=now - timedelta(1)
-            ),
+            make_job(jobId="held", leaseExpiresAt=now + day, **leased),
+            make_job(jobId="stuck", leaseExpiresAt=now - day, **leased),
         ]
     )
     assert "lease expired" not in admin.page(f"{JOBS}/held").text
@@ -785,7 +777,7 @@ def test_pages_without_jobs_explain_why(admin: Viewer, ada: Viewer) -> None:
     assert "createdBy is ada" in ada.page("/dashboard/my").text
 
 
-ODD: list[dict[str, Any]] = [
+ODD_DOCUMENTS: list[dict[str, Any]] = [
     {},
     {"jobId": None, "type": None, "status": None},
     {"jobId": 7, "type": 8, "status": 9, "createdBy": 10, "priority": "high"},
@@ -798,30 +790,30 @@ ODD: list[dict[str, Any]] = [
 
 
 def test_pages_show_documents_with_unexpected_types_of_values(admin: Viewer, watched: Any) -> None:
-    watched.jobs.insert_many([dict(document) for document in ODD])
-    assert len(admin.page(JOBS).all("tr")) == 1 + len(ODD)
+    watched.jobs.insert_many([dict(document) for document in ODD_DOCUMENTS])
+    assert len(admin.page(JOBS).all("tr")) == 1 + len(ODD_DOCUMENTS)
     assert admin.page(OVERVIEW).all("table", id="types")
     for name in ("odd", "late", "n"):
         admin.page(f"{JOBS}/{name}")
         assert admin.get(f"{JOBS}/{name}", part=True).status_code == 200
 
 
-ODD_NAMES = ("a/b", "/a", "a//b", "a?b=c", "a#b", "100%", "a%2Fb", "a b", "ü\u202e", "a\nb")
-ODD_NAMES += ("a\\b", "+")
+ODD_IDS = ("a/b", "/a", "a//b", "a?b=c", "a#b", "100%", "a%2Fb", "a b", "ü\u202e", "a\nb")
+ODD_IDS += ("a\\b", "+")
 
 
 def test_link_to_a_job_with_any_id_opens_its_page(admin: Viewer, watched: Any) -> None:
     watched.jobs.insert_many(
-        make_job(jobId=name, type=f"type.{number:02}", createdAt=NOW - timedelta(minutes=number))
-        for number, name in enumerate(ODD_NAMES)
+        make_job(jobId=job_id, type=f"type.{index:02}", createdAt=NOW - timedelta(minutes=index))
+        for index, job_id in enumerate(ODD_IDS)
     )
     links = [link for link in admin.page(JOBS).all("a") if "row-link" in (link.get("class") or "")]
-    assert len(links) == len(ODD_NAMES)
-    for number, link in enumerate(links):
+    assert len(links) == len(ODD_IDS)
+    for index, link in enumerate(links):
         page = admin.page(link["href"] or "")
-        assert f"type.{number:02}" in page.text
+        assert f"type.{index:02}" in page.text
         (part,) = page.all("div", id="job")
-        assert f"type.{number:02}" in admin.get(part["hx-get"] or "", part=True).text
+        assert f"type.{index:02}" in admin.get(part["hx-get"] or "", part=True).text
 
 
 def assert_smaller(answer: Any, limit_bytes: int) -> None:
@@ -839,13 +831,13 @@ def test_pages_with_large_documents_have_a_bounded_size(admin: Viewer, watched: 
                 jobId="wide",
                 payload={f"k{n}": {f"k{m}": [1] * 10 for m in range(50)} for n in range(50)},
             ),
-            make_job(jobId="deep", payload=nest(100)),
-            make_job(jobId="list", payload=[{"a": n} for n in range(10_000)]),
+            make_job(jobId="deep", payload=make_nested(100)),
+            make_job(jobId="list", payload=[{"a": index} for index in range(10_000)]),
         ]
     )
-    shorter = {"code": "E", "message": "m" * 10_000, "stack": "s" * 10_000}
+    short_error = {"code": "E", "message": "m" * 10_000, "stack": "s" * 10_000}
     watched.job_attempts.insert_many(
-        [make_attempt(jobId="wide", attemptNumber=n, error=shorter) for n in range(1, 301)]
+        [make_attempt(jobId="wide", attemptNumber=n, error=short_error) for n in range(1, 301)]
     )
     assert_smaller(admin.get(f"{JOBS}/{long_id}"), 120_000)
     assert_smaller(admin.get(f"{JOBS}/wide"), 300_000)
@@ -854,8 +846,8 @@ def test_pages_with_large_documents_have_a_bounded_size(admin: Viewer, watched: 
     assert_smaller(admin.get(JOBS), 100_000)
 
 
-def nest(levels: int) -> Any:
-    return {"in": nest(levels - 1)} if levels else "bottom"
+def make_nested(levels: int) -> Any:
+    return {"in": make_nested(levels - 1)} if levels else "bottom"
 
 
 def test_page_with_many_types_has_a_bounded_size(admin: Viewer, watched: Any) -> None:
@@ -947,11 +939,12 @@ def test_root_redirects_to_the_overview(visitor: Viewer) -> None:
         assert (answer.status_code, answer.location) == (302, "/dashboard")
 
 
-def test_unknown_theme_in_the_cookie_is_the_theme_of_the_system(admin: Viewer) -> None:
+def test_page_has_the_theme_in_the_cookie_or_else_that_of_the_system(admin: Viewer) -> None:
     themes = {"dark": "dark", "light": "light", '"><b>': "system", "": "system"}
     for value, shown_as in themes.items():
         admin.client.set_cookie("jobmon_theme", value, path="/dashboard")
-        assert admin.page("/dashboard/my").elements[0][1]["data-theme"] == shown_as
+        (html,) = admin.page("/dashboard/my").all("html")
+        assert html["data-theme"] == shown_as
 
 
 def test_pages_truncate_long_texts(admin: Viewer, watched: Any) -> None:

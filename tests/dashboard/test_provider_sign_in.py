@@ -1,4 +1,4 @@
-"""Sign-in at an identity provider: catches a forged return from it, a session longer than its
+"""Sign-in at an identity provider: catches a forged return, a session that is longer than its
 tokens allow, an endless redirect, and a fault of the provider that ends a session."""
 
 import sys
@@ -75,7 +75,8 @@ def sign_in(viewer: Viewer, provider: IdentityProvider, then: str = "") -> Any:
     return viewer.get(read_path(provider.authorize(start_sign_in(viewer, then))))
 
 
-def read_token(viewer: Viewer) -> dict[str, Any]:
+def read_claims(viewer: Viewer) -> dict[str, Any]:
+    """The claims of the token in the session's cookie."""
     cookie = viewer.client.get_cookie(SESSION_COOKIE)
     assert cookie is not None
     claims: dict[str, Any] = jwt.decode(cookie.value, options={"verify_signature": False})
@@ -90,7 +91,7 @@ def expire_token(api: Api, viewer: Viewer, **changes: Any) -> Session:
     session = keys.unseal_session(sealed.value)
     assert session is not None
     changed = replace(session, **{"renewed_at": session.renewed_at - 60} | changes)
-    subject = read_token(viewer)["sub"]
+    subject = read_claims(viewer)["sub"]
     token = keys.issue_token(replace(changed, ends_at=2**40), subject, ["admin"], -60)
     viewer.client.set_cookie(SESSION_COOKIE, token, path="/")
     sealed_again = keys.seal_session(changed, 4_000)
@@ -120,7 +121,7 @@ def test_sign_in_leads_to_the_provider_and_back_to_the_page(
     assert answer.status_code == 200
     assert Page(answer.text).addresses() == ["/dashboard/jobs?status=dlq"]
     assert viewer.get("/dashboard/jobs").status_code == 200
-    claims = read_token(viewer)
+    claims = read_claims(viewer)
     assert (claims["sub"], claims["role"]) == ("ada", ["admin"])
     assert 290 <= claims["exp"] - time.time() <= 300
 
@@ -200,11 +201,11 @@ def test_return_to_another_browser_is_refused(
 
 def test_return_is_accepted_only_once(viewer: Viewer, provider: IdentityProvider) -> None:
     address = read_path(provider.authorize(start_sign_in(viewer)))
-    flow = viewer.client._cookies.copy()
+    cookies = viewer.client._cookies.copy()
     assert viewer.get(address).status_code == 200
     assert "did not start in this browser" in read_message(viewer.get(address))
-    # Even with the cookie, which somebody may have copied, the provider refuses the code.
-    viewer.client._cookies.update(flow)
+    # With a copy of the cookie, jobmon accepts the return, but the provider refuses the code.
+    viewer.client._cookies.update(cookies)
     answer = viewer.get(address)
     assert answer.status_code == 403
     assert "no longer accepts" in read_message(answer)
@@ -252,6 +253,8 @@ def test_refusal_by_the_provider_shows_its_code_but_not_its_text(
 
 
 def change_claims(**claims: Any) -> Callable[[dict[str, Any]], None]:
+    """A function that changes the claims of an ID token; a claim that is None is removed."""
+
     def update(issued: dict[str, Any]) -> None:
         issued.update(claims)
         for name in [name for name, value in claims.items() if value is None]:
@@ -279,7 +282,7 @@ BAD_ID_TOKENS = {
 
 
 @pytest.mark.parametrize("name", BAD_ID_TOKENS)
-def test_id_token_that_is_not_for_this_sign_in_is_refused(
+def test_id_token_with_a_wrong_claim_is_refused(
     viewer: Viewer, provider: IdentityProvider, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider.change_id_token, reason = BAD_ID_TOKENS[name]
@@ -377,7 +380,7 @@ def test_unreachable_provider_is_an_error_page_that_does_not_reload(
     assert int(answer.headers["Retry-After"]) > 0
     assert "does not answer" in read_message(answer)
     assert "data-reload-after" not in answer.text
-    # The provider becomes unreachable between the start and the return.
+    # The provider fails between the start and the return.
     address = read_path(provider.authorize(start_sign_in(viewer)))
     provider.status = 503
     assert viewer.get(address).status_code == 502
@@ -417,7 +420,7 @@ def test_session_is_renewed_for_pages_and_their_parts(
 ) -> None:
     monkeypatch.setattr("jobmon.web.renewals.KEPT_S", -1)
     sign_in(viewer, provider)
-    first = read_token(viewer)
+    first_claims = read_claims(viewer)
     for path, headers in (
         ("/dashboard/jobs?status=dlq&type=a%20b", {}),
         ("/dashboard/overview", {"HX-Request": "true"}),
@@ -429,10 +432,12 @@ def test_session_is_renewed_for_pages_and_their_parts(
         assert [len(answer.history), answer.request.path] == [2, path.partition("?")[0]]
         assert "Sign in" not in answer.text
     assert provider.renewals == 2
-    renewed = read_token(viewer)
+    renewed_claims = read_claims(viewer)
     # The id and the issue time stay the same, so `jobmon revoke` ends all tokens of the session.
-    assert (renewed["jti"], renewed["iat"]) == (first["jti"], first["iat"])
-    assert renewed["exp"] > time.time() + 280
+    assert [renewed_claims[name] for name in ("jti", "iat")] == [
+        first_claims[name] for name in ("jti", "iat")
+    ]
+    assert renewed_claims["exp"] > time.time() + 280
 
 
 def test_renewal_reads_the_roles_again(
@@ -471,7 +476,7 @@ def test_renewal_that_the_provider_refuses_shows_the_sign_in_page(
     assert provider.renewals == 1
 
 
-def test_unreachable_provider_ends_no_session(
+def test_failing_provider_ends_no_session(
     api: Api, viewer: Viewer, provider: IdentityProvider
 ) -> None:
     sign_in(viewer, provider)
@@ -510,16 +515,16 @@ def test_session_ends_after_twelve_hours_even_if_it_can_be_renewed(
     provider.expires_in = 10**9
     provider.gives_refresh_token = False
     sign_in(viewer, provider)
-    assert read_token(viewer)["exp"] == read_token(viewer)["iat"] + 12 * 3_600
+    assert read_claims(viewer)["exp"] == read_claims(viewer)["iat"] + 12 * 3_600
     provider.gives_refresh_token = True
     sign_in(viewer, provider)
-    assert read_token(viewer)["exp"] - time.time() <= 3_600  # it can be renewed
+    assert read_claims(viewer)["exp"] - time.time() <= 3_600  # it can be renewed
     expire_token(api, viewer, ends_at=int(time.time()) - 1)
     answer = viewer.client.get("/dashboard/jobs", follow_redirects=True)
     assert (answer.status_code, provider.renewals) == (401, 0)
 
 
-def test_tabs_that_renew_together_use_the_refresh_token_once(
+def test_tabs_that_renew_within_seconds_use_the_refresh_token_once(
     api: Api, viewer: Viewer, provider: IdentityProvider
 ) -> None:
     """Catches a second use of one refresh token: many providers then end the session."""
@@ -593,7 +598,7 @@ def test_sign_out_ends_the_session_at_the_provider_too(
     assert viewer.get("/dashboard").status_code == 401
 
 
-def test_sign_out_that_cannot_reach_the_provider_ends_the_session_of_jobmon(
+def test_sign_out_without_an_answer_of_the_provider_ends_the_session_of_jobmon(
     make_api: MakeApi, provider: IdentityProvider
 ) -> None:
     provider.document = {"end_session_endpoint": None}
@@ -635,11 +640,11 @@ def test_unfinished_sign_ins_do_not_fill_the_cookies(viewer: Viewer) -> None:
 
 
 def test_tabs_sign_in_independently(viewer: Viewer, provider: IdentityProvider) -> None:
-    first, second = (
+    jobs_address, errors_address = (
         start_sign_in(viewer, "/dashboard/jobs"),
         start_sign_in(viewer, "/dashboard/errors"),
     )
-    for address, then in ((second, "/dashboard/errors"), (first, "/dashboard/jobs")):
+    for address, then in ((errors_address, "/dashboard/errors"), (jobs_address, "/dashboard/jobs")):
         answer = viewer.get(read_path(provider.authorize(address)))
         assert Page(answer.text).addresses() == [then]
 

@@ -59,14 +59,8 @@ ENQUEUED = ("Enqueued", "", False)
             {"status": "failed", "next_run_at": moment_at(9), "max_attempts": None},
             [("Next retry", "", True)],
         ),
-        (
-            {"next_run_at": moment_at(9), "attempt_count": None},
-            [("Due", "attempt ? of 3", True)],
-        ),
-        (
-            {"next_run_at": moment_at(9), "attempt_count": 3},
-            [("Due", "attempt 4", True)],
-        ),
+        ({"next_run_at": moment_at(9), "attempt_count": None}, [("Due", "attempt ? of 3", True)]),
+        ({"next_run_at": moment_at(9), "attempt_count": 3}, [("Due", "attempt 4", True)]),
         (
             {"status": "leased", "leased_by": "w1", "lease_expires_at": moment_at(9)},
             [("Lease expires", "w1", True)],
@@ -76,10 +70,7 @@ ENQUEUED = ("Enqueued", "", False)
             {"status": "leased", "leased_by": "w1", "lease_expires_at": moment_at(1)},
             [("Lease expired", "w1", False)],
         ),
-        (
-            {"status": "leased", "lease_expires_at": "no date"},
-            [("Lease expires", "", True)],
-        ),
+        ({"status": "leased", "lease_expires_at": "no date"}, [("Lease expires", "", True)]),
         ({"status": "succeeded", "finished_at": moment_at(9)}, [("Succeeded", "", False)]),
         ({"status": "dlq", "finished_at": moment_at(9)}, [("Dead", "", False)]),
         ({"status": "cancelled", "finished_at": moment_at(9)}, [("Cancelled", "", False)]),

@@ -37,21 +37,21 @@ def _disable_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def state(database: Database[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
-    """The database of the list; the rollups are in `<its name>_rollups`."""
-    yield (state := database.client[f"{database.name}_state"])
-    for name in (state.name, f"{state.name}_rollups"):
+def state_database(database: Database[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
+    """The database of the list of revoked tokens; the rollups are in `<its name>_rollups`."""
+    yield (state_database := database.client[f"{database.name}_state"])
+    for name in (state_database.name, f"{state_database.name}_rollups"):
         database.client.drop_database(name)
 
 
 @pytest.fixture
-def revoke(mongod: Mongod, state: Database[dict[str, Any]]) -> Revoke:
+def revoke(mongod: Mongod, state_database: Database[dict[str, Any]]) -> Revoke:
     """A function that runs `jobmon revoke …` for the service, with `stdin` as its input."""
     environment = {
         "JOBMON_MONGO_URI": "mongodb://127.0.0.1:1/never",
         "JOBMON_ROLLUP_URI": mongod.uri,
-        "JOBMON_ROLLUP_DB": f"{state.name}_rollups",
-        "JOBMON_STATE_DB": state.name,
+        "JOBMON_ROLLUP_DB": f"{state_database.name}_rollups",
+        "JOBMON_STATE_DB": state_database.name,
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
     return lambda *arguments, stdin="", **changes: CliRunner().invoke(
@@ -61,21 +61,21 @@ def revoke(mongod: Mongod, state: Database[dict[str, Any]]) -> Revoke:
 
 @pytest.fixture
 def api(
-    mongod: Mongod, state: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+    mongod: Mongod, state_database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[Api]:
-    names = {"rollup_db": f"{state.name}_rollups", "state_db": state.name}
+    names = {"rollup_db": f"{state_database.name}_rollups", "state_db": state_database.name}
     app = create_app(make_settings(mongo_uri=mongod.uri, **names))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
 
 
-def read_entries(state: Database[dict[str, Any]]) -> dict[str, datetime | None]:
-    documents = state[REVOKED].find({"_id": {"$type": "string"}})
+def read_entries(state_database: Database[dict[str, Any]]) -> dict[str, datetime | None]:
+    documents = state_database[REVOKED].find({"_id": {"$type": "string"}})
     return {entry["_id"]: entry.get("expiresAt") for entry in documents}
 
 
 def test_token_from_standard_input_is_revoked_until_it_expires(
-    api: Api, revoke: Revoke, state: Database[dict[str, Any]]
+    api: Api, revoke: Revoke, state_database: Database[dict[str, Any]]
 ) -> None:
     token, valid_token = api.token(seconds=600), api.token(seconds=600)
     assert [read_outcome(api, token), read_outcome(api, valid_token)] == [200, 200]
@@ -85,7 +85,7 @@ def test_token_from_standard_input_is_revoked_until_it_expires(
     assert [read_outcome(api, token), read_outcome(api, valid_token)] == ["token_invalid", 200]
     refused = api.get("/jobs", token=token)
     assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
-    ((entry_id, expires_at),) = read_entries(state).items()
+    ((entry_id, expires_at),) = read_entries(state_database).items()
     assert result.output == f"revoked: {entry_id}\n"
     # The entry expires an hour after its token.
     remaining_s = (expires_at - datetime.now(UTC)).total_seconds()
@@ -93,14 +93,14 @@ def test_token_from_standard_input_is_revoked_until_it_expires(
 
 
 def test_token_is_revoked_by_its_jti(
-    api: Api, revoke: Revoke, state: Database[dict[str, Any]]
+    api: Api, revoke: Revoke, state_database: Database[dict[str, Any]]
 ) -> None:
     token = sign_token(CLAIMS | {"jti": "leaked-1", "exp": time_from_now(hours=1)})
     assert read_outcome(api, token) == 200
     assert revoke("leaked-1").output == "revoked: leaked-1\n"
     assert read_outcome(api, token) == "token_invalid"
     assert read_outcome(api, sign_token(CLAIMS | {"jti": "LEAKED-1"})) == 200
-    assert read_entries(state) == {"leaked-1": None}
+    assert read_entries(state_database) == {"leaked-1": None}
 
 
 def test_revoking_by_id_needs_no_key_but_revoking_a_token_does(api: Api, revoke: Revoke) -> None:
@@ -135,7 +135,7 @@ def test_only_earlier_tokens_of_a_subject_are_revoked(api: Api, revoke: Revoke) 
     # A token's iat is in whole seconds.
     eventually(lambda: read_outcome(api, api.token("ada")) == 200)
     assert read_outcome(api, issued) == "token_invalid"
-    # `sub adam` is the id of a token here, although `--list` shows the subject adam like this.
+    # Here `sub adam` is the id of a token, though `--list` writes the subject adam like this.
     assert revoke("sub adam").exit_code == 0
     assert read_outcome(api, adams_token) == 200
 
@@ -150,40 +150,43 @@ def test_list_shows_each_revoked_token_and_when_its_entry_ends(api: Api, revoke:
 
 
 def test_token_with_an_expiry_that_is_also_revoked_by_its_id_is_revoked_for_ever(
-    revoke: Revoke, state: Database[dict[str, Any]]
+    revoke: Revoke, state_database: Database[dict[str, Any]]
 ) -> None:
     token = sign_token(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
     for arguments in (("--token-stdin",), ("a",), ("--token-stdin",)):
         assert revoke(*arguments, stdin=token).exit_code == 0
-    assert read_entries(state) == {"a": None}
+    assert read_entries(state_database) == {"a": None}
 
 
 def test_token_that_is_revoked_twice_is_refused_until_the_later_end(
-    revoke: Revoke, state: Database[dict[str, Any]]
+    revoke: Revoke, state_database: Database[dict[str, Any]]
 ) -> None:
     ends = []
     for exp in (4_102_444_800, 4_102_444_900, 4_102_444_700):
         token = sign_token(CLAIMS | {"jti": "a", "exp": exp})
         assert revoke("--token-stdin", stdin=token).exit_code == 0
-        ends.append((read_entries(state)["a"] or datetime.now(UTC)).timestamp() - 3_600)
+        ends.append((read_entries(state_database)["a"] or datetime.now(UTC)).timestamp() - 3_600)
     assert ends == [4_102_444_800, 4_102_444_900, 4_102_444_900]
 
 
 @pytest.mark.parametrize("exp", [10**15, 253_402_300_799, 10**30])
 def test_token_that_expires_after_the_year_9999_is_revoked_for_ever(
-    api: Api, revoke: Revoke, state: Database[dict[str, Any]], exp: int
+    api: Api, revoke: Revoke, state_database: Database[dict[str, Any]], exp: int
 ) -> None:
     token = sign_token(CLAIMS | {"jti": "a", "exp": exp})
     assert revoke("--token-stdin", stdin=token).exit_code == 0
-    assert (read_entries(state), read_outcome(api, token)) == ({"a": None}, "token_invalid")
+    assert (read_entries(state_database), read_outcome(api, token)) == (
+        {"a": None},
+        "token_invalid",
+    )
 
 
 def test_entry_is_deleted_after_its_end(
-    revoke: Revoke, api: Api, state: Database[dict[str, Any]]
+    revoke: Revoke, api: Api, state_database: Database[dict[str, Any]]
 ) -> None:
     revoke("permanent")  # creates the index
-    state[REVOKED].insert_one({"_id": "expired", "expiresAt": datetime.now(UTC)})
-    eventually(lambda: read_entries(state) == {"permanent": None})
+    state_database[REVOKED].insert_one({"_id": "expired", "expiresAt": datetime.now(UTC)})
+    eventually(lambda: read_entries(state_database) == {"permanent": None})
 
 
 @pytest.mark.parametrize(
@@ -202,11 +205,11 @@ def test_entry_is_deleted_after_its_end(
     ids=["nothing", "garbage", "forged", "expired", "no subject", "too long"],
 )
 def test_invalid_token_is_not_revoked(
-    revoke: Revoke, state: Database[dict[str, Any]], token: str, message: str
+    revoke: Revoke, state_database: Database[dict[str, Any]], token: str, message: str
 ) -> None:
     result = revoke("--token-stdin", stdin=token)
     assert (result.exit_code, result.output) == (1, f"Error: nothing to revoke: {message}\n")
-    assert read_entries(state) == {}
+    assert read_entries(state_database) == {}
 
 
 @pytest.mark.parametrize(
@@ -317,7 +320,7 @@ def test_routes_are_503_while_the_list_is_unreadable(api: Api, revoked_list: Rev
     assert [api.get_as_admin(path).status_code for path in ROUTES if path != "/jobs/x"] == [200] * 4
 
 
-def test_list_that_the_database_user_may_not_read_is_one_warning_and_refuses_no_token(
+def test_list_without_the_right_to_read_it_is_one_warning_and_refuses_no_token(
     api: Api, revoked_list: RevokedList, caplog: pytest.LogCaptureFixture
 ) -> None:
     revoked_list.fault = OperationFailure("not authorized", 13)
@@ -326,11 +329,11 @@ def test_list_that_the_database_user_may_not_read_is_one_warning_and_refuses_no_
 
 
 def test_revoked_tokens_stay_revoked_when_the_rollups_are_dropped(
-    api: Api, revoke: Revoke, state: Database[dict[str, Any]]
+    api: Api, revoke: Revoke, state_database: Database[dict[str, Any]]
 ) -> None:
     token = api.token()
     revoke("--token-stdin", stdin=token)
-    state.client.drop_database(f"{state.name}_rollups")
+    state_database.client.drop_database(f"{state_database.name}_rollups")
     assert read_outcome(api, token) == "token_invalid"
     assert api.get("/readyz").status_code == 200
     restarted = Api(create_app(api.app.extensions["jobmon_settings"]))
@@ -338,12 +341,12 @@ def test_revoked_tokens_stay_revoked_when_the_rollups_are_dropped(
     restarted.app.extensions["jobmon_connection"].client.close()
 
 
-@pytest.mark.parametrize("lost", ["database", "collection", "entries", "rights"])
+@pytest.mark.parametrize("lost_part", ["database", "collection", "entries", "rights"])
 def test_lost_list_is_an_error_and_its_tokens_stay_refused(
     api: Api,
     revoke: Revoke,
-    state: Database[dict[str, Any]],
-    lost: str,
+    state_database: Database[dict[str, Any]],
+    lost_part: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -355,13 +358,13 @@ def test_lost_list_is_an_error_and_its_tokens_stay_refused(
     expected = ["token_invalid", "token_invalid", 200]
     assert [read_outcome(api, sent_token) for sent_token in tokens] == expected
     with monkeypatch.context() as patch:
-        match lost:
+        match lost_part:
             case "database":
-                state.client.drop_database(state.name)
+                state_database.client.drop_database(state_database.name)
             case "collection":
-                state[REVOKED].drop()
+                state_database[REVOKED].drop()
             case "entries":
-                state[REVOKED].delete_many({})
+                state_database[REVOKED].delete_many({})
             case "rights":
                 unreadable = RevokedList(OperationFailure("not authorized", 13))
                 patch.setattr(RevokedTokens, "_collection", lambda _: unreadable)
@@ -371,7 +374,7 @@ def test_lost_list_is_an_error_and_its_tokens_stay_refused(
         assert (answer.status_code, answer.json["error"]["code"]) == (503, "revocations_lost")
         errors = [record for record in caplog.records if record.levelname == "ERROR"]
         assert len([record for record in errors if "list of revoked tokens" in record.message]) == 1
-    if lost != "rights":
+    if lost_part != "rights":
         # A new process finds out that the list existed, but it does not know the entries.
         restarted = Api(create_app(api.app.extensions["jobmon_settings"]))
         assert restarted.get("/readyz").status_code == 503
@@ -386,16 +389,16 @@ def test_service_without_a_list_is_ready(api: Api) -> None:
 
 
 def test_init_creates_the_list_so_that_its_loss_is_noticed(
-    mongod: Mongod, api: Api, state: Database[dict[str, Any]]
+    mongod: Mongod, api: Api, state_database: Database[dict[str, Any]]
 ) -> None:
     environment = {
-        "JOBMON_ADMIN_MONGO_URI": database_uri(mongod, f"{state.name}_rollups"),
-        "JOBMON_ROLLUP_DB": f"{state.name}_rollups",
-        "JOBMON_STATE_DB": state.name,
+        "JOBMON_ADMIN_MONGO_URI": database_uri(mongod, f"{state_database.name}_rollups"),
+        "JOBMON_ROLLUP_DB": f"{state_database.name}_rollups",
+        "JOBMON_STATE_DB": state_database.name,
     }
     assert CliRunner().invoke(main, ["init", "--create"], env=environment).exit_code == 0
     assert api.get("/readyz").status_code == 200
-    state[REVOKED].drop()
+    state_database[REVOKED].drop()
     assert api.get("/readyz").json["error"]["code"] == "revocations_lost"
 
 
@@ -418,7 +421,7 @@ def test_readiness_depends_on_why_the_list_cannot_be_read(
 
 
 def test_entry_of_an_unknown_form_still_refuses_its_id_or_subject(
-    api: Api, state: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
+    api: Api, state_database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches an entry of a later version, or a broken entry, that refuses nothing."""
     entries = [
@@ -428,7 +431,7 @@ def test_entry_of_an_unknown_form_still_refuses_its_id_or_subject(
         {"_id": {"sub": 7}, "before": datetime.now(UTC)},
         {"_id": 7},
     ]
-    state[REVOKED].insert_many(entries)
+    state_database[REVOKED].insert_many(entries)
     tokens = (sign_token(CLAIMS | {"jti": "leaked"}), api.token("ada"), api.token("bob"))
     assert [read_outcome(api, token) for token in tokens] == ["token_invalid"] * 3
     assert read_outcome(api, api.token("carol")) == 200
@@ -437,12 +440,15 @@ def test_entry_of_an_unknown_form_still_refuses_its_id_or_subject(
 
 @pytest.mark.parametrize("entry", [{}, {"before": "now"}])
 def test_entry_that_refuses_every_token_of_a_subject_gets_no_date(
-    state: Database[dict[str, Any]], revoke: Revoke, entry: dict[str, str]
+    state_database: Database[dict[str, Any]], revoke: Revoke, entry: dict[str, str]
 ) -> None:
     """Catches a date that lets later tokens pass again."""
-    state[REVOKED].insert_one({"_id": {"sub": "ada"}, **entry})
+    state_database[REVOKED].insert_one({"_id": {"sub": "ada"}, **entry})
     assert revoke("--sub", "ada").exit_code == 0
-    assert state[REVOKED].find_one({"_id": {"sub": "ada"}}) == {"_id": {"sub": "ada"}, **entry}
+    assert state_database[REVOKED].find_one({"_id": {"sub": "ada"}}) == {
+        "_id": {"sub": "ada"},
+        **entry,
+    }
 
 
 def test_id_of_a_token_is_its_jti_or_depends_on_all_its_claims() -> None:

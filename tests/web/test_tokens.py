@@ -179,16 +179,16 @@ def test_only_the_configured_algorithm_is_accepted(make_api: MakeApi) -> None:
     tokens = {name: sign_token(CLAIMS, key, name) for name, key in algorithms}
     for name, key in algorithms:
         api = make_api() if name == "HS256" else make_api_with_key(make_api, key, name)
-        outcomes = {signed_by: try_token(api, token) for signed_by, token in tokens.items()}
-        expected = {signed_by: 200 if signed_by == name else INVALID for signed_by in tokens}
+        outcomes = {token_name: try_token(api, token) for token_name, token in tokens.items()}
+        expected = {token_name: 200 if token_name == name else INVALID for token_name in tokens}
         assert outcomes == expected, name
 
 
 def test_ecdsa_signature_of_zeros_or_in_another_form_is_refused(make_api: MakeApi) -> None:
     api = make_api_with_key(make_api, EC_KEY, "ES256")
     text = sign_token(CLAIMS, EC_KEY, "ES256").rsplit(".", 1)[0]
-    in_der = EC_KEY.sign(text.encode(), ec.ECDSA(jwt.algorithms.hashes.SHA256()))
-    for signature in (b"", bytes(64), bytes(63), b"\xff" * 64, in_der):
+    der_signature = EC_KEY.sign(text.encode(), ec.ECDSA(jwt.algorithms.hashes.SHA256()))
+    for signature in (b"", bytes(64), bytes(63), b"\xff" * 64, der_signature):
         assert try_token(api, f"{text}.{to_base64(signature)}") == INVALID
 
 
@@ -217,21 +217,21 @@ def sign_any_header(header: dict[str, Any], key: Any) -> str:
 
 
 def test_key_id_is_only_compared_with_known_ids(make_api: MakeApi, provider: Provider) -> None:
-    with_provider = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
-    with_secret = make_api()
+    provider_api = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
+    secret_api = make_api()
     with Provider.listening() as attacker:
         attacker.keys = {"one": OTHER_KEY}
         for kid in (attacker.url, *UNKNOWN_KEY_IDS, *NON_STRING_KEY_IDS):
             for key in (KEY, OTHER_KEY):
                 token = sign_any_header({"alg": "RS256", "kid": kid}, key)
-                assert try_token(with_provider, token) == INVALID, kid
-            # A service with one key accepts any id that is a string.
+                assert try_token(provider_api, token) == INVALID, kid
+            # A service with a secret ignores the id, which must be a string.
             header = {"alg": "HS256", "kid": kid}
-            assert try_token(with_secret, sign_hmac(header, secret=b"")) == INVALID, kid
+            assert try_token(secret_api, sign_hmac(header, secret=b"")) == INVALID, kid
             expected = 200 if isinstance(kid, str) else INVALID
-            assert try_token(with_secret, sign_hmac(header)) == expected, kid
+            assert try_token(secret_api, sign_hmac(header)) == expected, kid
         assert attacker.requests == 0
-    assert try_token(with_provider, sign_any_header({"alg": "RS256", "kid": "one"}, KEY)) == 200
+    assert try_token(provider_api, sign_any_header({"alg": "RS256", "kid": "one"}, KEY)) == 200
 
 
 def make_headers_with_keys(url: str) -> list[dict[str, Any]]:
@@ -248,17 +248,17 @@ def make_headers_with_keys(url: str) -> list[dict[str, Any]]:
 
 
 def test_key_or_address_in_a_token_is_ignored(make_api: MakeApi, provider: Provider) -> None:
-    by_provider = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
-    by_key, by_secret = make_api_with_key(make_api, KEY, "RS256"), make_api()
+    provider_api = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
+    key_api, secret_api = make_api_with_key(make_api, KEY, "RS256"), make_api()
     with Provider.listening() as attacker:
         attacker.keys = {"one": OTHER_KEY}
         for header in make_headers_with_keys(attacker.url):
             forged = sign_token(CLAIMS, OTHER_KEY, "RS256", **header)
-            for api in (by_provider, by_key, by_secret):
+            for api in (provider_api, key_api, secret_api):
                 assert try_token(api, forged) == INVALID, header
             valid = sign_token(CLAIMS, KEY, "RS256", **(header | {"kid": "one"}))
-            assert (try_token(by_provider, valid), try_token(by_key, valid)) == (200, 200), header
-            assert try_token(by_secret, sign_token(CLAIMS, **header)) == 200, header
+            assert (try_token(provider_api, valid), try_token(key_api, valid)) == (200, 200), header
+            assert try_token(secret_api, sign_token(CLAIMS, **header)) == 200, header
         assert attacker.requests == 0
     assert provider.requests == 1
 
@@ -551,14 +551,18 @@ def test_token_of_a_megabyte_is_refused_before_it_is_decoded(
         raise AssertionError("the token was decoded")
 
     monkeypatch.setattr(auth, "decode_token", fail)
-    for huge in (sign_token(CLAIMS | {"fill": "x" * 750_000}), "x" * 1_000_000, "." * 1_000_000):
-        assert try_token(api, huge) == INVALID
-        in_cookie = browser.get("/dashboard", headers={"Cookie": f"jobmon_session={huge}"})
-        assert in_cookie.status_code == 401
-        assert "no longer valid" in in_cookie.text
+    for huge_token in (
+        sign_token(CLAIMS | {"fill": "x" * 750_000}),
+        "x" * 1_000_000,
+        "." * 1_000_000,
+    ):
+        assert try_token(api, huge_token) == INVALID
+        page = browser.get("/dashboard", headers={"Cookie": f"jobmon_session={huge_token}"})
+        assert page.status_code == 401
+        assert "no longer valid" in page.text
 
 
-def test_times_may_be_wrong_by_the_leeway(make_api: MakeApi) -> None:
+def test_times_can_be_wrong_by_the_leeway(make_api: MakeApi) -> None:
     for name, ahead_s in (("iat", 3), ("nbf", 3), ("exp", -3)):
         claims = CLAIMS | {name: time_from_now(seconds=ahead_s)}
         assert try_token(make_api(), sign_token(claims)) == 200, name
@@ -608,7 +612,7 @@ def test_only_the_log_names_the_reason_of_a_refusal(
         assert try_token(api, token) == (401, code, "Bearer")
     (line,) = lines
     assert (line["code"], line["reason"], line["user"]) == (code, reason, None)
-    assert len(token) < 5 or token not in str(lines)  # a short one may be a part of other words
+    assert len(token) < 5 or token not in str(lines)  # a short token can be a part of other words
 
 
 @pytest.mark.parametrize(
@@ -660,6 +664,7 @@ def test_subject_is_read_from_the_configured_claim(
 def test_answer_does_not_reveal_the_reason_of_a_refusal(make_api: MakeApi) -> None:
     api = make_api(jwt_issuer="https://id", jwt_audience="jobmon")
     forged = sign_token(CLAIMS, "another secret of thirty-two bytes")
+    # VALID_TOKEN has neither the issuer nor the audience of these settings.
     tokens = [VALID_TOKEN, "x", sign_hmac({"alg": "none"}), forged]
     request_id = {"X-Request-ID": "one"}
     answers = [
