@@ -67,8 +67,9 @@ class Queue:
     def read_counts(self) -> dict[str, int] | None:
         """Queued jobs by type from the collector's stats; None without stats."""
         stats = self.reader.stats()
-        types = stats.type_counts() if stats else None
-        return None if types is None else {name: n.get("queued", 0) for name, n in types.items()}
+        if stats is None or (by_type := stats.type_counts()) is None:
+            return None
+        return {job_type: counts.get("queued", 0) for job_type, counts in by_type.items()}
 
     def await_counts(self, **counts: int) -> None:
         eventually(lambda: self.read_counts() == counts)
@@ -82,7 +83,7 @@ class Queue:
 def make_queue(
     mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
 ) -> Iterator[Callable[..., Queue]]:
-    """A function that makes a queue, by default in the test's database; they share the rollups."""
+    """A function that makes a queue, by default in `database`; all share one rollup database."""
     queues = []
 
     def make(database_name: str = database.name, **changes: Any) -> Queue:
@@ -101,7 +102,7 @@ def make_queue(
 def test_two_queues_in_one_rollup_database_have_separate_stats(
     make_queue: Callable[..., Queue], database: Db, difference: str
 ) -> None:
-    """Catches the first queue's totals in answers about the second one."""
+    """Catches stats or totals of the first queue in answers about the second queue."""
     first = make_queue()
     match difference:
         case "database":
@@ -120,7 +121,7 @@ def test_two_queues_in_one_rollup_database_have_separate_stats(
         assert second.api.get_as_admin("/admin/jobs/stats").json["source"] == "live"
         assert second.api.get_as_admin("/admin/jobs/timeseries").json["meta"]["source"] == "live"
         assert RollupReader(second.connection).totals() is None
-        with collecting(second.settings):  # this collector has another lease
+        with collecting(second.settings):  # each queue has its own leader
             second.await_counts(**expected)
             for queue in (first, second):
                 eventually(lambda queue=queue: RollupReader(queue.connection).totals())
@@ -143,45 +144,45 @@ def test_key_of_a_queue_changes_only_with_settings_that_change_its_jobs(
 ) -> None:
     base = make_settings(job_fields={"type": "kind", "status": "state"}, status_names={"a": "dlq"})
 
-    def key(deployment: str | None = "rs0", database: str = "shop", **changes: Any) -> str:
+    def make_key(deployment: str | None = "rs0", database: str = "shop", **changes: Any) -> str:
         settings = replace(base, **changes)
         return queue_key(deployment, database, settings, Profile.from_settings(settings))
 
     same_keys = [
-        key(mongo_uri="mongodb://other:pw@elsewhere/shop"),
-        key(job_fields={"status": "state", "type": "kind"}),
-        key(job_fields={"type": "kind", "status": "state", "jobId": "jobId"}),
-        key(rollup_db="x", stats_ttl_ms=9, jwt_secret_key=None),
+        make_key(mongo_uri="mongodb://other:pw@elsewhere/shop"),
+        make_key(job_fields={"status": "state", "type": "kind"}),
+        make_key(job_fields={"type": "kind", "status": "state", "jobId": "jobId"}),
+        make_key(rollup_db="x", stats_ttl_ms=9, jwt_secret_key=None),
     ]
-    assert set(same_keys) == {key()}
+    assert set(same_keys) == {make_key()}
     other_keys = [
-        key(deployment=None),
-        key(deployment="rs1"),
-        key(database="shop2"),
-        key(jobs_collection="tasks"),
-        key(attempts_collection="tries"),
-        key(profile="agenda"),
-        key(job_fields={"type": "kind"}),
-        key(status_names={"a": "failed"}),
-        key(attempt_fields={"startedAt": "began"}),
-        key(attempt_status_names={"ok": "succeeded"}),
-        # In another deployment, whose replica set and database may have the same names.
-        key(queue="production", uri_setting="PRODUCTION_URI"),
-        key(queue="staging", uri_setting="`uri` of staging in JOBMON_QUEUES"),
+        make_key(deployment=None),
+        make_key(deployment="rs1"),
+        make_key(database="shop2"),
+        make_key(jobs_collection="tasks"),
+        make_key(attempts_collection="tries"),
+        make_key(profile="agenda"),
+        make_key(job_fields={"type": "kind"}),
+        make_key(status_names={"a": "failed"}),
+        make_key(attempt_fields={"startedAt": "began"}),
+        make_key(attempt_status_names={"ok": "succeeded"}),
+        # A connection string of the queue's own: in two deployments, names may be the same.
+        make_key(queue="production", uri_setting="PRODUCTION_URI"),
+        make_key(queue="staging", uri_setting="`uri` of staging in JOBMON_QUEUES"),
     ]
-    assert len({key(), *other_keys}) == 13
-    assert key(queue="renamed") == key()
-    assert key().startswith("shop.jobs#")
+    assert len({make_key(), *other_keys}) == 13
+    assert make_key(queue="renamed") == make_key()
+    assert make_key().startswith("shop.jobs#")
 
 
 def rewrite_as_next_version(own: OwnDatabase, name: str) -> None:
     """Replace the documents of a collection by documents of an invented next version."""
     for document in list(own[name].find({"format": FORMAT})):
-        new = {**document, "format": FORMAT + 1, "added": {"by": ["the next version"]}}
+        rewritten = {**document, "format": FORMAT + 1, "added": {"by": ["the next version"]}}
         for field in ("counts", "types", "health", "countedAt", "openSince", "segments"):
-            if field in new:
-                new[field] = {"in": "another form"}
-        own[name].replace_one({"_id": document["_id"]}, new)
+            if field in rewritten:
+                rewritten[field] = {"in": "another form"}
+        own[name].replace_one({"_id": document["_id"]}, rewritten)
 
 
 COLLECTIONS = ("state", "buckets", "samples", "checkpoints")
@@ -190,7 +191,7 @@ COLLECTIONS = ("state", "buckets", "samples", "checkpoints")
 def test_web_service_works_with_documents_of_a_newer_collector(
     make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The collector is upgraded first: catches a service that misreads or logs each document."""
+    """Catches a service that misreads documents, or logs one many times, before its upgrade."""
     queue = make_queue()
     queue.insert_jobs("a", 3)
     with collecting(queue.settings):
@@ -202,8 +203,8 @@ def test_web_service_works_with_documents_of_a_newer_collector(
     for format_ in formats:
         for name in COLLECTIONS:
             queue.own[name].update_many({}, {"$set": {"format": format_}})
-        fresh = {"$set": {"at": datetime.now(UTC), "countedAt": datetime.now(UTC)}}
-        queue.own["state"].update_many({}, fresh)
+        new_dates = {"$set": {"at": datetime.now(UTC), "countedAt": datetime.now(UTC)}}
+        queue.own["state"].update_many({}, new_dates)
         caplog.clear()
         api = queue.api = Api(create_app(queue.settings))
         for _ in range(3):
@@ -215,7 +216,7 @@ def test_web_service_works_with_documents_of_a_newer_collector(
         api.app.extensions["jobmon_connection"].client.close()
 
 
-def test_readable_document_of_another_format_is_skipped(
+def test_document_of_another_format_is_skipped_even_if_its_fields_are_valid(
     make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches a reader that checks only the types of fields, which may have another meaning."""
@@ -242,9 +243,9 @@ def test_collector_works_with_documents_of_the_next_version(
         eventually(lambda: RollupReader(queue.connection).totals())
     for name in COLLECTIONS:
         rewrite_as_next_version(queue.own, name)
-    foreign = {"_id": "next", "queue": queue.own.queue, "format": FORMAT + 1}
+    new_document = {"_id": "next", "queue": queue.own.queue, "format": FORMAT + 1}
     for name in COLLECTIONS:
-        queue.own[name].insert_one({**foreign, "span": 60, "at": datetime.now(UTC)})
+        queue.own[name].insert_one({**new_document, "span": 60, "at": datetime.now(UTC)})
     with collecting(queue.settings) as failed:
         queue.await_counts(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
@@ -265,6 +266,7 @@ def test_unknown_fields_are_ignored(make_queue: Callable[..., Queue]) -> None:
     assert queue.read_statuses() == [200] * len(ROUTES)
 
 
+# Paths in the documents of `state`, each with a value of a wrong form.
 BROKEN_FIELDS: list[tuple[str, Any]] = [
     ("counts", None),
     ("counts", [["queued", "a"]]),
@@ -286,7 +288,7 @@ BROKEN_FIELDS: list[tuple[str, Any]] = [
 ]
 
 
-def test_broken_document_never_leads_to_a_500(make_queue: Callable[..., Queue]) -> None:
+def test_all_routes_answer_200_if_a_document_is_broken(make_queue: Callable[..., Queue]) -> None:
     queue = make_queue()
     queue.insert_jobs("a", 3)
     with collecting(queue.settings):
@@ -298,8 +300,8 @@ def test_broken_document_never_leads_to_a_500(make_queue: Callable[..., Queue]) 
     for path, value in BROKEN_FIELDS:
         now = datetime.now(UTC)
         for document in valid_documents:
-            fresh = {name: now for name in ("at", "countedAt", "countersAt") if name in document}
-            state.replace_one({"_id": document["_id"]}, document | fresh)
+            dates = {name: now for name in ("at", "countedAt", "countersAt") if name in document}
+            state.replace_one({"_id": document["_id"]}, document | dates)
         change = {"$set": {path: value}}
         result = state.update_many({path.partition(".")[0]: {"$exists": True}}, change)
         assert result.matched_count, path
@@ -315,15 +317,15 @@ def test_documents_of_other_programs_do_not_stop_the_history(
     queue = make_queue()
     queue.insert_jobs("a", 3)
     now = datetime.now(UTC).replace(second=0, microsecond=0)
-    broken: list[dict[str, Any]] = [
+    broken_documents: list[dict[str, Any]] = [
         {"span": 60, "at": now},
         {"span": 60, "at": now, "types": "none"},
         {"span": 3_600, "at": now.replace(minute=0), "types": [{"type": "a"}]},
         {"span": 600, "at": now, "types": [{"type": "a", "enqueued": "many"}]},
     ]
     for scope in ({}, queue.own.scope, {"queue": queue.own.queue, "format": 99}):
-        queue.own["buckets"].insert_many({**document, **scope} for document in broken)
-        queue.own["samples"].insert_many({**document, **scope} for document in broken)
+        queue.own["buckets"].insert_many({**document, **scope} for document in broken_documents)
+        queue.own["samples"].insert_many({**document, **scope} for document in broken_documents)
         queue.own["state"].insert_one({**scope, "odd": True})
     with collecting(queue.settings) as failed:
         queue.await_counts(a=3)
@@ -378,9 +380,9 @@ def test_text_of_a_watched_document_never_becomes_a_key_or_stops_the_collector(
     past = now - timedelta(minutes=15)
     for status in ("queued", "dlq", "leased", *ODD_TEXTS):
         for job_type in (*ODD_TEXTS, None, 7, {"a": 1}, ["$x"]):
-            job = {"type": job_type, "status": status, "createdAt": past, "nextRunAt": past}
-            times = {"leaseExpiresAt": past, "finishedAt": now}
-            queue.jobs.insert_one({"jobId": str(ObjectId()), **job, **times})
+            job = {"jobId": str(ObjectId()), "type": job_type, "status": status}
+            dates = {"createdAt": past, "nextRunAt": past, "leaseExpiresAt": past}
+            queue.jobs.insert_one({**job, **dates, "finishedAt": now})
     for text in ODD_TEXTS:
         job_id = str(ObjectId())
         queue.jobs.insert_one({"jobId": job_id, "type": text, "status": text, "createdAt": past})
@@ -400,8 +402,8 @@ def test_text_of_a_watched_document_never_becomes_a_key_or_stops_the_collector(
         assert not failed.is_set()
     for name in (*COLLECTIONS, "leases"):
         for document in queue.own[name].find():
-            texts = {*ODD_TEXTS, "queued", "succeeded", "7"} - {"_id"}
-            assert not texts & set(iter_keys(document))
+            stored_texts = {*ODD_TEXTS, "queued", "succeeded", "7"} - {"_id"}
+            assert not stored_texts & set(iter_keys(document))
 
 
 def test_document_that_cannot_be_written_is_logged_with_the_reason(
@@ -458,7 +460,7 @@ def test_unexpected_exception_in_a_thread_is_logged_with_its_stack(
     queue = make_queue()
 
     def fail(*_: Any, **__: Any) -> Any:
-        raise KeyError("of the test")
+        raise KeyError("raised by the test")
 
     if thread == "counts":
         monkeypatch.setattr(collector_module.SegmentMap, "recount", fail)
@@ -470,7 +472,7 @@ def test_unexpected_exception_in_a_thread_is_logged_with_its_stack(
         assert failed.is_set()
     (record,) = [line for line in caplog.records if line.message == "the collector failed"]
     assert record.exc_info is not None
-    assert "of the test" in caplog.text
+    assert "raised by the test" in caplog.text
     assert RollupReader(queue.connection).leader() is None  # the next collector can start
 
 

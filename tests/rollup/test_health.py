@@ -1,5 +1,5 @@
 """`jobmon collector`: catches a check that passes although the collector does not work, a collector
-that continues after an unexpected error, and one that needs a key although it uses none."""
+that continues after an unexpected error, and a collector that requires a key for tokens."""
 
 import os
 import re
@@ -28,7 +28,7 @@ Db = Database[dict[str, Any]]
 # A collector whose history thread raises an unexpected exception.
 FAILING_COLLECTOR = """
 from jobmon.collector.history_writer import HistoryWriter
-def fail(*_): raise KeyError("of the test")
+def fail(*_): raise KeyError("raised by the test")
 HistoryWriter._count_young = fail
 from jobmon.cli import main
 main(["collector"])
@@ -77,19 +77,14 @@ def test_check_fails_without_a_collector_and_passes_with_one(
 def test_check_fails_if_the_stats_or_the_history_are_old(
     environment: dict[str, str], connection: Connection, name: str, field: str, label: str
 ) -> None:
-    own_database, now = (
-        OwnDatabase(rollup_database(connection), connection.queue_key),
-        datetime.now(UTC),
-    )
-    until = now + timedelta(hours=1)
-    own_database["leases"].insert_one(
-        own_database.new("collector", {"holder": "x", "expiresAt": until})
-    )
-    own_database["state"].insert_many(
-        [own_database.new("stats", {"at": now}), own_database.new("progress", {"countedAt": now})]
+    own, now = OwnDatabase(rollup_database(connection), connection.queue_key), datetime.now(UTC)
+    lease = {"holder": "x", "expiresAt": now + timedelta(hours=1)}
+    own["leases"].insert_one(own.new("collector", lease))
+    own["state"].insert_many(
+        [own.new("stats", {"at": now}), own.new("progress", {"countedAt": now})]
     )
     assert run_check(environment).exit_code == 0
-    own_database["state"].update_one({"name": name}, {"$set": {field: now - timedelta(hours=1)}})
+    own["state"].update_one({"name": name}, {"$set": {field: now - timedelta(hours=1)}})
     result = run_check(environment)
     assert result.exit_code == 1
     (age_s,) = re.findall(rf"{label}: ([\d.]+) s old", result.output)
@@ -126,7 +121,7 @@ def test_unexpected_error_ends_the_process_with_code_1_and_logs_the_stack(
 
 
 @pytest.mark.parametrize("command", [["check", "--json"], ["collector", "--check"]])
-def test_key_for_tokens_is_not_needed_but_checked_if_it_is_set(
+def test_key_for_tokens_is_optional_but_checked_if_it_is_set(
     environment: dict[str, str], command: list[str]
 ) -> None:
     result = CliRunner().invoke(main, command, env=environment)

@@ -1,4 +1,4 @@
-"""Histograms: catches a percentile that is wrong by more than 5%, and a count that is lost."""
+"""Histograms: catches a percentile that is wrong by more than 5% and 1 ms, and a lost count."""
 
 import math
 from collections import Counter
@@ -22,7 +22,9 @@ DURATIONS = st.lists(st.integers(0, 10**10), min_size=1, max_size=200)
 
 
 @given(durations=DURATIONS, fraction=st.sampled_from([0.5, 0.95, 0.99]))
-def test_percentile_is_wrong_by_at_most_5_percent(durations: list[int], fraction: float) -> None:
+def test_percentile_is_wrong_by_at_most_5_percent_or_1_ms(
+    durations: list[int], fraction: float
+) -> None:
     exact = sorted(durations)[math.ceil(fraction * len(durations)) - 1]
     (percentile,) = percentiles(Counter(map(bucket, durations)), [fraction])
     assert percentile == pytest.approx(exact, rel=0.05, abs=1)
@@ -44,7 +46,7 @@ def test_empty_histogram_has_no_percentiles() -> None:
     assert percentiles(Counter(), [0.5, 0.99]) == [None, None]
 
 
-def test_bucket_expression_gives_the_same_buckets(database: Database[dict[str, Any]]) -> None:
+def test_server_and_python_compute_the_same_buckets(database: Database[dict[str, Any]]) -> None:
     durations = [-5, 0, 1, 2, 3, 10, 999, 1_000, 60_000, 86_400_000, 10**10]
     database.values.insert_many([{"ms": duration} for duration in durations])
     rows = database.values.aggregate([{"$project": {"ms": 1, "bucket": bucket_expression("$ms")}}])

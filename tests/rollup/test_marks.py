@@ -1,5 +1,5 @@
-"""Marks: catches a text that changes how a page or terminal looks, a mark of another queue, a list
-that grows without limit, and an empty list although the marks could not be read."""
+"""Marks: catches a text that changes how a page or terminal looks, a mark of another queue that is
+shown, a list that grows without limit, and an empty list although the marks could not be read."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -61,9 +61,9 @@ def read_marks(api: Api) -> list[tuple[str, str | None]]:
 def test_text_that_is_empty_too_long_or_not_printable_is_refused_with_the_reason(
     text: str, message: str
 ) -> None:
-    with pytest.raises(MarkError) as refused:
+    with pytest.raises(MarkError) as refusal:
         Mark(at=NOW, text=text)
-    assert (refused.value.field, str(refused.value)) == ("text", message)
+    assert (refusal.value.field, str(refusal.value)) == ("text", message)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_text_that_is_empty_too_long_or_not_printable_is_refused_with_the_reason
     ],
 )
 def test_link_that_is_no_web_address_is_refused(link: str) -> None:
-    with pytest.raises(MarkError) as refused:
+    with pytest.raises(MarkError) as refusal:
         Mark(at=NOW, text="v1", link=link)
-    assert refused.value.field == "link"
+    assert refusal.value.field == "link"
 
 
 def test_time_must_be_in_the_retained_history_or_less_than_5_minutes_ahead() -> None:
@@ -115,7 +115,7 @@ def test_new_mark_is_shown_even_if_the_history_is_unchanged(api: Api) -> None:
     assert read_marks(api) == [("v1", None), ("v2", None)]
 
 
-def test_newest_marks_are_shown_and_older_ones_are_only_counted(
+def test_newest_marks_are_shown_and_older_marks_are_only_counted(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(marks, "MAX_SHOWN", 2)
@@ -142,9 +142,9 @@ def test_newest_marks_are_shown_and_older_ones_are_only_counted(
 def test_marks_of_another_queue_or_format_or_with_invalid_fields_are_skipped(
     api: Api, changes: dict[str, Any]
 ) -> None:
-    store_mark(api, 1, "odd", **changes)
-    store_mark(api, 2, "ours", unknown="ignored")
-    assert read_marks(api) == [("ours", None)]
+    store_mark(api, 1, "skipped", **changes)
+    store_mark(api, 2, "shown", unknown="ignored")
+    assert read_marks(api) == [("shown", None)]
 
 
 def test_secrets_in_stored_marks_are_redacted(api: Api) -> None:
@@ -156,12 +156,12 @@ def test_secrets_in_stored_marks_are_redacted(api: Api) -> None:
     assert link == "https://ci.example.com/?token=[redacted]"
 
 
-def test_marks_that_may_not_be_read_are_none_and_each_reader_logs_this_once(
+def test_without_the_right_to_read_marks_are_none_and_each_reader_logs_this_once(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches an empty list, which would mean that nothing was deployed."""
-    refused = Mock(side_effect=OperationFailure("not authorized", 13))
-    monkeypatch.setattr(OwnDatabase, "__getitem__", refused)
+    refuse = Mock(side_effect=OperationFailure("not authorized", 13))
+    monkeypatch.setattr(OwnDatabase, "__getitem__", refuse)
     for _ in range(2):
         connection: Connection = api.app.extensions["jobmon_connection"]
         reader = MarkReader(connection, connection, Redactor())

@@ -1,5 +1,5 @@
 """Details of runs: catches a failed run that is lost or counted twice when details are folded,
-added or compared, and details of an earlier version that look as if they were known."""
+added or compared, and details of an earlier version that look complete."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ from ..conftest import NOW
 KNOWN_DETAILS = RunDetails(by_type=Counter({ErrorPair("g", "mail"): 2}))
 GROUPS, NAMES = st.sampled_from(["a", "b", "c", OTHER]), st.sampled_from(["m", "n", "o", OTHER])
 COUNTS = st.dictionaries(st.tuples(GROUPS, NAMES), st.integers(1, 50), max_size=16).map(
-    lambda counts: Counter({ErrorPair(*pair): n for pair, n in counts.items()})
+    lambda counts: Counter({ErrorPair(*pair): count for pair, count in counts.items()})
 )
 TALLIES = st.builds(
     WorkerTally,
@@ -45,40 +45,44 @@ WORKER_TYPES = st.dictionaries(st.builds(WorkerType, GROUPS, NAMES), TALLIES, ma
 DETAILS = st.builds(RunDetails, by_type=COUNTS, by_worker=COUNTS, worker_types=WORKER_TYPES)
 
 
-def count_by_name(counts: Counter[ErrorPair]) -> Counter[str]:
-    by_name: Counter[str] = Counter()
+def count_by_subject(counts: Counter[ErrorPair]) -> Counter[str]:
+    """The failed runs by type, or by worker."""
+    by_subject: Counter[str] = Counter()
     for pair, count in counts.items():
-        by_name[pair.subject] += count
-    return by_name
+        by_subject[pair.subject] += count
+    return by_subject
 
 
 def count_runs(details: RunDetails) -> Counter[str]:
+    """The runs by worker."""
     return Counter({name: tally.runs for name, tally in details.tally_workers().items()})
 
 
 @given(first=DETAILS, second=DETAILS)
-def test_maximum_has_the_larger_counts(first: RunDetails, second: RunDetails) -> None:
-    largest = first.maximum(second)
-    for field in ("by_type", "by_worker"):
-        of_largest, of_first, of_second = (
-            count_by_name(getattr(details, field)) for details in (largest, first, second)
-        )
-        assert of_largest == of_first | of_second
-    assert count_runs(largest) == count_runs(first) | count_runs(second)
-    assert largest.maximum(first) == largest.maximum(second) == largest
-
-
-@given(details=DETAILS, failed=st.dictionaries(NAMES, st.integers(0, 90)))
-def test_failed_runs_without_a_known_error_are_added_as_unknown_errors(
-    details: RunDetails, failed: dict[str, int]
+def test_maximum_has_the_larger_counts_of_each_type_and_worker(
+    first: RunDetails, second: RunDetails
 ) -> None:
-    with_known_error = details.failed
-    details.add_unknown_errors(failed)
-    assert details.failed == max(with_known_error, sum(failed.values()))
+    maximum = first.maximum(second)
+    for field in ("by_type", "by_worker"):
+        maximum_counts, first_counts, second_counts = (
+            count_by_subject(getattr(details, field)) for details in (maximum, first, second)
+        )
+        assert maximum_counts == first_counts | second_counts
+    assert count_runs(maximum) == count_runs(first) | count_runs(second)
+    assert maximum.maximum(first) == maximum.maximum(second) == maximum
+
+
+@given(details=DETAILS, failed_by_type=st.dictionaries(NAMES, st.integers(0, 90)))
+def test_failed_runs_without_a_known_error_are_added_as_unknown_errors(
+    details: RunDetails, failed_by_type: dict[str, int]
+) -> None:
+    failed_with_known_error = details.failed
+    details.add_unknown_errors(failed_by_type)
+    assert details.failed == max(failed_with_known_error, sum(failed_by_type.values()))
 
 
 @given(parts=st.lists(DETAILS, max_size=5))
-def test_folded_minutes_add_up_to_the_same_counts(parts: list[RunDetails]) -> None:
+def test_folded_minutes_add_up_to_an_hour_with_the_same_counts(parts: list[RunDetails]) -> None:
     limits = run_details_module.MAX_PAIRS, run_details_module.MAX_WORKER_TYPES
     run_details_module.MAX_PAIRS = run_details_module.MAX_WORKER_TYPES = 4
     try:
@@ -89,8 +93,8 @@ def test_folded_minutes_add_up_to_the_same_counts(parts: list[RunDetails]) -> No
     assert hour.failed == sum(part.failed for part in parts)
     assert hour.by_worker.total() == sum(part.by_worker.total() for part in parts)
     assert max(map(len, (hour.by_type, hour.by_worker, hour.worker_types))) <= 4
-    stored, counted = sum_tallies([hour]), sum_tallies(parts)
-    assert (stored.outcomes, stored.run) == (counted.outcomes, counted.run)
+    stored_sum, sum_of_parts = sum_tallies([hour]), sum_tallies(parts)
+    assert (stored_sum.outcomes, stored_sum.run) == (sum_of_parts.outcomes, sum_of_parts.run)
 
 
 def sum_tallies(parts: Iterable[RunDetails]) -> WorkerTally:
@@ -117,7 +121,7 @@ def test_tallies_of_a_type_have_the_runs_of_each_worker(parts: list[RunDetails])
 
 
 def test_rare_types_of_a_worker_are_folded_first() -> None:
-    """Catches a busy worker that is folded, and the only type of a worker that is folded."""
+    """Catches a busy worker, or the only type of a worker, that is counted as `(other)`."""
     details = RunDetails()
     for number in range(2 * MAX_WORKER_TYPES):
         pair = WorkerType(f"pod-{number}", "mail")
@@ -166,9 +170,10 @@ def test_the_largest_details_fit_into_a_document_with_many_types() -> None:
     details.worker_types = {
         WorkerType(make_name(number), make_name(-number)): tally for number in range(count)
     }
-    slow = SlowRun(10**9, make_name(0), 1, make_name(1), "succeeded", NOW)
+    slow_run = SlowRun(10**9, make_name(0), 1, make_name(1), "succeeded", NOW)
+    finish_times = [NOW + timedelta(seconds=seconds) for seconds in range(5)]
     details.slowest = {
-        make_name(number): [slow._replace(finished_at=NOW + timedelta(seconds=n)) for n in range(5)]
+        make_name(number): [slow_run._replace(finished_at=time) for time in finish_times]
         for number in range(count)
     }
     folded = fold_details(details)
@@ -205,7 +210,7 @@ def test_maximum_with_unknown_details_is_unknown() -> None:
 
 def test_details_of_a_window_that_begins_before_the_history_are_incomplete() -> None:
     """Catches a count of only a part of the requested time that looks complete."""
-    known = RunHistory(as_of=NOW, is_complete=True, details=RunDetails(), groups={})
-    assert known.incomplete_reason == ""
-    clipped = replace(known, no_data_before=NOW)
+    complete = RunHistory(as_of=NOW, is_complete=True, details=RunDetails(), groups={})
+    assert complete.incomplete_reason == ""
+    clipped = replace(complete, no_data_before=NOW)
     assert clipped.incomplete_reason == f"no data is kept from before {NOW:%Y-%m-%d} UTC"

@@ -24,10 +24,11 @@ from .. import conftest
 TALLIES = {"a": Tally(1), "most": Tally(5), "b": Tally(3)}
 NOW = conftest.NOW.replace(minute=7, second=11)
 LONG_RETENTION = dict.fromkeys(SPANS, 400 * DAY)
+LAST_HOUR = Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION)
 
 
 @pytest.mark.parametrize(
-    ("length", "step", "steps"),
+    ("length", "step", "step_count"),
     [
         (HOUR, MINUTE, 61),
         (DAY, 10 * MINUTE, 145),
@@ -37,10 +38,10 @@ LONG_RETENTION = dict.fromkeys(SPANS, 400 * DAY)
     ],
 )
 def test_default_step_of_a_recent_window_is_a_stored_span(
-    length: timedelta, step: timedelta, steps: int
+    length: timedelta, step: timedelta, step_count: int
 ) -> None:
     window = Window.from_range(NOW - length, NOW, None, LONG_RETENTION)
-    assert (window.step, window.span, len(list(window.steps()))) == (step, step, steps)
+    assert (window.step, window.span, len(list(window.steps()))) == (step, step, step_count)
 
 
 RETENTION = {
@@ -64,7 +65,7 @@ RETENTION = {
         (390 * DAY, 300 * DAY, 7 * DAY),
     ],
 )
-def test_default_step_of_an_older_window_is_still_retained(
+def test_default_step_of_an_older_window_consists_of_retained_spans(
     age: timedelta, length: timedelta, step: timedelta
 ) -> None:
     """Catches a 422 for a request without a step."""
@@ -83,13 +84,13 @@ def test_every_retained_window_has_a_default_step(age_min: int, length_min: int)
 
 def test_window_before_the_retention_is_refused() -> None:
     start = datetime.now(UTC) - 402 * DAY
-    with pytest.raises(WindowError, match="before the retained history") as refused:
+    with pytest.raises(WindowError, match="before the retained history") as refusal:
         Window.from_range(start, start + HOUR, None, RETENTION)
-    assert refused.value.parameter == "to"
+    assert refusal.value.parameter == "to"
 
 
 @pytest.mark.parametrize("step", [None, DAY, 7 * DAY])
-def test_window_begins_with_the_retained_history(step: timedelta | None) -> None:
+def test_window_begins_at_the_earliest_with_the_retained_history(step: timedelta | None) -> None:
     """Catches an answer that grows with the requested window, and a zero for an unknown day."""
     now = datetime.now(UTC)
     window = Window.from_range(now - 3_000 * DAY, now, step, RETENTION)
@@ -104,7 +105,7 @@ def test_window_begins_with_the_retained_history(step: timedelta | None) -> None
     ("age", "length", "is_coarse"),
     [(HOUR, HOUR, False), (3 * DAY, HOUR, True), (30 * DAY, 30 * DAY, False)],
 )
-def test_finest_step_of_a_window_is_shorter_if_finer_steps_are_no_longer_kept(
+def test_step_is_longer_than_the_finest_step_if_shorter_spans_are_no_longer_retained(
     age: timedelta, length: timedelta, *, is_coarse: bool
 ) -> None:
     start = datetime.now(UTC) - age
@@ -115,9 +116,9 @@ def test_finest_step_of_a_window_is_shorter_if_finer_steps_are_no_longer_kept(
 def test_error_about_too_many_steps_names_the_parameter_that_causes_it() -> None:
     now = datetime.now(UTC)
     for end, step, parameter in ((now, MINUTE, "step"), (now + 99 * 365 * DAY, None, "to")):
-        with pytest.raises(WindowError, match="more than 1500 steps") as refused:
+        with pytest.raises(WindowError, match="more than 1500 steps") as refusal:
             Window.from_range(now - 40 * HOUR, end, step, RETENTION)
-        assert refused.value.parameter == parameter
+        assert refusal.value.parameter == parameter
 
 
 @given(
@@ -126,7 +127,7 @@ def test_error_about_too_many_steps_names_the_parameter_that_causes_it() -> None
     step=st.sampled_from([*SPANS, 5 * MINUTE, 7 * DAY]),
 )
 def test_few_spans_cover_a_window_once(length_min: int, end_min: int, step: timedelta) -> None:
-    """The window ends `end_min` minutes before NOW."""
+    """The time `end_min` minutes before NOW is in the last step of the window."""
     end = floor(NOW - end_min * MINUTE, step) + step
     window = Window(start=floor(end - length_min * MINUTE, step), end=end, step=step)
     covered_until, spans = window.start, list(window.cover(NOW + 90 * DAY))
@@ -134,14 +135,15 @@ def test_few_spans_cover_a_window_once(length_min: int, end_min: int, step: time
         assert (start, floor(start, span)) == (covered_until, start)
         covered_until = start + span
     assert covered_until == window.end
-    # One for each whole day, and at each end at most 3 of 6 h, 5 of 1 h, 5 of 10 min, 9 of 1 min.
+    # One for each whole day, and at each end of the window at most 3 spans of 6 h, 5 of 1 h, 5 of
+    # 10 min and 9 of 1 min.
     assert len(spans) <= window.length / DAY + 2 * (3 + 5 + 5 + 9)
 
 
-class Rollup(RollupReader):
-    """A rollup in which `enqueued` jobs of the types t and u were enqueued in each span.
+class FakeRollup(RollupReader):
+    """A rollup with a bucket for each span: `enqueued` jobs of type t, and as many of type u.
 
-    `reads` has the number of buckets of each read.
+    `reads` has the number of buckets of each read. Steps are final up to 15 minutes before NOW.
     """
 
     def __init__(self) -> None:
@@ -169,80 +171,67 @@ def count_enqueued(history: History[datetime]) -> set[int]:
 
 
 def test_history_is_shared_until_the_collector_counts_again() -> None:
-    rollup = Rollup()
-    series, window = (
-        SeriesReader(Any, rollup),
-        Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION),
-    )
+    rollup = FakeRollup()
+    series, window = SeriesReader(Any, rollup), LAST_HOUR
     first = series.history_by_step(window, ())
     assert series.history_by_step(window, ()) is first
     assert rollup.reads == [61]
     assert count_enqueued(first) == {2}
     assert count_enqueued(series.history_by_step(window, ("t",))) == {1}
     assert series.history_by_type(window) is series.history_by_type(window)
-    assert rollup.reads[1:] == [61, 16]
+    assert rollup.reads[1:] == [61, 16]  # 16 spans cover the window
 
 
 def test_steps_are_read_again_unless_they_are_final() -> None:
-    rollup = Rollup()
-    series, window = (
-        SeriesReader(Any, rollup),
-        Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION),
-    )
+    rollup = FakeRollup()
+    series, window = SeriesReader(Any, rollup), LAST_HOUR
     series.history_by_step(window, ())
     rollup.enqueued = 5
     final_until = floor(NOW, MINUTE) - 15 * MINUTE
     rollup.present_progress = HistoryProgress(counted_at=NOW + MINUTE, final_until=final_until)
     activity = series.history_by_step(window, ()).activity
     assert rollup.reads == [61, 16]
-    final = [at for at in activity if at + MINUTE <= final_until]
-    assert len(final) == 45
-    assert {activity[at].enqueued for at in final} == {2}
-    assert {activity[at].enqueued for at in activity if at not in final} == {10}
+    final_steps = [at for at in activity if at + MINUTE <= final_until]
+    assert len(final_steps) == 45
+    assert {activity[at].enqueued for at in final_steps} == {2}
+    assert {activity[at].enqueued for at in activity if at not in final_steps} == {10}
 
 
 def test_queues_share_one_limit_of_cached_steps() -> None:
     """Catches a process that keeps a full cache for each of a hundred queues."""
-    rollup, cache = Rollup(), SeriesCache()
+    rollup, cache = FakeRollup(), SeriesCache()
     cache.final_steps = StepCache(50)
-    window = Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION)
     first, second = (SeriesReader(Any, rollup, cache) for _ in range(2))
-    first.history_by_step(window, ())
+    first.history_by_step(LAST_HOUR, ())
     rollup.enqueued = 5
-    assert count_enqueued(second.history_by_step(window, ())) == {10}
+    assert count_enqueued(second.history_by_step(LAST_HOUR, ())) == {10}
     assert len(cache.final_steps._values) == 50
     # The cache still has the 45 final steps of the second reader, and five of the first reader.
     rollup.present_progress = replace(rollup.present_progress, counted_at=NOW + MINUTE)
-    second.history_by_step(window, ())
-    first.history_by_step(window, ())
+    second.history_by_step(LAST_HOUR, ())
+    first.history_by_step(LAST_HOUR, ())
     assert rollup.reads == [61, 61, 16, 56]
 
 
 def test_series_of_a_type_raises_if_types_were_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a type's series without the runs that were folded into `(other)`."""
     monkeypatch.setattr(buckets_module, "MAX_BUCKET_TYPES", 1)
-    rollup = Rollup()
+    rollup = FakeRollup()
     monkeypatch.setattr(
         rollup, "buckets", lambda spans: {key: fold_rare_types(TALLIES) for key in list(spans)}
     )
-    series, window = (
-        SeriesReader(Any, rollup),
-        Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION),
-    )
+    series, window = SeriesReader(Any, rollup), LAST_HOUR
     with pytest.raises(TooManyTypesError):
         series.history_by_step(window, ("most",))
     assert count_enqueued(series.history_by_step(window, ())) == {9}
     by_type = series.history_by_type(window).activity
     enqueued = {job_type: activity.enqueued for job_type, activity in by_type.items()}
-    assert enqueued == {"most": 80, OTHER: 64}
+    assert enqueued == {"most": 16 * 5, OTHER: 16 * 4}  # 16 spans cover the window
 
 
 def test_cached_steps_are_dropped_with_the_rollup() -> None:
-    rollup = Rollup()
-    series, window = (
-        SeriesReader(Any, rollup),
-        Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION),
-    )
+    rollup = FakeRollup()
+    series, window = SeriesReader(Any, rollup), LAST_HOUR
     series.history_by_step(window, ())
     rollup.enqueued = 5
     rollup.present_progress = HistoryProgress(counted_at=NOW + MINUTE, final_until=None)
@@ -256,7 +245,7 @@ def test_cached_steps_are_dropped_with_the_rollup() -> None:
 def test_progress_does_not_cover_hours_that_are_not_counted_yet(
     start_h: int, end_h: int, is_covered: bool
 ) -> None:
-    """A collector that starts again counts the newest spans first: hours 1 to 3 are missing."""
+    """A collector that starts again counts the newest spans first: hours 1 and 2 are missing."""
     hours = [NOW + hour * HOUR for hour in range(6)]
     progress = HistoryProgress(counted_at=hours[5], final_until=hours[1], counted_from=hours[3])
     assert progress.covers(hours[start_h], hours[end_h]) is is_covered
@@ -264,11 +253,8 @@ def test_progress_does_not_cover_hours_that_are_not_counted_yet(
 
 
 def test_history_names_the_steps_that_are_not_counted_yet() -> None:
-    rollup = Rollup()
-    series, window = (
-        SeriesReader(Any, rollup),
-        Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION),
-    )
+    rollup = FakeRollup()
+    series, window = SeriesReader(Any, rollup), LAST_HOUR
     counted_from = floor(NOW, MINUTE) - 15 * MINUTE
     rollup.present_progress = HistoryProgress(
         counted_at=NOW, final_until=None, counted_from=counted_from
@@ -284,7 +270,7 @@ def test_history_names_the_steps_that_are_not_counted_yet() -> None:
 
 def test_steps_after_the_last_count_are_unknown() -> None:
     """Catches a sum of 0 for a window in the future, and for the steps after the last count."""
-    series = SeriesReader(Any, Rollup())
+    series = SeriesReader(Any, FakeRollup())
     window = Window.from_range(NOW - 2 * MINUTE, NOW + 2 * MINUTE, MINUTE, LONG_RETENTION)
     minute = floor(NOW, MINUTE)
     history = series.history_by_step(window, ())
