@@ -1,4 +1,4 @@
-"""Conditions of profiles: catches a query that finds other documents than its expression."""
+"""Conditions of profiles: catches a query and an expression that match different documents."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -76,21 +76,20 @@ def test_a_query_and_its_expression_match_the_same_documents(
     database.c.insert_many(documents)
     parsed = parse_query(query, {}, {"a": date_format}, ())
 
-    def find_numbers(filter_: Any) -> list[int]:
-        return [document["n"] for document in database.c.find(filter_).sort("n")]
+    def find_numbers(database_query: Any) -> set[int]:
+        return {document["n"] for document in database.c.find(database_query)}
 
     matching = find_numbers(resolve_now(parsed, datetime.now(UTC)))
     assert find_numbers({"$expr": to_expression(parsed)}) == matching
-    assert set(matching) <= set(
-        find_numbers(resolve_now(select_indexable(parsed), datetime.now(UTC)))
-    )
+    # The part that an index can serve, and the negation, may match more documents than necessary.
+    assert matching <= find_numbers(resolve_now(select_indexable(parsed), datetime.now(UTC)))
     assert matching
     if negated := negate_query(parsed):
-        not_matching = {document["n"] for document in documents} - set(matching)
-        assert not_matching <= set(find_numbers(negated))
+        not_matching = {document["n"] for document in documents} - matching
+        assert not_matching <= find_numbers(negated)
 
 
-def test_index_fields_of_a_query_leave_out_expressions() -> None:
+def test_index_fields_and_indexable_clauses_leave_out_expressions() -> None:
     assert list_index_fields({"a": {"$ne": None}, "b": 1, "$expr": True}) == (["a", "b"], False)
     assert list_index_fields({"a": True}) == (["a"], True)
     assert select_indexable({"$or": [{"a": 1}, {"$expr": 1}]}) == {}

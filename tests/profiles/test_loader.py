@@ -1,16 +1,17 @@
-"""Files of profiles: catches a mistake that is reported without its line, or after the start."""
+"""Files of profiles: catches a mistake whose report lacks the line, or comes after the start."""
 
 import json
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from jobmon.app import create_app
 from jobmon.profiles import ProfileError, load_profile, loader, shipped_profiles
-from jobmon.profiles.parser import parse_profile
+from jobmon.profiles.parser import ParsedProfile, parse_profile
 from jobmon.profiles.schema import profile_schema
 from jobmon.profiles.toml_lines import find_line, find_lines
 from jobmon.settings import Settings, SettingsError
@@ -254,7 +255,7 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         ),
     ],
 )
-def test_a_mistake_is_reported_with_its_line_and_what_is_allowed(
+def test_a_mistake_is_reported_with_its_line_and_the_reason(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     assert old in PROFILE
@@ -289,7 +290,7 @@ def test_common_syntax_errors_are_explained(
         ("[attempts.fields]", 'always = ["type"]'),
     ],
 )
-def test_a_key_below_a_table_that_belongs_above_it_is_explained(
+def test_a_key_of_the_top_level_that_is_in_a_table_is_explained(
     tmp_path: Path, table: str, key: str
 ) -> None:
     name = key.partition(" ")[0]
@@ -299,7 +300,7 @@ def test_a_key_below_a_table_that_belongs_above_it_is_explained(
     )
 
 
-def test_a_profile_changes_the_one_that_it_extends(tmp_path: Path) -> None:
+def test_a_profile_overrides_only_some_keys_of_the_profile_that_it_extends(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('extends = "agenda"\n[constants]\nlock_lifetime = "1 h"\n[fields]\ntype = "t"')
     content = load_profile(str(path)).content
@@ -309,7 +310,7 @@ def test_a_profile_changes_the_one_that_it_extends(tmp_path: Path) -> None:
     assert content["status"] == load_profile("agenda").content["status"]
 
 
-def test_attempts_in_another_place_keep_no_path_of_the_extended_profile(tmp_path: Path) -> None:
+def test_attempts_inherit_from_the_extended_profile_only_in_the_same_place(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     attempts = '[attempts]\nin = "collection"\nfields.jobId = "job"\nstatus.path = "s"'
     path.write_text(f'extends = "payload"\n{attempts}')
@@ -335,7 +336,9 @@ def test_a_condition_on_a_whole_document_and_a_new_status_are_allowed(tmp_path: 
     assert load_profile(str(path)).parse("tasks").fields["leasedBy"].only_in == ("away", "leased")
 
 
-def test_the_settings_name_the_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_the_settings_has_the_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "shop.toml"
     path.write_text(PROFILE.replace("type", "typ"))
     monkeypatch.setenv("JOBMON_PROFILE", str(path))
@@ -357,10 +360,13 @@ def test_a_start_parses_a_file_once_and_again_after_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a file that is parsed again for each setting, connection and search field."""
-    calls: list[str] = []
-    monkeypatch.setattr(
-        loader, "parse_profile", lambda *args: calls.append(args[1]) or parse_profile(*args)
-    )
+    parsed_collections: list[str] = []
+
+    def record_parse(content: dict[str, Any], collection: str) -> ParsedProfile:
+        parsed_collections.append(collection)
+        return parse_profile(content, collection)
+
+    monkeypatch.setattr(loader, "parse_profile", record_parse)
     path = tmp_path / "shop.toml"
     path.write_text(PROFILE + 'payload = "args"\n')
     settings = Settings(
@@ -372,13 +378,13 @@ def test_a_start_parses_a_file_once_and_again_after_a_change(
     )
     create_app(settings)
     Profile.from_settings(settings)
-    assert calls == ["tasks"]
+    assert parsed_collections == ["tasks"]
     path.write_text(PROFILE + 'payload = "input"\n')
     assert settings.find_search_paths() == {"payload.a": "input.a"}
 
 
 def test_dates_of_attempts_in_an_array_are_read_in_their_stored_form() -> None:
-    """Catches an attempt whose start is shown as unknown although the profile has its form."""
+    """Catches an attempt whose start is unknown although the profile has the form of the date."""
     attempts = {
         "in": "array",
         "array": "log",
@@ -397,7 +403,7 @@ def test_dates_of_attempts_in_an_array_are_read_in_their_stored_form() -> None:
     assert dates == [datetime(1970, 1, 1, 0, 0, second, tzinfo=UTC) for second in (1, 2)]
 
 
-def test_find_lines_knows_the_line_of_every_key() -> None:
+def test_find_lines_has_the_line_of_every_key() -> None:
     text = '''# a comment
 a = 1
 "b.c" = """

@@ -85,7 +85,7 @@ def test_transition_has_its_condition_and_changes(tmp_path: Path) -> None:
         ('lock = "$null" },', 'lock = { "$near" = 1 } },', "line 7: transitions.run_now.when.lock"),
     ],
 )
-def test_mistake_is_reported_with_its_line(
+def test_mistake_in_a_transition_is_reported_with_its_line(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     assert old in PROFILE
@@ -105,6 +105,8 @@ def test_transitions_and_lease_order_do_not_change_the_profiles_identity(tmp_pat
 
 
 def make_update(transition: Transition, value: Any) -> dict[str, Any]:
+    """The update for a transition that only sets fields."""
+
     def resolve(change: Any) -> Any:
         if isinstance(change, Now):
             return encode_date(datetime.now(UTC), change.reading)
@@ -116,14 +118,14 @@ def make_update(transition: Transition, value: Any) -> dict[str, Any]:
 def test_transitions_of_agenda_lead_to_the_right_status(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    later = datetime.now(UTC) + timedelta(hours=1)
+    in_an_hour = datetime.now(UTC) + timedelta(hours=1)
     transitions = load_profile("agenda").parse("agendaJobs").transitions
     # Job type, status before, action, its value, status after, whether the job is due afterwards.
     steps = [
         ("bad email", "dlq", "retry", None, "failed", True),
         ("retry pay", "failed", "run_now", None, "failed", True),
         ("later", "queued", "run_now", None, "queued", True),
-        ("no worker", "queued", "reschedule", later, "queued", False),
+        ("no worker", "queued", "reschedule", in_an_hour, "queued", False),
         ("dies", "leased", "release", None, "queued", True),
         ("low", "queued", "prioritize", 20, "queued", True),
         ("cron nightly", "queued", "disable", None, "disabled", False),
@@ -131,9 +133,9 @@ def test_transitions_of_agenda_lead_to_the_right_status(
     ]
     with temporary_database(mongo) as database:
         load_sample(database, "agenda-6")
-        now = datetime.now(UTC)
-        database.agendaJobs.update_one({"name": "cron nightly"}, {"$set": {"nextRunAt": later}})
-        database.agendaJobs.update_one({"name": "low"}, {"$set": {"nextRunAt": now}})
+        due_times = {"cron nightly": in_an_hour, "low": datetime.now(UTC)}
+        for name, due_time in due_times.items():
+            database.agendaJobs.update_one({"name": name}, {"$set": {"nextRunAt": due_time}})
         queue = WatchedQueue(mongod, database, profile="agenda", jobs_collection="agendaJobs")
         for name, old_status, action, value, new_status, is_due in steps:
             assert old_status in transitions[action].statuses
@@ -143,8 +145,8 @@ def test_transitions_of_agenda_lead_to_the_right_status(
             (job,) = queue.get("/admin/jobs/queue", type=name)["data"]
             assert job["status"] == new_status, name
             assert (datetime.fromisoformat(job["nextRunAt"]) <= datetime.now(UTC)) == is_due, name
-        (low,) = queue.get("/admin/jobs/queue", type="low")["data"]
-        assert low["priority"] == 20
+        (low_job,) = queue.get("/admin/jobs/queue", type="low")["data"]
+        assert low_job["priority"] == 20
         queue.close()
     assert transitions["cancel"].deletes
     assert transitions["delete"].deletes

@@ -32,7 +32,7 @@ def read_job(database: Db, job_id: str = "job") -> dict[str, Any]:
 
 
 def fail_without_retry(queue: JobQueue, times: int = 1) -> None:
-    """Lease a job and report a failure that is not retried; do so `times` times."""
+    """Lease a job and report a failure without a retry, `times` times."""
     for _ in range(times):
         lease = queue.lease("w1")
         assert lease is not None
@@ -47,7 +47,7 @@ def test_decide_refuses_each_action_for_jobs_with_another_status(queue: JobQueue
                 queue.decide(action, {"status": status.value}, values.get(action))
 
 
-def test_disable_is_refused_for_jobs_of_the_library(queue: JobQueue) -> None:
+def test_disable_is_refused_for_a_job_of_jobmons_own_queue(queue: JobQueue) -> None:
     with pytest.raises(RefusedActionError):
         queue.decide(JobAction.DISABLE, {"status": "queued"})
 
@@ -103,7 +103,7 @@ def test_retry_gives_one_more_attempt_or_resets_the_attempts(queue: JobQueue, da
     lease = queue.lease("w1")
     assert lease is not None
     assert lease.attempt_number == 3
-    assert queue.report_failure(lease, "E", "no") is JobStatus.DLQ  # exactly one attempt was left
+    assert queue.report_failure(lease, "E", "no") is JobStatus.DLQ  # retry gave only one attempt
     for attempts_before in (3, 5):
         queue.apply(queue.decide(JobAction.RETRY, read_job(database), reset_attempts=True))
         job = read_job(database)
@@ -112,7 +112,7 @@ def test_retry_gives_one_more_attempt_or_resets_the_attempts(queue: JobQueue, da
         lease = queue.lease("w1")
         assert lease is not None
         assert queue.report_failure(lease, "E", "no") is JobStatus.FAILED
-        # The delay is that of a first attempt.
+        # The delay is the delay after a first attempt.
         assert read_job(database)["nextRunAt"] == NOW + timedelta(milliseconds=750)
         database.jobs.update_one({}, {"$set": {"nextRunAt": NOW}})
         lease = queue.lease("w1")
@@ -122,7 +122,9 @@ def test_retry_gives_one_more_attempt_or_resets_the_attempts(queue: JobQueue, da
     assert sorted(numbers) == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_job_whose_limit_is_null_has_the_default_limit(queue: JobQueue, database: Db) -> None:
+def test_a_job_whose_max_attempts_is_null_has_the_default_limit(
+    queue: JobQueue, database: Db
+) -> None:
     """Catches a TypeError for a job that another program enqueued."""
     queue.enqueue("mail", job_id="job")
     database.jobs.update_one({}, {"$set": {"maxAttempts": None}})
@@ -135,14 +137,14 @@ def test_a_job_whose_limit_is_null_has_the_default_limit(queue: JobQueue, databa
 
 
 def test_actions_that_would_change_nothing_are_refused(queue: JobQueue) -> None:
-    waiting = {"status": "queued", "nextRunAt": NOW, "priority": 3}
+    waiting_job = {"status": "queued", "nextRunAt": NOW, "priority": 3}
     for action, value in (
         (JobAction.RUN_NOW, None),
         (JobAction.RESCHEDULE, NOW),
         (JobAction.PRIORITIZE, 3),
     ):
         with pytest.raises(RefusedActionError, match="already"):
-            queue.decide(action, waiting, value)
+            queue.decide(action, waiting_job, value)
 
 
 def test_delete_removes_the_job_with_its_attempts(queue: JobQueue, database: Db) -> None:

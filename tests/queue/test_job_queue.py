@@ -153,9 +153,9 @@ def test_lease_reads_few_index_keys_even_if_many_jobs_wait(
 ) -> None:
     """Catches a lease that reads the keys of all more urgent jobs."""
     queue.create_indexes(by_type=True)
-    urgent = {"type": "common", "status": "queued", "priority": 9}
+    urgent_job = {"type": "common", "status": "queued", "priority": 9}
     database.jobs.insert_many(
-        urgent | {"jobId": str(index), "nextRunAt": NOW - timedelta(seconds=index + 1)}
+        urgent_job | {"jobId": str(index), "nextRunAt": NOW - timedelta(seconds=index + 1)}
         for index in range(300)
     )
     queue.enqueue("rare")
@@ -167,11 +167,11 @@ def test_lease_reads_few_index_keys_even_if_many_jobs_wait(
     assert entry["keysExamined"] <= 10
 
 
-@pytest.mark.parametrize("date", [{}, {"nextRunAt": None}], ids=["missing", "null"])
-def test_a_job_of_another_program_is_due_without_a_date(
-    queue: JobQueue, database: Db, date: dict[str, Any]
+@pytest.mark.parametrize("due_time", [{}, {"nextRunAt": None}], ids=["missing", "null"])
+def test_a_job_of_another_program_without_a_due_time_is_due(
+    queue: JobQueue, database: Db, due_time: dict[str, Any]
 ) -> None:
-    database.jobs.insert_one({"jobId": "a", "type": "t", "status": "queued", **date})
+    database.jobs.insert_one({"jobId": "a", "type": "t", "status": "queued", **due_time})
     assert lease_job(queue).attempt_number == 1
     assert read_job(database, "a")["status"] == "leased"
 
@@ -179,20 +179,20 @@ def test_a_job_of_another_program_is_due_without_a_date(
 def test_eight_threads_lease_each_of_600_jobs_once(database: Db) -> None:
     queue = JobQueue(database)
     queue.create_indexes()
-    enqueued = {queue.enqueue("t") for _ in range(600)}
-    leased: list[str] = []
+    enqueued_ids = {queue.enqueue("t") for _ in range(600)}
+    leased_ids: list[str] = []
 
     def lease_all(worker: str) -> None:
         while (lease := queue.lease(worker)) is not None:
-            leased.append(lease.job_id)
+            leased_ids.append(lease.job_id)
 
     threads = [threading.Thread(target=lease_all, args=[f"w{index}"]) for index in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(leased) == 600
-    assert set(leased) == enqueued
+    assert len(leased_ids) == 600
+    assert set(leased_ids) == enqueued_ids
     assert database.job_attempts.count_documents({"attemptNumber": 1, "status": "running"}) == 600
     assert database.jobs.count_documents({"status": "leased", "attemptCount": 1}) == 600
 
@@ -223,7 +223,9 @@ def test_success_is_recorded_in_job_and_attempt(
     ]
 
 
-def test_every_change_of_a_job_sets_updated_at(queue: JobQueue, database: Db, clock: Clock) -> None:
+def test_lease_heartbeat_failure_recovery_and_cancel_set_updated_at(
+    queue: JobQueue, database: Db, clock: Clock
+) -> None:
     job_id = queue.enqueue("t")
     leases: list[Lease] = []
     changes: list[Callable[[], Any]] = [
@@ -386,7 +388,7 @@ def test_lease_is_lost_if_another_program_changes_a_field_of_the_lease(
     assert (read_job(database, job_id), read_attempts(database)) == before
 
 
-def test_an_expired_lease_is_taken_back_and_its_attempt_counts(
+def test_an_expired_lease_is_released_and_its_attempt_counts(
     queue: JobQueue, database: Db, clock: Clock
 ) -> None:
     job_id = queue.enqueue("t", max_attempts=2)
@@ -408,7 +410,7 @@ def test_an_expired_lease_is_taken_back_and_its_attempt_counts(
     assert queue.recover() == 0
 
 
-def test_parallel_recoveries_take_each_lease_back_once(database: Db, clock: Clock) -> None:
+def test_parallel_recoveries_release_each_lease_once(database: Db, clock: Clock) -> None:
     queue = JobQueue(database, clock=clock)
     for _ in range(200):
         queue.enqueue("t", max_attempts=1)
@@ -439,21 +441,21 @@ def read_clock_a_minute_later() -> datetime:
     ],
     ids=["heartbeat", "success", "failure", "cancel", "another recovery"],
 )
-def test_recovery_does_not_change_a_job_that_changed_after_the_recoverys_query(
+def test_recovery_does_not_change_a_job_that_changed_after_recovery_read_it(
     queue: JobQueue, database: Db, change_job: Callable[[JobQueue, Lease], Any]
 ) -> None:
     job_id = queue.enqueue("t")
     lease = lease_job(queue)
-    changed: list[Any] = []
+    after_change: list[Any] = []
 
     def jitter() -> float:
         """Change the job: recovery calls this after its query and before its update."""
         change_job(queue, lease)
-        changed.extend([read_job(database, job_id), read_attempts(database)])
+        after_change.extend([read_job(database, job_id), read_attempts(database)])
         return 0.5
 
     assert JobQueue(database, clock=read_clock_a_minute_later, jitter=jitter).recover() == 0
-    assert [read_job(database, job_id), read_attempts(database)] == changed
+    assert [read_job(database, job_id), read_attempts(database)] == after_change
 
 
 def test_job_of_a_killed_worker_is_recovered_and_run_again(mongod: Mongod, database: Db) -> None:
@@ -483,7 +485,7 @@ def test_job_of_a_killed_worker_is_recovered_and_run_again(mongod: Mongod, datab
 
 
 class CrashingAttempts:
-    """A collection of attempts that fails every use, as if the process were killed just before."""
+    """Attempt records that raise at each use, as if the process were killed just before it."""
 
     def __getattr__(self, _: str) -> Any:
         raise AutoReconnect("killed")
@@ -595,7 +597,7 @@ def test_lost_report_is_completed_although_a_full_batch_of_attempts_runs(
 ) -> None:
     """Catches a lost report that recovery never completes, because running attempts fill a batch.
 
-    The job of the last attempt has succeeded, but the attempt is not reported.
+    The job of the last attempt has succeeded, but the attempt has no end.
     """
     monkeypatch.setattr("jobmon.queue.attempts.BATCH_SIZE", 2)
     for _ in range(5):
@@ -635,7 +637,9 @@ def test_cancel_ends_only_unfinished_jobs(queue: JobQueue, database: Db, clock: 
     assert (attempt["status"], attempt["error"]["code"]) == ("failed", "cancelled")
 
 
-def test_leasing_and_recovery_use_an_index_and_do_not_sort(queue: JobQueue, database: Db) -> None:
+def test_leasing_and_recovery_read_few_index_keys_and_do_not_sort(
+    queue: JobQueue, database: Db
+) -> None:
     for index in range(500):
         queue.enqueue("t", priority=index % 5)
     database.command("profile", 2)
