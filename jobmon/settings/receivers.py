@@ -96,10 +96,13 @@ def decode_signing_secret(secret: str) -> bytes:
 def find_address_secrets(url: str) -> set[str]:
     """The address, and its parts that may be a token or a password."""
     parts = urlsplit(url)
+    secret_text = url.partition("://")[2]
     # A token can be in any part of an Apprise address; the host of a webhook is no secret.
-    public_host = parts.hostname if parts.scheme in WEBHOOK_SCHEMES else None
-    words = re.split(r"[/?&=#:@]+", url.partition("://")[2])
-    tokens = {word for word in words if len(word) >= _MIN_TOKEN_LENGTH and word != public_host}
+    if parts.scheme in WEBHOOK_SCHEMES:
+        credentials = parts.netloc.rpartition("@")[0]
+        secret_text = credentials + secret_text.removeprefix(parts.netloc)
+    words = re.split(r"[/?&=#:@]+", secret_text)
+    tokens = {word for word in words if len(word) >= _MIN_TOKEN_LENGTH}
     query = (pair.partition("=") for pair in parts.query.split("&"))
     passwords = [value for name, _, value in query if _SECRET_KEYS.includes(name)]
     passwords.append(parts.password or "")

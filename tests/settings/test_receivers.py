@@ -101,6 +101,9 @@ def test_the_secrets_of_an_address_are_its_tokens_but_not_the_host_of_a_webhook(
         ("opsgenie://a76b40d9-6b45-4d2c", {"a76b40d9-6b45-4d2c"}),  # the host is an API key
         ("mailtos://smtp.example?user=ada&pass=b%21rch&to=bo", {"b%21rch", "b!rch"}),
         ("https://mattermost.example.com/hooks?token=b1rch", {"b1rch"}),
+        ("HTTPS://Mattermost.Example.com:8443/hooks", set()),
+        ("https://abcd1234efgh5678/ABCD1234efgh5678", {"ABCD1234efgh5678"}),
+        ("https://abcd1234efgh5678:x@host-with-a-long-name/", {"abcd1234efgh5678", "x"}),
     ],
 )
 def test_the_secrets_of_an_address_may_be_its_host_or_short_values(
