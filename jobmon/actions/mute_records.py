@@ -48,6 +48,8 @@ class MuteRecords:
         The newest mute is first.
         """
         recent = self._read({})
+        if len(recent) < MAX_LISTED:  # then these are all: a mute lasts 30 days at most
+            return recent
         known = {mute.id for mute in recent}
         return recent + [mute for mute in self._read_current() if mute.id not in known]
 

@@ -49,6 +49,18 @@ def test_mutes_are_listed_newest_first_with_their_persons_and_ends(api: Api) -> 
     assert mutes[1]["endedBy"]["subject"] == "bob"
 
 
+def test_list_of_few_mutes_is_read_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, find = [], MuteRecords._find
+
+    def count(records: MuteRecords, own: Any, query: dict[str, Any]) -> list[dict[str, Any]]:
+        queries.append(query)
+        return find(records, own, query)
+
+    monkeypatch.setattr(MuteRecords, "_find", count)
+    assert api.get_as_admin("/admin/jobs/mutes").json == {"data": []}
+    assert len(queries) == 1
+
+
 def test_an_old_mute_stays_active_after_many_newer_ones(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
