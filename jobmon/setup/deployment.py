@@ -18,6 +18,7 @@ from jobmon.setup.findings import (
     SetupError,
     format_setting,
     problem,
+    quote_shell,
     split_uri,
     unreachable,
 )
@@ -126,7 +127,8 @@ class Deployment:
 
         `option`: `--create`, or the kind of a user to create: `--reader`, `--collector`, `--actor`.
         """
-        words = [*self._list_variables(), f"{ADMIN_URI}='{self._make_admin_uri()}'", "jobmon init"]
+        words = [*self._list_variables(), f"{ADMIN_URI}={quote_shell(self._make_admin_uri())}"]
+        words.append("jobmon init")
         if self.settings.queues is not None and self.settings.queue:
             words.append(f"--queue {self.settings.queue}")
         if option.removeprefix("--") in list(UserKind):
@@ -140,7 +142,7 @@ class Deployment:
         """The settings for the command that differ from their defaults, as a shell sets them."""
         settings, names = self.settings, MAPPING_SETTINGS
         if settings.queues is not None:
-            yield f"JOBMON_QUEUES='{settings.queues}'"
+            yield f"JOBMON_QUEUES={quote_shell(settings.queues)}"
             names = ()
         profile = load_profile(settings.profile)
         defaults = Settings(
@@ -152,7 +154,7 @@ class Deployment:
         redaction = ("redact_keys",) if settings.search_fields else ()
         for name in (*names, *redaction, "rollup_db", "state_db"):
             if (value := getattr(settings, name)) != getattr(defaults, name):
-                yield f"JOBMON_{name.upper()}='{format_setting(value)}'"
+                yield f"JOBMON_{name.upper()}={quote_shell(format_setting(value))}"
 
     def _make_admin_uri(self) -> str:
         scheme, hosts = split_uri(self.settings.mongo_uri)

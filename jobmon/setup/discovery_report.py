@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from jobmon.humanize import count
 from jobmon.setup.collection_sample import CollectionSample
-from jobmon.setup.findings import SetupError, problem, split_uri
+from jobmon.setup.findings import SetupError, problem, quote_shell, split_uri
 from jobmon.setup.recognition import Certainty
 
 _SHOWN_OTHERS = 20
@@ -164,14 +164,10 @@ def _format_settings(candidate: Candidate, folder: str = ".", key: str | None = 
         "PROFILE": str(candidate.profile).replace("./", f"{folder}/", 1),
         "JOBS_COLLECTION": candidate.sample.collection,
     }
-    lines += [f"JOBMON_{name}={_quote(value)}" for name, value in settings.items()]
+    lines += [f"JOBMON_{name}={quote_shell(value)}" for name, value in settings.items()]
     lines.append("# The secret that signs tokens, at least 32 bytes:")
     lines.append(f"JOBMON_JWT_SECRET_KEY='{key}'" if key else "# JOBMON_JWT_SECRET_KEY=…")
     return "\n".join([*lines, ""])
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def has_user(uri: str) -> bool:

@@ -163,6 +163,11 @@ def format_setting(value: object) -> str:
     return str(value)
 
 
+def quote_shell(text: str) -> str:
+    """The text in single quotes, for a shell."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
 def printable(text: str) -> str:
     """The first 60 characters of another program's text, safe for a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:60])

@@ -21,7 +21,9 @@ from jobmon.web.revocation import FORMAT, MARKER, REVOKED
 def create_index_line(index: Index) -> str:
     """The line that creates an index, for a mongosh that uses the index's database."""
     collection = index.collection.name
-    target = f".{collection}" if collection.isidentifier() else f".getCollection({_js(collection)})"
+    # In mongosh, `db._queue` is no collection.
+    has_property = collection.isidentifier() and not collection.startswith("_")
+    target = f".{collection}" if has_property else f".getCollection({_js(collection)})"
     options = index_options(index)
     argument = "" if options == {"name": default_name(index)} else f", {_js(options)}"
     return f"db{target}.createIndex({_js(dict(index.keys))}{argument})"

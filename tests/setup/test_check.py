@@ -254,14 +254,18 @@ def test_check_prints_lines_that_create_the_missing_indexes(
         assert set(create_indexes(Connection(settings, client)).values()) == {"exists"}
 
 
+@pytest.mark.parametrize("name", ["my-jobs", "_queue", "ada's jobs"])
 def test_check_prints_commands_with_the_configured_names(
-    database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings
+    database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings, name: str
 ) -> None:
-    database["my-jobs"].insert_one({"jobId": "1"})
-    renamed_settings = make_settings(mongo_uri=settings.mongo_uri, jobs_collection="my-jobs")
+    """Catches a name that ends the quotes, and `db._queue`, which is undefined in mongosh."""
+    database[name].insert_one({"jobId": "1"})
+    renamed_settings = make_settings(mongo_uri=settings.mongo_uri, jobs_collection=name)
     init, line, *_ = select_one(list(check_deployment(renamed_settings)), "indexes").commands
-    assert init.startswith("JOBMON_JOBS_COLLECTION='my-jobs' JOBMON_ADMIN_MONGO_URI=")
-    assert line.startswith('db.getCollection("my-jobs").createIndex(')
+    assert init.startswith("JOBMON_JOBS_COLLECTION='")
+    assert shlex.split(init)[0] == f"JOBMON_JOBS_COLLECTION={name}"
+    assert " JOBMON_ADMIN_MONGO_URI='mongodb://" in init
+    assert line.startswith(f'db.getCollection("{name}").createIndex(')
 
 
 def test_check_reports_missing_fields_and_the_consequences(
