@@ -1,7 +1,7 @@
-"""Access by route and caller, as tables.
+"""Checks which callers may call each route; the tables list the routes by group of callers.
 
-Catches a route that no table lists, a route that answers a caller without access, and any
-difference between the answers for another owner's job and for a missing job.
+Catches a route that no table lists, a route that answers a caller without access, and a difference
+between the answers for another owner's job and for a missing job.
 """
 
 import re
@@ -48,7 +48,7 @@ from ..support.pages import PART, Page
 OWNER_BY_JOB = {"adas": "ada", "bobs": "bob", "nobodys": None, "roots": "root", "olgas": "olga"}
 RETRY_ADAS = {"action": "retry", "ids": ["adas"]}
 
-# The routes of each group of callers, each with a path to request; `{}` is the id of a job.
+# The routes for each group of callers, each route with a path to request; `{}` is the id of a job.
 ANYONE_ROUTES = {
     "/": "/",
     "/dashboard/": "/dashboard/",
@@ -110,8 +110,8 @@ PAGES_OF_OWNERS = {
 FORM_ROUTES = {"/dashboard/session", "/dashboard/sign-out"}
 
 # The routes that JOBMON_ACTIONS adds. By method and route: a path to request, a body, and the
-# permission that the route needs in addition to the queue's (None: no other). `{}` is the id of a
-# request to retry `adas`.
+# permission that a caller needs in addition to reading the queue (None: no other permission). `{}`
+# is the id of a request to retry `adas`.
 ACTION_ROUTES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ("GET", "/admin/actions"): ("/admin/actions", None, None),
     ("GET", "/admin/actions/<string(length=20):action_id>"): ("/admin/actions/{}", None, None),
@@ -170,8 +170,8 @@ ACTION_ROUTES |= {
 OWNER_ACTION = ("POST", "/job/actions")
 _REQUEST_PAGE = "/dashboard/actions/<string(length=20):action_id>"
 _RETRY_FORM = {"action": "retry", "id": "adas"}
-# The same for pages, with a form as the body. On them, callers without the queue's permission may
-# retry one job that they own and see the requests that they filed.
+# The same for pages; the body is a form. A caller who may not read the queue can use these pages to
+# retry one job of their own, and to see the requests that they filed.
 ACTION_PAGES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ("GET", "/dashboard/actions"): ("/dashboard/actions", None, None),
     ("GET", _REQUEST_PAGE): ("/dashboard/actions/{}", None, None),
@@ -204,7 +204,7 @@ ACTION_PAGES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ("POST", "/dashboard/mutes/end"): ("/dashboard/mutes/end", {"id": MUTE_ID}, NOTICES_MUTE),
 }
 
-# The status and error code that each caller without a valid token gets.
+# The status and the error code of the answer to each caller without a valid token.
 UNAUTHENTICATED = {
     "none": (401, "authentication_required"),
     "expired": (401, "token_expired"),
@@ -215,7 +215,7 @@ ODD_ROLES: dict[str, Any] = {
     "document as role": {"admin": True},
     "number as role": 1,
     "documents as roles": [{"admin": "admin"}, ["admin"]],
-    "other roles": ["user", "Admin"],
+    "roles without access": ["user", "Admin"],
 }
 USERS = ("user", *ODD_ROLES, "no role")
 ADMINISTRATORS = ("ops", "admin", "admin among roles")
@@ -253,11 +253,11 @@ def _history() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def api(_history: None) -> Api:
-    granted = frozenset({ADMIN_DASHBOARD})
+    read_queue = frozenset({ADMIN_DASHBOARD})
     settings = Settings(
         mongo_uri="mongodb://127.0.0.1/watched",
         jwt_secret_key=SECRET,
-        role_permissions={"admin": granted, "ops": granted},
+        role_permissions={"admin": read_queue, "ops": read_queue},
     )
     client: Any = mongomock.MongoClient(settings.mongo_uri, tz_aware=True)
     client.watched.jobs.insert_many(
@@ -278,7 +278,7 @@ def get(api: Api, path: str, caller: str, **headers: str) -> Any:
 
 
 def read_outcome(api: Api, path: str, caller: str) -> tuple[int, str | None]:
-    """Status and error code. A page has its code in a header of its part; for 401, in its text."""
+    """Status and error code; of a page, from the header for htmx or, for 401, from the text."""
     answer = get(api, path, caller)
     if answer.status_code < 400:
         return answer.status_code, None
@@ -321,8 +321,8 @@ def test_open_routes_send_every_caller_the_same_answer(api: Api, path: str) -> N
 def expect_outcome(caller: str, routes: Mapping[str, str]) -> tuple[int, str | None]:
     if caller in UNAUTHENTICATED:
         return UNAUTHENTICATED[caller]
-    is_refused = routes in (ADMIN_ROUTES, PAGES_OF_ADMINS) and caller in USERS
-    return PERMISSION_DENIED if is_refused else OK
+    is_denied = routes in (ADMIN_ROUTES, PAGES_OF_ADMINS) and caller in USERS
+    return PERMISSION_DENIED if is_denied else OK
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -335,9 +335,9 @@ def test_a_route_answers_only_its_callers(api: Api, routes: dict[str, str], call
     for path in routes.values():
         expected = expect_outcome(caller, routes)
         if path == "/dashboard" and caller in USERS:
-            expected = (302, None)  # to their own jobs
+            expected = (302, None)  # to the list of the caller's own jobs
         assert read_outcome(api, path, caller) == expected, path
-        # A bad query or the method HEAD does not bypass the check.
+        # Neither a bad query nor the method HEAD bypasses the check.
         if expected[0] >= 400:
             assert read_outcome(api, f"{path}?page=x&range=x&owner=bob", caller) == expected, path
         header = {} if TOKENS[caller] is None else {"Authorization": f"Bearer {TOKENS[caller]}"}
@@ -387,7 +387,7 @@ def send(api: Api, method: str, path: str, token: str | None, body: Any) -> tupl
 
 
 # The action permissions of each role; None if the role may not read the queue.
-ROLES = {
+PERMISSIONS_BY_ROLE = {
     "admin": set(ACTION_PERMISSIONS),
     "reader": set(),
     "retrier": {JOBS_RETRY},
@@ -398,27 +398,27 @@ ROLES = {
 }
 
 
-@pytest.mark.parametrize("caller", [*UNAUTHENTICATED, *ROLES])
+@pytest.mark.parametrize("caller", [*UNAUTHENTICATED, *PERMISSIONS_BY_ROLE])
 @pytest.mark.parametrize("route", ACTION_ROUTES, ids=" ".join)
 def test_a_route_for_actions_answers_only_callers_with_its_permission(
     actions_api: tuple[Api, str], route: tuple[str, str], caller: str
 ) -> None:
     api, request_id = actions_api
-    address, body, needed = ACTION_ROUTES[route]
+    address, body, permission = ACTION_ROUTES[route]
     token = TOKENS[caller] if caller in UNAUTHENTICATED else sign_token("ada", caller)
     outcome = send(api, route[0], address.format(request_id), token, body)
     if caller in UNAUTHENTICATED:
         assert outcome == UNAUTHENTICATED[caller]
         return
-    granted = ROLES[caller]
-    if granted is None or (needed is not None and needed not in granted):
+    granted = PERMISSIONS_BY_ROLE[caller]
+    if granted is None or (permission is not None and permission not in granted):
         assert outcome == PERMISSION_DENIED
         return
-    # 409: an earlier test has already decided on the request, or ended the mute.
+    # 409: an earlier test has already decided on the request, or has ended the mute.
     assert outcome in ((200, None), (201, None), (409, "conflict"))
 
 
-@pytest.mark.parametrize("caller", [*UNAUTHENTICATED, *ROLES])
+@pytest.mark.parametrize("caller", [*UNAUTHENTICATED, *PERMISSIONS_BY_ROLE])
 @pytest.mark.parametrize("route", ACTION_PAGES, ids=" ".join)
 def test_a_page_for_actions_answers_only_callers_with_its_permission(
     actions_api: tuple[Api, str],
@@ -430,7 +430,7 @@ def test_a_page_for_actions_answers_only_callers_with_its_permission(
     monkeypatch.setattr(  # mongomock cannot list outcomes
         ActionRequests, "list_outcomes", lambda *_, **__: OutcomePage(outcomes=[])
     )
-    address, form, needed = ACTION_PAGES[route]
+    address, form, permission = ACTION_PAGES[route]
     token = TOKENS[caller] if caller in UNAUTHENTICATED else sign_token("ada", caller)
     client = api.app.test_client()
     if token is not None:
@@ -438,11 +438,12 @@ def test_a_page_for_actions_answers_only_callers_with_its_permission(
     status = client.open(address.format(request_id), method=route[0], data=form).status_code
     if caller in UNAUTHENTICATED:
         assert status == 401
-    elif ROLES[caller] is None:
+    elif PERMISSIONS_BY_ROLE[caller] is None:
         # The caller owns the job `adas`, but root filed the request.
-        assert (status in (200, 303)) == (needed == JOBS_RETRY and _REQUEST_PAGE not in route[1])
+        is_own_retry = permission == JOBS_RETRY and _REQUEST_PAGE not in route[1]
+        assert (status in (200, 303)) == is_own_retry
     else:
-        is_granted = needed is None or needed in ROLES[caller]
+        is_granted = permission is None or permission in PERMISSIONS_BY_ROLE[caller]
         assert (status in (200, 303, 409)) == is_granted
         assert is_granted or status == 403
 
@@ -451,7 +452,7 @@ RECORD_LISTS = ("/admin/actions", "/admin/actions/{}/outcomes")
 RECORD_PAGES = ("/dashboard/actions", "/dashboard/actions/{}")
 
 
-@pytest.mark.parametrize("caller", [*UNAUTHENTICATED, *ROLES])
+@pytest.mark.parametrize("caller", [*UNAUTHENTICATED, *PERMISSIONS_BY_ROLE])
 @pytest.mark.parametrize("address", [*RECORD_LISTS, *RECORD_PAGES])
 def test_an_export_of_action_records_needs_the_access_of_its_list(
     actions_api: tuple[Api, str], address: str, caller: str, monkeypatch: pytest.MonkeyPatch
@@ -469,19 +470,20 @@ def test_an_export_of_action_records_needs_the_access_of_its_list(
     answer = client.get(path, headers={} if address in RECORD_PAGES else headers)
     if caller in UNAUTHENTICATED:
         assert answer.status_code == 401
-    elif ROLES[caller] is None:
+    elif PERMISSIONS_BY_ROLE[caller] is None:
         assert answer.status_code == 403
     else:
         assert answer.status_code == 200
         assert '"end": true' in answer.text
-    # Only the list of requests contains the id of the job.
+    # Only the list of requests contains the id of the job: the lists of outcomes are empty.
     assert ("adas" in answer.text) == (answer.status_code == 200 and "{}" not in address)
 
 
 @pytest.mark.parametrize("job", ["adas", "bobs", "none"])
 @pytest.mark.parametrize(
     ("caller", "action"),
-    [(caller, "retry") for caller in (*UNAUTHENTICATED, *ROLES)] + [("user", "cancel")],
+    [(caller, "retry") for caller in (*UNAUTHENTICATED, *PERMISSIONS_BY_ROLE)]
+    + [("user", "cancel")],
 )
 def test_an_action_on_a_job_is_for_its_owner_and_callers_with_the_permission(
     actions_api: tuple[Api, str], caller: str, action: str, job: str
@@ -491,9 +493,11 @@ def test_an_action_on_a_job_is_for_its_owner_and_callers_with_the_permission(
     outcome = send(api, "POST", f"/job/actions?id={job}", token, {"action": action})
     if caller in UNAUTHENTICATED:
         assert outcome == UNAUTHENTICATED[caller]
-    elif action == "cancel" or (ROLES[caller] is not None and JOBS_RETRY not in ROLES[caller]):
+    elif action == "cancel" or (
+        PERMISSIONS_BY_ROLE[caller] is not None and JOBS_RETRY not in PERMISSIONS_BY_ROLE[caller]
+    ):
         assert outcome == PERMISSION_DENIED  # for every job: the permission is checked first
-    elif job == "none" or (ROLES[caller] is None and job != "adas"):
+    elif job == "none" or (PERMISSIONS_BY_ROLE[caller] is None and job != "adas"):
         assert outcome == ACCESS_DENIED
     else:
         assert outcome == (201, None)
@@ -516,11 +520,11 @@ def test_without_the_setting_no_action_route_exists(api: Api, actions_api: tuple
         ("POST", "/job/actions?id=adas", {"action": "retry"}),
     ):
         assert send(api, method, address, TOKENS["admin"], body) == (404, "not_found")
-    # Without actions, the path of the mutes accepts only GET.
+    # Without actions, the list of mutes accepts only GET.
     mutes = "/admin/jobs/mutes"
     assert send(api, "POST", mutes, TOKENS["admin"], {}) == (405, "method_not_allowed")
-    ended = send(api, "POST", f"{mutes}/{MUTE_ID}/end", TOKENS["admin"], {})
-    assert ended == (404, "not_found")
+    outcome = send(api, "POST", f"{mutes}/{MUTE_ID}/end", TOKENS["admin"], {})
+    assert outcome == (404, "not_found")
     assert "actions" not in get(api, "/jobs/adas", "admin").json
 
 
@@ -541,7 +545,7 @@ def test_a_job_is_shown_to_its_owner_and_to_admins(api: Api, job: str, caller: s
 def test_a_list_of_own_jobs_has_only_the_callers_jobs(api: Api) -> None:
     for caller, own_job in (
         ("user", "adas"),
-        ("other roles", "adas"),
+        ("roles without access", "adas"),
         ("ops", "olgas"),
         ("admin", "roots"),
         ("admin among roles", "roots"),
@@ -607,7 +611,7 @@ def test_an_operator_in_a_query_reveals_no_job_of_another_owner(api: Api, query:
 
 
 def drop_varying_headers(answer: Any) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and headers of the answer, without the headers that differ in each answer."""
+    """Status, body and headers of an answer, without the headers that are new in every answer."""
     headers = dict(answer.headers)
     for name in ("Date", "X-Request-ID"):
         headers.pop(name, None)
@@ -623,16 +627,16 @@ def test_another_owners_job_and_a_missing_job_get_the_same_bytes(api: Api) -> No
         "/dashboard/job?id={}",
     ):
         for headers in ({}, PART, {"Accept-Encoding": "br, gzip"}, {"If-None-Match": "*"}):
-            of_bob, missing = (
+            bobs_answer, missing_answer = (
                 drop_varying_headers(get(api, path.format(name), "user", **headers))
                 for name in ("bobs", "none")
             )
-            assert of_bob == missing
-            assert of_bob[0] == 403
+            assert bobs_answer == missing_answer
+            assert bobs_answer[0] == 403
 
 
 class CommandRecorder(CommandListener):
-    """Records the commands that a client sends to its server, with masked job ids."""
+    """Records the commands that a client sends to MongoDB, with masked job ids."""
 
     def __init__(self) -> None:
         self.commands: list[Any] = []
@@ -657,7 +661,7 @@ class CommandRecorder(CommandListener):
 
 
 def _mask_ids(value: Any, key: str = "") -> Any:
-    """A command, or a part of it, with the ids of the requested job replaced by `…`."""
+    """A command, or a part of it, with `…` in place of each id of the requested job."""
     if isinstance(value, Mapping):
         return {name: _mask_ids(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
@@ -669,7 +673,7 @@ def _mask_ids(value: Any, key: str = "") -> Any:
 def recorded_client(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[tuple[FlaskClient, CommandRecorder]]:
-    """A client of the service over the real server, and the commands that the service sends."""
+    """A client of the service over a real MongoDB, and a recorder of the service's commands."""
     jobs = [("adas-job", "ada"), ("bobs-job", "bob"), ("object-id-owner", ObjectId())]
     for name, owner in jobs:
         database.jobs.insert_one(
@@ -701,17 +705,18 @@ def test_another_owners_job_and_a_missing_job_cause_the_same_commands(
 ) -> None:
     client, commands = recorded_client
     bearer = {"Authorization": f"Bearer {TOKENS['user']}"}
-    sent = {
+    commands_by_job = {
         name: commands.record(
             lambda name=name: client.get(address.format(name), headers=bearer).data
         )
         for name in ("bobs-job", "object-id-owner", "none-job", "adas-job")
     }
-    assert sent["bobs-job"] == sent["object-id-owner"] == sent["none-job"]
-    assert len(sent["none-job"]) >= 1
+    for_missing_job = commands_by_job["none-job"]
+    assert commands_by_job["bobs-job"] == commands_by_job["object-id-owner"] == for_missing_job
+    assert len(for_missing_job) >= 1
     if "?" not in address:
         # One command reads the job and, if the caller owns it, its attempts.
-        assert (len(sent["none-job"]), len(sent["adas-job"])) == (1, 1)
+        assert (len(for_missing_job), len(commands_by_job["adas-job"])) == (1, 1)
 
 
 def test_the_server_examines_one_key_and_one_document_more_for_another_owners_job(

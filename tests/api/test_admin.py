@@ -95,17 +95,17 @@ def test_the_last_page_and_pages_beyond_it_have_no_next_cursor(
 
 @pytest.mark.parametrize("per_page", [1, 7, 10, 49, 50])
 def test_cursors_visit_every_job_once(api: Api, fifty_jobs: Any, per_page: int) -> None:
-    seen, page, query = [], 0, {"per_page": per_page}
+    visited, page, query = [], 0, {"per_page": per_page}
     while True:
         answer = api.get_as_admin(QUEUE, **query)
         page += 1
-        seen += read_ids(answer)
+        visited += read_ids(answer)
         assert answer.json["meta"]["page"] == page
         assert answer.json["meta"]["total"] == 50
         if answer.json["meta"]["next_cursor"] is None:
             break
         query["cursor"] = answer.json["meta"]["next_cursor"]
-    assert seen == list(range(49, -1, -1))
+    assert visited == list(range(49, -1, -1))
 
 
 @pytest.mark.parametrize(
@@ -215,10 +215,10 @@ def test_stats_have_types_ages_leases_and_due_jobs(api: Api, watched: Any) -> No
     assert (stats["expiredLeases"], stats["dueJobs"], stats["scheduledJobs"]) == (1, 3, 2)
 
 
-def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
+def test_stats_of_jobs_without_a_date_are_null_with_a_reason_and_not_in_metrics(
     api: Api, watched: Any
 ) -> None:
-    """Catches "0 ms old" and "due" for jobs whose dates are numbers or texts."""
+    """Catches numbers and texts that are read as dates: as an age of 0 ms, or as due."""
     micros = 1_700_000_000_000_000
     odd_dates: list[dict[str, Any]] = [
         {
@@ -232,8 +232,8 @@ def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
     for status in ("queued", "leased"):
         watched.jobs.insert_many({"status": status, "type": "t", **dates} for dates in odd_dates)
     stats = api.get_as_admin(STATS).json
-    names = ("oldestQueuedJobAgeMs", "expiredLeases", "dueJobs", "scheduledJobs")
-    assert {name: stats[name] for name in names} == dict.fromkeys(names)
+    fields = ("oldestQueuedJobAgeMs", "expiredLeases", "dueJobs", "scheduledJobs")
+    assert {field: stats[field] for field in fields} == dict.fromkeys(fields)
     assert stats["oldestQueuedJobAgeMsByType"] == {}
     due_reason = "nextRunAt of 3 waiting jobs is not a date"
     age_reason = "createdAt of the queued jobs is not a date, or missing"
@@ -253,7 +253,7 @@ def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
     assert "nothing waits" not in viewer.page("/dashboard").text
 
 
-def test_counts_of_jobs_with_some_odd_dates_are_lower_bounds(api: Api, watched: Any) -> None:
+def test_counts_by_date_have_a_reason_if_some_dates_are_odd(api: Api, watched: Any) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     watched.jobs.insert_many(
         [
@@ -283,10 +283,10 @@ def test_a_job_from_the_future_has_no_negative_age(api: Api, watched: Any) -> No
 def test_a_count_that_takes_too_long_becomes_an_estimate(
     api: Api, fifty_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_slow(_: LiveStats) -> Any:
+    def raise_timeout(_: LiveStats) -> Any:
         raise ExecutionTimeout("operation exceeded time limit", 50)
 
-    monkeypatch.setattr(LiveStats, "_counts_by_status_and_type", too_slow)
+    monkeypatch.setattr(LiveStats, "_counts_by_status_and_type", raise_timeout)
     stats = api.get_as_admin(STATS).json
     assert (stats["totalJobs"], stats["source"]) == (50, "estimate")
     assert stats["statusCounts"] is None
@@ -301,7 +301,7 @@ def test_a_count_that_takes_too_long_becomes_an_estimate(
 def test_types_beyond_the_limit_are_counted_together(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches statistics that grow with the jobs if every job has its own type."""
+    """Catches statistics without a limit on their size: every job may have its own type."""
     monkeypatch.setattr(stats_module, "MAX_TYPES", 2)
     monkeypatch.setattr(stats_module, "MAX_STATUSES", 7)
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 4)

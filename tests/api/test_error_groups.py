@@ -27,7 +27,7 @@ from ..support.waiting import eventually
 
 PATH = "/admin/jobs/errors"
 NOW = floor(datetime.now(UTC), MINUTE) + timedelta(seconds=30)
-TIMEOUT, REFUSED = "timeout of 3000 ms", {"code": "E_BANK", "message": "account 4711 is refused"}
+TIMEOUT, REFUSAL = "timeout of 3000 ms", {"code": "E_BANK", "message": "account 4711 is refused"}
 STACK = "TypeError: x is null\n    at pay (/app/pay.js:3:14)"
 
 
@@ -42,7 +42,7 @@ def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
         (90, "sms", "w1"),
     ):
         errors.add(TIMEOUT, job_type, worker, at=NOW - minutes_ago * MINUTE)
-    errors.add(REFUSED, at=NOW - 10 * MINUTE)
+    errors.add(REFUSAL, at=NOW - 10 * MINUTE)
     errors.add({"message": "x is null", "stack": STACK}, worker=None, at=NOW - 20 * MINUTE)
     errors.add(OTHER, at=NOW - 30 * MINUTE)
     errors.add(OTHER, at=NOW - 31 * MINUTE)
@@ -86,12 +86,12 @@ def test_list_has_each_group_with_its_counts(api: Api) -> None:
     assert sum(timeout["trend"]) == 3
     assert timeout["status"] == "ongoing"
     assert [job["type"] for job in timeout["jobs"]] == ["mail", "mail", "sms", "sms"]
-    other = listed["data"][1]
-    assert (other["count"], other["status"], other["pattern"]) == (2, None, None)
-    assert other["reasons"]["pattern"] == "these errors could not be grouped"
-    unknown = next(error for error in listed["data"] if error["code"] == "TypeError")
-    assert unknown["workerCounts"] is None
-    assert unknown["reasons"]["workerCounts"] == "no failed run of this group has a known worker"
+    ungrouped = listed["data"][1]
+    assert (ungrouped["count"], ungrouped["status"], ungrouped["pattern"]) == (2, None, None)
+    assert ungrouped["reasons"]["pattern"] == "these errors could not be grouped"
+    type_error = next(error for error in listed["data"] if error["code"] == "TypeError")
+    assert type_error["workerCounts"] is None
+    assert type_error["reasons"]["workerCounts"] == "no failed run of this group has a known worker"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,9 @@ def test_list_has_each_group_with_its_counts(api: Api) -> None:
     ],
 )
 @pytest.mark.usefixtures("history")
-def test_filters_combine_with_the_window(api: Api, query: Any, expected: set[str]) -> None:
+def test_list_has_only_groups_that_match_the_filter(
+    api: Api, query: Any, expected: set[str]
+) -> None:
     listed = get_json(api, **query)
     assert set(list_names(listed)) == expected
     assert listed["meta"]["total"] == len(expected)
@@ -114,20 +116,20 @@ def test_filters_combine_with_the_window(api: Api, query: Any, expected: set[str
 
 @pytest.mark.parametrize("sort", ["-count", "count", "-lastSeen", "-firstSeen", "growth"])
 @pytest.mark.usefixtures("history")
-def test_pages_have_each_group_once_in_order(api: Api, sort: str) -> None:
+def test_pages_have_each_group_once_in_the_order_of_the_list(api: Api, sort: str) -> None:
     window = {"from": (NOW - HOUR).isoformat(), "to": (NOW + MINUTE).isoformat(), "sort": sort}
-    whole = [error["id"] for error in get_json(api, **window)["data"]]
-    paged, cursor = [], ""
+    expected = [error["id"] for error in get_json(api, **window)["data"]]
+    group_ids, cursor = [], ""
     while cursor is not None:
         page = get_json(api, per_page=1, cursor=cursor, **window)
-        paged += [error["id"] for error in page["data"]]
+        group_ids += [error["id"] for error in page["data"]]
         cursor = page["meta"]["next_cursor"]
-    assert paged == whole
-    assert len(set(paged)) == 4
+    assert group_ids == expected
+    assert len(set(group_ids)) == 4
 
 
 @pytest.mark.usefixtures("history")
-def test_detail_has_a_sample_and_the_jobs(api: Api) -> None:
+def test_detail_has_a_message_a_stack_and_the_fields_of_the_list(api: Api) -> None:
     group_id = classify_error({"message": "x is null", "stack": STACK}).id
     detail = get_json(api, f"{PATH}/{group_id}")
     error = detail["data"]
@@ -140,10 +142,10 @@ def test_detail_has_a_sample_and_the_jobs(api: Api) -> None:
 
 
 @pytest.mark.usefixtures("history")
-def test_group_without_errors_in_the_window_has_its_sample(api: Api) -> None:
+def test_detail_exists_for_each_known_group_even_without_errors_in_the_window(api: Api) -> None:
     group_id = classify_error(TIMEOUT).id
-    before = {"from": (NOW - 9 * HOUR).isoformat(), "to": (NOW - 8 * HOUR).isoformat()}
-    error = get_json(api, f"{PATH}/{group_id}", **before)["data"]
+    window = {"from": (NOW - 9 * HOUR).isoformat(), "to": (NOW - 8 * HOUR).isoformat()}
+    error = get_json(api, f"{PATH}/{group_id}", **window)["data"]
     assert (error["count"], error["message"], error["growth"]) == (0, TIMEOUT, None)
     assert (error["workerCounts"], "workerCounts" in error["reasons"]) == ({}, False)
     assert get_json(api, f"{PATH}/{OTHER}")["data"]["count"] == 2
@@ -158,8 +160,8 @@ def test_group_without_errors_in_the_window_has_its_sample(api: Api) -> None:
         ({"status": "old"}, "status"),
         ({"per_page": "0"}, "per_page"),
         ({"worker": "w1", "type": "mail"}, "worker"),
-        ({"cursor": "W10"}, "cursor"),
-        ({"cursor": "WyJhIl0"}, "cursor"),
+        ({"cursor": "W10"}, "cursor"),  # Base64 of []
+        ({"cursor": "WyJhIl0"}, "cursor"),  # Base64 of ["a"]
         ({"cursor": "é" * 500}, "cursor"),
         ({"cursor": "W" * 400}, "cursor"),
         ({"to": (NOW - timedelta(days=4_000)).isoformat()}, "to"),
@@ -169,7 +171,7 @@ def test_group_without_errors_in_the_window_has_its_sample(api: Api) -> None:
     ],
 )
 @pytest.mark.usefixtures("history")
-def test_bad_parameter_is_named(api: Api, query: Any, parameter: str) -> None:
+def test_error_details_name_the_bad_parameter(api: Api, query: Any, parameter: str) -> None:
     answer = api.get_as_admin(PATH, **query)
     assert answer.status_code == 422, answer.text
     assert list(answer.json["error"]["details"]) == [parameter]
@@ -210,11 +212,13 @@ def test_queue_without_finish_times_gives_the_reason(
 
 
 @pytest.mark.usefixtures("history")
-def test_secrets_are_replaced_in_every_field(api: Api, history: ErrorHistory) -> None:
+def test_secrets_are_replaced_in_the_texts_and_the_worker_of_an_error(
+    api: Api, history: ErrorHistory
+) -> None:
     """The collector redacts what it stores; the service may have stricter settings."""
-    leak = "apiKey=abcdefghijkl"
-    history.add({"code": leak, "message": leak, "stack": f"Error: {leak}"}, worker=leak, at=NOW)
-    group_id = next(name for name, group in history.groups.items() if group.code == leak)
+    secret = "apiKey=abcdefghijkl"
+    error = {"code": secret, "message": secret, "stack": f"Error: {secret}"}
+    group_id = history.add(error, worker=secret, at=NOW)
     for path in (PATH, f"{PATH}/{group_id}"):
         answer = api.get_as_admin(path)
         assert "apiKey=[redacted]" in answer.text
@@ -234,7 +238,7 @@ def test_types_and_workers_beyond_ten_are_folded(api: Api, history: ErrorHistory
 def test_counts_equal_a_recount_of_the_attempts(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
-    """With a real server and collector; the collector's documents must contain no secret."""
+    """Uses a real server and a collector; the groups that it stores must contain no secret."""
     settings = make_settings(
         mongo_uri=database_uri(mongod, database), rollup_db=f"{database.name}_rollups"
     )
@@ -297,7 +301,7 @@ def _read_complete_list(api: Api) -> dict[str, Any] | None:
 def test_window_counted_by_an_earlier_version_has_unknown_growth(
     api: Api, history: ErrorHistory
 ) -> None:
-    """Catches buckets without error counts, from an earlier version, that count as zero errors."""
+    """Catches "no errors" for buckets of an earlier version, which counted no errors."""
     history.is_known = False
     listed = get_json(api)
     reason = "a part was counted by an earlier version, without errors and workers"

@@ -110,11 +110,11 @@ def test_the_code_follows_from_the_documents(
 
 
 def test_a_job_whose_type_is_code_is_explained(api: Api, watched: Any) -> None:
-    """Catches a 500: BSON code is a text, but no key of a dictionary."""
+    """Catches a 500: a BSON `Code` is a `str` that cannot be the key of a dictionary."""
     watched.jobs.insert_one({"jobId": "odd", "type": Code("mail"), "status": "queued"})
     answer = api.get_as_admin("/jobs/odd")
     assert answer.status_code == 200
-    assert answer.json["type"] == "mail"
+    assert (answer.json["type"], answer.json["explanation"]["code"]) == ("mail", "waiting")
 
 
 def test_an_owner_learns_only_the_number_of_other_owners_jobs(
@@ -145,20 +145,22 @@ def test_an_owner_learns_only_the_number_of_other_owners_jobs(
     assert api.get_as_owner("/jobs/their-secret-1", str(caller)).status_code == 403
 
 
-def test_a_worker_with_a_secret_in_its_name_is_redacted(
+def test_a_secret_in_the_name_of_a_worker_is_redacted(
     api: Api, watched: Any, now: datetime
 ) -> None:
     worker = "postgres://u:hunter2-Zx9@db/x"
     leased = {"status": "leased", "leasedBy": worker, "leaseExpiresAt": now + MINUTE}
     watched.jobs.insert_one({"jobId": "j", **leased})
-    assert "hunter2" not in json.dumps(get_explanation(api))
+    explanation = get_explanation(api)
+    assert "leased by postgres:" in explanation["text"]
+    assert "hunter2" not in json.dumps(explanation)
 
 
 def test_no_job_is_counted_live_for_an_explanation(
     api: Api, watched: Any, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> None:
-        raise AssertionError("counted")
+        raise AssertionError("jobs were counted live")
 
     monkeypatch.setattr(LiveStats, "count", refuse)
     watched.jobs.insert_one({"jobId": "j", "status": "queued", "nextRunAt": now})
@@ -169,7 +171,7 @@ def test_no_job_is_counted_live_for_an_explanation(
 
 AGENDA_FIELDS = {"name": "mail", "data": {}, "lastModifiedBy": "maker"}
 LEASE = ", if a lease lasts 10 min"
-# Profile, collection, fields of the job (durations are relative to now), text of the explanation.
+# Profile, collection, fields of the job (a duration is added to now), text of the explanation.
 PROGRAM_CASES: list[tuple[str, str, dict[str, Any], str]] = [
     (
         "agenda",
@@ -177,7 +179,7 @@ PROGRAM_CASES: list[tuple[str, str, dict[str, Any], str]] = [
         {"nextRunAt": MINUTE, "lockedAt": -MINUTE, "lastRunAt": -MINUTE},
         f"An attempt started 1 min ago on maker; the lease ends in 8 min 59 s{LEASE}.",
     ),
-    (  # locked, but not started: start and worker belong to the previous run
+    (  # locked, but not started: the recorded start and worker are those of the previous run
         "agenda",
         "agendaJobs",
         {"lockedAt": -MINUTE, "lastRunAt": -9 * MINUTE, "lastFinishedAt": -8 * MINUTE},
@@ -201,7 +203,7 @@ PROGRAM_CASES: list[tuple[str, str, dict[str, Any], str]] = [
         {"disabled": True},
         "It is disabled, and not started until it is enabled.",
     ),
-    (  # Celery does not change the status of a task that a crashed worker ran
+    (  # if a worker crashes, Celery does not change the status of its task
         "celery",
         "celery_taskmeta",
         {"status": "STARTED", "worker": "w1", "retries": 0, "date_done": None},
@@ -311,12 +313,12 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
 
 
 def test_a_due_job_starts_at_the_rate_of_its_type(queue: WatchedQueue) -> None:
-    def read_estimated() -> dict[str, Any]:
+    def read_once_estimated() -> dict[str, Any]:
         explanation = get_explanation(queue.api, "mail11")
         return explanation if explanation["expectedStart"] else {}
 
-    explanation = eventually(read_estimated)
-    # Six mails finish in a minute: 11 are ahead of this one, and a report, which delays no mail.
+    explanation = eventually(read_once_estimated)
+    # Six mails finish per minute. Ahead are 11 mails, and a report, which does not delay mails.
     assert (explanation["code"], explanation["ahead"], explanation["reasons"]) == (
         "waiting",
         12,
@@ -339,30 +341,30 @@ def test_a_due_job_of_a_type_without_runs_is_type_stalled(queue: WatchedQueue) -
 def test_a_job_slower_than_99_percent_of_its_type_is_running_long(queue: WatchedQueue) -> None:
     explanation = get_explanation(queue.api, "slow")
     assert explanation["code"] == "running_long"
-    usual = "99% of the runs of its type took up to about 1.9 s in the last hour"
-    assert usual in explanation["text"]
+    comparison = "99% of the runs of its type took up to about 1.9 s in the last hour"
+    assert comparison in explanation["text"]
 
 
 def test_running_job_is_explained_although_the_collector_has_just_stopped(
     queue: WatchedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a 500: the history of a day is not counted live."""
+    """Catches a 500: without a collector, the history of a day cannot be read."""
 
-    def fail(*_: object) -> None:
+    def raise_no_collector(*_: object) -> None:
         raise NoCollectorError
 
-    monkeypatch.setattr("jobmon.rollup.series.SeriesReader.history_by_type", fail)
+    monkeypatch.setattr("jobmon.rollup.series.SeriesReader.history_by_type", raise_no_collector)
     assert get_explanation(queue.api, "slow")["code"] == "running"
 
 
 def test_a_job_is_explained_although_its_history_cannot_be_read(
     queue: WatchedQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object) -> None:
+    def raise_disconnected(*_: object) -> None:
         raise AutoReconnect("away")
 
     eventually(lambda: get_explanation(queue.api, "mail3")["expectedStart"])
-    monkeypatch.setattr("jobmon.rollup.series.SeriesReader.history_by_type", fail)
+    monkeypatch.setattr("jobmon.rollup.series.SeriesReader.history_by_type", raise_disconnected)
     with caplog.at_level(logging.ERROR):
         explanation = get_explanation(queue.api, "mail3")
     assert (explanation["code"], explanation["ahead"]) == ("waiting", 4)

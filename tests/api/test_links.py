@@ -20,6 +20,8 @@ TEMPLATES = {
 
 @pytest.fixture
 def make_api(watched: Any, make_settings: Callable[..., Settings]) -> Callable[..., Api]:
+    """A function that creates the service with these links; `changes` are other settings."""
+
     def make(templates: dict[str, str], **changes: Any) -> Api:
         settings = make_settings(links=make_links(templates), **changes)
         return Api(create_app(settings, watched.client))
@@ -27,7 +29,9 @@ def make_api(watched: Any, make_settings: Callable[..., Settings]) -> Callable[.
     return make
 
 
-def test_owners_and_admins_get_links_of_a_job(make_api: Callable[..., Api], watched: Any) -> None:
+def test_only_owners_and_admins_get_the_links_of_a_job(
+    make_api: Callable[..., Api], watched: Any
+) -> None:
     api = make_api(TEMPLATES, environment="PROD EU")
     watched.jobs.insert_many(
         [
@@ -79,7 +83,7 @@ def test_owners_and_admins_get_links_of_a_job(make_api: Callable[..., Api], watc
         (None, "payload.a.b has no value"),
     ],
 )
-def test_a_payload_value_that_cannot_be_in_a_link_gives_the_reason(
+def test_a_link_has_either_an_address_or_the_reason_why_it_has_none(
     make_api: Callable[..., Api], watched: Any, payload: Any, reason: str | None
 ) -> None:
     api = make_api({"Link": "https://x.example/?v={payload.a.b}"})
@@ -89,7 +93,7 @@ def test_a_payload_value_that_cannot_be_in_a_link_gives_the_reason(
     assert (link["url"] is None) == (reason is not None)
 
 
-def test_a_value_that_redaction_hides_by_its_neighbors_is_in_no_link(
+def test_a_value_that_the_key_next_to_it_marks_as_secret_is_in_no_link(
     make_api: Callable[..., Api], watched: Any
 ) -> None:
     api = make_api({"Link": "https://x.example/?v={payload.header.value}"})

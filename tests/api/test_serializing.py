@@ -58,7 +58,7 @@ BSON_VALUES: list[Any] = [
 ]
 
 
-# Fields that jobmon computes: only the fields of the watched documents can hold any BSON type.
+# The fields that jobmon computes. Only fields of the watched documents can hold any BSON type.
 COMPUTED_FIELDS = {"attempts", "durationMs", "explanation", "links", "reasons", "repetition"}
 COMPUTED_FIELDS |= {"isRecurring", "errorGroup"}
 JOB_SCHEMAS: list[JobSummary] = [JobSummary(), ListedJob(), JobDetail()]
@@ -66,6 +66,7 @@ JOB_SCHEMAS: list[JobSummary] = [JobSummary(), ListedJob(), JobDetail()]
 
 @pytest.fixture(autouse=True)
 def app_context() -> Iterator[None]:
+    """The context of an app with a redactor, which fields of documents need."""
     app = Flask("test")
     app.extensions["jobmon_redactor"] = Redactor(())
     with app.app_context():
@@ -73,7 +74,7 @@ def app_context() -> Iterator[None]:
 
 
 def dump_by_marshmallow(schema: Answer, value: Any) -> Any:
-    """The output of marshmallow's own code, also for nested schemas."""
+    """The output of marshmallow's own code, which also serializes the nested schemas."""
 
     def dump(nested: Answer, obj: Any, *, many: bool | None = None) -> Any:
         prepared = map(nested.prepare, obj) if many else nested.prepare(obj)
@@ -118,15 +119,15 @@ def test_random_jobs_are_serialized_as_marshmallow_does(schema: JobSummary) -> N
     ids=lambda value: type(value).__name__,
 )
 def test_an_answer_is_serialized_as_marshmallow_does(schema: Answer, example: Any) -> None:
-    """Catches a type of field whose values, nested or in a list, are serialized differently."""
+    """Catches a type of field that no schema of a job has, and that is serialized differently."""
     answer = rename_keys(schema, example)
     assert schema.dump(answer) == dump_by_marshmallow(schema, answer)
 
 
 def rename_keys(schema: Answer, example: Any) -> Any:
-    """The example with the schema's field names as keys, as views pass it to `dump`."""
-    keys = {field.data_key: name for name, field in schema.dump_fields.items()}
-    return {keys.get(key) or key: value for key, value in example.items()}
+    """The example with the names of the schema's fields as keys, as a route passes it to `dump`."""
+    names_by_key = {field.data_key: name for name, field in schema.dump_fields.items()}
+    return {names_by_key.get(key) or key: value for key, value in example.items()}
 
 
 @dataclass

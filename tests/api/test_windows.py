@@ -14,12 +14,12 @@ from ..support.error_history import ErrorHistory
 NOW = datetime.now(UTC)
 FUTURE = {"from": f"{NOW + DAY:%FT%TZ}", "to": f"{NOW + DAY + HOUR:%FT%TZ}"}
 COUNTS = ("enqueued", "succeeded", "failed", "dlq", "failureRate")
-UNKNOWN = {"p50": None, "p95": None, "p99": None}
+UNKNOWN_DURATIONS = {"p50": None, "p95": None, "p99": None}
 
 
 @pytest.fixture
 def history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
-    """A failed run of a worker that now runs another job. The live count finds no activity."""
+    """A failed run of a worker that now runs another job; a live count finds no activity."""
     monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
     lease = {"leasedBy": "w1", "leaseExpiresAt": NOW + HOUR, "status": "leased"}
     watched.jobs.insert_one({"jobId": "1", "type": "mail", "createdAt": NOW, **lease})
@@ -28,30 +28,30 @@ def history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
     return errors.serve(monkeypatch)
 
 
-def get_future(api: Api, path: str) -> Any:
+def get_in_future(api: Api, path: str) -> Any:
     return api.get_as_admin(f"/admin/jobs/{path}", **FUTURE).json
 
 
 def test_steps_of_the_future_are_null_with_a_reason(api: Api, history: ErrorHistory) -> None:
-    answer = get_future(api, "timeseries")
+    answer = get_in_future(api, "timeseries")
     assert answer["meta"]["reasons"] == {"data": NOT_COUNTED.reason}
     assert len(answer["data"]) in (60, 61)
     for step in answer["data"]:
         assert {step[name] for name in COUNTS} == {None}
-        assert step["waitMs"] == step["runMs"] == UNKNOWN
+        assert step["waitMs"] == step["runMs"] == UNKNOWN_DURATIONS
 
 
 def test_activity_of_types_in_the_future_is_null_with_a_reason(
     api: Api, history: ErrorHistory
 ) -> None:
-    answer = get_future(api, "types")
+    answer = get_in_future(api, "types")
     (mail,) = answer["data"]
     assert answer["meta"]["reasons"] == {"data": NOT_COUNTED.reason}
     assert {mail[name] for name in (*COUNTS, "finishedPerMinute")} == {None}
     assert mail["statusCounts"]["leased"] == 1
 
 
-def test_only_later_steps_of_a_window_are_null(api: Api, history: ErrorHistory) -> None:
+def test_only_steps_after_the_count_are_null(api: Api, history: ErrorHistory) -> None:
     start, end = NOW - 30 * MINUTE, NOW + 30 * MINUTE
     window = {"from": f"{start:%FT%TZ}", "to": f"{end:%FT%TZ}"}
     answer = api.get_as_admin("/admin/jobs/timeseries", **window).json
@@ -62,19 +62,19 @@ def test_only_later_steps_of_a_window_are_null(api: Api, history: ErrorHistory) 
         assert step["enqueued"] == (0 if is_counted else None)
 
 
-@pytest.mark.parametrize(("path", "total"), [("errors", "total_errors"), ("slowest", None)])
+@pytest.mark.parametrize(("path", "total_name"), [("errors", "total_errors"), ("slowest", None)])
 def test_runs_in_the_future_are_null_with_a_reason(
-    api: Api, history: ErrorHistory, path: str, total: str | None
+    api: Api, history: ErrorHistory, path: str, total_name: str | None
 ) -> None:
-    answer = get_future(api, path)
+    answer = get_in_future(api, path)
     assert answer["data"] is None
     assert answer["meta"]["reasons"]["data"] == NOT_COUNTED.reason
-    assert total is None or answer["meta"][total] is None
+    assert total_name is None or answer["meta"][total_name] is None
 
 
 def test_a_group_of_errors_in_the_future_has_no_counts(api: Api, history: ErrorHistory) -> None:
     (group_id,) = history.groups
-    group = get_future(api, f"errors/{group_id}")["data"]
+    group = get_in_future(api, f"errors/{group_id}")["data"]
     for field in ("count", "previousCount", "growth", "typeCounts", "workerCounts", "trend"):
         assert group[field] is None
         assert group["reasons"][field] == NOT_COUNTED.reason
@@ -84,7 +84,7 @@ def test_a_group_of_errors_in_the_future_has_no_counts(api: Api, history: ErrorH
 def test_attempts_of_workers_in_the_future_are_null_with_a_reason(
     api: Api, history: ErrorHistory
 ) -> None:
-    answer = get_future(api, "workers")
+    answer = get_in_future(api, "workers")
     (worker,) = answer["data"]
     assert answer["meta"]["reasons"]["attempts"] == NOT_COUNTED.reason
     assert (worker["name"], worker["runningJobs"], worker["attempts"]) == ("w1", 1, None)
