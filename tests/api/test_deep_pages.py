@@ -28,14 +28,14 @@ from ..store.test_queries import profiled
 from ..support.commands import database_uri, index_queue
 from ..support.waiting import PATIENCE_S
 
-JOBS, SEGMENT_JOBS, MILESTONE_STEP, CHEAP_SKIP = 300, 20, 25, 10
+JOB_COUNT, SEGMENT_JOBS, MILESTONE_STEP, CHEAP_SKIP = 300, 20, 25, 10
 PATH, PER_PAGE = "/admin/jobs/queue", 11
 # Values of createdAt that are not a date; `...`: the job has no createdAt.
 ODD_DATES = [None, 5, "a text", {"a": 1}, ObjectId("65f0c0ffee0123456789abcd"), True, ...]
 
 
 class Collector:
-    """Publishes stats and milestones as a collector does, when the test calls it."""
+    """Publishes stats and milestones as a collector does, but only when a test calls it."""
 
     def __init__(self, connection: Connection) -> None:
         self._database = OwnDatabase(rollup_database(connection), connection.queue_key)
@@ -70,7 +70,7 @@ def jobs(
         (segments, "SPLIT_ABOVE", 2 * SEGMENT_JOBS),
         (segments, "MERGE_BELOW", SEGMENT_JOBS // 2),
         (milestone_writer, "MIN_JOBS", 50),
-        (milestone_writer, "MAX_MILESTONES", JOBS // MILESTONE_STEP),
+        (milestone_writer, "MAX_MILESTONES", JOB_COUNT // MILESTONE_STEP),
         (milestone_writer, "READ_TIMES_SHARE", PATIENCE_S),
         (milestone_writer, "MAX_READ_TIMES_S", PATIENCE_S),
         (deep_pages, "MAX_CHEAP_SKIP", CHEAP_SKIP),
@@ -86,8 +86,8 @@ def jobs(
 def start_collector(
     jobs: Any, mongod: Mongod, make_settings: Callable[..., Settings]
 ) -> Iterator[Callable[..., tuple[Collector, Api]]]:
-    """A function that starts a collector and the service, for jobs that are already inserted."""
-    opened = []
+    """A function that starts a collector and the service, after the jobs were inserted."""
+    connections = []
 
     def start(**changes: Any) -> tuple[Collector, Api]:
         settings = make_settings(
@@ -97,24 +97,24 @@ def start_collector(
         )
         index_queue(settings)
         app = create_app(settings)
-        opened.append(app.extensions["jobmon_connection"])
-        return Collector(opened[-1]), Api(app)
+        connections.append(app.extensions["jobmon_connection"])
+        return Collector(connections[-1]), Api(app)
 
     yield start
-    for connection in opened:
+    for connection in connections:
         connection.client.drop_database(f"{jobs.database.name}_rollups")
         connection.client.close()
 
 
 def make_jobs(order: str) -> list[dict[str, Any]]:
-    """Jobs whose createdAt has this order: `ascending` is the order of their _ids."""
+    """Jobs whose createdAt is in this order; `ascending` is the order of their _ids."""
     rng = random.Random(7)
     jobs = []
-    for index in range(JOBS):
-        shift = 0
+    for index in range(JOB_COUNT):
+        delay_s = 0
         if order == "producers":  # two producers: every second block of 15 jobs is 30 s later
-            shift = 30 * (index // 15 % 2)
-        second = index // 7 + shift if order != "random" else rng.randrange(JOBS)
+            delay_s = 30 * (index // 15 % 2)
+        second = index // 7 + delay_s if order != "random" else rng.randrange(JOB_COUNT)
         job = {
             "_id": ObjectId(index.to_bytes(12, "big")),
             "jobId": str(index),
@@ -133,7 +133,7 @@ def make_jobs(order: str) -> list[dict[str, Any]]:
 
 
 def list_ids(jobs: Any, query: dict[str, Any], direction: int) -> list[str]:
-    """The whole list, as the server sorts it."""
+    """The ids of all jobs that match, sorted by MongoDB."""
     order = [("createdAt", direction), ("_id", direction)]
     return [job["jobId"] for job in jobs.find(query).sort(order)]
 
@@ -148,7 +148,7 @@ def read_page(api: Api, page: int, **query: Any) -> tuple[list[str], dict[str, A
 def test_every_page_by_number_has_the_jobs_at_its_position(
     jobs: Any, start_collector: Any, order: str
 ) -> None:
-    """Catches a page that begins at another position, in both orders and with equal dates."""
+    """Catches a page that begins at a wrong position, in both orders and with equal dates."""
     jobs.insert_many(make_jobs(order))
     _, api = start_collector()
     for filters, sort in (
@@ -183,7 +183,7 @@ def test_pages_of_jobs_with_their_dates_in_the_ids_are_exact(
             "nextRunAt": NOW if index % 4 else None,
             "lastFinishedAt": None if index % 4 else NOW,
         }
-        for index in range(JOBS)
+        for index in range(JOB_COUNT)
     )
     _, api = start_collector(profile="agenda", jobs_collection="agendaJobs")
     for filters, query in (({}, {}), ({"type": "type-1"}, {"name": "type-1"})):
@@ -204,25 +204,26 @@ def test_deep_pages_read_few_keys_and_have_cursors(jobs: Any, start_collector: A
     for page in (25, 30, 42, 43):
         with profiled(jobs.database) as entries:
             ids, meta = read_page(api, page, per_page=7)
-        lists = [entry for entry in entries if entry.get("ns", "").endswith(".jobs")]
-        assert sum(entry.get("keysExamined", 0) for entry in lists) < 4 * MILESTONE_STEP, page
-        finds = [entry for entry in lists if entry["op"] == "query"]
+        reads = [entry for entry in entries if entry.get("ns", "").endswith(".jobs")]
+        assert sum(entry.get("keysExamined", 0) for entry in reads) < 4 * MILESTONE_STEP, page
+        finds = [entry for entry in reads if entry["op"] == "query"]
         assert sum(entry["docsExamined"] for entry in finds) <= 8
         assert ids == all_ids[7 * (page - 1) : 7 * page]
         if meta["next_cursor"] is not None:
-            following = api.get_as_admin(PATH, cursor=meta["next_cursor"], per_page=7).json
-            assert [job["jobId"] for job in following["data"]] == all_ids[7 * page : 7 * (page + 1)]
+            next_page = api.get_as_admin(PATH, cursor=meta["next_cursor"], per_page=7).json
+            assert [job["jobId"] for job in next_page["data"]] == all_ids[7 * page : 7 * (page + 1)]
 
 
 def test_pages_after_a_change_are_exact_unless_older_jobs_have_changed(
     jobs: Any, start_collector: Any
 ) -> None:
-    """Catches a page that is called exact although older jobs, which give its position, changed."""
+    """Catches a page that is called exact although older jobs, from which it is counted, changed."""
     jobs.insert_many(make_jobs("ascending"))
     collector, api = start_collector()
-    new = ObjectId((2**40).to_bytes(12, "big"))
-    jobs.insert_one({"_id": new, "jobId": "new", "type": "t", "createdAt": NOW.replace(year=2100)})
-    collector.recount(new)
+    new_id = ObjectId((2**40).to_bytes(12, "big"))
+    new_job = {"jobId": "new", "type": "t", "createdAt": NOW.replace(year=2100)}
+    jobs.insert_one({"_id": new_id, **new_job})
+    collector.recount(new_id)
     all_ids = list_ids(jobs, {}, -1)
     ids, meta = read_page(api, 20, per_page=7)
     assert (ids, meta["page_is_exact"], meta["reasons"]) == (all_ids[133:140], True, {})
@@ -240,19 +241,19 @@ def test_pages_after_a_change_are_exact_unless_older_jobs_have_changed(
 
 def change_random_job(jobs: Any, rng: random.Random, index: int) -> ObjectId:
     """Insert, delete or change a job; returns its _id."""
-    job_id = ObjectId(rng.randrange(JOBS).to_bytes(12, "big"))
+    job_id = ObjectId(rng.randrange(JOB_COUNT).to_bytes(12, "big"))
     match rng.choice(["insert", "delete", "status", "date"]):
         case "insert":
-            job_id = ObjectId((JOBS + index).to_bytes(12, "big"))
-            seconds = rng.choice([JOBS // 7 + index, rng.randrange(JOBS // 7)])
-            new = {"type": "type-1", "createdAt": NOW + timedelta(seconds=seconds)}
-            jobs.insert_one({"_id": job_id, "jobId": f"new-{index}", "status": "dlq"} | new)
+            job_id = ObjectId((JOB_COUNT + index).to_bytes(12, "big"))
+            seconds = rng.choice([JOB_COUNT // 7 + index, rng.randrange(JOB_COUNT // 7)])
+            fields = {"type": "type-1", "createdAt": NOW + timedelta(seconds=seconds)}
+            jobs.insert_one({"_id": job_id, "jobId": f"new-{index}", "status": "dlq"} | fields)
         case "delete":
             jobs.delete_one({"_id": job_id})
         case "status":
             jobs.update_one({"_id": job_id}, {"$set": {"status": "dlq"}})
         case "date":
-            other_date = NOW + timedelta(seconds=rng.randrange(JOBS // 7))
+            other_date = NOW + timedelta(seconds=rng.randrange(JOB_COUNT // 7))
             jobs.update_one({"_id": job_id}, {"$set": {"createdAt": other_date}})
     return job_id
 
@@ -260,13 +261,13 @@ def change_random_job(jobs: Any, rng: random.Random, index: int) -> ObjectId:
 def test_a_page_after_changes_is_shifted_by_no_more_than_it_reports(
     jobs: Any, start_collector: Any
 ) -> None:
-    """Catches a change that moves a page further than the reason of the page reports."""
+    """Catches a page that moved further than its `reasons` report."""
     rng = random.Random(11)
     jobs.insert_many(make_jobs("producers"))
     collector, api = start_collector()
-    exact = shifted = 0
+    exact_pages = shifted_pages = 0
     for step in range(12):
-        collector.recount(*(change_random_job(jobs, rng, 10 * step + digit) for digit in range(2)))
+        collector.recount(*(change_random_job(jobs, rng, 2 * step + index) for index in (0, 1)))
         for sort, status in (("-createdAt", None), ("createdAt", None), ("-createdAt", "dlq")):
             query = {} if status is None else {"status": status}
             all_ids = list_ids(jobs, query, 1 if sort == "createdAt" else -1)
@@ -279,9 +280,10 @@ def test_a_page_after_changes_is_shifted_by_no_more_than_it_reports(
                 if not meta["page_is_exact"]:
                     reported = int(meta["reasons"]["page"].split("; ")[1].split()[0])
                 assert shift <= reported, (step, sort, status, page)
-                exact, shifted = exact + meta["page_is_exact"], shifted + (shift > 0)
-    assert exact
-    assert shifted
+                exact_pages += meta["page_is_exact"]
+                shifted_pages += shift > 0
+    assert exact_pages
+    assert shifted_pages
 
 
 def test_the_job_list_links_its_last_page_and_marks_a_page_that_is_not_exact(
@@ -301,8 +303,8 @@ def test_the_job_list_links_its_last_page_and_marks_a_page_that_is_not_exact(
     old_id = ObjectId((3).to_bytes(12, "big"))
     jobs.delete_one({"_id": old_id})
     collector.recount(old_id)
-    shifted = viewer.page("/dashboard/jobs?per_page=7&page=20")
-    assert "about page 20 of" in " ".join(shifted.text.split())
+    inexact_page = viewer.page("/dashboard/jobs?per_page=7&page=20")
+    assert "about page 20 of" in " ".join(inexact_page.text.split())
 
 
 def test_milestones_that_another_collector_counted_are_not_used(

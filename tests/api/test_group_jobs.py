@@ -33,7 +33,7 @@ def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
 
 @pytest.fixture(autouse=True)
 def _jobs(watched: Any) -> None:
-    """24 jobs with the four `ERRORS` in turn; those with None have succeeded."""
+    """24 jobs with the four `ERRORS` by turns; the jobs without an error have succeeded."""
     watched.jobs.insert_many(
         {
             "jobId": f"job-{index:02}",
@@ -59,22 +59,22 @@ def make_ids(*numbers: int) -> list[str]:
 def test_list_of_a_group_has_the_jobs_whose_newest_error_belongs_to_it(
     api: Api, history: ErrorHistory
 ) -> None:
-    refused = history.add({"code": "E_BANK", "message": "account 1 is refused"}, at=NOW)
-    undefined = history.add(ERRORS[2], at=NOW)
-    answer = api.get_as_admin(QUEUE, error_group=refused)
+    refusal = history.add({"code": "E_BANK", "message": "account 1 is refused"}, at=NOW)
+    type_error = history.add(ERRORS[2], at=NOW)
+    answer = api.get_as_admin(QUEUE, error_group=refusal)
     assert read_ids(answer) == make_ids(20, 16, 12, 8, 4, 0)
     assert answer.json["meta"]["total_is_exact"] is True
     assert answer.json["meta"]["reasons"] == {}
     # These errors have no code: the group's code is the name in their message.
-    oldest = api.get_as_admin(QUEUE, error_group=undefined, sort="createdAt", per_page=2, page=2)
-    assert read_ids(oldest) == make_ids(10, 14)
-    assert read_ids(api.get_as_admin(QUEUE, error_group=refused, type="report", owner="ada")) == (
+    page = api.get_as_admin(QUEUE, error_group=type_error, sort="createdAt", per_page=2, page=2)
+    assert read_ids(page) == make_ids(10, 14)
+    assert read_ids(api.get_as_admin(QUEUE, error_group=refusal, type="report", owner="ada")) == (
         make_ids(20, 12, 4)
     )
-    assert read_ids(api.get_as_admin(QUEUE, error_group=refused, status="dlq")) == make_ids(
+    assert read_ids(api.get_as_admin(QUEUE, error_group=refusal, status="dlq")) == make_ids(
         16, 8, 0
     )
-    assert read_ids(api.get_as_admin(QUEUE, error_group=undefined, status="succeeded")) == []
+    assert read_ids(api.get_as_admin(QUEUE, error_group=type_error, status="succeeded")) == []
 
 
 def test_error_without_its_own_group_belongs_to_the_group_of_its_code(
@@ -88,13 +88,14 @@ def test_error_without_its_own_group_belongs_to_the_group_of_its_code(
     assert read_ids(api.get_as_admin(QUEUE, error_group=kind.id)) == make_ids(21, 17, 13, 9, 5, 1)
 
 
-def test_jobs_whose_equal_errors_have_a_code_or_none_are_in_one_group(
+def test_jobs_with_equal_errors_with_and_without_a_code_are_in_one_group(
     api: Api, history: ErrorHistory, watched: Any
 ) -> None:
-    codeless, coded = ERRORS[2], {**ERRORS[2], "code": "TypeError", "message": "x is undefined"}
-    group = history.add(codeless, at=NOW)
-    assert history.add(coded, at=NOW) == group
-    watched.jobs.update_many({"jobId": {"$in": make_ids(2, 18)}}, {"$set": {"lastError": coded}})
+    error_with_code = {**ERRORS[2], "code": "TypeError", "message": "x is undefined"}
+    group = history.add(ERRORS[2], at=NOW)
+    assert history.add(error_with_code, at=NOW) == group
+    change = {"$set": {"lastError": error_with_code}}
+    watched.jobs.update_many({"jobId": {"$in": make_ids(2, 18)}}, change)
     answer = api.get_as_admin(QUEUE, error_group=group)
     assert read_ids(answer) == make_ids(22, 18, 14, 10, 6, 2)
     assert (answer.json["meta"]["total_is_exact"], answer.json["meta"]["reasons"]) == (True, {})
@@ -136,25 +137,25 @@ def test_a_page_of_few_jobs_reads_only_the_newest_of_a_group(
     group_sizes: list[int] = []
     match = JobFilter.match
 
-    def count_ids(job_filter: JobFilter) -> Any:
+    def match_and_count_ids(job_filter: JobFilter) -> Any:
         if job_filter.group_jobs is not None:
             group_sizes.append(len(job_filter.group_jobs.ids))
         return match(job_filter)
 
-    monkeypatch.setattr(JobFilter, "match", count_ids)
+    monkeypatch.setattr(JobFilter, "match", match_and_count_ids)
 
-    def list_one(**query: Any) -> list[str]:
+    def list_page_of_one(**query: Any) -> list[str]:
         group_sizes.clear()
         return read_ids(api.get_as_admin(QUEUE, error_group=group, per_page=1, **query))
 
-    # The page needs two jobs, its own and the next one; it reads four, the newest of the six.
-    assert (list_one(), min(group_sizes)) == (make_ids(20), 4)
-    assert (list_one(sort="createdAt"), min(group_sizes)) == (make_ids(0), 6)
-    assert list_one(page=6) == make_ids(0)
-    # The ids of the group are cached, and include these deleted jobs.
+    # The page needs the ids of two jobs, its own and the next one. It reads the newest four of six.
+    assert (list_page_of_one(), min(group_sizes)) == (make_ids(20), 4)
+    assert (list_page_of_one(sort="createdAt"), min(group_sizes)) == (make_ids(0), 6)
+    assert list_page_of_one(page=6) == make_ids(0)
+    # The ids of the group are cached, so they include these deleted jobs.
     watched.jobs.delete_many({"jobId": {"$in": make_ids(20, 16, 12)}})
-    assert list_one() == make_ids(8)
-    assert list_one(page=2) == make_ids(4)
+    assert list_page_of_one() == make_ids(8)
+    assert list_page_of_one(page=2) == make_ids(4)
 
 
 @pytest.mark.parametrize("list_format", ["json", "csv"])
@@ -175,8 +176,8 @@ def test_list_of_a_group_that_cannot_be_read_is_503(
 ) -> None:
     group = history.add(ERRORS[0], at=NOW)
 
-    def fail(*_: object) -> None:
+    def raise_disconnected(*_: object) -> None:
         raise AutoReconnect("gone")
 
-    monkeypatch.setattr(RunHistoryReader, "known_error_groups", fail)
+    monkeypatch.setattr(RunHistoryReader, "known_error_groups", raise_disconnected)
     assert api.get_as_admin(QUEUE, error_group=group).status_code == 503

@@ -196,7 +196,7 @@ ENDED_ATTEMPT = {"status": "failed", "startedAt": NOW, "finishedAt": LATER}
 
 
 @pytest.mark.parametrize(
-    ("job", "stored", "count", "numbers"),
+    ("job", "stored_attempts", "count", "attempt_numbers"),
     [
         ({"attemptCount": 4}, 0, 4, []),
         ({"attemptCount": 4}, 2, 4, [1, 2]),
@@ -214,18 +214,23 @@ ENDED_ATTEMPT = {"status": "failed", "startedAt": NOW, "finishedAt": LATER}
     ],
 )
 def test_attempts_are_read_from_their_collection_or_from_the_job(
-    api: Api, watched: Any, job: dict[str, Any], stored: int, count: int, numbers: list[int]
+    api: Api,
+    watched: Any,
+    job: dict[str, Any],
+    stored_attempts: int,
+    count: int,
+    attempt_numbers: list[int],
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", **job})
-    for attempt_number in range(1, stored + 1):
+    for attempt_number in range(1, stored_attempts + 1):
         watched.job_attempts.insert_one({"jobId": "j", "attemptNumber": attempt_number})
     detail = api.get_as_admin("/jobs/j").json
     assert detail["attemptCount"] == count
-    assert [attempt["attemptNumber"] for attempt in detail["attempts"]] == numbers
+    assert [attempt["attemptNumber"] for attempt in detail["attempts"]] == attempt_numbers
     reason = "the queue does not record every attempt"
-    if not numbers:
+    if not attempt_numbers:
         reason = "the queue records only the number of attempts"
-    assert detail["reasons"] == ({} if len(numbers) == count else {"attempts": reason})
+    assert detail["reasons"] == ({} if len(attempt_numbers) == count else {"attempts": reason})
 
 
 def test_an_embedded_attempt_has_its_duration(api: Api, watched: Any) -> None:
@@ -254,7 +259,7 @@ def test_an_embedded_attempt_has_its_duration(api: Api, watched: Any) -> None:
         ([OWNER, None], str(OWNER), 403),
     ],
 )
-def test_a_job_is_shown_only_to_its_owner(
+def test_only_its_owner_and_admins_see_a_job(
     api: Api, watched: Any, created_by: Any, subject: str, status: int
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", "createdBy": created_by})
@@ -271,7 +276,7 @@ def test_a_job_without_an_owner_belongs_to_no_caller(api: Api, watched: Any) -> 
         assert api.get_as_owner("/jobs", subject).json["meta"]["total"] == 0
 
 
-def test_the_own_list_of_an_admin_has_only_own_jobs(api: Api, watched: Any) -> None:
+def test_the_list_of_own_jobs_has_only_own_jobs_even_for_an_admin(api: Api, watched: Any) -> None:
     watched.jobs.insert_many(
         [{"jobId": f"{sub}{n}", "createdBy": sub, "status": "dlq"} for sub in "ab" for n in "12"]
     )
@@ -301,7 +306,7 @@ def test_attemptcount_is_a_number_that_every_parser_reads(
     assert api.get_as_admin("/jobs/j").json["attemptCount"] == expected
 
 
-def test_secrets_in_texts_are_redacted_on_every_route_that_shows_a_job(
+def test_secrets_in_texts_are_redacted_in_the_job_its_lists_and_its_page(
     api: Api, watched: Any
 ) -> None:
     secret = "hunter2-Zx9"
@@ -359,7 +364,7 @@ def test_long_texts_are_truncated_in_a_list_and_complete_in_the_job(api: Api, wa
     assert (detail["type"], detail["lastError"]) == ("t" * 50_000, error)
 
 
-def test_errors_of_earlier_attempts_are_truncated_if_all_are_too_long(
+def test_errors_of_earlier_attempts_are_truncated_if_their_sum_is_too_long(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobmon.store.jobs.MAX_ATTEMPTS_LENGTH", 10_000)

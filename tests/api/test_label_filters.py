@@ -1,5 +1,5 @@
-"""Statuses and types that are values of many BSON types, on the real server: catches a label in the
-statistics whose filter does not find the jobs that were counted."""
+"""Statuses and types of many BSON types, on a real server: catches a label in the statistics whose
+filter does not find the jobs that were counted under it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -69,6 +69,7 @@ COUNT_BY_LABEL = Counter(
 
 @pytest.fixture(scope="module")
 def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+    """A queue with two jobs for each of `BSON_VALUES`: it is the status of one, the type of one."""
     with temporary_database(mongo) as database:
         database.jobs.insert_many(
             {"jobId": f"{field}-{index}", "createdAt": NOW, "createdBy": "ada"}
@@ -84,7 +85,9 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
 
 
 @pytest.mark.parametrize("field", ["status", "type"])
-def test_a_filter_by_a_label_finds_as_many_jobs_as_counted(queue: WatchedQueue, field: str) -> None:
+def test_a_filter_by_a_label_finds_the_number_of_jobs_that_statistics_have(
+    queue: WatchedQueue, field: str
+) -> None:
     stats = queue.get("/admin/jobs/stats")
     counts = Counter({label: count for label, count in stats["statusCounts"].items() if count})
     if field == "type":
@@ -94,8 +97,8 @@ def test_a_filter_by_a_label_finds_as_many_jobs_as_counted(queue: WatchedQueue, 
     assert counts - Counter(other=len(BSON_VALUES)) == COUNT_BY_LABEL
     for label, count in COUNT_BY_LABEL.items():
         assert len(queue.ids(**{field: label})) == count, label
-        other = {"type" if field == "status" else "status": "other"}
-        assert len(queue.ids(**{field: label}, **other, owner="ada")) == count, label
+        second_filter = {"type" if field == "status" else "status": "other"}
+        assert len(queue.ids(**{field: label}, **second_filter, owner="ada")) == count, label
     labels = ["null", "1", "true"]
     assert len(queue.ids(**{field: labels})) == sum(COUNT_BY_LABEL[label] for label in labels)
 
@@ -136,10 +139,10 @@ def test_status_names_are_used_by_counts_lists_and_details(
         {"jobId": f"job-{index}", "type": "mail", "createdAt": NOW, **value}
         for index, value in enumerate(values)
     )
-    counts = queue.get("/admin/jobs/stats")["statusCounts"]
-    counted = {status: count for status, count in counts.items() if count}
-    assert counted == {"succeeded": 1, "queued": 2, "cancelled": 1}
-    for status, count in counted.items():
+    status_counts = queue.get("/admin/jobs/stats")["statusCounts"]
+    counts = {status: count for status, count in status_counts.items() if count}
+    assert counts == {"succeeded": 1, "queued": 2, "cancelled": 1}
+    for status, count in counts.items():
         for job_id in queue.ids(status=status):
             assert queue.get(f"/jobs/{job_id}")["status"] == status
         assert len(queue.ids(status=status, type="mail")) == count

@@ -25,7 +25,7 @@ def read_ids(answer: Any) -> list[str]:
 
 @pytest.fixture
 def twelve_jobs(watched: Any) -> Any:
-    """Jobs 0 to 11, created an hour apart; three forms of owner; every second job is dead."""
+    """Jobs 0 to 11, one per hour. Owners are an ObjectId, its text, and ada; odd jobs are dead."""
     codes = ["E", 11_000, "E2", "11000"]
     watched.jobs.insert_many(
         {
@@ -159,22 +159,23 @@ def test_totals_beyond_the_count_limit_are_marked_as_lower_bounds(
         }
         for index in range(30)
     )
-    listed, cursor = [], ""
+    listed_ids, cursor = [], ""
     token = api.token("ada")
     while cursor is not None:
         page = api.get(path, token=token, per_page=4, cursor=cursor, **query)
-        listed += read_ids(page)
+        listed_ids += read_ids(page)
         meta = page.json["meta"]
         total = (meta["total"], meta["total_is_exact"], meta["total_pages"])
         assert total == (10, matching == 10, 3)
         cursor = meta["next_cursor"]
-    assert len(listed) == len(set(listed)) == matching
-    last = api.get(path, token=token, per_page=4, page=-(-matching // 4), **query)
-    assert read_ids(last) == listed[-((matching - 1) % 4 + 1) :]
+    assert len(listed_ids) == len(set(listed_ids)) == matching
+    last_page = api.get(path, token=token, per_page=4, page=-(-matching // 4), **query)
+    assert read_ids(last_page) == listed_ids[-((matching - 1) % 4 + 1) :]
     for page_beyond in (99, 10**30):
         assert read_ids(api.get(path, token=token, per_page=4, page=page_beyond, **query)) == []
 
 
+# Functions that make a hostile id from the id of a job.
 MAKE_HOSTILE_ID: dict[str, Callable[[str], str]] = {
     "a regular expression": lambda _: "^.*$",
     "any character": lambda start: f"{start}.",
@@ -249,7 +250,7 @@ def test_only_the_total_of_a_long_list_is_cached(
 def test_list_of_one_page_is_not_counted(
     api: Api, twelve_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a second query for the total of a list whose only page has all of its jobs."""
+    """Catches a query for the total of a list whose first page has all jobs of the list."""
     monkeypatch.setattr(list_count.ListCounter, "count", None)
     for query, total in (({"owner": "ada"}, 4), ({"status": "dlq"}, 6), ({"owner": "none"}, 0)):
         meta = api.get_as_admin(QUEUE, **query).json["meta"]
@@ -258,7 +259,7 @@ def test_list_of_one_page_is_not_counted(
 
 @pytest.fixture
 def jobs_by_condition(watched: Any) -> Any:
-    """Jobs that are due, scheduled, leased, or expired, or that finished now or hours ago."""
+    """Jobs that wait, run or have ended; the date of `unreadable` is a text."""
     now = datetime.now(UTC)
     hour = timedelta(hours=1)
     watched.jobs.insert_many(
@@ -304,16 +305,16 @@ def test_a_list_by_condition_has_the_jobs_with_that_condition_now(api: Api) -> N
 
 @pytest.mark.usefixtures("jobs_by_condition")
 def test_pages_and_exports_of_a_list_by_condition_are_complete(api: Api) -> None:
-    query, listed = {"condition": "due", "per_page": 1, "sort": "nextRunAt"}, []
+    query, listed_ids = {"condition": "due", "per_page": 1, "sort": "nextRunAt"}, []
     answer = api.get_as_admin(QUEUE, **query)
     while True:
         assert answer.json["meta"]["total"] == 3
-        listed += read_ids(answer)
+        listed_ids += read_ids(answer)
         if (cursor := answer.json["meta"]["next_cursor"]) is None:
             break
         answer = api.get_as_admin(QUEUE, **query, cursor=cursor)
-    assert listed == ["due-at-once", "due-b", "due"]
-    # Of a cursor from another list, only the page number is used.
+    assert listed_ids == ["due-at-once", "due-b", "due"]
+    # If a cursor is from another list, only its page number is used.
     newest_first = {"per_page": 1}
     cursor = api.get_as_admin(QUEUE, **newest_first).json["meta"]["next_cursor"]
     answer = api.get_as_admin(QUEUE, **newest_first, condition="due", cursor=cursor)
@@ -338,7 +339,7 @@ def test_pages_and_exports_of_a_list_by_condition_are_complete(api: Api) -> None
         ({"sort": "nextRunAt", "finished_to": NEXT_DATE}, "sort"),
     ],
 )
-def test_parameters_that_exclude_each_other_name_one_of_them(
+def test_error_names_one_parameter_that_is_bad_or_excludes_another(
     api: Api, query: dict[str, str], parameter: str
 ) -> None:
     answer = api.get_as_admin(QUEUE, **query)

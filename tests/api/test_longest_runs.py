@@ -21,7 +21,7 @@ LONG_AGO = NOW - timedelta(hours=30)
 
 @pytest.fixture(autouse=True)
 def _history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve jobs of three types; job n ran for n seconds. Job 10 is deleted, 11 ended long ago."""
+    """Runs of jobs 0 to 11, as many seconds as the number. Job 10 is deleted, 11 ended long ago."""
     history = ErrorHistory(NOW)
     for index in range(12):
         ended_at = LONG_AGO if index == 11 else NOW - index * timedelta(minutes=1)
@@ -75,7 +75,9 @@ def test_list_has_the_longest_runs_of_a_day_first_and_the_reason(api: Api) -> No
     ],
     ids=["type", "types", "types and status", "status", "finished from", "finished between"],
 )
-def test_filters_narrow_the_list(api: Api, query: dict[str, Any], expected: list[int]) -> None:
+def test_list_has_only_jobs_that_match_the_filters(
+    api: Api, query: dict[str, Any], expected: list[int]
+) -> None:
     assert list_jobs(api, **query)[0] == expected
 
 

@@ -1,4 +1,4 @@
-"""`GET /metrics`: catches a scrape that counts jobs, a scrape with a queue that its token may not
+"""`GET /metrics`: catches a scrape that counts jobs, a scrape with a queue that the token may not
 see, and a scrape that fails because a database is unreachable."""
 
 import socket
@@ -17,16 +17,16 @@ from jobmon.settings import ADMIN_DASHBOARD, Settings
 
 from ..conftest import Api
 from ..support.commands import database_uri
-from .test_queue_metrics import samples, value
+from .test_queue_metrics import find_value, parse_samples
 
 
 def test_requests_are_counted_by_route_not_by_path(api: Api) -> None:
-    before = samples(api.get_as_admin("/metrics").text)
+    before = parse_samples(api.get_as_admin("/metrics").text)
     api.get_as_admin("/jobs/no-such-job")
     api.get_as_admin("/jobs/no-other-job")
     api.get_as_admin("/not/a/route")
     api.client.open("/healthz", method="BREW")
-    after = samples(api.get_as_admin("/metrics").text)
+    after = parse_samples(api.get_as_admin("/metrics").text)
 
     def count_new(**labels: str) -> float:
         key = ("jobmon_http_requests_total", frozenset(labels.items()))
@@ -38,7 +38,7 @@ def test_requests_are_counted_by_route_not_by_path(api: Api) -> None:
     assert sum(count_new(**labels) for labels in other_methods) == 1
     assert count_new(route="/metrics", method="GET", status="200") == 1
     duration = "jobmon_http_request_duration_seconds_count"
-    assert value(after, duration, route="/jobs/<anything:job_id>", method="GET") >= 2  # type: ignore[operator]
+    assert find_value(after, duration, route="/jobs/<anything:job_id>", method="GET") >= 2  # type: ignore[operator]
     assert "no-such-job" not in str(after)
 
 
@@ -98,12 +98,12 @@ def test_a_scrape_has_the_queues_that_the_token_may_see(
     """A case without a role has JOBMON_METRICS=open and sends no token."""
     file = tmp_path / "queues.toml"
     file.write_text(QUEUES_TOML)
-    granted = {"admin": {ADMIN_DASHBOARD}, "mailer": {"MAILS"}}
-    granted["operator"] = {ADMIN_DASHBOARD, "MAILS"}
+    permissions = {"admin": {ADMIN_DASHBOARD}, "mailer": {"MAILS"}}
+    permissions["operator"] = {ADMIN_DASHBOARD, "MAILS"}
     settings = make_settings(
         queues=str(file),
         metrics="token" if role else "open",
-        role_permissions={name: frozenset(names) for name, names in granted.items()},
+        role_permissions={name: frozenset(names) for name, names in permissions.items()},
     )
     api = Api(create_app(settings, watched.client))
     answer = api.get(path, token=api.token(role=role) if role else None)
@@ -111,7 +111,7 @@ def test_a_scrape_has_the_queues_that_the_token_may_see(
         assert answer.status_code == expected
         return
     assert answer.status_code == 200
-    labels = [dict(labels) for _, labels in samples(answer.text)]
+    labels = [dict(labels) for _, labels in parse_samples(answer.text)]
     assert {sample["queue"] for sample in labels if "queue" in sample} == expected
 
 
@@ -132,12 +132,14 @@ def test_an_unreachable_database_does_not_hide_the_metrics_of_the_service(
     settings = make_settings(mongo_uri="mongodb://127.0.0.1:1/", server_selection_timeout_ms=50)
     api = Api(create_app(settings))
     assert api.get_as_admin("/metrics").status_code == 200
-    scrape = samples(api.get_as_admin("/metrics").text)  # counts the request before it, too
-    assert value(scrape, "jobmon_database_up") == 0
-    for unknown in ("database_readable", "own_database_readable", "collector_up", "jobs_estimated"):
-        assert value(scrape, f"jobmon_{unknown}") is None
+    scrape = parse_samples(api.get_as_admin("/metrics").text)  # includes the request before it
+    assert find_value(scrape, "jobmon_database_up") == 0
+    for name in ("database_readable", "own_database_readable", "collector_up", "jobs_estimated"):
+        assert find_value(scrape, f"jobmon_{name}") is None
     assert not any(name.startswith("jobmon_jobs") for name, _ in scrape)
-    assert value(scrape, "jobmon_http_requests_total", route="/metrics", method="GET", status="200")
+    assert find_value(
+        scrape, "jobmon_http_requests_total", route="/metrics", method="GET", status="200"
+    )
     api.app.extensions["jobmon_connection"].client.close()
 
 
@@ -157,28 +159,27 @@ def test_a_queue_whose_server_does_not_answer_is_down_and_the_others_are_up(
             server_selection_timeout_ms=1_000,
         )
         api = Api(create_app(settings))
-        scrape = samples(api.get_as_admin("/metrics").text)
+        scrape = parse_samples(api.get_as_admin("/metrics").text)
         for queue in api.app.extensions["jobmon_queues"].open_all():
             queue.connection.close()
     queues = ("responding", "frozen")
-    is_up = {name: value(scrape, "jobmon_database_up", queue=name) for name in queues}
-    assert is_up == {"responding": 1, "frozen": 0}
-    assert value(scrape, "jobmon_queue_scraped", queue="frozen") == 0
-    assert value(scrape, "jobmon_jobs_estimated", queue="responding") == 0
+    up_by_queue = {name: find_value(scrape, "jobmon_database_up", queue=name) for name in queues}
+    assert up_by_queue == {"responding": 1, "frozen": 0}
+    assert find_value(scrape, "jobmon_queue_scraped", queue="frozen") == 0
+    assert find_value(scrape, "jobmon_jobs_estimated", queue="responding") == 0
 
 
 class CommandRecorder(CommandListener):
-    """Records the commands that a client sends to its server."""
+    """Records the commands that a client sends to MongoDB."""
 
     def __init__(self) -> None:
-        self.commands: list[tuple[str, str]] = []  # each with its collection
+        self.commands: list[tuple[str, str]] = []  # the name of each, and its collection or value
         self.finds: list[Any] = []
 
     def started(self, event: Any) -> None:
-        collection = event.command.get(event.command_name)
         if event.command_name == "find":
             self.finds.append(event.command)
-        self.commands.append((event.command_name, str(collection)))
+        self.commands.append((event.command_name, str(event.command.get(event.command_name))))
 
     def succeeded(self, event: Any) -> None:
         pass
@@ -198,12 +199,12 @@ def test_a_scrape_reads_no_watched_document(
         commands = set(recorder.commands)
     assert commands == {
         ("ping", "1"),
-        ("hello", "1"),  # the kind of deployment, once per process
+        ("hello", "1"),  # for the kind of deployment, once per process
         ("aggregate", "state"),
         ("find", "revoked_tokens"),
         ("find", "jobs"),  # the _id of one job, from its index
         ("find", "job_attempts"),
-        ("count", "jobs"),  # without a filter: from the metadata
+        ("count", "jobs"),  # has no filter, so MongoDB answers it from the metadata
     }
     finds = [command for command in recorder.finds if command["find"] != "revoked_tokens"]
     assert [command["hint"] for command in finds] == [{"_id": 1}, {"_id": 1}]

@@ -25,11 +25,11 @@ def test_mutes_are_listed_newest_first_with_their_persons_and_ends(api: Api) -> 
     connection = api.app.extensions["jobmon_connection"]
     records = MuteRecords(connection, connection, Redactor())
     now = datetime.now(UTC)
-    first = records.add(
+    older = records.add(
         Mute(kind=None, by=ADA, until=now + timedelta(hours=1), reason="move", at=now)
     )
-    records.end(first, Person(subject="bob"), "done")
-    second = Mute(
+    records.end(older, Person(subject="bob"), "done")
+    newer = Mute(
         kind=CheckKind.STALLED,
         types="mail*",
         mode=MuteMode.MUTE,
@@ -38,7 +38,7 @@ def test_mutes_are_listed_newest_first_with_their_persons_and_ends(api: Api) -> 
         until=now + timedelta(hours=2),
         reason="away",
     )
-    records.add(second)
+    records.add(newer)
     mutes: list[dict[str, Any]] = api.get_as_admin("/admin/jobs/mutes").json["data"]
     assert [(mute["kind"], mute["types"], mute["isActive"]) for mute in mutes] == [
         ("stalled_types", "mail*", True),
@@ -69,13 +69,13 @@ def test_an_old_mute_stays_active_after_many_newer_ones(
     records = MuteRecords(connection, connection, Redactor())
     now = datetime.now(UTC)
 
-    def add(days_ago: int, length: timedelta) -> Mute:
+    def add_mute(days_ago: int, length: timedelta) -> Mute:
         at = now - timedelta(days=days_ago)
         return records.add(Mute(kind=None, by=ADA, at=at, until=at + length, reason="move"))
 
-    oldest, ended = (add(days_ago, timedelta(days=30)) for days_ago in (20, 19))
+    oldest, ended = (add_mute(days_ago, timedelta(days=30)) for days_ago in (20, 19))
     records.end(ended, ADA)
-    newer = [add(days_ago, timedelta(days=1)) for days_ago in (5, 4, 3, 2)]
+    newer = [add_mute(days_ago, timedelta(days=1)) for days_ago in (5, 4, 3, 2)]
     assert [mute.id for mute in records.find_active(now).mutes] == [oldest.id]
     listed = [(mute.id, mute.end is None) for mute in records.list_recent()]
     assert listed == [
@@ -83,20 +83,21 @@ def test_an_old_mute_stays_active_after_many_newer_ones(
         *((ended.id, False), (oldest.id, True)),
     ]
     assert "have an effect" not in caplog.text
-    add(1, timedelta(days=30))
+    add_mute(1, timedelta(days=30))
     records.list_recent()
     assert "only the newest 3 mutes whose time is not over have an effect" in caplog.text
 
 
-def test_mutes_are_made_and_ended_over_http(
+def test_a_mute_is_added_and_ended_and_a_bad_one_is_refused(
     make_settings: Callable[..., Settings], watched: Any
 ) -> None:
-    granted = {"admin": frozenset({ADMIN_DASHBOARD, NOTICES_MUTE})}
-    service = Api(create_app(make_settings(actions=True, role_permissions=granted), watched.client))
-    headers = {"Authorization": f"Bearer {service.token('ada', 'admin')}"}
+    permissions = {"admin": frozenset({ADMIN_DASHBOARD, NOTICES_MUTE})}
+    settings = make_settings(actions=True, role_permissions=permissions)
+    api = Api(create_app(settings, watched.client))
+    headers = {"Authorization": f"Bearer {api.token('ada', 'admin')}"}
 
     def post(path: str, body: Any) -> Any:
-        return service.client.post(f"/admin/jobs/mutes{path}", json=body, headers=headers)
+        return api.client.post(f"/admin/jobs/mutes{path}", json=body, headers=headers)
 
     until = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
     body = {"kind": "new_dead_jobs", "types": "mail.*", "until": until, "reason": "known"}
@@ -118,6 +119,6 @@ def test_mutes_are_made_and_ended_over_http(
         ({"mode": "acknowledge", "kind": None}, "kind"),
         ({"minutes": 5}, "minutes"),
     ):
-        refused = post("", body | changes)
-        assert refused.status_code == 422, changes
-        assert field in refused.json["error"]["details"], refused.text
+        answer = post("", body | changes)
+        assert answer.status_code == 422, changes
+        assert field in answer.json["error"]["details"], answer.text

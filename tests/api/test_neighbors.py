@@ -17,7 +17,7 @@ ADMIN_PATH, OWNER_PATH = "/admin/jobs/neighbors", "/job/neighbors"
 
 @pytest.fixture
 def nine_jobs(database: Any) -> None:
-    """Jobs of ada and bob in turn, the newest last; every third job is dead."""
+    """Jobs of ada and bob by turns, the newest last; every third job is dead-lettered."""
     database.jobs.insert_many(
         {
             "jobId": f"job-{index}",
@@ -32,6 +32,7 @@ def nine_jobs(database: Any) -> None:
 
 
 def read_ids(answer: Any) -> tuple[str | None, str | None]:
+    """The ids of the previous and the next job."""
     assert answer.status_code == 200, answer.text
     assert answer.json["reasons"] == {}
     return answer.json["previousJobId"], answer.json["nextJobId"]
@@ -68,8 +69,8 @@ def test_owner_has_only_own_jobs_as_neighbors(real_api: Api) -> None:
     )
     for job_id in ("job-3", "missing"):
         assert real_api.get_as_owner(OWNER_PATH, "ada", id=job_id).status_code == 403
-    refused = real_api.get_as_owner(OWNER_PATH, "ada", id="job-4", owner="bob")
-    assert list(refused.json["error"]["details"]) == ["owner"]
+    answer = real_api.get_as_owner(OWNER_PATH, "ada", id="job-4", owner="bob")
+    assert list(answer.json["error"]["details"]) == ["owner"]
     assert real_api.get_as_owner(OWNER_PATH, "ada").status_code == 422
 
 
@@ -81,7 +82,7 @@ def test_neighbors_in_a_list_without_an_order_are_unknown(real_api: Api) -> None
 
 
 @pytest.mark.usefixtures("nine_jobs")
-def test_neighbors_in_the_list_of_a_group_of_errors_and_of_the_longest_runs(
+def test_neighbors_are_unknown_for_an_error_group_and_by_duration_for_the_longest_runs(
     real_api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches neighbors in the order of creation, although these lists have another order."""
@@ -94,5 +95,5 @@ def test_neighbors_in_the_list_of_a_group_of_errors_and_of_the_longest_runs(
     assert set(group_neighbors["reasons"].values()) == {NO_ORDER}
     window = {"finished_from": to_iso(NOW - timedelta(hours=1)), "sort": "-duration"}
     assert read_ids(real_api.get_as_admin(ADMIN_PATH, id="job-2", **window)) == ("job-3", "job-1")
-    unknown = real_api.get_as_admin(ADMIN_PATH, id="job-8", **window).json
-    assert set(unknown["reasons"].values()) == {NOT_IN_LIST}
+    no_neighbors = real_api.get_as_admin(ADMIN_PATH, id="job-8", **window).json
+    assert set(no_neighbors["reasons"].values()) == {NOT_IN_LIST}

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 QUEUE, STATS, SERIES, TYPES = (
     f"/admin/jobs/{name}" for name in ["queue", "stats", "timeseries", "types"]
 )
-# Blueprints without JSON routes, and the document itself.
+# The blueprints that the document leaves out: two without JSON routes, and its own.
 UNDOCUMENTED = {"dashboard", "openapi", "metrics"}
 
 ODD_JOBS = [
@@ -60,6 +60,7 @@ def document(api: Api) -> dict[str, Any]:
 
 
 def iterate_operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each operation with its path; the operation has its `method` as a further key."""
     for path, methods in document["paths"].items():
         for method in ("get", "post"):
             if method in methods:
@@ -84,6 +85,7 @@ def close_schema(part: Any) -> Any:
 
 
 def check_value(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    """Check a value by a schema of the document; a key that the schema lacks is refused."""
     root = close_schema(copy.deepcopy(schema | {"components": document["components"]}))
     formats = Draft202012Validator.FORMAT_CHECKER
     assert "date-time" in formats.checkers
@@ -142,8 +144,8 @@ def test_document_without_actions_has_no_route_for_them(
     assert without_actions["paths"] == expected_paths
     assert len(document["paths"]) == len(expected_paths) + 12
     assert all(set(methods) <= {"get", "parameters"} for methods in expected_paths.values())
-    added = [tag["name"] for tag in document["tags"] if tag not in without_actions["tags"]]
-    assert added == ["actions", "mutes"]
+    added_tags = [tag["name"] for tag in document["tags"] if tag not in without_actions["tags"]]
+    assert added_tags == ["actions", "mutes"]
 
 
 def test_checked_in_document_is_up_to_date() -> None:
@@ -172,10 +174,12 @@ def test_every_json_route_is_documented_with_its_methods(
     assert len(routes) >= 8
 
 
-def test_everything_is_described_and_every_answer_has_an_example(document: dict[str, Any]) -> None:
-    ids = []
+def test_parameters_and_fields_are_described_and_answers_have_examples(
+    document: dict[str, Any],
+) -> None:
+    operation_ids = []
     for path, operation in iterate_operations(document):
-        ids.append(operation["operationId"])
+        operation_ids.append(operation["operationId"])
         assert operation["summary"], path
         shared = document["paths"][path].get("parameters", [])
         for parameter in [*operation.get("parameters", []), *shared]:
@@ -183,7 +187,7 @@ def test_everything_is_described_and_every_answer_has_an_example(document: dict[
         for status, response in operation["responses"].items():
             media = resolve(document, response)["content"]["application/json"]
             assert "example" in media or "examples" in media, (path, status)
-    assert len(set(ids)) == len(ids)
+    assert len(set(operation_ids)) == len(operation_ids)
     for name, schema in document["components"]["schemas"].items():
         for field, spec in schema["properties"].items():
             assert "description" in spec or "$ref" in spec, (name, field)
@@ -225,10 +229,10 @@ def test_parameters_of_lists_have_bounds_and_defaults(
     assert (parameters["status"]["style"], parameters["status"]["explode"]) == ("form", True)
     assert parameters["created_from"]["schema"] == {"type": "string", "format": "date-time"}
     assert parameters["owner"]["schema"] == {"type": "string", "maxLength": 1_000}
-    for_owners = {
+    owner_parameters = {
         parameter["name"] for parameter in document["paths"]["/jobs"]["get"]["parameters"]
     }
-    assert set(parameters) - for_owners == {
+    assert set(parameters) - owner_parameters == {
         "owner",
         "error_code",
         "error_group",
@@ -259,7 +263,7 @@ def test_fields_that_can_be_searched_are_documented_once_for_all_queues(
 
 
 def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
-    checked = 0
+    checked_count = 0
     for _, operation in iterate_operations(document):
         for response in operation["responses"].values():
             for media in resolve(document, response)["content"].values():
@@ -267,8 +271,8 @@ def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
                 values += [example["value"] for example in media.get("examples", {}).values()]
                 for value in values:
                     check_value(document, media["schema"], value)
-                    checked += 1
-    assert checked > 30
+                    checked_count += 1
+    assert checked_count > 30
 
 
 def test_documented_security_matches_the_routes(api: Api, document: dict[str, Any]) -> None:
@@ -284,12 +288,12 @@ def test_documented_security_matches_the_routes(api: Api, document: dict[str, An
         check_answer(document, path, answer, method)
         if path.startswith("/admin"):
             header = {"Authorization": f"Bearer {api.token('ada', 'user')}"}
-            refused = api.client.open(address, method=method, headers=header)
-            assert refused.status_code == 403, path
-            check_answer(document, path, refused, method)
+            answer = api.client.open(address, method=method, headers=header)
+            assert answer.status_code == 403, path
+            check_answer(document, path, answer, method)
 
 
-def check_answers_about_jobs(api: Api, document: dict[str, Any], ids: list[str]) -> None:
+def check_job_answers(api: Api, document: dict[str, Any], ids: list[str]) -> None:
     token = api.token()
     for query in ({}, {"per_page": 2}, {"sort": "createdAt"}, {"status": "on-hold"}):
         answer = api.get(QUEUE, token=token, **query)
@@ -318,7 +322,7 @@ def test_answers_about_odd_documents_match_the_document(
          "finishedAt": NOW + timedelta(seconds=1), "error": {"code": "E"}}
     )  # fmt: skip
     create_indexes(real_api.app.extensions["jobmon_connection"])
-    check_answers_about_jobs(
+    check_job_answers(
         real_api, document, [job["jobId"] for job in ODD_JOBS if isinstance(job.get("jobId"), str)]
     )
     window = {"from": NOW.isoformat(), "to": (NOW + timedelta(minutes=5)).isoformat()}
@@ -359,7 +363,7 @@ def test_errors_match_the_document(
     check_status(STATS, 200, limited)
     check_status(STATS, 429, limited)
 
-    def failing(fault: Exception) -> Callable[..., Any]:
+    def make_failing(fault: Exception) -> Callable[..., Any]:
         def fail(*_: Any, **__: Any) -> Any:
             raise fault
 
@@ -367,11 +371,13 @@ def test_errors_match_the_document(
 
     monkeypatch.setattr(RollupReader, "progress", lambda _: None)
     check_status(SERIES, 503, **{"from": (NOW - timedelta(hours=8)).isoformat()})
-    monkeypatch.setattr(LiveStats, "_counts_by_status_and_type", failing(ExecutionTimeout("x", 50)))
+    monkeypatch.setattr(
+        LiveStats, "_counts_by_status_and_type", make_failing(ExecutionTimeout("x", 50))
+    )
     check_status(STATS, 200)  # an estimate
-    monkeypatch.setattr(JobStore, "get_job", failing(AutoReconnect("x")))
+    monkeypatch.setattr(JobStore, "get_job", make_failing(AutoReconnect("x")))
     check_status("/jobs/{job_id}", 503)
-    monkeypatch.setattr(StatsReader, "stats", failing(RuntimeError("x")))
+    monkeypatch.setattr(StatsReader, "stats", make_failing(RuntimeError("x")))
     check_status(STATS, 500)
     unreachable = create_app(
         make_settings(mongo_uri="mongodb://127.0.0.1:1/x", server_selection_timeout_ms=50)
@@ -380,7 +386,7 @@ def test_errors_match_the_document(
     unreachable.extensions["jobmon_connection"].client.close()
 
 
-def test_docs_page_is_open_under_a_strict_policy_and_names_missing_assets(
+def test_docs_page_needs_no_token_has_a_strict_policy_and_names_missing_assets(
     api: Api,
     watched: Any,
     make_settings: Callable[..., Settings],

@@ -74,8 +74,8 @@ def url(
     mongo.drop_database(rollups)
 
 
-# Schemas of single parameters cannot describe how parameters combine, so 422 is accepted. 403 and
-# 404 are for the id of a missing job or request, 409 for a request that is already decided.
+# 422 is accepted: a schema of one parameter cannot describe which parameters can be combined.
+# 403 and 404 answer the id of a missing job or request, 409 a request that is already decided.
 CONFIG = {
     "checks": {
         "positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "409", "422"]},
@@ -94,9 +94,9 @@ schema = schemathesis.openapi.from_path(DOCUMENT, config=schemathesis.Config.fro
     suppress_health_check=list(HealthCheck),  # `api` is created once and does not change
 )
 def test_schemathesis_finds_no_wrong_answer(case: Any, api: Api, url: str) -> None:
-    # Keep a header that the case makes wrong or leaves out.
-    is_wrong = case.meta is not None and case.meta.is_negative_at(ParameterLocation.HEADER)
-    headers = {} if is_wrong else {"Authorization": f"Bearer {api.token()}"}
+    # If the case is about a wrong or missing header, do not replace that header.
+    has_bad_header = case.meta is not None and case.meta.is_negative_at(ParameterLocation.HEADER)
+    headers = {} if has_bad_header else {"Authorization": f"Bearer {api.token()}"}
     response = case.call(base_url=url, headers=headers)
     if response.status_code == HTTPStatus.REQUEST_URI_TOO_LONG:  # from gunicorn, before any route
         assert len(response.request.path_url) > 8_000
@@ -132,11 +132,11 @@ print(job.last_error.message, job.payload["password"], refused.error.code)
 
 def test_a_generated_client_compiles_and_lists_jobs(api: Api, url: str, tmp_path: Path) -> None:
     def run(*command: str) -> str:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
 
     package = tmp_path / "jobmon_client"
     (tmp_path / "generator.yaml").write_text("post_hooks: []\n")
@@ -148,6 +148,6 @@ def test_a_generated_client_compiles_and_lists_jobs(api: Api, url: str, tmp_path
     assert "warning" not in output.lower()
     run("-m", "compileall", "-q", str(package))
     (tmp_path / "list_jobs.py").write_text(LIST_JOBS)
-    listed, detail = run("list_jobs.py", url, api.token()).splitlines()
-    assert listed == "7 20 30 True"
-    assert detail == "broken [redacted] token_invalid"
+    counts, texts = run("list_jobs.py", url, api.token()).splitlines()
+    assert counts == "7 20 30 True"
+    assert texts == "broken [redacted] token_invalid"

@@ -42,15 +42,16 @@ def test_list_parameters_make_one_typed_query() -> None:
         query.page = 2
 
 
-def test_window_of_a_list_is_the_time_of_creation() -> None:
+def test_window_of_a_list_limits_the_time_of_creation() -> None:
     window = {"from": f"{DATE}T03:00", "to": f"{DATE}T04:00Z"}
     start = datetime.fromisoformat(f"{DATE}T03:00").replace(tzinfo=UTC)
-    hour = ListParameters().load(window).job_filter
-    assert hour == JobFilter(created_from=start, created_to=start + timedelta(hours=1))
-    recent = OwnListParameters().load({"range": "90m", "to": ""}).job_filter
-    assert recent.created_from is not None
-    assert timedelta() <= datetime.now(UTC) - recent.created_from - timedelta(minutes=90) < MINUTE
-    assert recent.created_to is None
+    job_filter = ListParameters().load(window).job_filter
+    assert job_filter == JobFilter(created_from=start, created_to=start + timedelta(hours=1))
+    job_filter = OwnListParameters().load({"range": "90m", "to": ""}).job_filter
+    assert job_filter.created_from is not None
+    age = datetime.now(UTC) - job_filter.created_from
+    assert timedelta() <= age - timedelta(minutes=90) < MINUTE
+    assert job_filter.created_to is None
 
 
 @pytest.mark.parametrize(
@@ -63,17 +64,17 @@ def test_window_of_a_list_is_the_time_of_creation() -> None:
         ({"from": f"{DATE}T04:00Z", "to": f"{DATE}T04:00Z"}, "to"),
     ],
 )
-def test_bad_window_of_a_list_is_named(query: dict[str, Any], parameter: str) -> None:
-    with pytest.raises(ValidationError) as refused:
+def test_error_names_the_bad_parameter_of_a_window(query: dict[str, Any], parameter: str) -> None:
+    with pytest.raises(ValidationError) as raised:
         ListParameters().load(query)
-    assert list(refused.value.messages_dict) == [parameter]
+    assert list(raised.value.messages_dict) == [parameter]
 
 
-def test_list_parameters_without_values_have_defaults() -> None:
+def test_missing_list_parameters_have_defaults_and_words_become_enum_members() -> None:
     assert ListParameters().load({}) == ListQuery(job_filter=JobFilter())
-    condition = ListParameters().load({"condition": "due", "format": "csv"})
-    assert condition.job_filter.condition is JobCondition.DUE
-    assert condition.format is ListFormat.CSV
+    query = ListParameters().load({"condition": "due", "format": "csv"})
+    assert query.job_filter.condition is JobCondition.DUE
+    assert query.format is ListFormat.CSV
 
 
 def test_confine_to_keeps_the_other_filters() -> None:
@@ -81,18 +82,18 @@ def test_confine_to_keeps_the_other_filters() -> None:
     assert query.job_filter == JobFilter(statuses=("dlq",), owner="ada", is_own=True)
 
 
-def test_a_bad_cursor_or_one_of_another_sort_names_the_parameter() -> None:
+def test_a_bad_cursor_and_a_cursor_of_another_sort_are_refused() -> None:
     cursor = Cursor(at=None, id="a", page=1).encode()
     for query in ({"cursor": cursor, "sort": "createdAt"}, {"cursor": "!"}):
-        with pytest.raises(ValidationError) as refused:
+        with pytest.raises(ValidationError) as raised:
             ListParameters().load(query)
-        assert list(refused.value.messages_dict) == ["cursor"]
+        assert list(raised.value.messages_dict) == ["cursor"]
 
 
 def test_a_repeated_query_is_cached_unless_it_has_a_range(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches a cached window of `range`, which would no longer end now."""
+    """Catches a window that ended when its `range` was cached, instead of now."""
     parameters = ListParameters()
 
     def read(query_string: str) -> ListQuery:
@@ -104,14 +105,14 @@ def test_a_repeated_query_is_cached_unless_it_has_a_range(
     assert read("status=dlq").job_filter.statuses == ("dlq",)
     assert read("").job_filter.statuses == ()
     for query_string in ("range=15m", "r%61nge=15m"):
-        cached_start = read(query_string).job_filter.created_from
+        first_start = read(query_string).job_filter.created_from
         later = datetime.now(UTC) + timedelta(hours=1)
         with monkeypatch.context() as patch:
             patch.setattr("jobmon.api.queries.datetime", Mock(now=Mock(return_value=later)))
-            after = read(query_string).job_filter.created_from
-        assert cached_start is not None
-        assert after is not None
-        assert after - cached_start >= timedelta(minutes=59)
+            later_start = read(query_string).job_filter.created_from
+        assert first_start is not None
+        assert later_start is not None
+        assert later_start - first_start >= timedelta(minutes=59)
 
 
 def test_the_number_of_cached_queries_is_limited() -> None:

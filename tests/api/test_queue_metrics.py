@@ -43,8 +43,8 @@ from ..support.waiting import PATIENCE_S, eventually
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def samples(text: str) -> Samples:
-    """Every sample of a scrape by its name and labels."""
+def parse_samples(text: str) -> Samples:
+    """The values of the samples in a scrape, by their name and labels."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -52,23 +52,26 @@ def samples(text: str) -> Samples:
     }
 
 
-def value(scrape: Samples, name: str, **labels: str) -> float | None:
+def find_value(scrape: Samples, name: str, **labels: str) -> float | None:
     """The value of a sample, by default of the queue `default`; None if there is no such sample."""
     if not name.startswith("jobmon_http_"):
         labels.setdefault("queue", "default")
     return scrape.get((name, frozenset(labels.items())))
 
 
-def promtool() -> str:
-    tool = shutil.which("promtool")
-    if tool is None:
+def find_promtool() -> str:
+    path = shutil.which("promtool")
+    if path is None:
         assert not os.environ.get("CI"), "promtool is missing: apt-get install prometheus"
         pytest.skip("no promtool")
-    return tool
+    return path
 
 
 class Rollup:
-    """A collector's documents: 300 jobs enqueued and `completed` ended in the last half hour."""
+    """A collector's documents, behind the methods of all their readers.
+
+    In the last half hour, 300 jobs were enqueued and `completed` jobs ended.
+    """
 
     completed = 600
 
@@ -144,8 +147,8 @@ class HealthyProbe:
 
 
 def scrape_queue(rollup: Rollup, max_types: int = 100) -> Samples:
-    """The queue's samples in a scrape."""
-    return samples(render_metrics(rollup, max_types))
+    """The samples of a scrape of one queue with these documents of a collector."""
+    return parse_samples(render_metrics(rollup, max_types))
 
 
 def render_metrics(rollup: Rollup, max_types: int = 100) -> str:
@@ -154,7 +157,7 @@ def render_metrics(rollup: Rollup, max_types: int = 100) -> str:
 
 
 def make_queue(name: str, rollup: Rollup, probe: Any = None) -> Any:
-    """A queue in a deployment of its own, with these documents of a collector."""
+    """A queue on its own MongoDB server, with these documents of a collector."""
     return SimpleNamespace(
         name=name,
         settings=SimpleNamespace(mongo_uri=name, queues=None),
@@ -188,25 +191,27 @@ TALLY.run.update({bucket(700): 4})
 
 def test_queue_metrics_are_in_base_units() -> None:
     scrape = scrape_queue(Rollup({("queued", "mail"): 2, ("dlq", "mail"): 1}, {"mail": TALLY}))
-    assert value(scrape, "jobmon_database_up") == 1
-    assert value(scrape, "jobmon_collector_up") == 1
-    assert value(scrape, "jobmon_jobs", status="queued", type="mail") == 2
-    assert value(scrape, "jobmon_jobs", status="failed", type="mail") == 0
-    assert value(scrape, "jobmon_oldest_queued_job_age_seconds") == pytest.approx(60, abs=0.1)
-    assert value(scrape, "jobmon_expired_leases") == 3
-    assert value(scrape, "jobmon_due_jobs") == 4
-    assert value(scrape, "jobmon_oldest_due_job_seconds", type="mail") == pytest.approx(30, abs=0.1)
-    assert value(scrape, "jobmon_scheduled_jobs") == 5
-    assert value(scrape, "jobmon_backlog_grows") == 0
-    assert value(scrape, "jobmon_backlog_clears_seconds") == pytest.approx(4 / 10 * 60)
-    assert 2 <= (value(scrape, "jobmon_stats_age_seconds", source="rollup") or 0) < 10
-    assert value(scrape, "jobmon_counters_age_seconds") == 1.5
-    assert value(scrape, "jobmon_history_age_seconds") == 2.5
-    assert value(scrape, "jobmon_jobs_estimated") == 17
-    assert value(scrape, "jobmon_database_readable") == 1
-    assert value(scrape, "jobmon_own_database_readable") == 1
-    assert value(scrape, "jobmon_queue_scraped") == 1
-    groups = [value(scrape, "jobmon_error_groups", status=name) for name in GroupStatus]
+    assert find_value(scrape, "jobmon_database_up") == 1
+    assert find_value(scrape, "jobmon_collector_up") == 1
+    assert find_value(scrape, "jobmon_jobs", status="queued", type="mail") == 2
+    assert find_value(scrape, "jobmon_jobs", status="failed", type="mail") == 0
+    assert find_value(scrape, "jobmon_oldest_queued_job_age_seconds") == pytest.approx(60, abs=0.1)
+    assert find_value(scrape, "jobmon_expired_leases") == 3
+    assert find_value(scrape, "jobmon_due_jobs") == 4
+    assert find_value(scrape, "jobmon_oldest_due_job_seconds", type="mail") == pytest.approx(
+        30, abs=0.1
+    )
+    assert find_value(scrape, "jobmon_scheduled_jobs") == 5
+    assert find_value(scrape, "jobmon_backlog_grows") == 0
+    assert find_value(scrape, "jobmon_backlog_clears_seconds") == pytest.approx(4 / 10 * 60)
+    assert 2 <= (find_value(scrape, "jobmon_stats_age_seconds", source="rollup") or 0) < 10
+    assert find_value(scrape, "jobmon_counters_age_seconds") == 1.5
+    assert find_value(scrape, "jobmon_history_age_seconds") == 2.5
+    assert find_value(scrape, "jobmon_jobs_estimated") == 17
+    assert find_value(scrape, "jobmon_database_readable") == 1
+    assert find_value(scrape, "jobmon_own_database_readable") == 1
+    assert find_value(scrape, "jobmon_queue_scraped") == 1
+    groups = [find_value(scrape, "jobmon_error_groups", status=name) for name in GroupStatus]
     assert groups == [1, 0, 1]
 
 
@@ -240,8 +245,8 @@ def test_collector_up_has_no_sample_if_its_database_cannot_be_read() -> None:
     rollup = Rollup({}, {})
     rollup.is_readable = False
     scrape = scrape_queue(rollup)
-    assert value(scrape, "jobmon_own_database_readable") == 0
-    assert value(scrape, "jobmon_collector_up") is None
+    assert find_value(scrape, "jobmon_own_database_readable") == 0
+    assert find_value(scrape, "jobmon_collector_up") is None
 
 
 def test_a_backlog_that_grows_has_no_time_until_it_clears(
@@ -249,15 +254,15 @@ def test_a_backlog_that_grows_has_no_time_until_it_clears(
 ) -> None:
     monkeypatch.setattr(Rollup, "completed", 30)
     scrape = scrape_queue(Rollup({("queued", "mail"): 2_000}, {}))
-    assert value(scrape, "jobmon_backlog_grows") == 1
-    assert value(scrape, "jobmon_backlog_clears_seconds") is None
+    assert find_value(scrape, "jobmon_backlog_grows") == 1
+    assert find_value(scrape, "jobmon_backlog_clears_seconds") is None
 
 
 def test_an_unknown_forecast_has_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rollup, "unknown", frozenset({"createdAt"}))
     scrape = scrape_queue(Rollup({("queued", "mail"): 2_000}, {}))
-    assert value(scrape, "jobmon_backlog_grows") is None
-    assert value(scrape, "jobmon_backlog_clears_seconds") is None
+    assert find_value(scrape, "jobmon_backlog_grows") is None
+    assert find_value(scrape, "jobmon_backlog_clears_seconds") is None
 
 
 def test_a_forecast_is_made_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +271,9 @@ def test_a_forecast_is_made_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(queue_metrics, "gather_forecast_evidence", gather)
     reader, queue = QueueMetrics(100), make_queue("default", Rollup({("queued", "mail"): 9}, {}))
     for _ in range(3):
-        assert value(samples(render_queues([queue], reader)), "jobmon_backlog_grows") == 0
+        assert (
+            find_value(parse_samples(render_queues([queue], reader)), "jobmon_backlog_grows") == 0
+        )
     assert gather.call_count == 1
 
 
@@ -275,26 +282,28 @@ def test_due_jobs_beyond_the_count_limit_have_the_limit_as_their_sample() -> Non
     health = replace(rollup._stats.health, due=None, scheduled=None, too_many_due=True)
     rollup._stats = replace(rollup._stats, health=health)
     scrape = scrape_queue(rollup)
-    assert value(scrape, "jobmon_due_jobs") == 500_000
-    assert value(scrape, "jobmon_scheduled_jobs") is None
+    assert find_value(scrape, "jobmon_due_jobs") == 500_000
+    assert find_value(scrape, "jobmon_scheduled_jobs") is None
 
 
-def test_activity_is_counted_and_durations_are_cumulative() -> None:
+def test_activity_has_counters_and_durations_have_cumulative_buckets() -> None:
     scrape = scrape_queue(Rollup({}, {"mail": TALLY, "quiet": Tally()}))
     finished = "jobmon_attempts_finished_total"
-    attempts = {name: value(scrape, finished, outcome=name, type="mail") for name in TALLY.outcomes}
+    attempts = {
+        name: find_value(scrape, finished, outcome=name, type="mail") for name in TALLY.outcomes
+    }
     assert attempts == {"succeeded": 4, "failed": 2, "expired": 1}
-    assert value(scrape, finished, outcome="failed", type="quiet") == 0
-    assert value(scrape, "jobmon_jobs_enqueued_total", type="mail") == 7
-    assert value(scrape, "jobmon_jobs_dead_lettered_total", type="mail") == 1
+    assert find_value(scrape, finished, outcome="failed", type="quiet") == 0
+    assert find_value(scrape, "jobmon_jobs_enqueued_total", type="mail") == 7
+    assert find_value(scrape, "jobmon_jobs_dead_lettered_total", type="mail") == 1
     wait = {
-        edge: value(scrape, "jobmon_attempt_wait_seconds_bucket", le=edge, type="mail")
+        edge: find_value(scrape, "jobmon_attempt_wait_seconds_bucket", le=edge, type="mail")
         for edge in ("0.05", "5.0", "10.0", "+Inf")
     }
     assert wait == {"0.05": 3, "5.0": 3, "10.0": 4, "+Inf": 4}
-    wait_s = value(scrape, "jobmon_attempt_wait_seconds_sum", type="mail")
+    wait_s = find_value(scrape, "jobmon_attempt_wait_seconds_sum", type="mail")
     assert wait_s == pytest.approx(9.12, rel=0.04)
-    assert value(scrape, "jobmon_attempt_run_seconds_count", type="mail") == 4
+    assert find_value(scrape, "jobmon_attempt_run_seconds_count", type="mail") == 4
 
 
 def test_types_and_statuses_beyond_the_limit_share_a_label() -> None:
@@ -309,8 +318,8 @@ def test_types_and_statuses_beyond_the_limit_share_a_label() -> None:
         if name == "jobmon_jobs" and ("status", "queued") in labels
     }
     assert queued == {"type-5": 5, "type-4": 4, "(other)": 56}
-    assert value(scrape, "jobmon_jobs", status="(other)", type="type-5") == 5
-    # Counters keep the types that came first, not those with the most jobs: no counter may fall.
+    assert find_value(scrape, "jobmon_jobs", status="(other)", type="type-5") == 5
+    # Counters have the types that came first, not those with the most jobs: a counter never falls.
     enqueued = {
         dict(labels)["type"]: count
         for (name, labels), count in scrape.items()
@@ -321,7 +330,7 @@ def test_types_and_statuses_beyond_the_limit_share_a_label() -> None:
 
 def test_promtool_accepts_the_metrics_of_several_queues() -> None:
     """Catches a metric that is described twice, and a queue whose samples are lost."""
-    tool = promtool()
+    promtool = find_promtool()
     queues = [
         make_queue("mails", Rollup({("queued", 'ma"il\n'): 2}, {"mail": TALLY})),
         make_queue("payouts", Rollup({("dlq", "pay"): 3}, {"pay": TALLY})),
@@ -329,24 +338,24 @@ def test_promtool_accepts_the_metrics_of_several_queues() -> None:
     reader = QueueMetrics(100)
     for _ in range(2):  # the second scrape must not repeat samples of the first
         text = render_queues(queues, reader)
-    checked = subprocess.run(
-        [tool, "check", "metrics"], check=False, input=text, capture_output=True, text=True
+    result = subprocess.run(
+        [promtool, "check", "metrics"], check=False, input=text, capture_output=True, text=True
     )
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     described = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
     assert len(described) == len(set(described))
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert len(lines) == len({line.rpartition(" ")[0] for line in lines})
-    scrape = samples(text)
-    assert value(scrape, "jobmon_jobs", queue="mails", status="queued", type='ma"il\n') == 2
-    assert value(scrape, "jobmon_jobs", queue="payouts", status="dlq", type="pay") == 3
+    scrape = parse_samples(text)
+    assert find_value(scrape, "jobmon_jobs", queue="mails", status="queued", type='ma"il\n') == 2
+    assert find_value(scrape, "jobmon_jobs", queue="payouts", status="dlq", type="pay") == 3
     for queue in queues:
         names = {name for name, labels in scrape if ("queue", queue.name) in labels}
         assert names == {name for name, _ in scrape}
 
 
 class BlockedQueue(HealthyProbe, Rollup):
-    """A probe and a collector's documents: both cannot be read until `released` is set."""
+    """A probe and a collector's documents; neither can be read until `released` is set."""
 
     def __init__(self) -> None:
         Rollup.__init__(self, {}, {})
@@ -362,33 +371,35 @@ class BlockedQueue(HealthyProbe, Rollup):
 
 
 @pytest.fixture
-def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockedQueue]:
-    """A probe and a collector's documents that cannot be read within the time limits."""
+def blocked_queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockedQueue]:
+    """A probe and a collector's documents that cannot be read within the time limits of scrapes."""
     monkeypatch.setattr(queue_metrics, "CHECK_WITHIN_S", 1)
     monkeypatch.setattr(queue_metrics, "SCRAPE_WITHIN_S", 2)
-    blocked = BlockedQueue()
-    yield blocked
-    blocked.released.set()
+    queue = BlockedQueue()
+    yield queue
+    queue.released.set()
 
 
-def test_a_queue_with_a_slow_check_is_unknown_and_the_others_are_shown(
-    blocked: BlockedQueue, caplog: pytest.LogCaptureFixture
+def test_a_queue_whose_database_is_slow_is_unknown_and_other_queues_are_shown(
+    blocked_queue: BlockedQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches "the database is unreachable" for a database that is only slow."""
     rollup, reader = Rollup({("queued", "mail"): 2}, {}), QueueMetrics(100)
-    queues = [make_queue("slow", rollup, blocked), make_queue("well", rollup)]
+    queues = [make_queue("slow", rollup, blocked_queue), make_queue("healthy", rollup)]
     for _ in range(2):
-        scrape = samples(render_queues(queues, reader))
+        scrape = parse_samples(render_queues(queues, reader))
         slow_samples = {
             name: count for (name, labels), count in scrape.items() if ("queue", "slow") in labels
         }
         assert slow_samples == {"jobmon_queue_scraped": 0}
-        assert value(scrape, "jobmon_queue_scraped", queue="well") == 1
-        assert value(scrape, "jobmon_database_up", queue="well") == 1
-        assert value(scrape, "jobmon_jobs", queue="well", status="queued", type="mail") == 2
-    blocked.released.set()
+        assert find_value(scrape, "jobmon_queue_scraped", queue="healthy") == 1
+        assert find_value(scrape, "jobmon_database_up", queue="healthy") == 1
+        assert find_value(scrape, "jobmon_jobs", queue="healthy", status="queued", type="mail") == 2
+    blocked_queue.released.set()
     eventually(
-        lambda: value(samples(render_queues(queues, reader)), "jobmon_queue_scraped", queue="slow")
+        lambda: find_value(
+            parse_samples(render_queues(queues, reader)), "jobmon_queue_scraped", queue="slow"
+        )
     )
     assert [record.getMessage() for record in caplog.records] == [
         "metrics are missing for 1 more queue(s): slow: not read within 5 s, or reading failed: "
@@ -397,21 +408,23 @@ def test_a_queue_with_a_slow_check_is_unknown_and_the_others_are_shown(
     ]
 
 
-def test_slow_documents_of_the_collector_do_not_hide_the_database(blocked: BlockedQueue) -> None:
-    scrape = samples(render_queues([make_queue("slow", blocked)]))
-    assert value(scrape, "jobmon_database_up", queue="slow") == 1
-    assert value(scrape, "jobmon_queue_scraped", queue="slow") == 0
-    assert value(scrape, "jobmon_collector_up", queue="slow") is None
+def test_slow_documents_of_the_collector_do_not_hide_the_database(
+    blocked_queue: BlockedQueue,
+) -> None:
+    scrape = parse_samples(render_queues([make_queue("slow", blocked_queue)]))
+    assert find_value(scrape, "jobmon_database_up", queue="slow") == 1
+    assert find_value(scrape, "jobmon_queue_scraped", queue="slow") == 0
+    assert find_value(scrape, "jobmon_collector_up", queue="slow") is None
 
 
-def test_documents_that_cannot_all_be_read_have_no_samples(
+def test_a_part_that_cannot_be_read_completely_has_no_samples(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Catches "the history was never counted" for a history that could not be read."""
     rollup = Rollup({}, {})
     rollup.history_age_s = Mock(side_effect=AutoReconnect("127.0.0.1:1: closed"))  # type: ignore[method-assign]
     scrape = scrape_queue(rollup)
-    assert value(scrape, "jobmon_collector_up") is None
-    assert value(scrape, "jobmon_queue_scraped") == 0
-    assert value(scrape, "jobmon_jobs_estimated") == 17
+    assert find_value(scrape, "jobmon_collector_up") is None
+    assert find_value(scrape, "jobmon_queue_scraped") == 0
+    assert find_value(scrape, "jobmon_jobs_estimated") == 17
     assert "AutoReconnect: 127.0.0.1:1: closed" in caplog.text

@@ -34,7 +34,7 @@ STATISTICS = (
 
 
 @pytest.fixture
-def queues(watched: Any, tmp_path: Path) -> Api:
+def queues_api(watched: Any, tmp_path: Path) -> Api:
     return serve_queues(watched, tmp_path)
 
 
@@ -45,9 +45,9 @@ def list_queues(api: Api, role: str) -> dict[str, Any]:
     return {queue["name"]: queue for queue in answer.json["data"]}
 
 
-def test_every_queue_has_its_own_statistics(queues: Api, watched: Any) -> None:
+def test_every_queue_has_its_own_statistics(queues_api: Api, watched: Any) -> None:
     watched.payouts.insert_many([{"status": "dlq", "type": "x"}, {"status": "odd", "type": "x"}])
-    by_name = list_queues(queues, "chief")
+    by_name = list_queues(queues_api, "chief")
     assert list(by_name) == ["mails", "payouts", "internal"]
     assert by_name["mails"]["statusCounts"]["queued"] == 1
     payouts = by_name["payouts"]["statusCounts"]
@@ -57,45 +57,45 @@ def test_every_queue_has_its_own_statistics(queues: Api, watched: Any) -> None:
     assert {queue["source"] for queue in by_name.values()} == {"live"}
 
 
-def test_without_a_collector_no_queue_is_ok(queues: Api) -> None:
-    for queue in list_queues(queues, "chief").values():
+def test_without_a_collector_no_queue_is_ok(queues_api: Api) -> None:
+    for queue in list_queues(queues_api, "chief").values():
         assert queue["level"] != "ok"
         assert any("no collector is running" in reason for reason in queue["unchecked"])
 
 
-def test_statistics_need_the_permission_of_the_queue(queues: Api) -> None:
-    for role, visible in (("admin", {"mails", "internal"}), ("payroll", {"payouts"})):
-        for name, queue in list_queues(queues, role).items():
-            has_statistics = name in visible
+def test_statistics_need_the_permission_of_the_queue(queues_api: Api) -> None:
+    for role, visible_names in (("admin", {"mails", "internal"}), ("payroll", {"payouts"})):
+        for name, queue in list_queues(queues_api, role).items():
+            has_statistics = name in visible_names
             assert (queue["statusCounts"] is not None) == has_statistics, (role, name)
             if not has_statistics:
-                assert {queue[name] for name in STATISTICS} == {None}
+                assert {queue[field] for field in STATISTICS} == {None}
                 assert (queue["level"], queue["notices"]) == ("unknown", [])
                 assert queue["unchecked"] == [
                     "Your role does not have the permission of this queue."
                 ]
 
 
-def test_notices_have_the_time_when_their_condition_began(queues: Api, watched: Any) -> None:
+def test_notices_have_the_time_when_their_condition_began(queues_api: Api, watched: Any) -> None:
     expired_at = NOW.replace(microsecond=0)
     lease = {"status": "leased", "type": "x", "leasedBy": "w1"}
     watched.payouts.insert_many([lease | {"leaseExpiresAt": end} for end in (expired_at, None)])
-    notices = list_queues(queues, "chief")["payouts"]["notices"]
+    notices = list_queues(queues_api, "chief")["payouts"]["notices"]
     assert [notice["since"] for notice in notices if "stuck" in notice["text"]] == [
         f"{expired_at:%Y-%m-%dT%H:%M:%S}.000Z"
     ]
 
 
-def test_a_muted_notice_is_listed_but_does_not_set_the_level(queues: Api, watched: Any) -> None:
-    """Catches a list of queues that needs attention where the overview shows no notice."""
+def test_a_muted_notice_is_listed_but_does_not_set_the_level(queues_api: Api, watched: Any) -> None:
+    """Catches a queue that seems to need attention although its overview shows no notice."""
     expired = {"status": "leased", "type": "x", "leasedBy": "w1", "leaseExpiresAt": NOW}
     for name in ("mails", "payouts"):
         watched[name].insert_one(dict(expired))
-    opened = queues.app.extensions["jobmon_queues"].open_all()
-    (mutes,) = (queue.mutes for queue in opened if queue.name == "payouts")
+    queues = queues_api.app.extensions["jobmon_queues"].open_all()
+    (mutes,) = (queue.mutes for queue in queues if queue.name == "payouts")
     until = datetime.now(UTC) + timedelta(hours=1)
     mutes.add(Mute(kind=None, by=Person(subject="ada"), until=until, reason="known"))
-    by_name = list_queues(queues, "chief")
+    by_name = list_queues(queues_api, "chief")
     assert by_name["mails"]["level"] == "bad"
     assert not any(notice["isMuted"] for notice in by_name["mails"]["notices"])
     assert by_name["payouts"]["level"] == "unknown"  # no collector runs
@@ -104,9 +104,9 @@ def test_a_muted_notice_is_listed_but_does_not_set_the_level(queues: Api, watche
     ]
 
 
-def test_a_queue_that_is_closed_to_owners_is_not_listed_for_them(queues: Api) -> None:
-    assert list(list_queues(queues, "user")) == ["mails", "payouts"]
-    assert list(list_queues(queues, "payroll")) == ["mails", "payouts"]
+def test_a_queue_that_is_closed_to_owners_is_not_listed_for_them(queues_api: Api) -> None:
+    assert list(list_queues(queues_api, "user")) == ["mails", "payouts"]
+    assert list(list_queues(queues_api, "payroll")) == ["mails", "payouts"]
 
 
 def test_each_queue_has_its_own_search_fields(
@@ -133,7 +133,7 @@ def test_each_queue_has_its_own_search_fields(
     assert "payload.id" in answers["mails", "payload.id"].json["error"]["details"]
 
 
-def test_one_queue_is_listed_under_its_default_name(api: Api) -> None:
+def test_a_single_queue_is_listed_with_the_name_default(api: Api) -> None:
     (queue,) = api.get_as_admin("/queues").json["data"]
     assert (queue["name"], queue["isDefault"], queue["environment"]) == ("default", True, None)
     assert api.get_as_admin("/queues/default/admin/jobs/stats").status_code == 200
@@ -147,26 +147,26 @@ def test_one_queue_is_listed_under_its_default_name(api: Api) -> None:
     ],
 )
 def test_a_queue_that_cannot_be_read_is_unknown_with_a_reason(
-    queues: Api, monkeypatch: pytest.MonkeyPatch, fault: Exception, reason: str
+    queues_api: Api, monkeypatch: pytest.MonkeyPatch, fault: Exception, reason: str
 ) -> None:
     gather = queues_module.gather_evidence
 
-    def fail(queue: WatchedQueue, *arguments: Any) -> Any:
+    def fail_for_payouts(queue: WatchedQueue, *arguments: Any) -> Any:
         if queue.name == "payouts":
             raise fault
         return gather(queue, *arguments)
 
-    monkeypatch.setattr(queues_module, "gather_evidence", fail)
-    by_name = list_queues(queues, "chief")
+    monkeypatch.setattr(queues_module, "gather_evidence", fail_for_payouts)
+    by_name = list_queues(queues_api, "chief")
     assert by_name["mails"]["statusCounts"]["queued"] == 1
     assert (by_name["payouts"]["level"], by_name["payouts"]["statusCounts"]) == ("unknown", None)
     assert by_name["payouts"]["unchecked"][0].startswith(reason)
 
 
-def test_a_queue_that_does_not_answer_delays_no_other(
+def test_a_queue_that_does_not_answer_does_not_delay_another(
     watched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches outdated statistics of such a queue, and a list that waits for it each time."""
+    """Catches outdated statistics of the silent queue, and a thread for each request to it."""
     queues_toml = """
         [mails]
         [silent]
@@ -184,13 +184,13 @@ def test_a_queue_that_does_not_answer_delays_no_other(
     answers_again, is_silent, read_times = threading.Event(), threading.Event(), []
     gather = queues_module.gather_evidence
 
-    def wait(queue: WatchedQueue, *arguments: Any) -> Any:
+    def wait_while_silent(queue: WatchedQueue, *arguments: Any) -> Any:
         if queue.name == "silent" and is_silent.is_set():
             read_times.append(time.monotonic())
             assert answers_again.wait(PATIENCE_S)
         return gather(queue, *arguments)
 
-    monkeypatch.setattr(queues_module, "gather_evidence", wait)
+    monkeypatch.setattr(queues_module, "gather_evidence", wait_while_silent)
 
     def read_counts(name: str) -> Any:
         return list_queues(api, "chief")[name]["statusCounts"]
@@ -200,14 +200,14 @@ def test_a_queue_that_does_not_answer_delays_no_other(
     eventually(lambda: read_counts("silent") is None)
     assert list_queues(api, "chief")["silent"]["level"] == "unknown"
     eventually(lambda: read_counts("mails"))
-    assert len(read_times) == 1  # one thread waits, not one for each request
+    assert len(read_times) == 1  # one thread waits for the queue, not one for each request
     is_silent.clear()
     answers_again.set()
     eventually(lambda: read_counts("silent"))
 
 
-def test_a_slow_queue_is_shown_once_it_was_read(
-    queues: Api, monkeypatch: pytest.MonkeyPatch
+def test_a_slow_queue_is_shown_as_soon_as_it_was_read(
+    queues_api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a queue that is never shown because reading it takes longer than callers wait."""
     gather = queues_module.gather_evidence
@@ -221,8 +221,8 @@ def test_a_slow_queue_is_shown_once_it_was_read(
     monkeypatch.setattr(queues_module, "gather_evidence", read_slowly)
     monkeypatch.setattr(queues_module, "WAIT_S", 0.0)
     monkeypatch.setattr(queues_module, "SHORT_WAIT_S", 0.0)
-    first = list_queues(queues, "chief")["mails"]
+    first = list_queues(queues_api, "chief")["mails"]
     assert first["statusCounts"] is None
     assert first["unchecked"] == ["Not known yet: it is being read for the first time."]
     can_finish.set()
-    eventually(lambda: list_queues(queues, "chief")["mails"]["statusCounts"])
+    eventually(lambda: list_queues(queues_api, "chief")["mails"]["statusCounts"])

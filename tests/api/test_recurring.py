@@ -22,7 +22,7 @@ MakeQueue = Callable[..., WatchedQueue]
 
 @pytest.fixture
 def make_queue(mongod: Mongod, database: MongoDb) -> Iterator[MakeQueue]:
-    """A function that watches the database with a profile."""
+    """A function that serves `database` by a profile; `changes` are other settings."""
     queues: list[WatchedQueue] = []
 
     def make(
@@ -78,7 +78,7 @@ def list_all_jobs(queue: WatchedQueue, per_page: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("per_page", [1, 7, 31, 100])
-def test_every_recurring_job_is_listed_once_the_soonest_first(
+def test_every_recurring_job_is_listed_once_jobs_with_an_interval_first(
     agenda_queue: WatchedQueue, per_page: int
 ) -> None:
     collection = agenda_queue.database.agendaJobs
@@ -103,7 +103,7 @@ def test_a_page_reads_no_job_that_does_not_recur(agenda_queue: WatchedQueue) -> 
     assert page["meta"]["total_is_exact"]
     reads = [entry for entry in entries if "docsExamined" in entry]  # commands that read jobs
     assert len(reads) >= 2
-    # The page and the job after it, and both kinds of recurring jobs for the total.
+    # Ten jobs of the page, one job after it, and the jobs of both kinds, counted for the total.
     assert sum(entry["docsExamined"] for entry in reads) <= 11 + 2 * 31
     for entry in reads:
         command = entry["command"]
@@ -116,19 +116,19 @@ def test_a_page_reads_no_job_that_does_not_recur(agenda_queue: WatchedQueue) -> 
 @pytest.mark.parametrize("cursor", ["x", "_interval.x", "_timezone.", "_interval", "._interval"])
 def test_bad_cursor_is_refused(agenda_queue: WatchedQueue, cursor: str) -> None:
     answer = agenda_queue.api.get_as_admin(PATH, cursor=cursor)
-    if cursor == "_interval":  # without a position: the beginning of the list
+    if cursor == "_interval":  # without a position, it means the beginning of the list
         assert answer.status_code == 200
         return
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == ["cursor"]
 
 
-def test_overdue_jobs_are_marked(agenda_queue: WatchedQueue) -> None:
+def test_only_overdue_jobs_have_overdue_since(agenda_queue: WatchedQueue) -> None:
     jobs = list_all_jobs(agenda_queue, 100)
     overdue = {job["jobId"] for job in jobs if job["repetition"]["overdueSince"]}
-    is_late = {"nextRunAt": {"$ne": None, "$lt": datetime.now(UTC) - MINUTE}}
-    recurs = [{"repeatInterval": {"$ne": None}}, {"repeatAt": {"$ne": None}}]
-    expected = agenda_queue.database.agendaJobs.find(is_late | {"$or": recurs})
+    late_query = {"nextRunAt": {"$ne": None, "$lt": datetime.now(UTC) - MINUTE}}
+    recurring_queries = [{"repeatInterval": {"$ne": None}}, {"repeatAt": {"$ne": None}}]
+    expected = agenda_queue.database.agendaJobs.find(late_query | {"$or": recurring_queries})
     assert overdue == {str(job["_id"]) for job in expected} != set()
 
 
@@ -147,12 +147,12 @@ def test_sample_shows_interval_zone_and_last_run(
         "every second": ("every second", None),
         "cron nightly": ("at 03:00 every day", "Europe/Berlin"),
     }
-    last = repetitions["fails hourly"]["lastRun"]
-    assert (last["status"], last["error"]) == (
+    last_run = repetitions["fails hourly"]["lastRun"]
+    assert (last_run["status"], last_run["error"]) == (
         "failed",
         {"code": None, "message": "SMTP 550 mailbox unavailable"},
     )
-    assert last["durationMs"] in (8, 45)
+    assert last_run["durationMs"] in (8, 45)  # of Agenda 6 or Pulse
     assert repetitions["hourly report"]["lastRun"]["status"] == "succeeded"
     assert repetitions["cron nightly"]["lastRun"] is None
     for job in repetitions.values():
@@ -263,10 +263,10 @@ def test_owner_sees_the_repetition_of_own_jobs_only(
         {"name": "tick", "repeatInterval": "1 hour", "data": {"user": owner}, "nextRunAt": None}
         for owner in ("ada", "bob")
     ]
-    adas, bobs = database.agendaJobs.insert_many(jobs).inserted_ids
+    adas_id, bobs_id = database.agendaJobs.insert_many(jobs).inserted_ids
     queue = make_queue(job_fields={"createdBy": "data.user"})
     create_indexes(queue.connection)
-    job = queue.api.get_as_owner(f"/jobs/{adas}", "ada").json
+    job = queue.api.get_as_owner(f"/jobs/{adas_id}", "ada").json
     assert job["repetition"]["words"] == "every hour"
-    assert queue.api.get_as_owner(f"/jobs/{bobs}", "ada").status_code == 403
+    assert queue.api.get_as_owner(f"/jobs/{bobs_id}", "ada").status_code == 403
     assert queue.api.get_as_owner(PATH, "ada").status_code == 403

@@ -14,7 +14,7 @@ from jobmon.api.search_text import (
 )
 
 FIELDS = ("payload.orderId", "payload.customer.email", "payload.user.id", "payload.team.id")
-EMAIL, ORDER = "payload.customer.email", "payload.orderId"
+EMAIL, ORDER_ID = "payload.customer.email", "payload.orderId"
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ EMAIL, ORDER = "payload.customer.email", "payload.orderId"
         ("group:3f0c", {"error_group": ["3f0c"]}, []),
         ("attempts:3 Priority:-5", {"min_attempts": ["3"], "priority": ["-5"]}, []),
         # Fields of the payload: the whole path, or its end.
-        ("payload.orderId:8425", {ORDER: ["8425"]}, []),
-        ("orderid:8425 orderId=84*", {ORDER: ["8425", "84*"]}, []),
+        ("payload.orderId:8425", {ORDER_ID: ["8425"]}, []),
+        ("orderid:8425 orderId=84*", {ORDER_ID: ["8425", "84*"]}, []),
         ("user.id:4 team.id:5", {"payload.user.id": ["4"], "payload.team.id": ["5"]}, []),
         # Colons in words and values.
         ("order:8425:x", {}, ["order:8425:x"]),
@@ -51,7 +51,7 @@ EMAIL, ORDER = "payload.customer.email", "payload.orderId"
         ('email:"Ada L"', {EMAIL: ['"Ada L"']}, []),
         ('email:"Ada L"*', {EMAIL: ["Ada L*"]}, []),
         ("email:a\u00a0b", {EMAIL: ["a"]}, ["b"]),
-        # Other scripts, and texts that are operators in MongoDB or JavaScript.
+        # Other scripts, and texts that have a meaning in MongoDB or JavaScript.
         ("type:\u540d\u524d \U0001f984:x", {"type": ["\u540d\u524d"]}, ["\U0001f984:x"]),
         ("owner:$ne {$gt:''}", {"owner": ["$ne"]}, ["{$gt:''}"]),
         ("__proto__:x", {}, ["__proto__:x"]),
@@ -78,13 +78,13 @@ def test_parse_finds_filters_and_words(
         ("x:1", ""),
     ],
 )
-def test_parse_explains_what_cannot_be_searched(text: str, problem: str) -> None:
+def test_parse_explains_which_part_cannot_be_searched(text: str, problem: str) -> None:
     problems = parse_search(text, FIELDS).problems
     assert (problem in problems[0]) if problem else not problems
 
 
 def test_key_of_several_fields_is_ambiguous_unless_one_matches_exactly() -> None:
-    """Catches a search in the wrong field if two have the same last name."""
+    """Catches a search in the wrong field if two paths end with the same name."""
     ambiguous = parse_search("email:x", ("payload.from.email", "payload.to.email"))
     assert ambiguous.filters == {}
     assert ambiguous.problems == (
@@ -94,8 +94,8 @@ def test_key_of_several_fields_is_ambiguous_unless_one_matches_exactly() -> None
     assert exact.filters == {"job_id": ["1"], "payload.orderID": ["2"]}
 
 
-def test_shortest_key_means_its_parameter() -> None:
-    """Catches a suggestion whose text means another field: `id:` is the job's id."""
+def test_each_parameter_is_listed_under_the_shortest_key_that_means_it() -> None:
+    """Catches a suggestion that searches another field: `id:` is the job's id, not `user.id`."""
     assert [shortest_key(field, FIELDS) for field in FIELDS] == [
         "orderId",
         "email",
@@ -141,4 +141,4 @@ def test_unknown_keys_are_names_before_a_colon() -> None:
 
 def test_parameters_have_one_value_where_only_one_is_possible() -> None:
     filters = parse_search("type:a type:b owner:c orderId:1", FIELDS).filters
-    assert to_parameters(filters) == {"type": ["a", "b"], "owner": "c", ORDER: ["1"]}
+    assert to_parameters(filters) == {"type": ["a", "b"], "owner": "c", ORDER_ID: ["1"]}

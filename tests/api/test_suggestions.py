@@ -53,7 +53,7 @@ def test_names_that_the_collector_knows_are_completed(
     assert "hunter2" not in str(suggestions)
     assert [item["text"] for item in suggestions if item["kind"] == "jobs"] == ["worker:bank-1"]
     assert [item["value"] for item in suggest(api, "code:e_")["data"]][1:] == ["E_BANK"]
-    # No worker and no error is found by a secret in its name or message.
+    # A secret in its name or message finds no worker and no error.
     assert suggest(api, "abcdefgh12345678")["data"] == []
     assert suggest(api, "hunter2")["data"] == []
 

@@ -29,7 +29,7 @@ from jobmon.setup.users import OwnNames, QueueRoles, User, UserKind, create_role
 from jobmon.store.connection import Connection
 
 from ..api import test_access as access
-from ..api.test_queue_metrics import samples, value
+from ..api.test_queue_metrics import find_value, parse_samples
 from ..conftest import Api
 from ..support.certificates import Authority
 from ..support.pages import PART
@@ -391,7 +391,7 @@ def test_readyz_is_503_with_the_reason_if_the_watched_collections_cannot_be_read
 ) -> None:
     with serve(make_settings(mongo_uri=server.build_uri(user, password))) as api:
         answer = api.get("/readyz")
-        metrics = samples(api.get_as_admin("/metrics").text)
+        metrics = parse_samples(api.get_as_admin("/metrics").text)
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
     error = answer.json["error"]
@@ -400,7 +400,7 @@ def test_readyz_is_503_with_the_reason_if_the_watched_collections_cannot_be_read
         assert secret not in answer.text
     lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert reason in lines[0]
-    assert value(metrics, "jobmon_database_readable") == 0
+    assert find_value(metrics, "jobmon_database_readable") == 0
 
 
 Command = Callable[[MongoClient[dict[str, Any]]], object]

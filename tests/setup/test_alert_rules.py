@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from jobmon.cli import main
 
-from ..api.test_queue_metrics import promtool
+from ..api.test_queue_metrics import find_promtool
 
 ROOT = Path(__file__).parents[2]
 RULES = """
@@ -164,7 +164,7 @@ def check_alerts(
     }
     file.write_text(yaml.safe_dump({"rule_files": [str(rules)], "tests": [test]}))
     result = subprocess.run(
-        [promtool(), "test", "rules", str(file)], check=False, capture_output=True, text=True
+        [find_promtool(), "test", "rules", str(file)], check=False, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
