@@ -1,5 +1,5 @@
-"""Requests, and their state, which is concluded from their records: catches a request that is
-carried out although it is expired or stopped, a stored filter that changes, and a self-approval."""
+"""Requests for actions, and the state that follows from their records: catches a request that runs
+although it is expired or stopped, a stored filter that changes, and a self-approval."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,8 +117,8 @@ def test_request_that_needs_an_approval_waits_for_another_person(
 
 def test_counts_are_from_the_last_batch_until_the_end_is_recorded() -> None:
     batch = {"counts": COUNTS | {"done": 2}, "at": NOW + MINUTE}
-    running = conclude_state(make_request(), [CLAIMED], batch, NOW)
-    assert (running.counts.total, running.progress_at) == (3, NOW + MINUTE)
+    state = conclude_state(make_request(), [CLAIMED], batch, NOW)
+    assert (state.counts.total, state.progress_at) == (3, NOW + MINUTE)
     assert conclude_state(make_request(), [CLAIMED, FINISHED], batch, NOW).counts.done == 3
 
 
@@ -140,14 +140,14 @@ def test_counts_are_from_the_last_batch_until_the_end_is_recorded() -> None:
     ],
     ids=str,
 )
-def test_a_bad_request_names_the_field(changes: dict[str, Any], field: str) -> None:
-    with pytest.raises(RequestError) as error:
+def test_error_names_the_bad_field_of_a_request(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(RequestError) as raised:
         make_request(**changes)
-    assert error.value.field == field
+    assert raised.value.field == field
 
 
 @pytest.mark.parametrize(
-    "target",
+    "fields",
     [
         {},
         {"job_ids": ("a",), "types": ("mail",)},
@@ -156,11 +156,11 @@ def test_a_bad_request_names_the_field(changes: dict[str, Any], field: str) -> N
         {"job_ids": ("",)},
         {"types": tuple(map(str, range(101)))},
     ],
-    ids=["nothing", "two kinds", "too many", "twice", "empty", "too many types"],
+    ids=["nothing", "ids and types", "too many ids", "same id twice", "empty id", "too many types"],
 )
-def test_a_bad_target_is_refused(target: dict[str, Any]) -> None:
+def test_a_bad_target_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(RequestError):
-        Target(**target)
+        Target(**fields)
 
 
 def test_a_reason_is_not_required_for_one_job_or_a_dry_run() -> None:
@@ -179,7 +179,7 @@ FILTERS = {
 
 
 @pytest.mark.parametrize("job_filter", FILTERS.values(), ids=FILTERS)
-def test_a_request_is_stored_and_loaded_unchanged(job_filter: JobFilter) -> None:
+def test_a_loaded_request_equals_the_stored_one(job_filter: JobFilter) -> None:
     for target in (Target(job_filter=job_filter), Target(job_ids=("a", "b"))):
         request = make_request(target=target, owner="ada")
         assert ActionRequest.load(request.dump()) == request
@@ -200,8 +200,8 @@ def test_a_request_is_stored_and_loaded_unchanged(job_filter: JobFilter) -> None
     ],
     ids=str,
 )
-def test_a_stored_filter_with_unknown_fields_or_types_is_refused(stored: Any) -> None:
-    """The web service can insert any document. Catches an actor that runs operators in it."""
+def test_a_stored_filter_with_a_bad_field_or_value_is_refused(stored: Any) -> None:
+    """Catches an actor that runs an operator: the web service could insert any document."""
     with pytest.raises((MalformedError, ValueError)):
         load_filter(stored)
 
@@ -214,7 +214,7 @@ def test_a_filter_is_narrowed_to_the_statuses_of_an_action() -> None:
     assert narrow_filter(JobFilter(statuses=("queued",)), statuses) is None
 
 
-def test_the_same_key_of_another_person_is_another_request() -> None:
+def test_each_person_and_key_make_their_own_request_id() -> None:
     assert make_id("ada", "k1") == make_id("ada", "k1")
     assert len({make_id("ada", "k1"), make_id("ada", "k2"), make_id("bob", "k1")}) == 3
     assert make_id("a", "b c") != make_id("a b", "c")
@@ -223,7 +223,7 @@ def test_the_same_key_of_another_person_is_another_request() -> None:
 def test_refused_deletion_names_the_setting_only_if_the_setting_helps(
     make_settings: Callable[..., Settings],
 ) -> None:
-    """Agenda cancels a job by deleting it. Catches a missing and a wrong remedy."""
+    """Catches a missing or wrong remedy. In Agenda, to cancel a job is to delete it."""
     settings = replace(make_settings(), profile="agenda")
     for action in ("cancel", "delete"):
         with pytest.raises(RequestError, match="JOBMON_ACTIONS_ALLOW_DELETE=true"):

@@ -37,7 +37,7 @@ ALL_DEAD = {"action": "retry", "filter": DEAD, "expected": 3, "reason": "the pro
 
 
 class ActionApi(Api):
-    """The service with actions, over jobs in memory or on the server of a client (`mongo`)."""
+    """The service with actions, over jobs in memory, or on the server of the client `mongo`."""
 
     def __init__(self, settings: Settings, mongo: Any = None) -> None:
         mongo = mongo or mongomock.MongoClient(settings.mongo_uri, tz_aware=True)
@@ -48,14 +48,15 @@ class ActionApi(Api):
     def post(
         self, path: str, body: Any = None, role: str = "admin", subject: str = "ada", key: str = ""
     ) -> TestResponse:
+        """POST a JSON body; a successful answer must match the OpenAPI document."""
         headers = {"Authorization": f"Bearer {self.token(subject, role)}"}
         if key:
             headers["Idempotency-Key"] = key
         answer = self.client.post(path, json=body, headers=headers)
         if "{" not in path and answer.status_code < 300:
-            route = path.partition("?")[0].split("/")
-            documented = "/".join("{action_id}" if len(part) == 20 else part for part in route)
-            check_answer(self.document, documented, answer, "post")
+            parts = path.partition("?")[0].split("/")
+            route = "/".join("{action_id}" if len(part) == 20 else part for part in parts)
+            check_answer(self.document, route, answer, "post")
         return answer
 
     def read(self, path: str, role: str = "admin", subject: str = "ada", **query: Any) -> Any:
@@ -133,7 +134,9 @@ def test_preview_counts_what_would_change_and_stores_nothing(actions_api: Action
     assert actions_api.read("/admin/actions")["data"] == []
 
 
-def test_filed_request_is_listed_with_its_person_target_and_phase(actions_api: ActionApi) -> None:
+def test_filed_request_has_its_person_target_and_phase_in_list_and_detail(
+    actions_api: ActionApi,
+) -> None:
     filed = actions_api.post("/admin/actions", ALL_DEAD)
     assert filed.status_code == 201
     (listed,) = actions_api.read("/admin/actions", role="reader")["data"]
@@ -148,7 +151,7 @@ def test_filed_request_is_listed_with_its_person_target_and_phase(actions_api: A
     assert actions_api.read(f"/admin/actions/{listed['id']}", role="reader")["decisions"] == []
 
 
-def test_same_key_makes_one_request(actions_api: ActionApi) -> None:
+def test_same_key_files_one_request(actions_api: ActionApi) -> None:
     first, second = (actions_api.post("/admin/actions", ALL_DEAD, key="k1").json for _ in range(2))
     assert first["id"] == second["id"]
     reuse = actions_api.post("/admin/actions", ALL_DEAD | {"expected": 4}, key="k1")
@@ -156,13 +159,13 @@ def test_same_key_makes_one_request(actions_api: ActionApi) -> None:
     assert len(actions_api.read("/admin/actions")["data"]) == 1
 
 
-def test_same_key_makes_one_request_although_settings_changed(
+def test_same_key_files_one_request_although_settings_changed(
     actions_api: ActionApi, make_settings: Callable[..., Settings]
 ) -> None:
-    strict = make_settings(
+    strict_settings = make_settings(
         actions=True, role_permissions=ROLES, actions_approval_above=2, actions_expire_minutes=5
     )
-    strict_api = ActionApi(strict, actions_api.database.client)
+    strict_api = ActionApi(strict_settings, actions_api.database.client)
     filed = strict_api.post("/admin/actions", ALL_DEAD, key="k1")
     assert (filed.status_code, filed.json["phase"]) == (201, "awaiting_approval")
     repeated = actions_api.post("/admin/actions", ALL_DEAD, key="k1")
@@ -175,9 +178,9 @@ def test_same_key_makes_one_request_although_settings_changed(
         ([1], "body"),
         ({}, "action"),
         ({"action": "explode", "ids": ["d1"]}, "action"),
-        ({"action": "undo", "ids": ["d1"]}, "action"),  # has a route of its own
-        ({"action": "disable", "ids": ["d1"]}, "action"),  # impossible in this queue
-        ({"action": "delete", "ids": ["d1"]}, "action"),  # not allowed by the settings
+        ({"action": "undo", "ids": ["d1"]}, "action"),  # it has its own route
+        ({"action": "disable", "ids": ["d1"]}, "action"),  # this queue does not support it
+        ({"action": "delete", "ids": ["d1"]}, "action"),  # the settings do not allow it
         ({"action": "retry"}, "ids"),
         ({"action": "retry", "ids": ["d1"], "filter": DEAD}, "ids"),
         ({"action": "retry", "ids": ["d1", "d1"], "reason": "x"}, "ids"),
@@ -218,8 +221,8 @@ def test_bad_request_is_refused_with_the_field_and_not_filed(
     ['{"action": "retry", "ids": ["\\ud800"]}', '{"action": ' + "[" * 60_000],
     ids=["half a surrogate pair", "60,000 levels"],
 )
-def test_json_that_cannot_be_stored_or_read_is_422(actions_api: ActionApi, text: str) -> None:
-    """Catches a 500: MongoDB stores no half of a surrogate pair, Python reads no deep JSON."""
+def test_json_that_cannot_be_stored_or_parsed_is_422(actions_api: ActionApi, text: str) -> None:
+    """Catches a 500: MongoDB cannot store half a surrogate pair, and deep JSON is not parsed."""
     headers = {"Authorization": f"Bearer {actions_api.token('ada', 'admin')}"}
     answer = actions_api.client.post("/admin/actions", data=text, headers=headers)
     assert (answer.status_code, [*answer.json["error"]["details"]]) == (422, ["body"])
@@ -230,8 +233,8 @@ def test_decisions_change_the_phase_until_the_request_is_over(actions_api: Actio
     for decision, phase in (("pause", "paused"), ("resume", "waiting"), ("stop", "stopped")):
         answer = actions_api.post(f"/admin/actions/{request_id}/{decision}", {"reason": "wait"})
         assert (answer.status_code, answer.json["phase"]) == (200, phase)
-    late = actions_api.post(f"/admin/actions/{request_id}/pause")
-    assert (late.status_code, late.json["error"]["code"]) == (409, "conflict")
+    too_late = actions_api.post(f"/admin/actions/{request_id}/pause")
+    assert (too_late.status_code, too_late.json["error"]["code"]) == (409, "conflict")
     history = actions_api.read(f"/admin/actions/{request_id}")["history"]
     assert [step["kind"] for step in history] == ["requested", "paused", "resumed", "stopped"]
     assert {step["reason"] for step in history[1:]} == {"wait"}
@@ -239,8 +242,8 @@ def test_decisions_change_the_phase_until_the_request_is_over(actions_api: Actio
     assert (missing.status_code, missing.json["error"]["code"]) == (404, "not_found")
 
 
-def test_documented_steps_are_those_of_a_history(actions_api: ActionApi) -> None:
-    """Catches documented steps that never appear: a history has no steps of batches."""
+def test_documented_kinds_of_steps_are_those_of_a_history(actions_api: ActionApi) -> None:
+    """Catches a documented kind that no history has: the steps of batches are not shown."""
     request_id = actions_api.post("/admin/actions", ALL_DEAD).json["id"]
     for decision in Decision:
         actions_api.records.add_decision(request_id, decision, Person(subject="bob"))
@@ -248,8 +251,8 @@ def test_documented_steps_are_those_of_a_history(actions_api: ActionApi) -> None
         fields = {"phase": "finished", "counts": {}}
         actions_api.records.add_progress(request_id, step, fields, number=1)
     history = actions_api.read(f"/admin/actions/{request_id}")["history"]
-    documented = actions_api.document["components"]["schemas"]["ActionRecord"]["properties"]["kind"]
-    assert {step["kind"] for step in history} == {*documented["enum"]}
+    schema = actions_api.document["components"]["schemas"]["ActionRecord"]["properties"]["kind"]
+    assert {step["kind"] for step in history} == {*schema["enum"]}
 
 
 def test_request_that_is_over_can_be_undone_if_it_changed_jobs(actions_api: ActionApi) -> None:
@@ -259,17 +262,17 @@ def test_request_that_is_over_can_be_undone_if_it_changed_jobs(actions_api: Acti
     actions_api.finish(request_id, done=2)
     assert actions_api.read(f"/admin/actions/{request_id}")["decisions"] == ["undo"]
     assert actions_api.read(f"/admin/actions/{request_id}", role="retrier")["decisions"] == []
-    refused = actions_api.post(f"/admin/actions/{request_id}/undo", {"reason": "x"}, role="retrier")
-    assert refused.status_code == 403
-    no_reason = actions_api.post(f"/admin/actions/{request_id}/undo", {})
-    assert no_reason.json["error"]["details"] == {"reason": ["Required to undo a request."]}
+    answer = actions_api.post(f"/admin/actions/{request_id}/undo", {"reason": "x"}, role="retrier")
+    assert answer.status_code == 403
+    answer = actions_api.post(f"/admin/actions/{request_id}/undo", {})
+    assert answer.json["error"]["details"] == {"reason": ["Required to undo a request."]}
     dry_run = actions_api.post(f"/admin/actions/{request_id}/undo", {"isDryRun": True})
     assert (dry_run.status_code, dry_run.json["isDryRun"]) == (201, True)
     undo = actions_api.post(f"/admin/actions/{request_id}/undo", {"reason": "too early"})
     assert undo.status_code == 201
     assert (undo.json["action"], undo.json["expected"]) == ("undo", 2)
     assert undo.json["target"]["requestId"] == request_id
-    # An undo cannot be undone.
+    # A request to undo cannot be undone.
     actions_api.finish(undo.json["id"], done=2)
     assert actions_api.read(f"/admin/actions/{undo.json['id']}")["decisions"] == []
 
@@ -286,29 +289,33 @@ def test_large_request_needs_another_person(make_api: Callable[..., ActionApi]) 
 
 
 @pytest.mark.parametrize(
-    ("target", "needs"),
+    ("target", "needs_reason", "needs_approval"),
     [
-        ({"ids": ["d1"]}, (False, False)),
-        ({"ids": ["d1", "q1", "none"]}, (True, True)),
-        ({"filter": DEAD}, (True, True)),
-        ({"types": ["mail"]}, (False, False)),
-        ({"types": ["mail", "sms"]}, (True, False)),
+        ({"ids": ["d1"]}, False, False),
+        ({"ids": ["d1", "q1", "none"]}, True, True),
+        ({"filter": DEAD}, True, True),
+        ({"types": ["mail"]}, False, False),
+        ({"types": ["mail", "sms"]}, True, False),
     ],
     ids=["one id", "ids", "filter", "one type", "types"],
 )
-def test_preview_and_filing_need_the_same(
-    make_api: Callable[..., ActionApi], target: dict[str, Any], needs: tuple[bool, bool]
+def test_preview_and_filing_agree_on_reason_and_approval(
+    make_api: Callable[..., ActionApi],
+    target: dict[str, Any],
+    needs_reason: bool,
+    needs_approval: bool,
 ) -> None:
     """Catches a preview that counts only the jobs that can be changed, or ignores a dry run."""
     api = make_api(actions_approval_above=2)
     body = {"action": "pause_type" if "types" in target else "retry", **target}
-    for sent, expected in ((body, needs), (body | {"isDryRun": True}, (False, False))):
-        preview = api.post("/admin/actions/preview", sent).json
-        assert (preview["isReasonNeeded"], preview["isApprovalNeeded"]) == expected
-        order = sent | {"expected": preview["count"]}
-        assert api.post("/admin/actions", order).status_code == (422 if expected[0] else 201)
+    for is_dry_run in (False, True):
+        needs = (needs_reason and not is_dry_run, needs_approval and not is_dry_run)
+        preview = api.post("/admin/actions/preview", body | {"isDryRun": is_dry_run}).json
+        assert (preview["isReasonNeeded"], preview["isApprovalNeeded"]) == needs
+        order = body | {"isDryRun": is_dry_run, "expected": preview["count"]}
+        assert api.post("/admin/actions", order).status_code == (422 if needs[0] else 201)
         filed = api.post("/admin/actions", order | {"reason": "it is back"}).json
-        assert filed["isApprovalNeeded"] is expected[1]
+        assert filed["isApprovalNeeded"] is needs[1]
 
 
 def test_requests_are_listed_in_pages(actions_api: ActionApi) -> None:
@@ -318,16 +325,16 @@ def test_requests_are_listed_in_pages(actions_api: ActionApi) -> None:
     ]
     first = actions_api.read("/admin/actions", per_page=2)
     second = actions_api.read("/admin/actions", per_page=2, cursor=first["meta"]["next_cursor"])
-    listed = [request["id"] for page in (first, second) for request in page["data"]]
-    assert listed == ids[::-1]
+    listed_ids = [request["id"] for page in (first, second) for request in page["data"]]
+    assert listed_ids == ids[::-1]
     assert second["meta"]["next_cursor"] is None
 
 
 def test_request_cursor_with_a_time_before_year_1_is_422(actions_api: ActionApi) -> None:
     """Catches a 500: in UTC the time of the cursor is out of Python's range."""
     cursor = f"0001-01-01T00:00:00+14:00_{'0' * 20}"
-    refused = actions_api.get("/admin/actions", token=actions_api.token("ada"), cursor=cursor)
-    assert (refused.status_code, [*refused.json["error"]["details"]]) == (422, ["cursor"])
+    answer = actions_api.get("/admin/actions", token=actions_api.token("ada"), cursor=cursor)
+    assert (answer.status_code, [*answer.json["error"]["details"]]) == (422, ["cursor"])
 
 
 @pytest.fixture
@@ -348,7 +355,7 @@ def api_and_id(
 
 
 def read_export(actions_api: ActionApi, path: str, role: str = "admin", **query: str) -> list[Any]:
-    """The rows of an export; checks that its last line has their number."""
+    """The rows of an export; checks that its last line has the number of rows."""
     answer = actions_api.get(path, token=actions_api.token("ada", role), **query)
     assert answer.status_code == 200, answer.text
     if query["format"] == "ndjson":
@@ -379,8 +386,8 @@ def test_export_of_outcomes_is_complete_over_several_batches(
     assert json.loads(rows[0]["before"]) == {"status": "dlq", "password": "[redacted]"}
     assert rows[-1]["reason"] == "'=1+1"
     assert len(read_export(actions_api, address, format="ndjson", result="done")) == 1
-    refused = actions_api.get(address, token=actions_api.token("ada"), format="csv", cursor="x")
-    assert (refused.status_code, [*refused.json["error"]["details"]]) == (422, ["cursor"])
+    answer = actions_api.get(address, token=actions_api.token("ada"), format="csv", cursor="x")
+    assert (answer.status_code, [*answer.json["error"]["details"]]) == (422, ["cursor"])
 
 
 def test_export_of_outcomes_has_a_reason_until_the_request_is_over(
@@ -402,14 +409,14 @@ def test_export_of_outcomes_has_a_reason_until_the_request_is_over(
 def test_export_of_requests_has_each_request_with_its_history(
     api_and_id: tuple[ActionApi, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actions_api, first = api_and_id
-    ids = [actions_api.post("/admin/actions", ALL_DEAD).json["id"] for _ in range(4)]
-    actions_api.post(f"/admin/actions/{first}/stop", {"reason": "wrong filter"}, subject="bob")
+    actions_api, first_id = api_and_id
+    later_ids = [actions_api.post("/admin/actions", ALL_DEAD).json["id"] for _ in range(4)]
+    actions_api.post(f"/admin/actions/{first_id}/stop", {"reason": "wrong filter"}, subject="bob")
     listed = actions_api.read("/admin/actions")["data"]
     monkeypatch.setattr("jobmon.actions.requests.MAX_LISTED", 2)
     lines = read_export(actions_api, "/admin/actions", format="ndjson")
     assert [line["id"] for line in lines] == [request["id"] for request in listed]
-    assert {line["id"] for line in lines} == {first, *ids}
+    assert {line["id"] for line in lines} == {first_id, *later_ids}
     *_, oldest = lines
     steps = [(step["kind"], step["by"]["subject"], step["reason"]) for step in oldest["history"]]
     assert steps == [
@@ -423,7 +430,7 @@ def test_export_of_requests_has_each_request_with_its_history(
     assert json.loads(row["history"]) == oldest["history"]
 
 
-def test_outcomes_show_changes_without_secrets_in_pages(api_and_id: tuple[ActionApi, str]) -> None:
+def test_pages_of_outcomes_show_changes_without_secrets(api_and_id: tuple[ActionApi, str]) -> None:
     actions_api, request_id = api_and_id
     address = f"/admin/actions/{request_id}/outcomes"
     page = actions_api.read(address, per_page=1)
@@ -432,8 +439,8 @@ def test_outcomes_show_changes_without_secrets_in_pages(api_and_id: tuple[Action
     assert outcome["before"] == {"status": "dlq", "password": "[redacted]"}
     (skipped,) = actions_api.read(address, cursor=page["meta"]["next_cursor"])["data"]
     assert (skipped["jobId"], skipped["reason"]) == ("d2", "it is queued")
-    refused = actions_api.get(address, token=actions_api.token("ada"), cursor="!")
-    assert (refused.status_code, list(refused.json["error"]["details"])) == (422, ["cursor"])
+    answer = actions_api.get(address, token=actions_api.token("ada"), cursor="!")
+    assert (answer.status_code, list(answer.json["error"]["details"])) == (422, ["cursor"])
 
 
 def test_job_shows_its_done_and_possible_actions(
@@ -449,11 +456,11 @@ def test_job_shows_its_done_and_possible_actions(
     ]
     assert api.read("/jobs/d1", role="reader")["actions"]["possible"] == []
     # The owner sees that the job was retried, but not by whom and why.
-    owners_view = api.read("/jobs/d1", role="user", subject="bob")["actions"]
-    assert owners_view["possible"] == ["retry"]
-    assert [
-        (action["action"], action["by"], action["reason"]) for action in owners_view["done"]
-    ] == [("retry", None, None)]
+    actions = api.read("/jobs/d1", role="user", subject="bob")["actions"]
+    assert actions["possible"] == ["retry"]
+    assert [(action["action"], action["by"], action["reason"]) for action in actions["done"]] == [
+        ("retry", None, None)
+    ]
     # `run_now` is only for jobs whose due date is in the future.
     assert "run_now" not in api.read("/jobs/q1")["actions"]["possible"]
     assert {"cancel", "reschedule"} <= {*api.read("/jobs/q1")["actions"]["possible"]}
@@ -462,10 +469,10 @@ def test_job_shows_its_done_and_possible_actions(
 def test_job_is_shown_if_the_records_cannot_be_read(
     actions_api: ActionApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> Any:
+    def raise_disconnected(*_: Any) -> Any:
         raise AutoReconnect("away")
 
-    monkeypatch.setattr(ActionRequests, "list_job_outcomes", fail)
+    monkeypatch.setattr(ActionRequests, "list_job_outcomes", raise_disconnected)
     actions = actions_api.read("/jobs/d1")["actions"]
     assert actions["done"] is None
     assert actions["reasons"] == {"done": "the records of actions cannot be read"}

@@ -217,7 +217,7 @@ def test_deep_pages_read_few_keys_and_have_cursors(jobs: Any, start_collector: A
 def test_pages_after_a_change_are_exact_unless_older_jobs_have_changed(
     jobs: Any, start_collector: Any
 ) -> None:
-    """Catches a page that is called exact although older jobs, from which it is counted, changed."""
+    """Catches a page that is called exact although older jobs, which set its position, changed."""
     jobs.insert_many(make_jobs("ascending"))
     collector, api = start_collector()
     new_id = ObjectId((2**40).to_bytes(12, "big"))

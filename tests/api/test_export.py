@@ -61,7 +61,8 @@ def read_by_cursors(api: Api, path: str, token: str, **query: Any) -> list[dict[
     return jobs
 
 
-def flatten(job: dict[str, Any]) -> dict[str, str]:
+def make_cells(job: dict[str, Any]) -> dict[str, str]:
+    """The cells of a job's row in CSV, by column."""
     error = job.pop("lastError") or {"code": None, "message": None}
     cells = job | {"lastErrorCode": error["code"], "lastErrorMessage": error["message"]}
     return {name: "" if value is None else str(value) for name, value in cells.items()}
@@ -118,7 +119,7 @@ def test_an_export_equals_the_list_by_cursors(
     assert csv_file.content_type == "text/csv; charset=utf-8"
     assert csv_file.text.split("\r\n", 1)[0] == HEADER
     *rows, end_row = csv.DictReader(io.StringIO(csv_file.text, newline=""))
-    assert rows == [flatten(job) for job in expected]
+    assert rows == [make_cells(job) for job in expected]
     assert [*end_row.values()] == ["#end", str(len(expected)), *[""] * 13]
 
 
@@ -224,7 +225,7 @@ def test_rows_of_odd_jobs_equal_the_output_of_the_schema(
     collection: str,
     fields: dict[bytes, list[Value]],
 ) -> None:
-    """Catches a serializer of rows that shows a value, a missing field or a secret differently."""
+    """Catches rows that show a value or a missing field in another way, or a secret."""
     for index in range(ODD_JOB_COUNT):
         ids = {"_id": Value(0x07, ObjectId().binary), "jobId": text(f"job-{index}")}
         database[collection].insert_one(insertable(Dice(index).draw_fields(fields), **ids))
@@ -246,32 +247,34 @@ def test_rows_of_odd_jobs_equal_the_output_of_the_schema(
 
         table = api.get_as_admin(QUEUE, format="csv").text
         *rows, _ = csv.DictReader(io.StringIO(table, newline=""))
-        cells = {row["jobId"].removeprefix("'"): row for row in rows}
+        rows_by_id = {row["jobId"].removeprefix("'"): row for row in rows}
         for job_id, job in expected.items():
-            for name, cell in flatten(job).items():
-                assert cells[job_id][name] in (cell, f"'{cell}")
-        for text_of_file in (lines, table):
-            assert PLANTED not in text_of_file
-            assert "hunter2" not in text_of_file
+            for name, cell in make_cells(job).items():
+                assert rows_by_id[job_id][name] in (cell, f"'{cell}")
+        for file_text in (lines, table):
+            assert PLANTED not in file_text
+            assert "hunter2" not in file_text
 
 
 def test_no_formula_begins_with_a_letter_or_a_digit() -> None:
-    """Cells that begin with one are not checked. Catches one that is ignored before `=`."""
-    starts = [chr(code) for code in range(0x10000) if _FORMULA.match(f"{chr(code)}=1")]
-    assert len(starts) > 50
-    assert not [character for character in starts if character.isalnum()]
+    """Catches an unescaped formula: a cell that begins with a letter or a digit is not checked."""
+    ignored = [chr(code) for code in range(0x10000) if _FORMULA.match(f"{chr(code)}=1")]
+    assert len(ignored) > 50
+    assert not [character for character in ignored if character.isalnum()]
 
 
-def make_batches(*outcomes: list[dict[str, Any]] | Exception, read: list[int] | None = None) -> Any:
-    """A `JobLists.batches` with these outcomes; adds the index of each that is read to `read`."""
+def make_batches(
+    *batches_or_faults: list[dict[str, Any]] | Exception, read_indexes: list[int] | None = None
+) -> Any:
+    """A `JobLists.batches` that yields batches or raises faults, and records what was read."""
 
     def batches(*_: Any, **__: Any) -> Iterator[list[dict[str, Any]]]:
-        for index, outcome in enumerate(outcomes):
-            if read is not None:
-                read.append(index)
-            if isinstance(outcome, Exception):
-                raise outcome
-            yield outcome
+        for index, batch_or_fault in enumerate(batches_or_faults):
+            if read_indexes is not None:
+                read_indexes.append(index)
+            if isinstance(batch_or_fault, Exception):
+                raise batch_or_fault
+            yield batch_or_fault
 
     return batches
 
@@ -280,15 +283,15 @@ def make_batches(*outcomes: list[dict[str, Any]] | Exception, read: list[int] | 
 def test_a_batch_is_read_after_the_previous_one_was_sent(
     api: Api, monkeypatch: pytest.MonkeyPatch, file_format: str
 ) -> None:
-    read: list[int] = []
-    jobs = [[{"jobId": f"{batch}-{index}"} for index in range(3)] for batch in range(50)]
-    monkeypatch.setattr(JobLists, "batches", make_batches(*jobs, read=read))
+    read_indexes: list[int] = []
+    batches = [[{"jobId": f"{batch}-{index}"} for index in range(3)] for batch in range(50)]
+    monkeypatch.setattr(JobLists, "batches", make_batches(*batches, read_indexes=read_indexes))
     answer = api.get_as_admin(QUEUE, format=file_format)
-    sent = 0
+    sent_count = 0
     for chunk in answer.iter_encoded():
-        sent += chunk.count(b"-2")  # the last job of its batch
-        assert len(read) <= sent + 1
-    assert sent == len(read) == 50
+        sent_count += chunk.count(b"-2")  # the last job of each batch
+        assert len(read_indexes) <= sent_count + 1
+    assert sent_count == len(read_indexes) == 50
 
 
 @pytest.mark.parametrize("file_format", ["csv", "ndjson"])
@@ -297,20 +300,20 @@ def test_a_fault_during_an_export_closes_the_connection_and_is_logged_once(
 ) -> None:
     fault = ExecutionTimeout("hidden", 50, {"codeName": "MaxTimeMSExpired"})
     monkeypatch.setattr(JobLists, "batches", make_batches([{"jobId": "first"}], fault))
-    for _ in range(3):  # more exports than slots of one caller: each must release its slot
+    for _ in range(3):  # more exports than a caller may run at once: each must release its slot
         caplog.clear()
         answer = api.get_as_admin(QUEUE, format=file_format)
         assert answer.status_code == 200
-        sent = b""
+        content = b""
         with pytest.raises(ConnectionResetError):  # noqa: PT012 - the chunks before it matter
             for chunk in answer.iter_encoded():
-                sent += chunk
+                content += chunk
         answer.close()
-        assert b"first" in sent
-        assert b"#end" not in sent
-        assert b'"end"' not in sent
-        (logged,) = [record for record in caplog.records if record.levelname == "ERROR"]
-        assert "MaxTimeMSExpired" in logged.getMessage()
+        assert b"first" in content
+        assert b"#end" not in content
+        assert b'"end"' not in content
+        (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert "MaxTimeMSExpired" in record.getMessage()
         assert "hidden" not in caplog.text
 
 
@@ -346,7 +349,7 @@ def test_exports_are_limited_per_caller_and_in_total(
     next_export = api.get_as_admin(QUEUE, format="ndjson")
     *jobs, _ = map(json.loads, next_export.text.splitlines())
     assert [job["jobId"] for job in jobs] == ["a", "b"]
-    next_export.close()  # must not release a second slot: the end of the file has released one
+    next_export.close()  # must not release a slot again: the end of the file has released it
     headers = {"Authorization": f"Bearer {api.token()}"}
     api.client.head(f"{QUEUE}?format=csv", headers=headers).close()
     running.append(api.get_as_admin(QUEUE, format="csv"))

@@ -45,8 +45,8 @@ def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
 
 
 @pytest.fixture
-def running(watched: Any) -> None:
-    """Running jobs: one of w1, two of w3 (leases expired), one without a worker; w4 runs none."""
+def running_jobs(watched: Any) -> None:
+    """One job of w1, two of w3 (with expired leases), one without a worker; w4 runs no job."""
 
     def make_job(
         name: str, worker: str | None, lease_left: timedelta, job_type: str = "pay"
@@ -78,7 +78,7 @@ def list_names(listed: dict[str, Any]) -> list[str]:
     return [worker["name"] for worker in listed["data"]]
 
 
-@pytest.mark.usefixtures("history", "running")
+@pytest.mark.usefixtures("history", "running_jobs")
 def test_list_has_the_jobs_and_attempts_of_each_worker_silent_ones_first(api: Api) -> None:
     listed = get_json(api)
     assert list_names(listed) == ["w3", "w1", "w2"]
@@ -112,7 +112,7 @@ def test_list_has_the_jobs_and_attempts_of_each_worker_silent_ones_first(api: Ap
     assert meta["reasons"] == {"runningJobs": "1 running job does not name the worker"}
 
 
-@pytest.mark.usefixtures("history", "running")
+@pytest.mark.usefixtures("history", "running_jobs")
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -135,7 +135,7 @@ def test_list_is_filtered_and_sorted(api: Api, query: dict[str, Any], expected: 
     assert list_names(get_json(api, **query)) == expected
 
 
-@pytest.mark.usefixtures("history", "running")
+@pytest.mark.usefixtures("history", "running_jobs")
 def test_workers_of_a_type_have_only_attempts_of_this_type(api: Api) -> None:
     listed = get_json(api, type="pay")
     counts = {
@@ -155,18 +155,18 @@ def test_workers_of_a_type_have_only_attempts_of_this_type(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("until", "expected"),
+    ("untyped_until", "expected"),
     [
         (NOW - 20 * MINUTE, f"before {NOW - 20 * MINUTE:%Y-%m-%d %H:%M} UTC are not counted by"),
         (NOW + MINUTE, f"only {MAX_WORKER_TYPES} pairs of a worker and a type are counted"),
     ],
     ids=["earlier version", "too many"],
 )
-def test_workers_of_a_type_may_be_missing_where_types_were_not_counted(
-    api: Api, history: ErrorHistory, until: datetime, expected: str
+def test_list_of_a_type_has_the_reason_why_workers_may_be_missing(
+    api: Api, history: ErrorHistory, untyped_until: datetime, expected: str
 ) -> None:
-    """Catches a worker that is shown without runs because they were not counted by type."""
-    history.overrides["untyped_until"] = until
+    """Catches a worker that is shown without runs because its runs were not counted by type."""
+    history.overrides["untyped_until"] = untyped_until
     meta = get_json(api, type="pay")["meta"]
     assert expected in meta["reasons"]["attempts"]
     assert not meta["total_is_exact"]
@@ -186,13 +186,15 @@ def test_workers_of_a_type_may_be_missing_where_types_were_not_counted(
     ],
     ids=str,
 )
-def test_bad_parameter_is_named(api: Api, query: dict[str, Any], parameter: str) -> None:
+def test_error_details_name_the_bad_parameter(
+    api: Api, query: dict[str, Any], parameter: str
+) -> None:
     answer = api.get_as_admin(WORKERS, **query)
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == [parameter]
 
 
-@pytest.mark.usefixtures("running")
+@pytest.mark.usefixtures("running_jobs")
 def test_without_a_collector_the_leases_are_shown_and_attempts_are_unknown(api: Api) -> None:
     listed = get_json(api)
     assert list_names(listed) == ["w3", "w1"]
@@ -230,15 +232,15 @@ def test_thousands_of_names_are_listed_page_by_page(
         history.succeed("mail", f"pod-{index:04}", at=NOW - MINUTE)
     history.succeed("mail", OTHER, at=NOW)
     history.serve(monkeypatch)
-    listed, paged = get_json(api, per_page=100), list[str]()
+    listed, names = get_json(api, per_page=100), list[str]()
     assert (listed["meta"]["total"], listed["meta"]["total_pages"]) == (3_001, 31)
     assert not listed["meta"]["total_is_exact"]
     assert str(MAX_WORKER_TYPES) in listed["meta"]["reasons"]["attempts"]
     for page in range(1, 32):
-        paged += list_names(get_json(api, per_page=100, page=page))
-    assert paged == [*(f"pod-{index:04}" for index in range(3_000)), OTHER]
-    other = get_json(api, worker=OTHER)["data"][0]
-    assert (other["attempts"], other["state"], other["runningJobs"]) == (1, None, None)
+        names += list_names(get_json(api, per_page=100, page=page))
+    assert names == [*(f"pod-{index:04}" for index in range(3_000)), OTHER]
+    folded = get_json(api, worker=OTHER)["data"][0]
+    assert (folded["attempts"], folded["state"], folded["runningJobs"]) == (1, None, None)
 
 
 @pytest.mark.parametrize(
@@ -271,12 +273,12 @@ def test_workers_of_other_programs_are_listed_or_unknown(
         assert sorted(list_names(listed)) == expected
         for name in expected:
             (worker,) = get_json(queue.api, worker=name)["data"]
-            running = {job["jobId"] for job in worker["jobs"]}
-            assert set(queue.ids(worker=name)) == running != set()
+            running_ids = {job["jobId"] for job in worker["jobs"]}
+            assert set(queue.ids(worker=name)) == running_ids != set()
     queue.close()
 
 
-@pytest.mark.usefixtures("running")
+@pytest.mark.usefixtures("running_jobs")
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -290,7 +292,7 @@ def test_workers_of_other_programs_are_listed_or_unknown(
     ],
     ids=str,
 )
-def test_list_and_export_of_the_jobs_of_a_worker(
+def test_list_and_export_have_only_the_jobs_of_a_worker(
     api: Api, query: dict[str, Any], expected: list[str]
 ) -> None:
     listed = get_json(api, "/admin/jobs/queue", **query)
@@ -300,9 +302,9 @@ def test_list_and_export_of_the_jobs_of_a_worker(
     assert [json.loads(line)["jobId"] for line in exported[:-1]] == expected
 
 
-@pytest.mark.usefixtures("running")
+@pytest.mark.usefixtures("running_jobs")
 @pytest.mark.parametrize(
-    ("filters", "expected"),
+    ("parameters", "expected"),
     [
         ({"owner": "nobody"}, []),
         ({"error_code": "no such code"}, []),
@@ -311,10 +313,10 @@ def test_list_and_export_of_the_jobs_of_a_worker(
     ],
     ids=str,
 )
-def test_worker_filter_combines_with_others(
-    api: Api, filters: dict[str, Any], expected: list[str]
+def test_worker_filter_can_be_combined_with_other_parameters(
+    api: Api, parameters: dict[str, Any], expected: list[str]
 ) -> None:
-    listed = get_json(api, "/admin/jobs/queue", worker="w3", **filters)
+    listed = get_json(api, "/admin/jobs/queue", worker="w3", **parameters)
     assert [job["jobId"] for job in listed["data"]] == expected
 
 
@@ -324,7 +326,7 @@ def test_owners_cannot_filter_by_worker(api: Api) -> None:
 
 
 @pytest.mark.parametrize("profile", ["mongodb-queue", "hangfire"])
-def test_worker_filter_of_a_queue_that_cannot_be_searched_is_refused(
+def test_worker_filter_is_refused_in_a_queue_that_cannot_be_searched_by_worker(
     watched: Any, make_settings: Callable[..., Settings], profile: str
 ) -> None:
     settings = make_settings(profile=profile, jobs_collection="x")
@@ -379,5 +381,5 @@ def test_slowest_attempts_of_many_types_are_limited_with_the_reason(
         history.succeed(f"type-{index}", "w1", at=NOW - MINUTE, took=(1 + index) * SECOND)
     history.serve(monkeypatch)
     listed = get_json(api, SLOWEST)
-    assert [run["type"] for run in listed["data"]] == [f"type-{599 - n}" for n in range(20)]
+    assert [run["type"] for run in listed["data"]] == [f"type-{599 - rank}" for rank in range(20)]
     assert f"{MAX_SLOW_TYPES} types" in listed["meta"]["reasons"]["data"]
