@@ -33,7 +33,7 @@ OWN_COLLECTIONS = ("action_decisions", "action_progress", "action_outcomes", "ac
 
 
 class ActingQueue:
-    """A queue, the requests for actions on its jobs, and actors that a test lets work."""
+    """A queue, the requests for actions on its jobs, and actors that a test runs."""
 
     def __init__(self, settings: Settings, database: Database[dict[str, Any]]) -> None:
         self.settings = settings
@@ -49,21 +49,21 @@ class ActingQueue:
         return datetime.now(UTC)
 
     def open_requests(self, **changes: Any) -> ActionRequests:
-        """The requests of this queue, with some settings changed and nothing cached."""
+        """The requests of this queue, without a cache; `changes` are other settings."""
         connection = self.connection
         if changes:
             connection = Connection(replace(self.settings, **changes), self.connection.client)
         return ActionRequests(connection, connection, Redactor(()))
 
     def make_actor(self, reached: Callable[[str], None] = lambda _: None, **changes: Any) -> Actor:
-        """An actor, which works only while its `recover_all`, `run_round` or `run` is called."""
+        """An actor that works only in calls of its `recover_all`, `run_round` and `run`."""
         connection = Connection(replace(self.settings, **changes), self.connection.client)
         stop = threading.Event()
         holder = f"test-{id(stop)}"
         return Actor(connection, connection, Redactor(()), stop, holder=holder, reached=reached)
 
     def act(self, **changes: Any) -> None:
-        """Let an actor work until no request has a next step, and end its lease."""
+        """Let an actor work until no request has a next step; then end the actor's lease."""
         actor = self.make_actor(**{"actions_per_second": 1_000_000} | changes)
         actor.recover_all()
         while actor.run_round():
@@ -140,5 +140,5 @@ def queue(_indexed_queue: tuple[Settings, Database[dict[str, Any]]]) -> Iterator
 
 
 def select_dead(**filters: Any) -> Target:
-    """All dead jobs that also match the filters."""
+    """A target: the dead jobs that match all of these filters."""
     return Target(job_filter=JobFilter(statuses=("dlq",), **filters))

@@ -37,9 +37,9 @@ def test_act_prints_the_jobs_and_files_a_request_only_if_confirmed(queue: Acting
     for index in range(7):
         queue.add(f"dead-{index}", "dlq")
     options = ("retry", "--status", "dlq", "--type", "mail", "--reason", "back", "--as", "ada")
-    refused = run_act(queue, *options, user_input="n\n")
-    assert refused.output.startswith("retry: 7 jobs\n  dead-")
-    assert refused.exit_code == 1
+    declined = run_act(queue, *options, user_input="n\n")
+    assert declined.output.startswith("retry: 7 jobs\n  dead-")
+    assert declined.exit_code == 1
     assert queue.requests.list_recent().states == []
     confirmed = run_act(queue, *options, user_input="y\n")
     assert confirmed.exit_code == 0, confirmed.output
@@ -54,7 +54,7 @@ def test_act_prints_the_jobs_and_files_a_request_only_if_confirmed(queue: Acting
     assert queue.state(state).counts.done == 7
 
 
-def test_act_counts_the_jobs_of_a_group_of_errors_and_the_types(queue: ActingQueue) -> None:
+def test_act_counts_jobs_of_an_error_group_and_types(queue: ActingQueue) -> None:
     error = {"code": "E", "message": "no answer", "stack": None}
     queue.add("dead", "dlq", lastError=error)
     kind = classify_error(prepare_error(error, None, Redactor(())))
@@ -70,8 +70,8 @@ def test_act_with_the_same_key_files_one_request(queue: ActingQueue) -> None:
     for _ in range(2):
         assert run_act(queue, "retry", "--id", "dead", "--yes", "--key", "k1").exit_code == 0
     assert len(queue.requests.list_recent().states) == 1
-    refused = run_act(queue, "cancel", "--id", "dead", "--yes", "--key", "k1")
-    assert (refused.exit_code, "Was used for another request" in refused.output) == (1, True)
+    result = run_act(queue, "cancel", "--id", "dead", "--yes", "--key", "k1")
+    assert (result.exit_code, "Was used for another request" in result.output) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -93,17 +93,17 @@ def test_act_with_the_same_key_files_one_request(queue: ActingQueue) -> None:
         "no reason",
         "no time",
         "deletion is off",
-        "missing action",
-        "two kinds of targets",
+        "action of another queue",
+        "ids and filters",
         "bad time",
     ],
 )
-def test_act_names_the_wrong_option_and_files_nothing(
+def test_act_with_a_bad_option_has_a_message_and_files_nothing(
     queue: ActingQueue, options: tuple[str, ...], message: str
 ) -> None:
-    refused = run_act(queue, *options)
-    assert refused.exit_code != 0
-    assert message in refused.output
+    result = run_act(queue, *options)
+    assert result.exit_code != 0
+    assert message in result.output
     assert queue.requests.list_recent().states == []
 
 

@@ -183,8 +183,8 @@ def test_preview_of_an_owners_error_group_shows_only_jobs_of_the_owner(queue: Ac
     job_id = ObjectId()
     error = {"code": "E", "message": "no answer", "stack": None}
     queue.add(str(job_id), "dlq", createdBy="ada", lastError=error)
-    same_job = queue.job(str(job_id))
-    queue.jobs.insert_one(same_job | {"_id": 1, "jobId": job_id, "createdBy": "bob"})
+    adas_job = queue.job(str(job_id))
+    queue.jobs.insert_one(adas_job | {"_id": 1, "jobId": job_id, "createdBy": "bob"})
     kind = classify_error(prepare_error(error, None, Redactor(())))
     target = select_dead(error_group=kind.id)
     preview = make_previewer(queue).preview("retry", target, owner="ada")
@@ -208,20 +208,20 @@ def test_undo_restores_only_jobs_that_have_not_changed_since(queue: ActingQueue)
     for index in range(3):
         queue.add(f"dead-{index}", "dlq")
     jobs_before = {job["jobId"]: job for job in queue.jobs.find()}
-    retried = queue.file("retry", select_dead(), expected=3, reset_attempts=True)
+    retry = queue.file("retry", select_dead(), expected=3, reset_attempts=True)
     queue.act()
     lease = queue.job_queue.lease("w1")
     assert lease is not None
-    target = Target(request_id=retried.request.id)
-    undone = queue.file("undo", target, expected=3)
+    target = Target(request_id=retry.request.id)
+    undo = queue.file("undo", target, expected=3)
     queue.act()
-    results = queue.outcomes(undone)
+    results = queue.outcomes(undo)
     assert results.pop(lease.job_id) == ("skipped", "it has changed since that request")
     assert len(results) == 2
     assert set(results.values()) == {("done", "")}
-    restored = queue.job(next(job_id for job_id in results if job_id))
-    before = jobs_before[restored["jobId"]]
-    changed_fields = {name for name in restored if restored[name] != before.get(name)}
+    job = queue.job(next(job_id for job_id in results if job_id))
+    job_before = jobs_before[job["jobId"]]
+    changed_fields = {name for name in job if job[name] != job_before.get(name)}
     assert changed_fields == {"updatedAt", "lastAction"}
     second_undo = queue.file("undo", target, expected=3)
     queue.act()
@@ -238,13 +238,13 @@ def test_an_owners_request_skips_jobs_of_others_as_if_they_did_not_exist(
     skipped = ("skipped", "there is no such job")
     assert queue.outcomes(filed) == {"adas": ("done", ""), "bobs": skipped, "missing": skipped}
     outcomes = queue.database.action_outcomes.find({"result": "skipped"})
-    # The key of a skipped job is its id: an `_id` as the key would show that `bobs` exists.
+    # The key is the id of the job, even of `bobs`: its `_id` would show that it exists.
     assert {outcome["key"] for outcome in outcomes} == {"bobs", "missing"}
     assert queue.job("bobs")["status"] == "dlq"
 
 
 def test_the_same_key_files_a_request_with_microseconds_once(queue: ActingQueue) -> None:
-    """MongoDB stores milliseconds. Catches a repeated request that counts as another request."""
+    """Catches a repeated request that differs from the stored one, which has only milliseconds."""
     queue.add("waits")
     moment = LATER + timedelta(microseconds=123_456)
     job_filter = JobFilter(statuses=("queued",), created_to=moment)
@@ -265,32 +265,32 @@ def test_the_same_key_files_a_request_with_microseconds_once(queue: ActingQueue)
 def test_requests_of_the_same_millisecond_are_listed_once_each(queue: ActingQueue) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     ids = {queue.file("retry", f"job-{index}", at=now).request.id for index in range(5)}
-    listed: list[str] = []
+    listed_ids: list[str] = []
     place = None
     while (page := queue.requests.list_recent(limit=2, before=place)).next_place is not None:
-        listed += [state.request.id for state in page.states]
+        listed_ids += [state.request.id for state in page.states]
         place = page.next_place
-    listed += [state.request.id for state in page.states]
-    assert listed == sorted(ids, reverse=True)
+    listed_ids += [state.request.id for state in page.states]
+    assert listed_ids == sorted(ids, reverse=True)
 
 
-def test_unreadable_records_hide_no_other_request(
+def test_unreadable_records_do_not_hide_other_requests(
     queue: ActingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches an exception, and a list that ends at a page with an unreadable record."""
+    """Catches an exception, and a list that ends after a page with an unreadable record."""
     monkeypatch.setattr("jobmon.actions.requests.MAX_LISTED", 2)
     now = datetime.now(UTC).replace(microsecond=0)
-    first, bad_target, bad_phase, last = (
+    first_id, bad_target_id, bad_phase_id, last_id = (
         queue.file("retry", f"job-{index}", at=now - timedelta(seconds=index)).request.id
         for index in range(4)
     )
     decisions, own_database = queue.database.action_decisions, queue.requests.records.own
-    decisions.update_one({"request": bad_target}, {"$set": {"target": {"sql": "drop"}}})
-    queue.requests.records.add_progress(bad_phase, Progress.FINISHED, {"phase": "unknown"})
-    foreign = {"kind": "requested", "at": now, "request": "not an id"}
-    decisions.insert_one(own_database.new("foreign", foreign))
-    listed = [state.request.id for page in queue.requests.list_all() for state in page]
-    assert listed == [first, last]
+    decisions.update_one({"request": bad_target_id}, {"$set": {"target": {"sql": "drop"}}})
+    queue.requests.records.add_progress(bad_phase_id, Progress.FINISHED, {"phase": "unknown"})
+    malformed = {"kind": "requested", "at": now, "request": "not an id"}
+    decisions.insert_one(own_database.new("malformed", malformed))
+    listed_ids = [state.request.id for page in queue.requests.list_all() for state in page]
+    assert listed_ids == [first_id, last_id]
     assert queue.requests.list_recent(limit=2).next_place is not None
 
 
@@ -340,6 +340,6 @@ def test_pause_of_a_type_is_known_with_its_time_person_and_reason(queue: ActingQ
     queue.file("resume_type", Target(types=("sms",)), by=BOB)
     queue.act()
     assert find_pauses() == {"mail": pauses["mail"]}
-    # Paused without jobmon: the record of the earlier pause does not explain this one.
+    # This pause is not by jobmon: the record of the earlier pause does not explain it.
     queue.database.job_controls.update_one({"_id": "paused"}, {"$push": {"types": "sms"}})
     assert find_pauses() == {"mail": pauses["mail"], "sms": TypePause()}

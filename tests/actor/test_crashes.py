@@ -25,7 +25,7 @@ from ..support.commands import database_uri, index_queue
 from ..support.watched_queue import temporary_database
 from .conftest import ActingQueue, select_dead
 
-JOBS = 230  # two batches of 100 jobs and a batch of 30
+JOB_COUNT = 230  # two batches of 100 jobs and a batch of 30
 PROFILE = """\
 status = { path = "state", names = { done = "succeeded" } }
 fields = { jobId = "_id" }
@@ -35,8 +35,7 @@ delete = { from = ["succeeded"], when = { keep = { "$ne" = true } }, delete = tr
 """
 
 
-def add_dead_jobs(queue: ActingQueue) -> None:
-    """Add `JOBS` dead jobs."""
+def add_dead_jobs(queue: ActingQueue, count: int = JOB_COUNT) -> None:
     now = datetime.now(UTC)
     queue.jobs.insert_many(
         {
@@ -51,7 +50,7 @@ def add_dead_jobs(queue: ActingQueue) -> None:
             "attemptCount": 1,
             "maxAttempts": 1,
         }
-        for index in range(JOBS)
+        for index in range(count)
     )
 
 
@@ -64,8 +63,8 @@ def run_until_killed(queue: ActingQueue, step: str, count: int, **changes: str) 
         "JOBMON_ACTIONS_PER_SECOND": "100000",
     }
     command = [sys.executable, "-m", "tests.support.dying_actor", step, str(count)]
-    ended = subprocess.run(command, env=os.environ | settings | changes, check=False, timeout=120)
-    assert ended.returncode == -9
+    result = subprocess.run(command, env=os.environ | settings | changes, check=False, timeout=120)
+    assert result.returncode == -9
     # As if the lease of the killed actor had expired.
     queue.database.action_leases.delete_many({})
 
@@ -91,42 +90,42 @@ def test_each_job_is_changed_once_if_the_actor_is_killed(
     queue: ActingQueue, step: str, count: int
 ) -> None:
     add_dead_jobs(queue)
-    filed = queue.file("retry", select_dead(), expected=JOBS)
+    filed = queue.file("retry", select_dead(), expected=JOB_COUNT)
     run_until_killed(queue, step, count)
     state_before = queue.state(filed)
     assert (state_before.phase, state_before.is_over) == (Phase.RUNNING, False)
     queue.act()
     state = queue.state(filed)
-    assert (state.phase, state.counts.done, state.counts.skipped) == (Phase.FINISHED, JOBS, 0)
+    assert (state.phase, state.counts.done, state.counts.skipped) == (Phase.FINISHED, JOB_COUNT, 0)
     assert set(count_changes(queue).values()) == {1}
     assert set(queue.outcomes(filed).values()) == {("done", "")}
-    assert queue.jobs.count_documents({"lastAction.id": filed.request.id}) == JOBS
+    assert queue.jobs.count_documents({"lastAction.id": filed.request.id}) == JOB_COUNT
 
 
 def test_jobs_that_changed_after_a_crash_are_done_or_skipped_with_the_reason(
     queue: ActingQueue,
 ) -> None:
     add_dead_jobs(queue)
-    filed = queue.file("retry", select_dead(), expected=JOBS)
+    filed = queue.file("retry", select_dead(), expected=JOB_COUNT)
     run_until_killed(queue, "job", 50)
     assert queue.jobs.count_documents({"status": "queued"}) == 50
     lease = queue.job_queue.lease("w1")
     assert lease is not None
     queue.job_queue.report_success(lease)
-    # Both jobs are in the interrupted batch, and the actor has not changed them.
+    # These two jobs are in the interrupted batch, and the actor has not changed them.
     queue.jobs.update_one({"jobId": "dead-099"}, {"$set": {"attemptCount": 9}})
     queue.jobs.delete_one({"jobId": "dead-098"})
     queue.act()
     state, outcomes = queue.state(filed), queue.outcomes(filed)
     assert outcomes[lease.job_id] == ("done", "")
     assert outcomes["dead-099"] == outcomes["dead-098"] == ("skipped", UNKNOWN)
-    assert (state.counts.done, state.counts.skipped) == (JOBS - 2, 2)
+    assert (state.counts.done, state.counts.skipped) == (JOB_COUNT - 2, 2)
     assert queue.job("dead-099")["status"] == "dlq"
     assert queue.job(lease.job_id)["status"] == "succeeded"
 
 
 def test_a_job_that_is_gone_after_a_crash_counts_as_deleted(queue: ActingQueue) -> None:
-    """A deletion leaves no document as proof. Catches the outcome `skipped`."""
+    """Catches the outcome `skipped`: a deletion leaves no document that proves it."""
     add_dead_jobs(queue)
     filed = queue.file("delete", "dead-000")
     run_until_killed(queue, "job", 1, JOBMON_ACTIONS_ALLOW_DELETE="true")
@@ -139,17 +138,17 @@ def test_a_job_that_is_gone_after_a_crash_counts_as_deleted(queue: ActingQueue) 
 def test_request_is_refused_if_its_action_is_switched_off_after_a_crash(
     queue: ActingQueue,
 ) -> None:
-    """Catches an actor that fails again and again."""
+    """Catches an actor that fails in every round because of this request."""
     add_dead_jobs(queue)
-    filed = queue.file("delete", select_dead(), expected=JOBS)
+    filed = queue.file("delete", select_dead(), expected=JOB_COUNT)
     run_until_killed(queue, "outcomes", 1, JOBMON_ACTIONS_ALLOW_DELETE="true")
     queue.act()
     state = queue.state(filed)
     assert (state.phase, state.reason, state.counts.done) == (Phase.REFUSED, DELETION_OFF, 100)
-    assert queue.jobs.count_documents({}) == JOBS - 100
+    assert queue.jobs.count_documents({}) == JOB_COUNT - 100
 
 
-def test_job_that_no_longer_meets_the_profiles_condition_after_a_crash_is_skipped(
+def test_job_that_does_not_meet_the_profiles_condition_after_a_crash_is_skipped(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
     """Catches a condition `when` that is checked only before the batch."""
@@ -200,7 +199,7 @@ def test_a_job_that_another_program_deletes_before_the_update_is_reported_as_gon
     assert queue.outcomes(filed) == {"dead": ("skipped", GONE)}
 
 
-def test_a_malformed_job_is_skipped_and_stops_no_request(queue: ActingQueue) -> None:
+def test_a_malformed_job_is_skipped_and_does_not_stop_its_request(queue: ActingQueue) -> None:
     queue.add("malformed", "dlq", attemptCount="many")
     queue.add("dead", "dlq")
     filed = queue.file("retry", select_dead(), expected=2)
@@ -232,13 +231,13 @@ def test_a_job_that_a_worker_finishes_before_the_update_is_not_cancelled(
     }
 
 
-def test_two_requests_for_the_same_jobs_change_each_job_once(queue: ActingQueue) -> None:
+def test_each_job_is_changed_once_if_two_requests_are_for_it(queue: ActingQueue) -> None:
     add_dead_jobs(queue)
-    first = queue.file("retry", select_dead(), expected=JOBS)
-    second = queue.file("retry", select_dead(), expected=JOBS)
+    first = queue.file("retry", select_dead(), expected=JOB_COUNT)
+    second = queue.file("retry", select_dead(), expected=JOB_COUNT)
     queue.act()
     counts = [queue.state(filed).counts for filed in (first, second)]
-    assert sum(request_counts.done for request_counts in counts) == JOBS
+    assert sum(request_counts.done for request_counts in counts) == JOB_COUNT
     assert set(count_changes(queue).values()) == {1}
 
 
@@ -246,19 +245,19 @@ def test_a_suspended_actor_records_the_same_as_the_actor_that_took_over(
     queue: ActingQueue,
 ) -> None:
     add_dead_jobs(queue)
-    filed = queue.file("retry", select_dead(), expected=JOBS)
-    suspended_at = []
+    filed = queue.file("retry", select_dead(), expected=JOB_COUNT)
+    suspended_steps = []
 
-    def suspend(step: str) -> None:
-        """Suspend the actor once, until another actor has finished the request."""
-        if step == "intent" and not suspended_at:
-            suspended_at.append(step)
+    def suspend_once(step: str) -> None:
+        """Suspend the actor until another actor has finished the request."""
+        if step == "intent" and not suspended_steps:
+            suspended_steps.append(step)
             queue.database.action_leases.delete_many({})
             queue.act()
 
-    queue.make_actor(suspend, actions_per_second=100_000).run_round()
+    queue.make_actor(suspend_once, actions_per_second=100_000).run_round()
     state = queue.state(filed)
-    assert (state.phase, state.counts.done) == (Phase.FINISHED, JOBS)
+    assert (state.phase, state.counts.done) == (Phase.FINISHED, JOB_COUNT)
     assert set(queue.outcomes(filed).values()) == {("done", "")}
     assert set(count_changes(queue).values()) == {1}
 
@@ -278,11 +277,11 @@ def fail_updates(queue: ActingQueue, mongo: MongoClient[dict[str, Any]], times: 
     )
 
 
-def test_a_primary_that_steps_down_in_a_batch_loses_no_job(
+def test_each_job_is_changed_once_if_the_primary_steps_down_in_a_batch(
     queue: ActingQueue, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     add_dead_jobs(queue)
-    filed = queue.file("retry", select_dead(), expected=JOBS)
+    filed = queue.file("retry", select_dead(), expected=JOB_COUNT)
     actor = queue.make_actor(actions_per_second=100_000)
     actor.run_round()
     fail_updates(queue, mongo, 2)  # the driver tries an update twice
@@ -291,5 +290,5 @@ def test_a_primary_that_steps_down_in_a_batch_loses_no_job(
     actor.release()
     queue.act()
     state = queue.state(filed)
-    assert (state.phase, state.counts.done) == (Phase.FINISHED, JOBS)
+    assert (state.phase, state.counts.done) == (Phase.FINISHED, JOB_COUNT)
     assert set(count_changes(queue).values()) == {1}

@@ -1,5 +1,6 @@
 """Decisions while an actor works: catches a paused or stopped request that still changes jobs, a
-resumed request that skips jobs, and a request that changes many more jobs than were confirmed."""
+resumed request that skips jobs, and a request that changes many more jobs than a person confirmed.
+"""
 
 from collections import Counter
 
@@ -11,14 +12,13 @@ from jobmon.actor.actor import OVER_APPROVAL, OVER_LIMIT
 from .conftest import ADA, BOB, ActingQueue, select_dead
 from .test_crashes import add_dead_jobs
 
-JOBS = 250
-FAST = 1_000_000  # jobs a second: no pause between batches
+JOB_COUNT = 250
+FAST = 1_000_000  # jobs per second, so that the actor does not pause between batches
 
 
 @pytest.fixture(autouse=True)
-def _dead_jobs(queue: ActingQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.actor.test_crashes.JOBS", JOBS)
-    add_dead_jobs(queue)
+def _dead_jobs(queue: ActingQueue) -> None:
+    add_dead_jobs(queue, JOB_COUNT)
 
 
 def count_statuses(queue: ActingQueue) -> dict[str, int]:
@@ -26,7 +26,7 @@ def count_statuses(queue: ActingQueue) -> dict[str, int]:
 
 
 def test_paused_request_changes_nothing_until_it_is_resumed(queue: ActingQueue) -> None:
-    filed = queue.file("retry", select_dead(), expected=JOBS)
+    filed = queue.file("retry", select_dead(), expected=JOB_COUNT)
     actor = queue.make_actor(actions_per_second=FAST)
     assert actor.run_round()
     assert count_statuses(queue) == {"queued": 100, "dlq": 150}
@@ -39,8 +39,8 @@ def test_paused_request_changes_nothing_until_it_is_resumed(queue: ActingQueue) 
     while actor.run_round():
         pass
     state = queue.state(filed)
-    assert (state.phase, state.counts.done, state.counts.skipped) == (Phase.FINISHED, JOBS, 0)
-    assert count_statuses(queue) == {"queued": JOBS}
+    assert (state.phase, state.counts.done, state.counts.skipped) == (Phase.FINISHED, JOB_COUNT, 0)
+    assert count_statuses(queue) == {"queued": JOB_COUNT}
     history = [(record.kind, record.by and record.by.subject) for record in state.history]
     assert history == [
         ("requested", "ada"),
@@ -52,7 +52,7 @@ def test_paused_request_changes_nothing_until_it_is_resumed(queue: ActingQueue) 
 
 
 def test_stopped_request_changes_no_further_jobs(queue: ActingQueue) -> None:
-    filed = queue.file("retry", select_dead(), expected=JOBS)
+    filed = queue.file("retry", select_dead(), expected=JOB_COUNT)
     actor = queue.make_actor(actions_per_second=FAST)
     assert actor.run_round()
     assert queue.requests.stop(filed.request.id, BOB, "enough").phase is Phase.STOPPING
@@ -64,7 +64,7 @@ def test_stopped_request_changes_no_further_jobs(queue: ActingQueue) -> None:
     assert len(queue.outcomes(filed)) == 100
 
 
-# A request may change a tenth more jobs than were confirmed: 228 + 22 are all 250 jobs.
+# A request can change up to a tenth more jobs than were confirmed: 228 + 22 are all 250 jobs.
 @pytest.mark.parametrize(("confirmed", "is_finished"), [(228, True), (227, False)])
 def test_request_that_matches_many_more_jobs_than_confirmed_is_paused(
     queue: ActingQueue, confirmed: int, is_finished: bool
@@ -76,26 +76,26 @@ def test_request_that_matches_many_more_jobs_than_confirmed_is_paused(
     state = queue.state(filed)
     assert state.is_over == is_finished
     if is_finished:
-        assert count_statuses(queue) == {"queued": JOBS}
+        assert count_statuses(queue) == {"queued": JOB_COUNT}
         return
     assert state.phase is Phase.PAUSED
-    assert state.counts.done < JOBS
+    assert state.counts.done < JOB_COUNT
     assert "confirmed" in state.reason
     queue.requests.resume(filed.request.id, ADA)
     while actor.run_round():
         pass
     assert queue.state(filed).phase is Phase.FINISHED
-    assert count_statuses(queue) == {"queued": JOBS}
+    assert count_statuses(queue) == {"queued": JOB_COUNT}
 
 
 def test_resumed_request_cannot_exceed_the_approval_limit(queue: ActingQueue) -> None:
     """Catches a way around the approval: confirm one job, and resume the request."""
     filed = queue.file("retry", select_dead(), expected=1)
-    actor = queue.make_actor(actions_per_second=FAST, actions_approval_above=JOBS - 1)
-    for reason in (OVER_LIMIT.format(expected=1), OVER_APPROVAL.format(limit=JOBS - 1)):
+    actor = queue.make_actor(actions_per_second=FAST, actions_approval_above=JOB_COUNT - 1)
+    for reason in (OVER_LIMIT.format(expected=1), OVER_APPROVAL.format(limit=JOB_COUNT - 1)):
         while actor.run_round():
             pass
         state = queue.state(filed)
         assert (state.phase, state.reason) == (Phase.PAUSED, reason)
         queue.requests.resume(filed.request.id, ADA)
-    assert state.counts.done < JOBS
+    assert state.counts.done < JOB_COUNT

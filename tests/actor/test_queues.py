@@ -1,5 +1,5 @@
-"""Actions in a service with several queues, from the HTTP request to the job: catches a request
-for one queue that is carried out or shown in another."""
+"""Actions in a service with several queues, from the HTTP request to the changed job: catches a
+request for one queue that is carried out or shown in another queue."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ permission = "SECOND"
 """
 ROLES = {
     "admin": frozenset({ADMIN_DASHBOARD, "SECOND", JOBS_RETRY, JOBS_EDIT}),
-    "first": frozenset({ADMIN_DASHBOARD, JOBS_RETRY}),
+    "retrier of one": frozenset({ADMIN_DASHBOARD, JOBS_RETRY}),
 }
 
 
@@ -39,7 +39,7 @@ def add_dead_job(queue: JobQueue, job_id: str) -> None:
     queue.report_failure(lease, "E", "no answer")
 
 
-def test_a_request_changes_only_jobs_of_its_queue(
+def test_a_request_is_carried_out_and_shown_only_in_its_queue(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
     file = tmp_path / "queues.toml"
@@ -56,9 +56,9 @@ def test_a_request_changes_only_jobs_of_its_queue(
         )
         for queue in load_queues(settings):
             index_queue(queue)
-        first = JobQueue(database)
-        second = JobQueue(database, jobs="second", attempts="second_attempts")
-        for job_queue in (first, second):
+        queue_one = JobQueue(database)
+        queue_two = JobQueue(database, jobs="second", attempts="second_attempts")
+        for job_queue in (queue_one, queue_two):
             job_queue.create_indexes()
             for job_id in ("same", "kept"):
                 add_dead_job(job_queue, job_id)
@@ -78,7 +78,7 @@ def test_a_request_changes_only_jobs_of_its_queue(
 
         with acting(settings):
             retry = {"action": "retry", "ids": ["same"]}
-            assert post("/queues/two/admin/actions", retry, "first").status_code == 403
+            assert post("/queues/two/admin/actions", retry, "retrier of one").status_code == 403
             request_id = post("/queues/two/admin/actions", retry).json["id"]
             address = f"/queues/two/admin/actions/{request_id}"
             eventually(lambda: read(address).json["phase"] == "finished")
@@ -87,7 +87,7 @@ def test_a_request_changes_only_jobs_of_its_queue(
             assert read(f"/queues/one/admin/actions/{request_id}").status_code == 404
             assert read("/queues/one/admin/actions").json["data"] == []
             assert read("/queues/one/jobs/same").json["actions"]["done"] == []
-            # A path without a queue is for the first queue.
+            # A path without the name of a queue is for the first queue.
             request_id = post("/admin/actions", retry).json["id"]
             eventually(lambda: read(f"/admin/actions/{request_id}").json["phase"] == "finished")
             assert read_statuses("jobs") == {"same": "queued", "kept": "dlq"}
