@@ -1,10 +1,10 @@
-"""Retry all dead jobs by a filter, while workers run and the actor is killed at random times.
+"""Retry all dead jobs with one action, while workers run and the actor is killed at random times.
 
     .venv/bin/python -m bench.actions --jobs 100000
 
 Checks with the server's oplog and the actor's records that each job was retried once, or skipped
-with a reason. Prints the latencies of routes that only read, before and during the action. Exits
-with 1 if a check fails.
+with a reason. Prints the latencies of read-only routes before and during the action. Exits with 1
+if a check fails.
 """
 
 import argparse
@@ -50,7 +50,7 @@ PATHS = (
     "/dashboard/overview",
 )
 READ_PAUSE_S = 0.1
-QUIET_S = 20  # how long latencies are measured before the action, for comparison
+BEFORE_S = 20  # how long latencies are measured before the action, for comparison
 KILL_AFTER_S = (0.0, 8.0)  # the shortest and longest time from an actor's first outcome to its kill
 BATCH = 5_000  # jobs in one insert
 
@@ -99,8 +99,7 @@ def run_worker(uri: str, name: str, pause_s: float) -> None:
 class Readers:
     """Two threads that request `PATHS` in turn.
 
-    `take_latencies` returns the sorted latencies in ms since its last call. `statuses` counts all
-    requests by the status of their answer; 0 means no answer.
+    `statuses` counts all requests by the status of their answer; 0 means no answer.
     """
 
     def __init__(self, web: Any, token: str) -> None:
@@ -112,15 +111,16 @@ class Readers:
             threading.Thread(target=self._read, args=(offset,), daemon=True).start()
 
     def take_latencies(self) -> list[float]:
+        """The sorted latencies in ms since the last call."""
         with self._lock:
             latencies_ms, self._latencies_ms = self._latencies_ms, []
         return sorted(latencies_ms)
 
     def _read(self, offset: int) -> None:
-        for number in range(offset, sys.maxsize):
+        for index in range(offset, sys.maxsize):
             started = time.perf_counter()
             try:
-                status = self._web.get(PATHS[number % len(PATHS)], self._token)
+                status = self._web.get(PATHS[index % len(PATHS)], self._token)
             except OSError:
                 if self._web.process.poll() is not None:
                     return
@@ -144,7 +144,7 @@ def run_and_kill_actors(
 ) -> tuple[int, ActionState]:
     """Run one actor after another and kill each, until the request is over.
 
-    Returns the number of actors that were killed before, and the request's last state.
+    Returns the number of actors that were killed before the request was over, and its last state.
     """
     kills, known_outcomes = 0, 0
     with log.open("w") as stderr:
@@ -167,7 +167,8 @@ def _await_kill_time(requests: ActionRequests, request_id: str, known_outcomes: 
 
     `known_outcomes`: the number of jobs with an outcome when this actor was started.
     """
-    kill_at = sys.float_info.max  # until the first outcome: an actor starts late on a busy machine
+    # Not before the first outcome: on a busy machine it takes long until an actor has started.
+    kill_at = sys.float_info.max
     while True:
         state = requests.get(request_id)
         assert state is not None  # noqa: S101
@@ -190,22 +191,22 @@ def find_mistakes(
         query = {"ns": namespace, "op": "u", f"o.diff.{field}": {"$exists": True}}
         for entry in client["local"]["oplog.rs"].find(query, {"o2": True}):
             change_counts[entry["o2"]["_id"]] += 1
-    stored = client[settings.state_db][OUTCOMES].find({"request": request_id})
-    outcomes = {outcome["key"]: outcome for outcome in stored}
+    documents = client[settings.state_db][OUTCOMES].find({"request": request_id})
+    outcomes = {document["key"]: document for document in documents}
     keys = {job["_id"] for job in database.jobs.find({}, {"_id": True})}
     mistakes = []
     if missing := keys - outcomes.keys():
         mistakes.append(f"{len(missing):,} jobs without an outcome")
     if repeated := [key for key, count in change_counts.items() if count > 1]:
         mistakes.append(f"{len(repeated):,} jobs were changed more than once")
-    done = {key for key, outcome in outcomes.items() if outcome["result"] == "done"}
-    if mismatched := done ^ change_counts.keys():
+    done_keys = {key for key, outcome in outcomes.items() if outcome["result"] == "done"}
+    if mismatched := done_keys ^ change_counts.keys():
         mistakes.append(f"{len(mismatched):,} outcomes do not match the oplog")
     skipped = [outcome for outcome in outcomes.values() if outcome["result"] == "skipped"]
     reasons = Counter(outcome["reason"] for outcome in skipped)
     if reasons[""]:
         mistakes.append("jobs were skipped without a reason")
-    print(f"outcomes: {len(done):,} done; skipped: {dict(reasons) or 'none'}")
+    print(f"outcomes: {len(done_keys):,} done; skipped: {dict(reasons) or 'none'}")
     groups = database.job_attempts.aggregate(
         [
             {"$group": {"_id": {"job": "$jobId"}, "runs": {"$sum": 1}}},
@@ -258,7 +259,7 @@ def _retry_all(
     readers = Readers(web, admin_token())
     time.sleep(10)  # the collector starts
     readers.take_latencies()
-    time.sleep(QUIET_S)
+    time.sleep(BEFORE_S)
     print(f"before the action: {describe_latencies(readers.take_latencies())}", flush=True)
     requests = ActionRequests(connection, connection, Redactor(()))
     create_record_indexes(state_database(connection))

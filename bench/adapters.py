@@ -1,4 +1,4 @@
-"""Measure what each shipped profile costs, compared with jobmon's own format in the same run.
+"""Measure what each shipped profile costs, compared with jobmon's own job format in the same run.
 
     .venv/bin/python bench/adapters.py --jobs 50000
 
@@ -42,7 +42,7 @@ from jobmon.web.auth import issue_token
 
 Document = dict[str, Any]
 SAMPLES = Path(__file__).parents[1] / "tests" / "adapters" / "samples"
-# Sample and collection of each profile; the jobs of jobmon's own format come from bench/filling.py.
+# The sample and the collection of each profile. For `jobmon`, bench/filling.py makes the jobs.
 CASES = {
     "jobmon": None,
     "agenda": ("agenda-6", "agendaJobs"),
@@ -57,7 +57,7 @@ CASES = {
 BATCH = 10_000
 CHANGES, CHANGES_A_SECOND = 4_000, 500
 LONGEST_WAIT_S = 150  # for the collector's first count, and for its history
-SPECIAL_SHARE = 0.1  # the share of copies of special cases, if a status has some
+SPECIAL_SHARE = 0.1  # the share of special cases among the jobs of a status that has special cases
 FINAL = ("succeeded", "dlq", "cancelled")
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 
@@ -116,7 +116,7 @@ def make_copy(
 
 
 def read_templates(uri: str, settings: Settings, sample: str) -> list[Template]:
-    """The jobs of a sample. They are stored for a moment, so that the server finds the statuses."""
+    """The jobs of a sample; stores them for a moment, so that the server computes the statuses."""
     content = json_util.loads((SAMPLES / f"{sample}.json").read_text())
     documents = content["collections"][settings.jobs_collection]["documents"]
     with MongoClient[Document](uri, tz_aware=True) as client:
@@ -126,17 +126,17 @@ def read_templates(uri: str, settings: Settings, sample: str) -> list[Template]:
         statuses = {
             job["_id"]: job["status"] for job in connection.jobs.find({}, ("status", "_id"))
         }
-        stored = list(collection.find())
+        stored_documents = list(collection.find())
         collection.drop()
     return [
         Template(document, statuses[document["_id"]], find_creation(document))
-        for document in stored
+        for document in stored_documents
         if document["_id"] in statuses
     ]
 
 
 def find_creation(document: Document) -> datetime:
-    """The time in the document's ObjectId, or its latest date: then no date is in the future."""
+    """The time in the document's ObjectId, or its latest date, so that no copy has a later date."""
     if isinstance(document["_id"], ObjectId):
         created_at: datetime = document["_id"].generation_time
         return created_at
@@ -157,14 +157,14 @@ def fill_part(uri: str, name: str, templates: list[Template], start: int, count:
     by_status: dict[str, list[Template]] = {}
     for template in templates:
         by_status.setdefault(template.status, []).append(template)
-    # Used for a status that the sample lacks.
+    # The status of the copies for a status that the sample lacks.
     default_status = next(status for status in FINAL if status in by_status)
     first, step = datetime.now(UTC) - timedelta(days=30), timedelta(days=30) / count
     newest_created_at = max(template.created_at for template in templates)
     numbers = range(start, min(start + BATCH, count))
 
     def choose_template() -> Template:
-        """Mostly the first template of a status; later templates are special cases."""
+        """Usually the first template of a random status; its other templates are special cases."""
         usual, *special = by_status.get(rng.choice(STATUSES), by_status[default_status])
         return rng.choice(special) if special and rng.random() < SPECIAL_SHARE else usual
 
@@ -182,7 +182,7 @@ def fill_part(uri: str, name: str, templates: list[Template], start: int, count:
 
 
 def change_jobs(uri: str, name: str, ids: list[Any]) -> None:
-    """Overwrite fields of jobs with those of other jobs, at a steady rate."""
+    """Overwrite the fields of jobs with the fields of other jobs, at a steady rate."""
     with MongoClient[Document](uri) as client:
         collection = client.get_default_database()[name]
         documents = list(collection.find({"_id": {"$in": ids}}))
@@ -237,12 +237,13 @@ def measure(
     if case is None:
         fill(uri, count)
     else:
-        settings = replace(settings, jobs_collection=case[1])
-        templates = read_templates(uri, settings, case[0])
+        sample, collection = case
+        settings = replace(settings, jobs_collection=collection)
+        templates = read_templates(uri, settings, sample)
         starts = range(0, count, BATCH)
         with ProcessPoolExecutor(os.cpu_count()) as pool:
             for part in [
-                pool.submit(fill_part, uri, case[1], templates, start, count) for start in starts
+                pool.submit(fill_part, uri, collection, templates, start, count) for start in starts
             ]:
                 part.result()
     for finding in run_init(settings, InitOptions()):
@@ -260,7 +261,7 @@ def measure(
 def measure_filled(
     server: Mongod, settings: Settings, connection: Connection, *, has_collector: bool
 ) -> dict[str, Cost]:
-    """The costs with a filled collection; without `has_collector`, only the costs of counting."""
+    """The costs with a filled collection; without `has_collector`, only the costs of counts."""
     live, segments = LiveStats(connection), SegmentMap(connection.jobs)
     stats = live.count()
     costs = {
@@ -270,7 +271,8 @@ def measure_filled(
             lambda: segments.build(lambda _: None), server.pid
         ),
     }
-    counts = {status: n for status, n in (stats.status_counts() or {}).items() if n}
+    status_counts = stats.status_counts() or {}
+    counts = {status: count for status, count in status_counts.items() if count}
     print(f"  {counts}, types: {len(stats.type_counts() or {})}", flush=True)
     if not has_collector:
         return costs
@@ -339,7 +341,7 @@ def measure_work(work: Callable[[], object]) -> Cost:
 
 
 def measure_cpu(work: Callable[[], object], pid: int) -> Cost:
-    """The CPU time of a process during a call; other processes change wall time more."""
+    """The CPU time of a process during a call; other processes change it less than wall time."""
     before = read_cpu_s(pid)
     work()
     return Cost((read_cpu_s(pid) - before) * 1_000)
@@ -366,8 +368,8 @@ def print_table(results: dict[str, dict[str, Cost]], names: list[str]) -> None:
             if (cost := costs.get(name)) is None:
                 cells.append("")
                 continue
-            own = results["jobmon"].get(name)
-            ratio = f" ({cost.ms / own.ms:.1f})" if own and own.ms else ""
+            jobmon_cost = results["jobmon"].get(name)
+            ratio = f" ({cost.ms / jobmon_cost.ms:.1f})" if jobmon_cost and jobmon_cost.ms else ""
             cells.append(f"{cost.ms:,.1f} ms{ratio}")
         print(f"| {profile} | " + " | ".join(cells) + " |")
 

@@ -1,4 +1,4 @@
-"""The bare stack, for comparison: the same queries with Flask, PyJWT, pymongo and orjson only."""
+"""The bare stack, for comparison: the same queries by Flask, PyJWT, pymongo and orjson alone."""
 
 import os
 from typing import Any

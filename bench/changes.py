@@ -2,9 +2,9 @@
 
     .venv/bin/python bench/changes.py --jobs 1000000
 
-Prints the CPU of the database, with and without a collector, and of the collector, as shares of a
-core, and the latency of answers. A change is a write to a job: it is enqueued, leased and finished.
-The two writes to its attempt are not counted.
+Prints the CPU of the database with and without a collector, and the CPU of the collector, as shares
+of a core, and the latency of answers. A change is a write to a job, which is enqueued, leased and
+finished. The two writes to its attempt are not counted.
 """
 
 import argparse
@@ -80,8 +80,8 @@ def run_writers(uri: str, stop: Event, change_count: Any) -> None:
 def change_jobs(database: Database[dict[str, Any]]) -> None:
     """Write a batch of jobs that are queued, leased and finished; one in ten fails.
 
-    Each failed job has its own message. Each job has one of 20,000 workers. One command has a batch
-    of writes, so that the writers do not take all the CPU; still, each write is an event.
+    Each failed job has a different message. Each job has one of 20,000 workers. One command writes
+    the whole batch, so that the writers do not take all the CPU; each write is still an event.
     """
     jobs, attempts = database.jobs, database.job_attempts
     numbers = [random.randrange(10**9) for _ in range(BATCH)]  # noqa: S311
@@ -130,7 +130,7 @@ def make_finish_fields(number: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Observation:
-    """The share of a core of each process, in the order of the pids; latencies of answers."""
+    """The share of a core that each process used, in the order of the pids; latencies in ms."""
 
     shares: list[float]
     changes_a_second: float
@@ -160,7 +160,7 @@ def observe(
             time.sleep(0.01)
         elapsed_s = time.monotonic() - started
         used_s = [read_cpu_s(pid) - start_s for pid, start_s in zip(pids, cpu_s, strict=True)]
-        shares = [seconds / elapsed_s for seconds in used_s]
+        shares = [process_s / elapsed_s for process_s in used_s]
         changes_a_second = (change_count.value - changes_before) / elapsed_s
     finally:
         stop.set()
@@ -182,7 +182,7 @@ def main() -> None:
 
 
 def measure(server: Mongod, jobs: int, seconds: float) -> None:
-    """Observe a queue without a collector, with one, and with viewers, too; print the results."""
+    """Print what `observe` returns without a collector, with one, and with one and viewers."""
     uri = server.uri.replace("/?", "/jobmon?")
     fill(uri, jobs)
     connection = Connection(Settings(mongo_uri=uri))
@@ -202,7 +202,7 @@ def measure(server: Mongod, jobs: int, seconds: float) -> None:
         collected = observe(uri, seconds, pids)
         report("with a collector", collected)
         print(f"the collector had at most {read_peak_mib([collector])} MiB", flush=True)
-        database_s = collected.shares[0] / collected.changes_a_second  # for one change
+        database_s = collected.shares[0] / collected.changes_a_second  # CPU seconds for one change
         ratio = database_s / (alone.shares[0] / alone.changes_a_second)
         thousand_ms = collected.shares[1] / collected.changes_a_second * 1_000_000
         print(f"database: {ratio:.2f} times the CPU for a change that it takes without a collector")
@@ -220,10 +220,10 @@ def measure(server: Mongod, jobs: int, seconds: float) -> None:
     connection.client.close()
 
 
-def report(when: str, observed: Observation) -> None:
+def report(label: str, observed: Observation) -> None:
     shares = zip(("database", "collector"), observed.shares, strict=False)
     used = ", ".join(f"{name} {share:.1%}" for name, share in shares)
-    print(f"{when}: {used} of a core at {observed.changes_a_second:.0f} changes/s", flush=True)
+    print(f"{label}: {used} of a core at {observed.changes_a_second:.0f} changes/s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Send requests of many clients to a running jobmon, and count every answer.
+"""Send requests of many clients to a running jobmon, and count the answers.
 
     make run                                            # in another terminal
     .venv/bin/python bench/clients.py --token ADMIN-TOKEN
@@ -36,15 +36,15 @@ def main() -> int:
     headers = {"Authorization": f"Bearer {arguments.token}"}
     answers: Counter[str] = Counter()
     latencies_ms: list[float] = []
-    until = time.monotonic() + arguments.seconds
+    end_at = time.monotonic() + arguments.seconds
 
-    def send_requests(first_route: int) -> None:
-        number = first_route
+    def send_requests(first_index: int) -> None:
+        index = first_index
         connection = HTTPConnection(address, timeout=30)
-        while time.monotonic() < until:
+        while time.monotonic() < end_at:
             started = time.perf_counter()
             try:
-                connection.request("GET", ROUTES[number % len(ROUTES)], headers=headers)
+                connection.request("GET", ROUTES[index % len(ROUTES)], headers=headers)
                 response = connection.getresponse()
                 response.read()
                 answers[str(response.status)] += 1
@@ -54,10 +54,10 @@ def main() -> int:
                 connection.close()
             if not arguments.keep_alive:
                 connection.close()
-            number += 1
+            index += 1
 
     threads = [
-        threading.Thread(target=send_requests, args=[number]) for number in range(arguments.clients)
+        threading.Thread(target=send_requests, args=[index]) for index in range(arguments.clients)
     ]
     for thread in threads:
         thread.start()

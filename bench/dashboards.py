@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/dashboards.py --jobs 1000000 --dashboards 500
 
-First one client requests pages, each with an address of its own, so that no answer is shared. Then
+First one client requests pages, each with a different address, so that no answer is shared. Then
 each dashboard requests the overview every second and the charts every ten seconds, with the ETag of
 its last answer, as the page does. Jobs change all the time.
 """
@@ -33,15 +33,15 @@ from jobmon.web.auth import issue_token
 
 OVERVIEW, CHARTS = "/dashboard/overview?range=1h&by=-queued", "/dashboard/charts?range=1h"
 PAGE_REQUESTS = 200
-EVERY_S = 1.0
-RETRY_AFTER_S = 2  # of a 503
-CHARTS_EVERY = 10
+EVERY_S = 1.0  # between two requests of a dashboard for the overview
+RETRY_AFTER_S = 2  # the Retry-After of a 503
+CHARTS_EVERY = 10  # one request for the charts in this many for the overview
 
 
 class Dashboard(threading.Thread):
-    """An open page: its first request is at `first_s`, its end at `until_s` (monotonic times)."""
+    """An open page: it sends requests from `start_at` to `end_at` (monotonic times)."""
 
-    def __init__(self, port: int, token: str, first_s: float, until_s: float) -> None:
+    def __init__(self, port: int, token: str, start_at: float, end_at: float) -> None:
         super().__init__()
         self.statuses: Counter[int] = Counter()
         self.failures: Counter[str] = Counter()
@@ -50,19 +50,19 @@ class Dashboard(threading.Thread):
         self._overview, self._charts = (
             Client(port, path, token, has_cache=True) for path in (OVERVIEW, CHARTS)
         )
-        self._next_s, self._until_s = first_s, until_s
+        self._next_at, self._end_at = start_at, end_at
 
     def run(self) -> None:
-        number = random.randrange(CHARTS_EVERY)  # noqa: S311
-        while self._next_s < self._until_s:
-            time.sleep(max(0.0, self._next_s - time.monotonic()))
+        index = random.randrange(CHARTS_EVERY)  # noqa: S311
+        while self._next_at < self._end_at:
+            time.sleep(max(0.0, self._next_at - time.monotonic()))
             self._ask(self._overview)
-            if number % CHARTS_EVERY == 0:
+            if index % CHARTS_EVERY == 0:
                 self._ask(self._charts)
-            number += 1
-            # As a page does: no request during another one, and later if the service is busy.
+            index += 1
+            # As a page does: one request at a time, and a longer wait after a refusal.
             wait_s = random.uniform(1, 2) * RETRY_AFTER_S if self._is_refused else 0.0  # noqa: S311
-            self._next_s = max(self._next_s + EVERY_S, time.monotonic() + wait_s)
+            self._next_at = max(self._next_at + EVERY_S, time.monotonic() + wait_s)
         self._overview.close()
         self._charts.close()
 
@@ -107,7 +107,7 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
         for page_count in (0, dashboards):
             stop, writer = start_changing(client.jobmon)
             queries, cpu_s = count_queries(client), sum(map(read_cpu_s, find_family(web)))
-            for path in (OVERVIEW, CHARTS):  # the first answer takes longest
+            for path in (OVERVIEW, CHARTS):  # no dashboard gets the first answer: it takes longest
                 ask(port, path, token)
             now = time.monotonic()
             pages = [
@@ -155,7 +155,7 @@ def measure_pages(database: Database[dict[str, Any]], port: int, token: str) -> 
 
 
 def start_changing(database: Database[dict[str, Any]]) -> tuple[threading.Event, threading.Thread]:
-    """Change jobs in a thread until the event is set."""
+    """Start a thread that changes jobs; returns the event that stops it, and the thread."""
     stop = threading.Event()
     writer = threading.Thread(target=keep_changing, args=[database, stop])
     writer.start()

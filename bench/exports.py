@@ -2,10 +2,10 @@
 
     .venv/bin/python bench/exports.py --jobs 50000 200000
 
-Exports all jobs as NDJSON and as CSV in one process, for jobmon's own documents and for a profile.
-The bare loop reads the same jobs, without the payload, and serializes them. In each round every
-variant runs once. Prints the medians of the rows per second of CPU time and of the ratio to the
-bare loop, and the peak memory of a process that only exports.
+Exports all jobs as NDJSON and as CSV in one process, in jobmon's own job format and with the
+profile of Agenda. The bare loop reads the same jobs, without the payload, and serializes them. In
+each round every variant runs once. Prints the medians of the rows per second of CPU time and of the
+ratio to the bare loop, and the peak memory of a process that only exports.
 """
 
 import argparse
@@ -87,7 +87,7 @@ class Exporter:
         answer = self._client.get(path, headers=self._headers)
         lines = sum(chunk.count(b"\n") for chunk in answer.iter_encoded())
         answer.close()
-        # Not rows: the header of a CSV file, and the last line, which shows that it is complete.
+        # The header of a CSV file, and the last line, which shows that the file is complete.
         return lines - (2 if file_format == "csv" else 1)
 
     def read_bare(self) -> int:
@@ -121,18 +121,18 @@ def _read_peak_mib(settings: Settings, name: str) -> int:
 
 
 def measure(server: Mongod, profile: str, count: int) -> None:
-    """Print a row for each format and for the bare loop; the database is dropped afterwards."""
+    """Print a row for each format and for the bare loop; then drop the database."""
     uri = server.uri.replace("/?", f"/{profile}_{count}?")
     settings = prepare(uri, profile, count)
     names = ("bare loop", *FORMATS)
     exporter = Exporter(settings)
-    rates = [
+    rounds = [
         {name: measure_rate(exporter.choose_reader(name), count) for name in names}
         for _ in range(ROUNDS)
     ]
     for name in names:
-        rate = statistics.median(one_round[name] for one_round in rates)
-        ratio = statistics.median(one_round[name] / one_round["bare loop"] for one_round in rates)
+        rate = statistics.median(rates[name] for rates in rounds)
+        ratio = statistics.median(rates[name] / rates["bare loop"] for rates in rounds)
         peak = measure_peak_mib(settings, name)
         cells = (profile, f"{count:,}", name, f"{rate:,.0f}/s", f"{ratio:.2f}", f"{peak} MiB")
         print(f"| {' | '.join(cells)} |", flush=True)

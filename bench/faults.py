@@ -30,10 +30,10 @@ from tests.support.processes import child_processes
 
 # A fault puts callbacks on the stack that repair the damage after the measurement.
 Fault = Callable[[SystemUnderLoad, ExitStack], None]
-JOBS_A_SECOND = 12  # two workers can finish this many, even if they are often killed
+JOBS_A_SECOND = 12  # two workers can finish these jobs, even if they are often killed
 DRAINS_WITHIN_S = 600
 SMALL_DISK_MIB = 600
-chance = random.Random()  # noqa: S311 - what to kill next
+rng = random.Random()  # noqa: S311 - chooses what to kill next
 
 
 def kill_primary(system: SystemUnderLoad, repairs: ExitStack) -> None:
@@ -103,21 +103,21 @@ def mounted_small_disk(folder: Path) -> Iterator[None]:
 
 
 def kill_processes(system: SystemUnderLoad, _: ExitStack) -> None:
-    """Kills a gunicorn worker, the collector or a queue worker about every second."""
+    """Kills a gunicorn worker, the collector or a queue worker every 0.5 to 2 s."""
     until, killed = (
         time.monotonic() + system.kill_for_s,
         dict.fromkeys(("web", "collector", "queue"), 0),
     )
     while time.monotonic() < until:
-        time.sleep(chance.uniform(0.5, 2))
-        kind = chance.choice(tuple(killed))
+        time.sleep(rng.uniform(0.5, 2))
+        kind = rng.choice(tuple(killed))
         killed[kind] += 1
         if kind == "web":
-            os.kill(chance.choice(child_processes(system.web.process.pid)), signal.SIGKILL)
+            os.kill(rng.choice(child_processes(system.web.process.pid)), signal.SIGKILL)
         elif kind == "collector":
             system.restart_collector()
         else:
-            system.writers.replace_worker(chance.randrange(len(system.writers.workers)))
+            system.writers.replace_worker(rng.randrange(len(system.writers.workers)))
     print(f"killed: {killed}", flush=True)
 
 
@@ -173,7 +173,7 @@ def measure(system: SystemUnderLoad, name: str) -> bool:
         system.servers.await_primary()
         took_s = time.monotonic() - began
         served_s, counted_s = system.await_recovery()
-    answers, longest_s, wrong = system.viewers.take_results()
+    answers, longest_s, wrong_answers = system.viewers.take_results()
     print(f"{name}: {FAULTS[name].__doc__}")
     print(
         f"  new primary after {took_s:.1f} s; all requests answered {served_s:.1f} s after that, "
@@ -181,11 +181,11 @@ def measure(system: SystemUnderLoad, name: str) -> bool:
     )
     for key in sorted(answers):
         print(f"  {answers[key]:6d} x {key}, longest {longest_s[key]:.2f} s")
-    for line in wrong[:5]:
+    for line in wrong_answers[:5]:
         print(f"  WRONG: {line}")
     print(flush=True)
     system.check_all_threads_answer(2, 8)
-    return not wrong
+    return not wrong_answers
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fill a database with any number of jobs of 30 days: about 96% have succeeded, 8 types."""
+"""Fill a database with jobs of 8 types from the last 30 days; about 96% have succeeded."""
 
 import os
 import random
@@ -63,7 +63,7 @@ def make_job(number: int, created_at: datetime, rng: random.Random) -> dict[str,
         "createdBy": f"user-{number % 1_000}",
         "createdAt": created_at,
         "updatedAt": created_at,
-        # A tenth of the waiting jobs are scheduled.
+        # In the future for every tenth job: if this job waits, it is scheduled.
         "nextRunAt": created_at + timedelta(days=31) if number % 10 == 0 else created_at,
         "maxAttempts": 5,
         "attemptCount": rng.choice([1] * 95 + [2, 2, 3, 3, 5]),

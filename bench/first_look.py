@@ -1,7 +1,7 @@
-"""Measure the time from an installed jobmon to the first list of your own queue: two commands.
+"""Measure how long two commands take from an installed jobmon to the first list of your own queue.
 
 For samples of other programs it runs `jobmon init --discover --write`, and then the command that
-was printed. It requests the list of jobs with the printed token until the list is answered.
+this printed. It requests the list of jobs with the printed token until the answer is a 200.
 
     .venv/bin/python bench/first_look.py
 """
@@ -28,7 +28,11 @@ PROMPT = "To see the queue: "
 
 
 def run_first_look(name: str, folder: Path, uri: str) -> tuple[float, float, int]:
-    """Seconds for the discovery, seconds until the list answers, and the number of its jobs."""
+    """Run both commands.
+
+    Returns the seconds until the queue is discovered, the seconds until the list is answered, and
+    the number of jobs in the list.
+    """
     jobmon = Path(sys.executable).parent / "jobmon"
     port = free_port()
     environment = {
@@ -64,7 +68,7 @@ def run_first_look(name: str, folder: Path, uri: str) -> tuple[float, float, int
 
 
 def await_list(port: int, token: str, began: float) -> int:
-    """Request the list until it answers with 200; returns the number of its jobs, at most 100."""
+    """Request the list until the answer is a 200; returns the number of jobs, at most 100."""
     while time.monotonic() - began < LONGEST_S:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:

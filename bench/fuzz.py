@@ -76,7 +76,9 @@ def main() -> int:
         captured_logs() as log,
     ):
         findings = Findings(log)
-        services = [FuzzedService(mongod, mongo, f"fuzz_{n}", indexed=n == 0) for n in range(2)]
+        services = [
+            FuzzedService(mongod, mongo, f"fuzz_{index}", indexed=index == 0) for index in range(2)
+        ]
         answers: Counter[int] = Counter()
         documents: Counter[str] = Counter()
         with suppress(KeyboardInterrupt):  # then print the results so far
@@ -108,7 +110,7 @@ def fuzz_requests(
 def fuzz_documents(
     services: list[FuzzedService], findings: Findings, count: int, seed: int, checked: Counter[str]
 ) -> None:
-    """Check batches until those without a finding have at least `count` accepted documents."""
+    """Check batches until the batches without a finding have `count` or more accepted documents."""
     printed, first_seed = 0, seed
     while checked.total() < count:
         service, per_page = services[first_seed // BATCH % len(services)], 2 + first_seed % 8

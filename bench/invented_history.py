@@ -1,7 +1,7 @@
 """Invent history for an empty queue, as if the sample workload had run for hours.
 
-Jobs are like the jobs of `jobmon.demo.workload`, without expired leases and reminders. There are
-busy minutes, and nine minutes with more failures, so that the charts are not flat.
+Jobs are like the jobs of `jobmon.demo.workload`, without expired leases and reminders. Some minutes
+are busy, and nine minutes have more failures, so that the charts are not flat.
 """
 
 import math
@@ -46,7 +46,7 @@ class Change(NamedTuple):
 
 
 class History:
-    """Invented jobs of the last `hours`; equal seeds make equal jobs."""
+    """Invented jobs of the last `hours`; `seed` starts the random numbers."""
 
     def __init__(self, hours: float, seed: int = 4) -> None:
         self._random = random.Random(seed)  # noqa: S311
@@ -54,7 +54,7 @@ class History:
         self._start = self._now - timedelta(hours=hours)
         self._changes: list[Change] = []
 
-    def fill(self, watched: Database[Document], own: OwnDatabase) -> None:
+    def fill(self, watched: Database[Document], rollups: OwnDatabase) -> None:
         """Write the jobs, their attempts, and a sample of each minute."""
         jobs: list[Document] = []
         attempts: list[Document] = []
@@ -66,21 +66,21 @@ class History:
         jobs.sort(key=lambda job: job["createdAt"])
         watched.jobs.insert_many(jobs, ordered=False)
         watched.job_attempts.insert_many(attempts, ordered=False)
-        samples = QueueSamples(own, {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY})
+        samples = QueueSamples(rollups, {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY})
         for sampled_at, sample in self._list_samples():
             samples.write(sampled_at, sample)
 
     def _list_enqueue_times(self, job_type: JobType) -> Iterator[datetime]:
         """The times at which jobs of a type were enqueued, with busy and quiet minutes."""
         per_second = job_type.per_second / 2 if job_type is BACKLOG else job_type.per_second
-        time = self._start
+        enqueued_at = self._start
         while True:
-            seconds = time.timestamp()
+            seconds = enqueued_at.timestamp()
             factor = 1 + 0.3 * math.sin(seconds / 600) + 0.12 * math.sin(seconds / 97)
-            time += timedelta(seconds=self._random.expovariate(per_second * factor))
-            if time >= self._now:
+            enqueued_at += timedelta(seconds=self._random.expovariate(per_second * factor))
+            if enqueued_at >= self._now:
                 return
-            yield time
+            yield enqueued_at
 
     def _make_job(self, job_type: JobType, created_at: datetime) -> tuple[Document, list[Document]]:
         """A job in its present state, and its attempts."""
@@ -167,7 +167,7 @@ class History:
         self._changes.append(Change(changed_at, old_status, job["status"], job["createdAt"]))
 
     def _list_samples(self) -> Iterator[tuple[datetime, QueueSample]]:
-        """A sample for each minute after the beginning, with an invented number of running jobs."""
+        """The time and the sample of each minute; the number of leased jobs is random."""
         self._changes.sort(key=lambda change: change.changed_at)
         counts: Counter[str] = Counter()
         queued: Counter[datetime] = Counter()

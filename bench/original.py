@@ -14,7 +14,7 @@ routes.before_request(auth.require_admin)
 
 
 def jobs() -> Any:
-    """The watched collection, as the driver's object."""
+    """The watched collection, as an object of pymongo."""
     return current_app.extensions["jobmon_connection"].jobs.collection
 
 

@@ -3,10 +3,10 @@
     .venv/bin/python bench/overhead.py --jobs 1000000
 
 Runs jobmon, the bare stack (`bare.py`) and Express (`express.mjs`) on the same database with a
-collector. Each has two processes; those in Python work on sixteen requests at a time. In five
+collector. Each has two processes; a Python process works on sixteen requests at a time. In five
 rounds, 32 clients send requests to jobmon and then to the service that it is compared with (for
-cheap answers: its own `/healthz`). Prints the median rates, the median of the rounds' ratios, and
-how long each program takes to start. Without Node.js or npm, Express is left out.
+cheap answers: jobmon's own `/healthz`). Prints the median rates, the median of the rounds' ratios,
+and how long each program takes to start. Without Node.js or npm, Express is left out.
 """
 
 import argparse
@@ -156,18 +156,18 @@ def measure_starts(uri: str) -> None:
             cpu_s = read_children_cpu_s() - cpu_before_s
             times[name].append((took_s, cpu_s))
     print("| start | time | CPU |\n| --- | --- | --- |")
-    for name, measured in times.items():
-        took_s, cpu_s = map(statistics.median, zip(*measured, strict=True))
+    for name, pairs in times.items():
+        took_s, cpu_s = map(statistics.median, zip(*pairs, strict=True))
         print(f"| {name} | {took_s:.2f} s | {cpu_s:.2f} s |", flush=True)
 
 
-def compare(name: str, compared_with: str, jobmon: Request, other: Request, token: str) -> None:
-    """Print the rates of a request to jobmon and of another request."""
-    rates = [(jobmon.measure_rate(token), other.measure_rate(token)) for _ in range(ROUNDS)]
-    ratio = statistics.median(jobmon_rate / other_rate for jobmon_rate, other_rate in rates)
-    jobmon_rate, other_rate = map(statistics.median, zip(*rates, strict=True))
-    other_cell = f"{compared_with}: {other_rate:,.0f}/s"
-    print(f"| {name} | {jobmon_rate:,.0f}/s | {other_cell} | {ratio:.2f} |", flush=True)
+def compare(label: str, peer_name: str, jobmon: Request, peer: Request, token: str) -> None:
+    """Print the rates of a request to jobmon and of the request that it is compared with."""
+    rates = [(jobmon.measure_rate(token), peer.measure_rate(token)) for _ in range(ROUNDS)]
+    ratio = statistics.median(jobmon_rate / peer_rate for jobmon_rate, peer_rate in rates)
+    jobmon_rate, peer_rate = map(statistics.median, zip(*rates, strict=True))
+    peer_cell = f"{peer_name}: {peer_rate:,.0f}/s"
+    print(f"| {label} | {jobmon_rate:,.0f}/s | {peer_cell} | {ratio:.2f} |", flush=True)
 
 
 @contextmanager

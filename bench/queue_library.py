@@ -1,4 +1,4 @@
-"""Measure what `jobmon.queue` costs workers, compared with the same updates by bare pymongo.
+"""Measure what `jobmon.queue` costs workers, compared with the same writes by bare pymongo.
 
     .venv/bin/python bench/queue_library.py --jobs 10000 100000
 
@@ -83,7 +83,10 @@ def run_by_library(database: Database[Document], worker: str) -> Iterator[None]:
 
 
 def run_bare(database: Database[Document], worker: str, *, attempts: bool) -> Iterator[None]:
-    """Make the same writes with bare pymongo, without checks of results; yields after each job."""
+    """Make the same writes with bare pymongo, without checks of results; yields after each job.
+
+    Without `attempts`, it writes only to the job.
+    """
     while True:
         now = datetime.now(UTC)
         expires_at = now + timedelta(seconds=30)
@@ -166,7 +169,7 @@ def work(uri: str, way: str, count: int) -> float:
 
 
 def measure_round(pool: ProcessPoolExecutor, uri: str, way: str, workers: int) -> Round:
-    """Measure one round of some workers; afterwards the jobs are queued again."""
+    """Measure one round with this number of workers; then queue the jobs again."""
     started = time.monotonic()
     parts = [pool.submit(work, uri, way, JOBS_PER_ROUND // workers) for _ in range(workers)]
     cpu_s = sum(part.result() for part in parts)
@@ -180,7 +183,7 @@ def measure_round(pool: ProcessPoolExecutor, uri: str, way: str, workers: int) -
 
 
 def measure_rates(uri: str, count: int, workers: int) -> None:
-    """Print a row for the library and for each way without it."""
+    """Print a row for the library and for each way with bare pymongo."""
     with ProcessPoolExecutor(workers) as pool:
         list(pool.map(abs, range(workers * 4)))  # starts the processes before the measurement
         rounds = [
@@ -222,13 +225,13 @@ def contend(uri: str, workers: int) -> list[str]:
     with MongoClient[Document](uri) as client, ThreadPoolExecutor(workers) as pool:
         queue = JobQueue(client.get_default_database())
 
-        def drain(worker: int) -> list[str]:
-            name, leased = f"worker-{os.getpid()}-{worker}", []
-            while lease := queue.lease(name):
-                leased.append(lease.job_id)
-            return leased
+        def drain(index: int) -> list[str]:
+            worker, ids = f"worker-{os.getpid()}-{index}", []
+            while lease := queue.lease(worker):
+                ids.append(lease.job_id)
+            return ids
 
-        return [job for jobs in pool.map(drain, range(workers)) for job in jobs]
+        return [job_id for ids in pool.map(drain, range(workers)) for job_id in ids]
 
 
 def measure_contention(server: Mongod) -> None:
@@ -241,14 +244,14 @@ def measure_contention(server: Mongod) -> None:
             metrics = client.admin.command("serverStatus")["metrics"]
             return int(metrics["operation"]["writeConflicts"])
 
-        before = read_conflicts()
+        conflicts_before = read_conflicts()
         with ProcessPoolExecutor(4) as pool:
             results = [pool.submit(contend, uri, WORKERS // 4) for _ in range(4)]
-            leased = Counter(job for result in results for job in result.result())
-        conflicts = read_conflicts() - before
-    twice = sum(1 for times in leased.values() if times > 1)
+            lease_counts = Counter(job_id for result in results for job_id in result.result())
+        conflicts = read_conflicts() - conflicts_before
+    twice = sum(1 for count in lease_counts.values() if count > 1)
     print(
-        f"{WORKERS} workers, {CONTENDED_JOBS} jobs: {len(leased)} leased, {twice} twice, "
+        f"{WORKERS} workers, {CONTENDED_JOBS} jobs: {len(lease_counts)} leased, {twice} twice, "
         f"{conflicts / CONTENDED_JOBS:.2f} write conflicts a job in the server",
         flush=True,
     )

@@ -2,8 +2,9 @@
 
     .venv/bin/python bench/queues.py
 
-Watches one queue and then 100 queues (`--queues`) in a replica set, and 10 queues in five
-deployments of which one is frozen. Prints a line for each measurement; 100% of CPU is one core.
+Watches one queue and then 100 queues (`--queues`) in a replica set, lets three collectors share
+them, and watches 10 queues in five deployments of which one is frozen. Prints a line for each
+measurement; 100% of CPU is one core.
 """
 
 import argparse
@@ -153,7 +154,7 @@ def time_answers(port: int, path: str, token: str, count: int = 7) -> str:
         except RuntimeError:
             return "not answered"
         took_ms.append((time.perf_counter() - started) * 1_000)
-        time.sleep(0.5)  # longer than answers are cached
+        time.sleep(0.5)  # so that two requests do not share an answer
     client.close()
     return f"first {took_ms[0]:.0f} ms, then {statistics.median(took_ms[1:]):.0f} ms"
 
@@ -183,7 +184,7 @@ def measure(
             first_s = await_true(lambda: is_answered(port, "/healthz"))
             ready_s = first_s + await_true(lambda: is_answered(port, "/readyz"))
             print(f"web: first answer after {first_s:.1f} s, ready after {ready_s:.1f} s")
-            time.sleep(20)  # meanwhile the collector counts the history of the first minutes
+            time.sleep(20)  # the collector counts the history of the first minutes
             family = find_family(web.pid)
             groups = {"collector": [collector.pid], "web": family, "database": [server.pid]}
             idle = observe_idle(observer, groups)
@@ -211,7 +212,10 @@ def observe_idle(observer: Observer, groups: dict[str, list[int]]) -> dict[str, 
 
 
 def measure_sharing(path: Path, home_uri: str, queues: dict[str, str]) -> None:
-    """Print how one to three collectors share queues, and how long queues wait after a kill."""
+    """Print how one to three collectors share queues, and how long statistics are old after a kill.
+
+    The kill ends one of three collectors.
+    """
     write_queues_file(path, queues)
     environment = make_environment(home_uri, path, free_port())
     observer = Observer(home_uri)

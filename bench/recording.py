@@ -1,7 +1,7 @@
 """Record a short tour of the pages as an animated WebP; bench/screenshots.py calls this.
 
-A recording is a list of frames: pictures of the page, each with its duration. So the length of the
-recording does not depend on the speed of this machine.
+A recording is a list of frames: pictures of the page, each with its duration. Therefore the length
+of the recording does not depend on the speed of this machine.
 """
 
 import io
@@ -12,10 +12,9 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 SIZE = (960, 600)
-READ_MS = 2_600
-GLANCE_MS = 900
-MOVE_MS = 60
-MOVES = 8
+# How long a frame is shown: a page to read, a short look, and a step of a movement.
+READ_MS, GLANCE_MS, MOVE_MS = 2_600, 900, 60
+MOVES = 8  # frames of the pointer on its way to an element
 # Screenshots have no pointer, so the page draws one.
 POINTER = """() => {
   const pointer = document.createElement("div");
@@ -52,19 +51,21 @@ class Recording:
         box = target.bounding_box()
         if box is None:
             raise ValueError(f"{target} is not visible")
-        begin, end = self._pointer, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        start, end = self._pointer, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         for step in range(1, MOVES + 1):
-            part = step / MOVES
-            self._pointer = tuple(a + (b - a) * part for a, b in zip(begin, end, strict=True))
+            self._pointer = tuple(
+                first + (last - first) * step / MOVES
+                for first, last in zip(start, end, strict=True)
+            )
             self.show(MOVE_MS)
         self.show(GLANCE_MS)
         self.await_page(target.click)
 
     def await_page(self, act: Callable[[], None]) -> None:
         """Call `act`, which opens another page, and wait until that page is loaded."""
-        before = self.page.url
+        old_url = self.page.url
         act()
-        self.page.wait_for_url(lambda url: url != before)
+        self.page.wait_for_url(lambda url: url != old_url)
         self.page.wait_for_load_state("networkidle")
 
     def save(self, file: Path) -> None:

@@ -2,10 +2,10 @@
 
     .venv/bin/python bench/scale.py --jobs 10000 1000000
 
-For each N: fills a real MongoDB (96% succeeded, 8 types, 30 days), and lets a collector count it.
-Then requests every answer of each N, in one process, by one client of gunicorn, and by 32 clients.
-Prints the sizes of the indexes, and a table of p50 in ms in one process and by HTTP, and of answers
-a second to 32 clients. The ratio compares p50 by HTTP at the largest N with the smallest N.
+For each N it fills a real MongoDB (96% succeeded, 8 types, 30 days), and lets a collector count the
+jobs. Then it requests each answer at every N, in one process, by one client of gunicorn, and by 32
+clients. It prints the sizes of the indexes, and a table of p50 in ms in one process and by HTTP,
+and of answers a second to 32 clients. The ratio is p50 by HTTP at the last N to p50 at the first N.
 """
 
 import argparse
@@ -50,12 +50,10 @@ SECRET = "benchmarks are not secret, but the key has to be long enough"  # noqa:
 CLIENTS = 32
 # All indexes of a collection are built at once and share this memory; with less, they go to disk.
 BUILD_MEMORY = ("--setParameter", "maxIndexBuildMemoryUsageMegabytes=4000")
-DEEP = 450_000
+DEEP = 450_000  # jobs before the deep pages, at most half of all jobs
 ORIGINAL_UP_TO = 10_000_000  # jobs; with more, an answer of the original takes many seconds
 STOPS_WITHIN_S = 60
-
-
-# gunicorn's arguments for jobmon's routes and the original ones.
+# gunicorn's arguments for a service with jobmon's routes and the routes of the original design.
 JOBMON = ("--config", "python:jobmon.serving.gunicorn_config", "original:create()")
 
 
@@ -135,8 +133,8 @@ def read_peak_mib(pids: list[int]) -> int:
 class Client:
     """A minimal HTTP client, which keeps its connection open.
 
-    The standard library's client takes longer for a request than the service does. With
-    `has_cache`, it accepts compressed answers and sends the ETag of the last one, as a browser does
+    The standard library's client needs more time for a request than the service. With `has_cache`,
+    this client accepts compressed answers and sends the ETag of the last answer, as a browser does
     for a part of a page that updates itself.
     """
 
@@ -153,7 +151,7 @@ class Client:
     def ask(self) -> int:
         """Send the request and read the whole answer; returns its status.
 
-        Raises RuntimeError unless it is 200, or 304 with `has_cache`.
+        Raises RuntimeError if the status is neither 200 nor, with `has_cache`, 304.
         """
         if self._socket is None:
             self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=600)
@@ -170,12 +168,12 @@ class Client:
         if self._has_cache:
             start = head.index(b"\r\netag: ") + 8
             tag = data[start : data.index(b"\r\n", start)]
-            marks = b"X-Jobmon-Part: 1\r\nIf-None-Match: " + tag
-            self._request = self._head + marks + b"\r\n\r\n"
+            headers = b"X-Jobmon-Part: 1\r\nIf-None-Match: " + tag
+            self._request = self._head + headers + b"\r\n\r\n"
         length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-        missing = length - (len(data) - end - 4)
-        while missing > 0:
-            missing -= len(self._receive(self._socket))
+        missing_bytes = length - (len(data) - end - 4)
+        while missing_bytes > 0:
+            missing_bytes -= len(self._receive(self._socket))
         return 200
 
     def close(self) -> None:
@@ -192,7 +190,7 @@ class Client:
 
 
 def ask(port: int, path: str, token: str) -> None:
-    """Send one request, on a connection of its own."""
+    """Send one request, on a new connection. Raises the errors of `Client.ask`."""
     client = Client(port, path, token)
     try:
         client.ask()
@@ -212,14 +210,14 @@ def time_inside(client: FlaskClient, path: str, token: str) -> float:
 
 
 def time_p50(answer: Callable[[], object], seconds: float) -> float:
-    """The median time of at least three answers in ms."""
-    took: list[float] = []
-    until = time.monotonic() + seconds
-    while len(took) < 3 or time.monotonic() < until:
+    """The median time in ms of the answers during these seconds, and of at least three answers."""
+    took_ms: list[float] = []
+    end_at = time.monotonic() + seconds
+    while len(took_ms) < 3 or time.monotonic() < end_at:
         started = time.perf_counter()
         answer()
-        took.append((time.perf_counter() - started) * 1_000)
-    return statistics.median(took)
+        took_ms.append((time.perf_counter() - started) * 1_000)
+    return statistics.median(took_ms)
 
 
 def time_alone(port: int, path: str, token: str, seconds: float = 3) -> float:
@@ -247,20 +245,20 @@ def measure_rate(
     lock = threading.Lock()
     started = time.monotonic()
 
-    def work(number: int) -> None:
+    def work(index: int) -> None:
         nonlocal answers
-        own_path = path
+        client_path = path
         if each_differs:  # services ignore a parameter that they do not know
-            own_path = f"{path}{'&' if '?' in path else '?'}client={number}"
-        client, sent = Client(port, own_path, token, has_cache=has_cache), 0
+            client_path = f"{path}{'&' if '?' in path else '?'}client={index}"
+        client, count = Client(port, client_path, token, has_cache=has_cache), 0
         while time.monotonic() < started + seconds:
             client.ask()
-            sent += 1
+            count += 1
         client.close()
         with lock:
-            answers += sent
+            answers += count
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(CLIENTS)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -278,12 +276,12 @@ class Cost:
 
 
 def list_paths(connection: Connection, count: int) -> dict[str, str]:
-    """The paths to request, by name of the answer."""
+    """The paths to request, by the name that the table has for the answer."""
     depth = min(DEEP, count // 2)
     lists = JobLists(ListPlanner(connection), Redactor())
     deep = lists.page(JobFilter(), page=depth // 20, per_page=20)
     cursor = deep.next_cursor.encode() if deep.next_cursor else ""
-    # Nearly all of the waiting jobs are ahead of the newest one.
+    # Nearly all waiting jobs are ahead of the newest queued job.
     (due,) = connection.jobs.find(
         {"status": "queued"}, ("jobId",), index=BY_STATUS, order=NEWEST_FIRST, limit=1
     )
@@ -329,7 +327,7 @@ def list_paths(connection: Connection, count: int) -> dict[str, str]:
 
 
 def list_filters() -> dict[str, str]:
-    """The paths of lists with further filters and orders, by name."""
+    """The paths of lists with further filters and orders, by the names in the table."""
     now, queue = datetime.now(UTC), "/admin/jobs/queue"
 
     def format_time(name: str, hours: float) -> str:
@@ -459,14 +457,15 @@ def main() -> None:
         first, last = row[0], row[-1]
         ratio = f"{last.alone_ms / first.alone_ms:.2f}" if first and last else ""
         print(f"| {name} | " + " | ".join(map(format_cell, row)) + f" | {ratio} |")
-    for count, own, other in zip(sizes, costs["stats"], costs["original: stats"], strict=True):
-        if own and other:
-            ratio = f"{own.rate / other.rate:.0f}"
+    pairs = zip(costs["stats"], costs["original: stats"], strict=True)
+    for count, (jobmon_cost, original_cost) in zip(sizes, pairs, strict=True):
+        if jobmon_cost and original_cost:
+            ratio = f"{jobmon_cost.rate / original_cost.rate:.0f}"
             print(f"stats at {count:,} jobs, 32 clients: {ratio} times the original's rate")
 
 
 def measure(name: str, targets: list[Target]) -> list[Cost | None]:
-    """The costs of an answer for all targets, one after another: the load is about the same."""
+    """Measure an answer of all targets directly one after another, so that the load is similar."""
     costs = [target.measure(name) for target in targets]
     print(f"  {name}: {' | '.join(map(format_cell, costs))}", flush=True)
     return costs

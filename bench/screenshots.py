@@ -1,4 +1,4 @@
-"""Create the pictures and the recording of README.md and docs/ in headless Chromium.
+"""Create the pictures and the recording for README.md and docs/ in headless Chromium.
 
     make screenshots
 
@@ -74,7 +74,10 @@ def fill(uri: str) -> None:
 
 @contextmanager
 def serve_with_actor(state: Path) -> Iterator[tuple[str, str]]:
-    """Run the web service with actions and an actor, but no workers, on invented history."""
+    """Run the web service and an actor on invented history, without workers.
+
+    Yields the service's address and the token of an admin.
+    """
     with Mongod(state / "mongodb") as mongod:
         fill(mongod.uri)
         environment = {

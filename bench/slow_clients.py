@@ -62,7 +62,7 @@ HALF_HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Half: "
 
 @dataclass
 class SlowClients:
-    """A kind of slow client. It sends `opening` first, and then `drip` every second."""
+    """A number of slow clients of one kind. Each sends `opening`, and then `drip` every second."""
 
     name: str
     clients: int
@@ -80,9 +80,11 @@ class Probe:
     took_s: dict[str, list[float]] = field(default_factory=dict)
 
     def format_row(self, path: str) -> str:
-        """Answers by status, their median time, and the slowest, as text."""
+        """Answers by status, their median time, and the longest time, as text."""
         took_s = sorted(self.took_s[path])
-        answers = ", ".join(f"{n}× {code}" for code, n in sorted(self.answers[path].items()))
+        answers = ", ".join(
+            f"{count}× {status}" for status, count in sorted(self.answers[path].items())
+        )
         return f"{answers}; {took_s[len(took_s) // 2] * 1_000:.0f} ms, {took_s[-1]:.1f} s"
 
     @property
@@ -124,7 +126,7 @@ def fill(uri: str) -> None:
                 }
                 for number in range(start, start + 1_000)
             )
-        payload = {"items": [{"n": n, "text": "x" * 40} for n in range(100_000)]}
+        payload = {"items": [{"n": index, "text": "x" * 40} for index in range(100_000)]}
         jobs.insert_one({"jobId": LARGE_JOB, "createdBy": "alice", "payload": payload})
     connection = Connection(Settings(mongo_uri=uri, jwt_secret_key=SECRET))
     create_indexes(connection)
@@ -132,7 +134,7 @@ def fill(uri: str) -> None:
 
 
 def list_slow_clients(token: str) -> tuple[SlowClients, ...]:
-    """The kinds of slow clients; the last two send the token."""
+    """The kinds of slow clients; the clients of the last two kinds send the token."""
 
     def get(path: str) -> bytes:
         lines = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -190,7 +192,7 @@ def measure(uri: str, folder: Path, arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[Web]:
-    """Run the service with these gunicorn options."""
+    """Run the service with these options of gunicorn; the block starts when it is ready."""
     web = Web(
         uri,
         folder,
@@ -208,7 +210,7 @@ def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[We
 
 @contextmanager
 def holding(port: int, slow: SlowClients) -> Iterator[None]:
-    """Keep the slow clients connected while the block runs; a closed client connects again."""
+    """Keep slow clients connected while the block runs; reconnect those that the service closes."""
     sockets: list[socket.socket] = []
     is_over = threading.Event()
 
@@ -232,7 +234,7 @@ def holding(port: int, slow: SlowClients) -> Iterator[None]:
         except OSError:
             return True
 
-    def hold() -> None:
+    def keep_connected() -> None:
         while not is_over.wait(1.0 if sockets else 0):
             for client in [client for client in sockets if is_closed(client)]:
                 sockets.remove(client)
@@ -243,7 +245,7 @@ def holding(port: int, slow: SlowClients) -> Iterator[None]:
                 except OSError:
                     break
 
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(target=keep_connected)
     thread.start()
     if slow.clients:
         eventually(lambda: len(sockets) >= slow.clients * 0.9 or is_over.wait(0.1))

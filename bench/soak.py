@@ -1,10 +1,10 @@
-"""Send half of full load for a long time, then twice full load: find leaks, count refusals.
+"""Send half of full load for a long time, to find leaks; then twice full load, to count refusals.
 
     .venv/bin/python -m bench.soak --minutes 30
 
 Prints memory, descriptors, connections and latencies every minute, then their slopes after the
-warm-up, and the answers at twice full load. Exits with 1 if an answer at half load was wrong, or if
-a worker was replaced.
+warm-up, and the answers at twice full load. Exits with 1 if an answer at half of full load was
+wrong, or if a worker was replaced.
 """
 
 import argparse
@@ -55,7 +55,7 @@ PATHS = (
     "/jobs",
     "/dashboard/overview",
 )
-WARM_UP = 1 / 3  # of the time
+WARM_UP = 1 / 3  # the share of the time that is not used for slopes
 ANSWERS_WITHIN_S = 120
 
 
@@ -75,26 +75,26 @@ class Load:
 def send_requests(
     port: int, token: str, rate: float, seconds: float, clients: int, *, results: Any
 ) -> None:
-    """Send `rate` requests a second while a client is free, or with 0 as many as possible.
+    """Send `rate` requests a second, or fewer if all clients wait; with 0 as many as possible.
 
-    Puts answers by code, and the latencies of answers with 200 in ms, into `results`.
+    Puts the number of answers by code, and the latencies in ms of answers with 200, into `results`.
     """
     lock, codes, took_ms = threading.Lock(), Counter[str](), list[float]()
     began = time.monotonic()
 
-    def ask(number: int) -> None:
+    def ask(first_index: int) -> None:
         connection = HTTPConnection("127.0.0.1", port, timeout=60)
         headers = {"Authorization": f"Bearer {token}"}
-        index = number
+        index = first_index
         while True:
-            due = began + index / rate if rate else time.monotonic()
-            if due > began + seconds:
+            due_at = began + index / rate if rate else time.monotonic()
+            if due_at > began + seconds:
                 break
-            time.sleep(max(0.0, due - time.monotonic()))
+            time.sleep(max(0.0, due_at - time.monotonic()))
             sent_at = time.perf_counter()
             try:
                 path = PATHS[index % len(PATHS)]
-                # Pages accept this header, too.
+                # Pages, too, accept the token in this header.
                 connection.request("GET", path, headers=headers)
                 response = connection.getresponse()
                 response.read()
@@ -110,7 +110,7 @@ def send_requests(
             index += clients
         connection.close()
 
-    threads = [threading.Thread(target=ask, args=[number]) for number in range(clients)]
+    threads = [threading.Thread(target=ask, args=[index]) for index in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -219,7 +219,7 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
 
 
 def fill(connection: Connection, jobs: int) -> None:
-    """Insert jobs and attempts of the last two hours, so that answers do not grow in the run."""
+    """Insert jobs and attempts of the last two hours: new jobs then hardly make answers larger."""
     now, run, wait = datetime.now(UTC), timedelta(seconds=2), timedelta(seconds=9)
     finished: list[dict[str, Any]] = []
     attempts: list[dict[str, Any]] = []
@@ -275,9 +275,10 @@ def hold_half_load(
                 print(f"    {other_codes}", flush=True)
             refused += other_codes.pop("503", 0)
             is_right = is_right and not other_codes
-        answers, _, wrong = viewers.take_results()
-    is_right = is_right and not wrong and child_processes(web.process.pid) == workers
-    print(f"checked meanwhile: {dict(answers)}, wrong: {wrong[:3]}; refused: {refused}", flush=True)
+        answers, _, wrong_answers = viewers.take_results()
+    is_right = is_right and not wrong_answers and child_processes(web.process.pid) == workers
+    wrong = wrong_answers[:3]
+    print(f"checked meanwhile: {dict(answers)}, wrong: {wrong}; refused: {refused}", flush=True)
     for name, samples in series.items():
         warm = [sample for sample in samples if sample[0] > samples[-1][0] * WARM_UP]
         series_values = [value for _, value in warm]

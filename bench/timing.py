@@ -29,7 +29,7 @@ from jobmon.web.auth import issue_token
 SECRET = "a secret of the benchmark alone, long enough"  # noqa: S105
 LARGE_EVERY, LARGE_BYTES, SMALL_BYTES = 200, 1_000_000, 1_000
 BATCH = 1_000  # jobs in one insert
-WARM_UP_ROUNDS = 200  # they fill caches and are not measured
+WARM_UP_ROUNDS = 200  # rounds that fill caches; they are not measured
 KINDS = ("missing", "missing, too", "another owner's, 1 kB", "another owner's, 1 MB")
 
 
