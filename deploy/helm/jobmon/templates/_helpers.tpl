@@ -8,7 +8,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Name and labels of an object. Needs root and component; may have name, by default the component's. */}}
+{{/* Name and labels of an object. Takes root and component, and optionally the object's name. */}}
 {{- define "jobmon.metadata" -}}
 name: {{ .name | default (printf "%s-%s" (include "jobmon.name" .root) .component) }}
 namespace: {{ .root.Release.Namespace }}
@@ -30,8 +30,8 @@ labels:
 {{- if kindIs "float64" . }}{{ printf "%.0f" . | quote }}{{ else }}{{ toString . | quote }}{{ end }}
 {{- end }}
 
-{{/* Metadata and spec of a pod. Needs root, component, command, and process (the component's values); may
-     have account, restartPolicy, files (a config map's name), and container (more YAML of the container). */}}
+{{/* Metadata and spec of a pod. Takes root, component, command, and process (the component's values), and
+     optionally account, restartPolicy, files (a config map's name), and container (YAML for the container). */}}
 {{- define "jobmon.pod" -}}
 {{- $values := .root.Values -}}
 {{- range $name, $_ := $values.settings }}
@@ -151,7 +151,7 @@ spec:
     {{- end }}
 {{- end }}
 
-{{/* Egress of every process: to DNS, to MongoDB, and networkPolicy.extraEgress. */}}
+{{/* The egress rules of every process: DNS, MongoDB, and networkPolicy.extraEgress. */}}
 {{- define "jobmon.egress" -}}
 {{- with .Values.networkPolicy -}}
 - ports:
@@ -173,7 +173,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* A process without a port. Needs root and component; container has the probes. */}}
+{{/* A process without a port. Takes root and component, and optionally container, with its probes. */}}
 {{- define "jobmon.background" -}}
 {{- $process := index .root.Values .component -}}
 {{- if $process.enabled }}
