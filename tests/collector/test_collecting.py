@@ -79,7 +79,7 @@ def load_queue_a(settings: Settings) -> Settings:
 
 
 def count_queues_per_process(rollups: MongoDb) -> list[int]:
-    """How many queues each process works on, in ascending order."""
+    """The number of queues of each process, in ascending order."""
     leases = rollups.leases.find({"name": LEADER})
     return sorted(Counter(lease["holder"] for lease in leases).values())
 
@@ -151,7 +151,7 @@ def test_each_deployment_has_its_own_slots_for_histories(settings: Settings) -> 
 def test_a_history_is_counted_after_the_first_stats(
     settings: Settings, rollups: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches stats of a hundred queues that wait for the histories of all."""
+    """Catches first stats of a hundred queues that wait for the histories of all."""
     counted_at_start = list[set[str]]()
 
     def wait_for_stop(_: HistoryWriter, stop: Event) -> None:
@@ -233,7 +233,7 @@ def test_few_queues_of_a_deployment_begin_to_count_runs_at_the_same_time(
 def test_the_first_checkpoint_is_written_after_the_first_stats(
     settings: Settings, rollups: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches stats of a hundred queues that wait for the checkpoints of all."""
+    """Catches first stats of a hundred queues that wait for the checkpoints of all."""
     counted_at_save = list[set[str]]()
     save = Checkpoints.start_saving
 

@@ -357,7 +357,9 @@ def test_types_beyond_the_limit_are_folded_even_after_a_restart(
         queue.jobs.delete_many({"type": {"$in": ["t0", "t3"]}})
         await_counts(t2=24, other=21)
         queue.jobs.insert_many([make_job(type=f"t{number}") for number in range(4)])
-        await_counts(t0=1, t2=25, other=23)  # t1 was gone when this collector began
+        await_counts(
+            t0=1, t2=25, other=23
+        )  # no job had t1 when this collector began, so t1 is folded
 
 
 def test_a_lost_resume_token_leads_to_a_full_count(
@@ -368,7 +370,7 @@ def test_a_lost_resume_token_leads_to_a_full_count(
         queue.jobs.insert_one(make_job())
         token = changes.next()["_id"]["_data"]
     queue.collect_once()
-    lost_token = f"8200000001{token[10:]}"  # an event of 1970
+    lost_token = f"8200000001{token[10:]}"  # the token of an event of 1970
     queue.rollups.state.update_one({"name": "checkpoint"}, {"$set": {"token._data": lost_token}})
     queue.jobs.delete_many({})
     queue.jobs.insert_many([make_job(status="dlq") for _ in range(7)])
@@ -428,10 +430,14 @@ def test_counts_are_right_after_a_kill_at_each_stage_of_a_collector(queue: Queue
     state, buckets = queue.rollups.state, queue.rollups.buckets
     queue.jobs.insert_many([make_job() for _ in range(5_000)])
     stages: list[Callable[[], Any]] = [
-        queue.rollups.leases.find_one,  # begun
-        lambda: state.find_one({"name": "stats"}),  # counted, maybe without a checkpoint
-        lambda: state.find_one({"name": "checkpoint"}),  # with a checkpoint
-        lambda: state.find_one({"name": "stats"}) and buckets.find_one(),  # resumed, with a history
+        queue.rollups.leases.find_one,  # the lease is taken
+        lambda: state.find_one(
+            {"name": "stats"}
+        ),  # all jobs are counted, maybe without a checkpoint
+        lambda: state.find_one({"name": "checkpoint"}),  # the first checkpoint is written
+        lambda: (
+            state.find_one({"name": "stats"}) and buckets.find_one()
+        ),  # it resumed, and counts the history
     ]
     for number, has_reached in enumerate(stages):
         process = start_collector(queue)

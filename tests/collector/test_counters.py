@@ -21,7 +21,7 @@ FIRST_HOUR = START.replace(minute=0)
 
 
 def write_hour(rollups: MongoDb, hour: datetime, **enqueued: int) -> None:
-    """Write the bucket of an hour: of each type so many jobs were enqueued and succeeded.
+    """Write the bucket of an hour; `enqueued`: by type, how many jobs were enqueued and succeeded.
 
     One job of each type was dead-lettered.
     """

@@ -104,7 +104,7 @@ def test_groups_keep_first_and_last_time_through_restarts_recounts_and_two_colle
     rollups: OwnDatabase,
 ) -> None:
     first, second = make_groups(rollups), make_groups(rollups)
-    second.delete_unseen(NOW)  # loads the groups: there are none
+    second.delete_unseen(NOW)  # loads the groups, of which there are none yet
     first.group([make_run("E", minutes, job_id=f"j{minutes}") for minutes in range(3)])
     first.write()
     sample = read_groups(rollups)["E"]

@@ -81,7 +81,7 @@ class Queue:
         self.expected: Counts = {}
 
     def expect(self, job_type: str, name: str) -> None:
-        """Expect one more in this count."""
+        """Expect one more in the count `name` of this type."""
         self.expected.setdefault(job_type, dict.fromkeys(COUNT_NAMES, 0))[name] += 1
 
     def read_history(self) -> History[str]:
@@ -181,7 +181,7 @@ def agenda(make_queue: Callable[..., Queue]) -> Queue:
 
 @contextmanager
 def running_collector(queue: Queue) -> Iterator[None]:
-    """Run a collector; the block starts when it counts changes."""
+    """Run a collector; the block starts once the collector counts changes."""
     with collecting(queue.settings):
         eventually(queue.has_checkpoint)
         eventually(queue.read_gaps)
@@ -205,7 +205,7 @@ def test_overwritten_and_removed_runs_are_counted_through_a_restart(agenda: Queu
     agenda.start(waiting)
     agenda.end(waiting, "mail")
     agenda.jobs.delete_one({"_id": waiting})
-    agenda.jobs.delete_one({"_id": started})  # by the program, after the run succeeded
+    agenda.jobs.delete_one({"_id": started})  # as Agenda removes a job whose run succeeded
     agenda.expect("slow", "succeeded")
     with running_collector(agenda):
         agenda.await_right_counts()
@@ -400,7 +400,7 @@ class SteppedCollector:
         self.changes = changes
 
     def checkpoint(self) -> dict[str, Any]:
-        """The state that a crash leaves: the token, and the jobs that were remembered there."""
+        """The state that a crash leaves: the token, and the jobs that are remembered with it."""
         return {"token": self.changes.token, "jobs": self.counter.dump()}
 
     def resume(self, checkpoint: dict[str, Any]) -> None:

@@ -69,7 +69,7 @@ def test_a_crashed_collector_is_replaced_when_readers_drop_its_stats(
 def test_only_another_holder_ends_a_lease(
     database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a slow collector that stops although no other took its expired lease."""
+    """Catches a slow collector that stops although no other collector took its expired lease."""
     monkeypatch.setattr(leader_module, "RENEW_EVERY_S", -1)
     first, second = make_lease(database), make_lease(database)
     first.take()

@@ -218,7 +218,7 @@ def test_more_errors_than_are_read_are_counted_as_other(
 ) -> None:
     monkeypatch.setattr(counter_module, "MAX_ERRORS_READ", 10)
     start = floor(NOW, HOUR)
-    # Errors are read in windows of at most 10 failed runs; only the first minute has more.
+    # Errors are read in windows of at most 10 failed runs; only one minute has more.
     add_attempts(
         database,
         *(make_attempt(start + MINUTE, BANK_ERROR) for _ in range(25)),

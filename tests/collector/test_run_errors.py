@@ -27,7 +27,7 @@ STATUS_NAMES = {"new": "queued", "run": "leased", "bad": "failed", "dead": "dlq"
 
 
 def count_messages(queue: Queue) -> Counter[str]:
-    """Failed runs by the first 8 characters of the message pattern; `(other)` without an error."""
+    """Failed runs by the first 8 characters of the pattern; `(other)` if the error is unknown."""
     documents = queue.rollups["errors"].find()
     groups = {group.id: group for group in map(load_error_group, documents)}
     buckets = map(load_bucket_details, queue.rollups["buckets"].find({"span": 60}))

@@ -139,7 +139,7 @@ def test_list_that_another_collector_wrote_is_not_overwritten(agenda: Queue) -> 
         fourth.write("02")
 
 
-def test_list_that_only_one_server_has_is_no_lost_lease(agenda: Queue) -> None:
+def test_write_without_a_majority_is_not_a_lost_lease(agenda: Queue) -> None:
     run_lists = RunLists(agenda.rollups, Redactor())
     run_lists.add("new", FinishedRun("mail", "succeeded", "1", now(), repetition=HOURLY), "01")
     runs = agenda.rollups[RECURRING_RUNS]

@@ -1,4 +1,4 @@
-"""Runs in single changes: catches a run that is counted twice, not at all, or with a wrong end."""
+"""The runs that one change shows: catches a run that is lost, counted twice, or has a wrong end."""
 
 from collections import Counter
 from dataclasses import replace
@@ -155,9 +155,9 @@ def test_lost_run_of_a_recurring_job_with_a_lease_field_is_found_once() -> None:
     after = make_version("leased", started_at=NOW, **hourly)
     leased_again = make_change(written={"lockedAt": NOW})
     with_lease = replace(RULES, lease_field="lockedAt")
-    for rules, counted, found in ((RULES, 0, True), (with_lease, 1, False)):
-        assert len(count_runs(leased_again, before, before, rules)) == counted
-        assert (find_lost_run(before, after, rules) is not None) == found
+    for rules, run_count, is_found in ((RULES, 0, True), (with_lease, 1, False)):
+        assert len(count_runs(leased_again, before, before, rules)) == run_count
+        assert (find_lost_run(before, after, rules) is not None) == is_found
 
 
 def test_update_is_applied_to_the_remembered_fields() -> None:

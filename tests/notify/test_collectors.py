@@ -41,7 +41,7 @@ def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
 def environment(
     mongod: Mongod, database: MongoDb, receiver: WebhookReceiver, tmp_path: Path
 ) -> dict[str, str]:
-    """The environment of the collectors. Their rules report a job that is due for a minute."""
+    """The environment of the collectors; their rules report a job that was due a minute ago."""
     rules = tmp_path / "rules.toml"
     rules.write_text("stalled_after_minutes = 1440\n[types.'*']\noldest_due_minutes = 1\n")
     return {
@@ -81,7 +81,7 @@ def run_command(environment: dict[str, str], *arguments: str) -> str:
 def test_collector_after_a_failover_repeats_no_message_and_sends_nothing_muted(
     database: MongoDb, receiver: WebhookReceiver, environment: dict[str, str]
 ) -> None:
-    """The rules cause notices. The mute lasts through the failover; its end sends a notice."""
+    """The mute lasts through the failover; when the mute ends, its notice is sent."""
     connection = Connection(Settings(mongo_uri=environment["JOBMON_MONGO_URI"]))
     create_indexes(connection)
     connection.client.close()

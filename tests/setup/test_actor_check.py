@@ -1,7 +1,7 @@
 """What `jobmon check` reports about actions: catches a missing actor that is not reported, a report
 although actions are off, and no warning about a web service that has the actor's connection string.
 
-`test_users.py` tests the checks of users."""
+`test_users.py` tests the checks of the users' rights."""
 
 from collections.abc import Callable
 from dataclasses import replace

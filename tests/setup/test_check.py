@@ -88,7 +88,7 @@ def test_check_of_a_complete_setup_finds_no_problem(
         eventually(lambda: not select(list(check_deployment(settings)), "collector"))
         findings = list(check_deployment(settings))
     warnings = [finding for finding in findings if finding.level is not Level.OK]
-    # The tests' server has no authentication, which is reported.
+    # The only warning: the tests' server has no authentication.
     assert [finding.check for finding in warnings] == ["rights"], warnings
     messages = {finding.check: finding.message for finding in findings}
     assert f"MongoDB {complete_queue.client.server_info()['version']}," in messages["database"]
@@ -100,7 +100,7 @@ def test_check_of_a_complete_setup_finds_no_problem(
     complete_queue.client.drop_database(settings.rollup_db)
 
 
-def test_check_prints_a_line_for_each_finding_and_its_remedy(
+def test_check_prints_findings_with_their_remedies_and_a_summary(
     complete_queue: Database[dict[str, Any]], settings: Settings
 ) -> None:
     complete_queue.jobs.drop_indexes()
@@ -277,13 +277,15 @@ def test_check_reports_missing_fields_and_the_consequences(
     )
     database.job_attempts.insert_one({"jobId": "1", "attemptNumber": 1, "status": "running"})
     findings = select(list(check_deployment(settings)), "fields")
-    job_id, *other_findings = (finding for finding in findings if "of jobs " in finding.message)
-    assert job_id.level is Level.PROBLEM
+    job_id_finding, *other_findings = (
+        finding for finding in findings if "of jobs " in finding.message
+    )
+    assert job_id_finding.level is Level.PROBLEM
     assert (
-        job_id.message
+        job_id_finding.message
         == "None of the newest 3 of jobs has jobId: a job cannot be opened or followed."
     )
-    assert job_id.remedy == "If job_id is that field, set JOBMON_JOB_FIELDS=jobId=job_id."
+    assert job_id_finding.remedy == "If job_id is that field, set JOBMON_JOB_FIELDS=jobId=job_id."
     assert {finding.level for finding in other_findings} == {Level.WARNING}
     names = {finding.message.partition(":")[0].rpartition(" ")[2] for finding in other_findings}
     # No job has ended or failed, so finishedAt and lastError may be missing. The number in

@@ -73,7 +73,7 @@ def make_user(index: int) -> Document:
 
 
 def make_run(index: int) -> Document:
-    """An attempt in a collection of its own."""
+    """A document of a collection of attempts."""
     status = ("running", "done")[index % 2]
     return {"task_id": index // 2, "status": status, "worker": "w", "attempt": 1, "started": NOW}
 

@@ -171,10 +171,10 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
         "jobs(jobId)",
         "jobs(-createdAt, -_id)",
         "jobs(status, -createdAt, -_id)",
-        "jobs(status, type, -createdAt, -_id)",  # it also counts the statuses
+        "jobs(status, type, -createdAt, -_id)",  # this index also counts the jobs by status
     }
     assert "no document in the samples has lastError.code" in result.output
-    assert "There is no collection" in result.output  # job_attempts
+    assert "There is no collection" in result.output  # of job_attempts
     # One document is enough, even the oldest. For lastError.code, a null lastError is enough.
     shop.jobs.insert_one({"_id": "", "lastError": None, "createdBy": "ada"})
     second = outcomes(init(database_uri(mongod, shop)))

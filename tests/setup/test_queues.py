@@ -1,5 +1,5 @@
 """`jobmon check` and `jobmon init` of several queues: catches a queue that is not checked, an
-unreachable queue that hides the others, and a setup in the wrong database."""
+unreachable queue that hides other findings, and a setup in the wrong database."""
 
 import json
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
-"""`jobmon check` and `jobmon init` through a simulated mongos: catches a finding about a sharded
-cluster that is missing, and a warning without a cause."""
+"""`jobmon check` and `jobmon init` through a simulated mongos: catches a missing finding about a
+sharded cluster, and a warning without a cause."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
