@@ -626,6 +626,39 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
     assert query["finished_from"] == [f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"]
 
 
+def test_selected_steps_of_a_chart_keep_their_times_after_an_update(
+    visit: Visits, stack: Stack
+) -> None:
+    data = make_chart_data([*range(60)])
+    page = visit(f"{stack.url}/dashboard/sign-in", clock=True)
+    page.route("**/dashboard/charts*", lambda route: route.fulfill(json=data))
+    page.goto(f"{stack.url}/dashboard")
+    cursor = page.get_by_role("slider", name="Cursor of Throughput")
+    cursor.focus()
+    for key in ("End", "PageDown", "Shift+PageDown"):
+        cursor.press(key)
+    keys, selection = page.locator(".keys-of-chart").first, page.locator(".u-select").first
+    expect(keys).to_contain_text("succeeded 39")
+    described, box = cursor.get_attribute("aria-valuetext"), selection.bounding_box()
+    assert described is not None
+    assert box is not None
+    times = [data["at"][39], data["at"][49] + 60]
+    data |= {name: [*data[name][5:], *data[name][:5]] for name in ("succeeded", "at")}
+    data["at"][-5:] = [data["at"][54] + 60 * step for step in range(1, 6)]
+    page.clock.run_for(11_000)
+    expect(cursor).to_have_attribute("aria-valuenow", "34")
+    expect(cursor).to_have_attribute("aria-valuetext", described)
+    expect(keys).to_contain_text("succeeded 39")
+    moved = selection.bounding_box()
+    assert moved is not None
+    assert (moved["x"] < box["x"] - 5, moved["width"]) == (True, pytest.approx(box["width"], abs=2))
+    cursor.press("Enter")
+    page.wait_for_url(re.compile("from="))
+    query = parse_qs(urlsplit(page.url).query)
+    bounds = [datetime.fromisoformat(query[name][0]).timestamp() for name in ("from", "to")]
+    assert bounds == times
+
+
 def test_types_keep_range_order_and_search_in_the_address(
     visit: Visits, empty_stack: Stack
 ) -> None:

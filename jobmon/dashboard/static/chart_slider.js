@@ -15,29 +15,32 @@ const NO_SELECTION = { left: 0, width: 0 };
 export function keyboardCursor(figure, title, describe, choose, chooseSteps) {
   const slider = document.createElement("div");
   let cursorTime = Infinity; // the time of a step in Unix seconds; at first, that of the newest step
-  let anchor = null; // the index of the step where the selection began; null without a selection
+  let anchorTime = null; // the time of the step where the selection began; null without a selection
   const showCursor = (plot) => {
     plot.setCursor({ left: plot.valToPos(plot.data[0][stepIndex(plot, cursorTime)], "x"), top: plot.over.clientHeight / 2 }, true, true);
   };
   const hideCursor = (plot) => plot.setCursor(OUTSIDE, true, true);
-  const selectedSteps = (plot) => [anchor, stepIndex(plot, cursorTime)].sort((a, b) => a - b);
-  const describeCursor = (index) => (anchor === null ? describe(index) : [...describe(index), "selected from", describe(anchor)[0]]);
+  const selectedSteps = (plot) => [anchorTime, cursorTime].map((time) => stepIndex(plot, time)).sort((a, b) => a - b);
+  const showSelection = (plot) => plot.setSelect(anchorTime === null ? NO_SELECTION : measureSteps(plot, ...selectedSteps(plot)), false);
+  const announceCursor = (plot) => announce(slider, plot, stepIndex(plot, cursorTime), (index) => (
+    anchorTime === null ? describe(index) : [...describe(index), "selected from", describe(stepIndex(plot, anchorTime))[0]]
+  ));
   const move = (plot, event) => {
     const [first, last] = shownSteps(plot);
     const index = stepIndex(plot, cursorTime);
-    anchor = event.shiftKey ? anchor ?? index : null;
+    anchorTime = event.shiftKey ? anchorTime ?? plot.data[0][index] : null;
     cursorTime = plot.data[0][Math.min(Math.max(index + MOVES[event.key], first), last)];
-    plot.setSelect(anchor === null ? NO_SELECTION : measureSteps(plot, ...selectedSteps(plot)), false);
-    announce(slider, plot, stepIndex(plot, cursorTime), describeCursor);
+    showSelection(plot);
+    announceCursor(plot);
     showCursor(plot);
   };
   const handleKey = (plot, event) => {
     if (Object.hasOwn(MOVES, event.key)) move(plot, event);
-    else if (event.key === "Enter" && anchor !== null) chooseSteps(...selectedSteps(plot));
+    else if (event.key === "Enter" && anchorTime !== null) chooseSteps(...selectedSteps(plot));
     else if (event.key === "Enter") choose(plot, stepIndex(plot, cursorTime));
     else if (event.key === "Escape") {
-      anchor = null;
-      plot.setSelect(NO_SELECTION, false);
+      anchorTime = null;
+      showSelection(plot);
       hideCursor(plot);
     } else return;
     event.preventDefault();
@@ -56,7 +59,10 @@ export function keyboardCursor(figure, title, describe, choose, chooseSteps) {
       },
       draw: (plot) => {
         coverPlot(slider, plot, figure);
-        announce(slider, plot, stepIndex(plot, cursorTime), describeCursor);
+        announceCursor(plot);
+        // An update moves the steps, but not the selection and the cursor, which all charts share.
+        if (anchorTime !== null) showSelection(plot);
+        if (document.activeElement === slider && plot.cursor.left >= 0) queueMicrotask(() => showCursor(plot));
       },
     },
   };
