@@ -76,7 +76,7 @@ class Progress(StrEnum):
     """The kinds of records that the actor adds."""
 
     CLAIMED = "claimed"  # with a copy of the request
-    INTENT = "intent"  # the changes of a batch, before they are made
+    INTENT = "intent"  # before a change: the changes of a batch, or which types are paused
     BATCH = "batch"  # a batch is done; with the counts of all batches so far
     INTERRUPTED = "interrupted"  # the actor continues after a person has resumed the request
     EXPIRED = "expired"

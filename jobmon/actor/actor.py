@@ -178,7 +178,7 @@ class Actor:
             self._interrupt(request, reason)
             return None
         if request.target.kind is TargetKind.TYPES:
-            outcomes = list(change_types(self._connection, request))
+            outcomes = list(change_types(self._connection, self._records, request))
             self._records.add_outcomes(request.id, outcomes)
             self._finish(request, Phase.FINISHED)
             return 0

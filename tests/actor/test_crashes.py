@@ -12,6 +12,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import NotPrimaryError
 
+from jobmon.actions.records import ActionRecords
 from jobmon.actions.state import Phase
 from jobmon.actions.support import DELETION_OFF
 from jobmon.actions.target import Target
@@ -186,6 +187,30 @@ def test_job_that_does_not_meet_the_profiles_condition_after_a_crash_is_skipped(
         }
         assert {job["_id"] for job in database.work.find()} == {"kept", "changed"}
         queue.connection.close()
+
+
+@pytest.mark.parametrize(
+    ("action", "is_paused"), [("pause_type", True), ("resume_type", False)], ids=["pause", "resume"]
+)
+def test_types_that_were_changed_before_a_crash_are_done(
+    queue: ActingQueue, monkeypatch: pytest.MonkeyPatch, action: str, is_paused: bool
+) -> None:
+    """Catches `skipped` for a type that the request paused, and a pause without its person."""
+    same, other = ("sms", "mail") if is_paused else ("mail", "sms")
+    queue.database.job_controls.insert_one({"_id": "paused", "types": ["sms"]})
+    filed = queue.file(action, Target(types=("mail", "sms")), expected=2)
+    with monkeypatch.context() as crash:
+        crash.setattr(ActionRecords, "add_outcomes", None)
+        with pytest.raises(TypeError):
+            queue.make_actor().run_round()
+    assert queue.state(filed).phase is Phase.RUNNING
+    queue.database.action_leases.delete_many({})
+    queue.act()
+    outcomes = queue.database.action_outcomes.find({"request": filed.request.id})
+    results = {outcome["key"]: outcome["result"] for outcome in outcomes}
+    assert results == {other: "done", same: "skipped"}
+    (controls,) = queue.database.job_controls.find()
+    assert controls["types"] == (["sms", "mail"] if is_paused else [])
 
 
 def test_a_job_that_another_program_deletes_before_the_update_is_reported_as_gone(
