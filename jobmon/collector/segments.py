@@ -235,7 +235,7 @@ class SegmentMap:
     def recount(self) -> int:
         """Count all marked segments and those of marked jobs again; returns their number.
 
-        After a failure of the database all of them are still marked.
+        After a failure of the database, the segments that were not counted are still marked.
         """
         with_marked_jobs = set(self._find_marked())
         marked = self._marked_segments | with_marked_jobs
@@ -247,9 +247,9 @@ class SegmentMap:
             self._record_change(segment, counted, is_certain=(name, index) in with_marked_jobs)
             self._set_counts(segment, counted)
             self._resize_segment(row, index)
+            self._marked_segments.discard((name, index))  # a merge may end with fewer segments
         self.changes += len(self._marked_ids)
         self._marked_ids.clear()
-        self._marked_segments.clear()
         return len(marked)
 
     @property
