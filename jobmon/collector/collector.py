@@ -308,7 +308,8 @@ class Collector:
         while True:
             events = changes.next_batch(segments)
             if self._runs.counter is not None:
-                has_room = self._runs.counter.add(events, is_end=changes.is_at_end)
+                end = (changes.seen_until or datetime.now(UTC)) if changes.is_at_end else None
+                has_room = self._runs.counter.add(events, end=end)
             if changes.is_at_end or not has_room or time.monotonic() > until:
                 break
         if changes.seen_until is not None:

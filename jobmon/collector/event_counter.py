@@ -101,7 +101,7 @@ class EventCounter:
         self._pending: deque[Document] = deque()
         self._prepared: tuple[Timestamp, str] | None = None  # time and position for `begin`
         self._begin_by = math.inf
-        # When the end of the stream was read last (monotonic and UTC), until `count` has used it.
+        # When the end of the stream was read last (monotonic), and the `end`; `count` uses both.
         self._end_at: tuple[float, datetime] | None = None
         self._position = ""
         self._write_at = self._load_at = 0.0
@@ -219,14 +219,14 @@ class EventCounter:
                 raise
             return {}  # the history's thread logs that indexes are missing
 
-    def add(self, events: Sequence[Document], *, is_end: bool) -> bool:
+    def add(self, events: Sequence[Document], *, end: datetime | None) -> bool:
         """Keep a batch of events for `count`; returns whether there is room for another batch.
 
-        `is_end`: the stream has no further events now.
+        `end`: all changes before this time are read now; None if the stream has further events.
         """
         self._pending.extend(events)
-        if is_end:
-            self._end_at = time.monotonic(), datetime.now(UTC)
+        if end is not None:
+            self._end_at = time.monotonic(), end
         return len(self._pending) < MAX_PENDING
 
     def count(self, for_s: float | None = None) -> None:

@@ -23,6 +23,7 @@ from jobmon.collector import changes as changes_module
 from jobmon.collector import event_counter as event_counter_module
 from jobmon.collector import job_memory as job_memory_module
 from jobmon.collector.changes import StreamedChanges, open_changes
+from jobmon.collector.checkpoint import Checkpoints
 from jobmon.collector.collecting import collecting
 from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.event_counter import EventCounter
@@ -422,7 +423,7 @@ class SteppedCollector:
         end = f"82{until.time:08X}{until.inc:08X}"  # how a token of this time begins
         while not self.changes.token or self.changes.token["_data"] < end:
             events = self.changes.next_batch(segments)
-            self.counter.add(events, is_end=self.changes.is_at_end)
+            self.counter.add(events, end=now() if self.changes.is_at_end else None)
 
     def read_stored_counts(self) -> Counts:
         by_type = {}
@@ -536,6 +537,20 @@ def test_a_lost_stream_leaves_a_gap_that_is_counted_from_documents(agenda: Queue
         agenda.run("mail", remove=True)
         agenda.await_right_counts()
     assert agenda.read_gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.STREAM_LOST]
+
+
+def test_changes_are_counted_up_to_the_time_that_all_shards_have_reached(
+    agenda: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a gap that begins too late: a mongos holds back changes that it reads as the end."""
+    reached = now().replace(microsecond=0) - timedelta(seconds=30)
+    monkeypatch.setattr(StreamedChanges, "seen_until", reached)
+    with running_collector(agenda):
+        agenda.run("mail", remove=True)
+        agenda.await_right_counts()
+    checkpoint = Checkpoints(agenda.rollups, lambda: None).load()
+    assert checkpoint is not None
+    assert checkpoint.seen_until == reached
 
 
 def test_more_running_jobs_than_are_remembered_leave_a_gap(
