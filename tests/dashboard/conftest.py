@@ -19,7 +19,7 @@ MakeApi = Callable[..., Api]
 def make_api(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> MakeApi:
-    """Creates a service over `watched`. Its history is empty: mongomock cannot count activity."""
+    """A function that creates a service over `watched`; mongomock cannot count its activity."""
     monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
 
     def make(**settings: Any) -> Api:

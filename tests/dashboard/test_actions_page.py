@@ -107,7 +107,7 @@ def test_owner_has_the_buttons_that_owner_actions_allows(make_actions_api: MakeA
     assert list_buttons(my_page) == ["retry"]
     boxes = my_page.all("input", type="checkbox", form="selection")
     assert [box["value"] for box in boxes] == ["dead-1"]
-    # No choice of all jobs that match: their `filter` would select the jobs of other owners, too.
+    # An owner cannot choose all matching jobs: the filter would also select jobs of other owners.
     assert [choice["value"] for choice in my_page.all("input", name="scope")] == ["selected"]
     ada = signed_in(make_actions_api(), "ada", "user")
     assert list_buttons(ada.page("/dashboard/jobs/dead-1")) == []
@@ -185,7 +185,9 @@ def test_list_of_the_longest_runs_offers_actions_only_on_selected_jobs(
     assert [radio["value"] for radio in page.all("input", name="scope")] == ["selected"]
 
 
-def test_pages_do_not_mention_actions_unless_they_are_set(make_api: MakeApi, watched: Any) -> None:
+def test_pages_do_not_mention_actions_unless_they_are_enabled(
+    make_api: MakeApi, watched: Any
+) -> None:
     watched.jobs.insert_one({"jobId": "dead", "status": "dlq", "createdAt": NOW})
     admin = signed_in(make_api(role_permissions=ROLES))
     for path in ("/dashboard/jobs", "/dashboard/jobs/dead", "/dashboard/types/mail"):

@@ -22,7 +22,7 @@ def make_job(job_id: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def shop(make_api: MakeApi, watched: Any, monkeypatch: pytest.MonkeyPatch) -> Api:
+def shop_api(make_api: MakeApi, watched: Any, monkeypatch: pytest.MonkeyPatch) -> Api:
     """The service over a few jobs, with a history of errors."""
     watched.jobs.insert_many(
         [
@@ -91,13 +91,13 @@ def find_page(viewer: Viewer, text: str) -> Page:
         ("My jobs", "/dashboard/my"),
     ],
 )
-def test_text_with_one_meaning_opens_its_page(shop: Api, text: str, address: str) -> None:
-    assert find_address(signed_in(shop), text) == address
+def test_text_with_one_meaning_opens_its_page(shop_api: Api, text: str, address: str) -> None:
+    assert find_address(signed_in(shop_api), text) == address
 
 
-def test_text_with_several_meanings_lists_them_with_counts(shop: Api) -> None:
+def test_text_with_several_meanings_lists_them_with_counts(shop_api: Api) -> None:
     """Catches "mail" that opens the type, although an owner has the same name."""
-    page = find_page(signed_in(shop), "mail")
+    page = find_page(signed_in(shop_api), "mail")
     text = read_text(page)
     for expected in ("mail type, 3 jobs", "mail owner, 1 job", "mail.bulk type, 1 job"):
         assert expected in text
@@ -105,22 +105,22 @@ def test_text_with_several_meanings_lists_them_with_counts(shop: Api) -> None:
     assert f"{JOBS}?type=mail" in addresses
     assert "/dashboard/types/mail" in addresses
     # A list of one job leads to the job.
-    assert find_address(signed_in(shop), "owner:mail") == f"{JOBS}/b-2"
+    assert find_address(signed_in(shop_api), "owner:mail") == f"{JOBS}/b-2"
     assert "/dashboard/find?q=owner%3Amail" in addresses
-    text = read_text(find_page(signed_in(shop), "8425"))
+    text = read_text(find_page(signed_in(shop_api), "8425"))
     assert "8425 owner, 1 job" in text
     assert "8425 orderId, 1 job" in text
 
 
-def test_filter_without_jobs_offers_names_that_begin_with_its_value(shop: Api) -> None:
-    page = find_page(signed_in(shop), "status:queued type:mai")
+def test_filter_without_jobs_offers_names_that_begin_with_its_value(shop_api: Api) -> None:
+    page = find_page(signed_in(shop_api), "status:queued type:mai")
     assert f"{JOBS}?status=queued&type=mail" in page.addresses()
     query = urlencode({"q": "status:queued type:mail.bulk"})
     assert f"/dashboard/find?{query}" in page.addresses()
 
 
-def test_words_of_an_error_lead_to_its_group(shop: Api) -> None:
-    viewer = signed_in(shop)
+def test_words_of_an_error_lead_to_its_group(shop_api: Api) -> None:
+    viewer = signed_in(shop_api)
     for text in ("timeout", "OF timeout", "e_oth"):
         assert find_address(viewer, text).startswith("/dashboard/errors/"), text
     text = read_text(find_page(viewer, "o"))
@@ -140,8 +140,10 @@ def test_words_of_an_error_lead_to_its_group(shop: Api) -> None:
         ("owner:", "Write a value after owner:."),
     ],
 )
-def test_text_without_a_result_shows_why_and_examples(shop: Api, text: str, sentence: str) -> None:
-    page = find_page(signed_in(shop), text)
+def test_text_without_a_result_shows_why_and_examples(
+    shop_api: Api, text: str, sentence: str
+) -> None:
+    page = find_page(signed_in(shop_api), text)
     assert sentence in read_text(page)
     assert "status:dead type:mail" in read_text(page)
     assert "orderId:8425" in read_text(page)
@@ -149,9 +151,9 @@ def test_text_without_a_result_shows_why_and_examples(shop: Api, text: str, sent
     assert box["value"] == text[:1_000]
 
 
-def test_owner_finds_only_their_own_jobs(shop: Api) -> None:
+def test_owner_finds_only_their_own_jobs(shop_api: Api) -> None:
     """Catches a box through which an owner learns that another job exists."""
-    ada = signed_in(shop, "ada", "user")
+    ada = signed_in(shop_api, "ada", "user")
     for text in ("a56e-1", "orderId:8425", "8425", "id:a56e-1", "status:queued"):
         assert find_address(ada, text) == f"{JOBS}/a56e-1", text
     assert find_address(ada, "id:a56e-") == f"{JOBS}/a56e-1"
@@ -169,8 +171,8 @@ def test_owner_finds_only_their_own_jobs(shop: Api) -> None:
     assert not part.all("li")
 
 
-def test_pages_of_a_queue_have_the_box(shop: Api) -> None:
-    viewer = signed_in(shop)
+def test_pages_of_a_queue_have_the_box(shop_api: Api) -> None:
+    viewer = signed_in(shop_api)
     for path in ("/dashboard", JOBS, f"{JOBS}/b-1", "/dashboard/my", "/dashboard/find"):
         page = viewer.page(path)
         assert [form["action"] for form in page.all("form", **{"class": "find"})] == [
@@ -178,21 +180,21 @@ def test_pages_of_a_queue_have_the_box(shop: Api) -> None:
         ]
 
 
-def test_part_for_the_script_has_an_option_for_each_suggestion(shop: Api) -> None:
-    part = signed_in(shop).page("/dashboard/find?q=stat", part=True)
+def test_part_for_the_script_has_an_option_for_each_suggestion(shop_api: Api) -> None:
+    part = signed_in(shop_api).page("/dashboard/find?q=stat", part=True)
     assert [option["data-text"] for option in part.all("li", role="option")] == ["status:"]
-    part = signed_in(shop).page("/dashboard/find?q=dea", part=True)
+    part = signed_in(shop_api).page("/dashboard/find?q=dea", part=True)
     assert [option["data-address"] for option in part.all("li", role="option")] == [
         "/dashboard/find?q=status%3Adead"
     ]
 
 
-def test_text_and_names_never_become_markup(shop: Api, watched: Any) -> None:
+def test_text_and_names_never_become_markup(shop_api: Api, watched: Any) -> None:
     markup = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
     watched.jobs.insert_one(
         make_job("c-1", type="t", createdBy=markup, payload={"orderId": markup})
     )
-    viewer = signed_in(shop)
+    viewer = signed_in(shop_api)
     for part in (False, True):
         page = viewer.page(f"/dashboard/find?{urlencode({'q': markup})}", part=part)
         assert page.all("li" if part else "a")

@@ -140,7 +140,7 @@ def test_spark_is_a_line_from_zero_over_the_full_width(
     assert spark(values) == path
 
 
-def test_spark_draws_no_line_over_a_gap_and_a_dot_between_gaps() -> None:
+def test_spark_has_gaps_and_a_dot_for_a_value_between_two_gaps() -> None:
     path = spark([*FLAT_VALUES, None, 2.5, None, 5.0])
     assert path.endswith("M91.3,12.5h0M100.0,2.0h0")  # `h0` draws a dot
 

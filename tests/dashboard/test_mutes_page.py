@@ -39,7 +39,7 @@ def list_mute_addresses(page: Page) -> list[str | None]:
 
 
 def await_text(viewer: Viewer, text: str) -> Page:
-    """The first overview with this text: viewers get the same overview for up to a second."""
+    """Wait until the overview has this text; viewers share an overview for up to a second."""
 
     def find() -> Page | None:
         page = viewer.page("/dashboard")

@@ -210,7 +210,7 @@ def load_pages(make_api: MakeApi, watched: Any, text: str) -> dict[str, Page]:
 
 
 def _make_list_context(text: str) -> dict[str, Any]:
-    """What the rows of a list show: a job with the id `text`, which is also a reason."""
+    """The values for the rows of a list: a job with the id `text`, and `text` as a reason."""
     job = JobView(id=text, type="t", status="s", attempt_count=1)
     meta = {"total": 1, "total_is_exact": True, "page": 1, "total_pages": 1}
     meta |= {"page_is_exact": False, "reasons": {"page": text}}
@@ -636,7 +636,7 @@ def test_unknown_page_or_parameter_value_is_an_error_page_that_names_it(admin: V
     ],
 )
 def test_part_of_a_refused_list_has_the_reason(admin: Viewer, path: str, message: str) -> None:
-    """Catches an open page that only shows that it no longer exists."""
+    """Catches an open page that shows "no longer exists" instead of the bad parameter."""
     part = admin.get(path, part=True)
     assert (part.status_code, part.headers["X-Error-Code"]) == (422, "validation_error")
     assert part.content_type == "text/plain; charset=utf-8"
@@ -693,7 +693,7 @@ def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched:
     held = ",".join(quote(name, safe="") for name in (*names, "deleted?"))
 
     def read_held_rows(viewer: Viewer, path: str) -> dict[str, tuple[bool, bool]]:
-        """The held rows outside the list, by id: whether they are unmatched, and whether gone."""
+        """The held rows outside the list: by id, whether a row is unmatched, and gone."""
         page = Page(viewer.get(path, part=True, X_Jobmon_Held=held).text)
         elements = [(tag, attrs) for tag, attrs in page.elements if tag in ("table", "tr")]
         start = elements.index(("table", {"hidden": None, "id": "held-rows"})) + 1

@@ -212,13 +212,17 @@ def test_return_is_accepted_only_once(viewer: Viewer, provider: IdentityProvider
 
 
 @pytest.mark.parametrize("change", [{"then": None}, {"nonce": None}, {"kind": "x"}])
-def test_return_to_a_flow_of_another_version_has_to_sign_in_again(
+def test_return_with_a_cookie_of_another_version_is_refused(
     api: Api, viewer: Viewer, provider: IdentityProvider, change: dict[str, Any]
 ) -> None:
-    """Catches a 500 after an update. A cookie of another version has more or fewer fields."""
+    """Catches a 500 after an update: a cookie of another version has more or fewer fields."""
     keys: SessionKeys = api.app.extensions["jobmon_session_keys"]
     address = read_path(provider.authorize(start_sign_in(viewer)))
-    cookie = next(c for c in viewer.client._cookies.values() if c.key.startswith("jobmon_flow_"))
+    cookie = next(
+        cookie
+        for cookie in viewer.client._cookies.values()
+        if cookie.key.startswith("jobmon_flow_")
+    )
     content = keys.unseal("flow", cookie.value) | change
     sealed = keys.seal("flow", {name: text for name, text in content.items() if text is not None})
     viewer.client.set_cookie(cookie.key, sealed, path=cookie.path)
@@ -358,7 +362,7 @@ def test_rotated_signing_key_is_fetched(
 
 
 @pytest.mark.parametrize("ahead_s", [-4, 4])
-def test_clocks_may_differ_by_the_leeway(
+def test_clocks_can_differ_by_the_leeway(
     make_api: MakeApi, provider: IdentityProvider, ahead_s: int
 ) -> None:
     provider.change_id_token = lambda issued: issued.update(

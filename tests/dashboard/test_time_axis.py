@@ -116,11 +116,8 @@ def test_each_status_has_parts_for_waits_and_runs(fields: dict[str, Any], parts:
         {"created_at": None, "status": "queued"},
         {"created_at": "yesterday", "status": "queued"},
         {"status": "leased"},
-        {
-            "status": "dlq",
-            "attempt_count": 3,
-            "finished_at": moment_at(9),
-        },  # no attempt is recorded
+        # No attempt is recorded.
+        {"status": "dlq", "attempt_count": 3, "finished_at": moment_at(9)},
         {"status": "failed", "attempt_count": 3},
         {"status": "odd"},
         {"status": None},

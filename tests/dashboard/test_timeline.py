@@ -17,7 +17,7 @@ NOW = datetime.fromisoformat(f"{DATE}T03:00:05Z")
 
 
 def moment_at(second: int) -> datetime:
-    """A moment in the minute of NOW, which is at second 5."""
+    """The moment at this second of the minute of NOW; NOW is at second 5."""
     return NOW.replace(second=second)
 
 

@@ -62,7 +62,7 @@ def test_acquire_waits_for_a_limited_time() -> None:
     limit = ConcurrencyLimit(1, max_waiting=1, wait_s=0.01)
     assert limit.acquire() is True
     assert [limit.acquire(), limit.acquire()] == [False, False]
-    assert not limit._queue  # a call that waited too long leaves its place to the next call
+    assert not limit._queue  # both calls have left the queue
     limit.release()
     assert limit.acquire() is True
 
@@ -130,7 +130,7 @@ def test_request_releases_its_slot_even_if_it_is_refused(
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> list[ConcurrencyLimit]:
-    """The limits of the app that is created next; requests for large documents wait for long."""
+    """The limits of the app that is created next; large requests wait up to PATIENCE_S seconds."""
     limits = list[ConcurrencyLimit]()
 
     def make(*arguments: Any, **options: Any) -> ConcurrencyLimit:

@@ -397,7 +397,7 @@ def test_only_a_few_requests_wait_for_an_unknown_key(
         waiting = [
             pool.submit(read_outcome, jwks_api, token) for _ in range(jwks_module.MAX_WAITING)
         ]
-        # While MAX_WAITING requests wait, a further one is refused without a wait.
+        # While MAX_WAITING requests wait, a further request is refused without a wait.
         further = pool.submit(read_outcome, jwks_api, token)
         ended = eventually(lambda: [call for call in (*waiting, further) if call.done()])
         assert [call.result() for call in ended] == ["identity_provider_unavailable"]
@@ -413,20 +413,20 @@ def test_token_without_a_key_id_is_accepted_if_only_one_key_is_for_the_algorithm
         api = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm=algorithm)
         return read_outcome(api, sign_token(CLAIMS, key, algorithm))
 
-    another = json.loads(RSAAlgorithm.to_jwk(OTHER_KEY.public_key())) | {"kid": "two"}
-    another.pop("key_ops", None)
+    another_key = json.loads(RSAAlgorithm.to_jwk(OTHER_KEY.public_key())) | {"kid": "two"}
+    another_key.pop("key_ops", None)
     elliptic = json.loads(ECAlgorithm.to_jwk(EC_KEY.public_key()))
     assert try_token() == 200
-    assert try_token(another) == "token_invalid"
-    assert try_token(another | {"alg": "PS256"}) == 200
-    assert try_token(another | {"use": "enc"}) == 200
-    assert try_token(another | {"key_ops": ["encrypt"]}) == 200
+    assert try_token(another_key) == "token_invalid"
+    assert try_token(another_key | {"alg": "PS256"}) == 200
+    assert try_token(another_key | {"use": "enc"}) == 200
+    assert try_token(another_key | {"key_ops": ["encrypt"]}) == 200
     assert try_token(elliptic) == 200
     assert try_token(elliptic, algorithm="ES256", key=EC_KEY) == 200
     assert try_token(elliptic, elliptic, algorithm="ES256", key=EC_KEY) == "token_invalid"
-    # `another` names no algorithm, so it can be for PS256; KEY is only for RS256.
-    assert try_token(another, algorithm="PS256", key=OTHER_KEY) == 200
-    assert try_token(another, algorithm="PS256") == "token_invalid"
+    # `another_key` names no algorithm, so it can be for PS256; KEY is only for RS256.
+    assert try_token(another_key, algorithm="PS256", key=OTHER_KEY) == 200
+    assert try_token(another_key, algorithm="PS256") == "token_invalid"
 
 
 def test_redirect_of_the_provider_is_followed_but_not_away_from_https(provider: Provider) -> None:

@@ -203,7 +203,7 @@ def test_unreachable_database_is_503_with_retry_after_and_one_logged_error(
     answer = unreachable_api.get_as_admin(path)
     assert_error(answer, 503, "database_unavailable", has_details=path == "/readyz")
     assert int(answer.headers["Retry-After"]) > 0
-    # Only errors: another test may have enabled the line for each request, at level INFO.
+    # Only errors: another test can have enabled the request log, which has the level INFO.
     logged = [record for record in caplog.records if record.levelname == "ERROR"]
     assert len(logged) == 1
     assert "ServerSelectionTimeoutError" in logged[0].getMessage()
@@ -366,7 +366,7 @@ def test_error_with_an_unknown_code_is_503_if_its_label_means_temporary(
 # The driver raises OperationFailure, CursorNotFound, OperationFailure and, after a retry of the
 # query, NotPrimaryError.
 @pytest.mark.parametrize("code", [13, 43, 11601, 10107])
-def test_routes_that_read_answer_503_while_the_database_ends_queries(
+def test_reading_routes_are_503_while_the_database_refuses_or_ends_queries(
     indexed_settings: Settings, mongo: MongoClient[dict[str, Any]], code: int
 ) -> None:
     for path, answer in read_answers_while_failing(indexed_settings, mongo, code).items():

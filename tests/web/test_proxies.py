@@ -168,7 +168,7 @@ def test_session_cookie_is_sent_only_below_the_prefix(make_api: Any) -> None:
         assert (cookie.key, cookie["path"], cookie["secure"]) == (name, PREFIX, secure)
         for path in ("/dashboard", "/queues/default/dashboard"):
             assert client.get(PREFIX + path, **url).status_code == 200
-        assert client.get("/dashboard", **url).status_code == 401  # without the cookie
+        assert client.get("/dashboard", **url).status_code == 401  # the browser sends no cookie
         deleted = read_cookie(client.post(f"{PREFIX}/dashboard/sign-out", **url))
         assert (deleted.key, deleted["path"], deleted["max-age"]) == (name, PREFIX, "0")
         assert client.get(f"{PREFIX}/dashboard", **url).status_code == 401
@@ -239,7 +239,7 @@ def test_path_prefix_setting_overrides_the_header_of_a_proxy(make_api: Any) -> N
 
 
 def test_path_that_a_proxy_has_removed_is_not_removed_again(make_api: Any) -> None:
-    """Catches `/jobmon/jobmon/metrics`, which a proxy that forbids `/jobmon/metrics` would pass."""
+    """Catches `/jobmon/jobmon/metrics`, which passes a proxy that forbids `/jobmon/metrics`."""
     api = make_api(trusted_proxies=1, metrics="open")
     headers = {"X-Forwarded-Prefix": PREFIX}
     assert api.client.get("/metrics", headers=headers).status_code == 200

@@ -145,7 +145,7 @@ def test_log_line_of_a_request_names_the_queue_in_its_path(
 
 
 def make_queues(deployment: str, count: int) -> list[Any]:
-    """Queues without readers, named `frozen0`, `frozen1` and so on for the deployment `frozen`."""
+    """Stand-ins for queues, named `frozen0`, `frozen1` and so on for the deployment `frozen`."""
     settings = SimpleNamespace(mongo_uri=deployment, queues="queues.toml")
     return [
         SimpleNamespace(name=f"{deployment}{index}", settings=settings) for index in range(count)
@@ -157,7 +157,7 @@ class BlockingRead:
 
     def __init__(self) -> None:
         self.released = Event()
-        self.started: Counter[str] = Counter()  # reads by the name of their queue
+        self.started: Counter[str] = Counter()  # the number of reads by queue
 
     def __call__(self, queue: Any) -> int:
         self.started[queue.name] += 1

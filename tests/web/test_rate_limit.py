@@ -48,6 +48,7 @@ def test_unreachable_storage_ends_the_limit_but_not_the_service(
 
 @pytest.fixture
 def address_limited_api(watched: Any, make_settings: Callable[..., Settings]) -> Api:
+    """A service that accepts three requests an hour from each address."""
     return Api(create_app(make_settings(rate_limit_per_address="3/hour"), watched.client))
 
 

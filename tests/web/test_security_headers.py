@@ -96,7 +96,7 @@ OTHER_REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
 
 
 def request_all(api: Api, **options: Any) -> Answers:
-    """The answers to ROUTES and OTHER_REQUESTS, with and without a token; HEAD only with one."""
+    """The answers to ROUTES and OTHER_REQUESTS, with and without a token; to HEAD with a token."""
     admin = {"Authorization": f"Bearer {api.token()}"}
     requests = [("GET", path, {"headers": headers}) for path in ROUTES for headers in ({}, admin)]
     requests += [("HEAD", path, {"headers": admin}) for path in ROUTES]
@@ -164,7 +164,7 @@ def test_no_policy_allows_foreign_scripts_or_frames(answers: Answers) -> None:
         assert policy["base-uri"] == ["'none'"], request
         assert policy["frame-ancestors"] == ["'none'"], request
         assert policy["form-action"] in (["'none'"], ["'self'"]), request
-        # Only the own origin; /docs also has icons in its style sheet.
+        # Only jobmon's origin is allowed; the style sheet of /docs also contains icons.
         is_docs = request.split()[1] == "/docs"
         allowed = {"'none'", "'self'"} | ({"data:"} if is_docs else set())
         assert {source for sources in policy.values() for source in sources} <= allowed, request
@@ -253,7 +253,7 @@ def capture_lines(request: Callable[[], Any]) -> list[Any]:
 
 
 class SeenRequest(NamedTuple):
-    """How jobmon sees a request; `accepts_form`: it accepts a form of https://jobs.example."""
+    """How a request looks to jobmon; `accepts_form`: a form of https://jobs.example is accepted."""
 
     address: str
     uses_tls: bool

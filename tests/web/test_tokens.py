@@ -634,7 +634,7 @@ def test_role_is_read_from_the_configured_claim(
     api = make_api(role_claim=path)
     expected = 200 if is_admin else (403, "permission_denied", None)
     assert try_header(api, f"Bearer {sign_token({'sub': 'ada'} | claims)}", STATS) == expected
-    assert try_header(api, f"Bearer {api.token()}", STATS) == 200  # issued like `jobmon token`
+    assert try_header(api, f"Bearer {api.token()}", STATS) == 200  # issued as by `jobmon token`
 
 
 @pytest.mark.parametrize(
