@@ -145,7 +145,7 @@ def test_log_line_of_a_request_names_the_queue_in_its_path(
 
 
 def make_queues(deployment: str, count: int) -> list[Any]:
-    """Stand-ins for queues, named `frozen0`, `frozen1` and so on for the deployment `frozen`."""
+    """Queues without database, named `frozen0`, `frozen1` and so on for the deployment `frozen`."""
     settings = SimpleNamespace(mongo_uri=deployment, queues="queues.toml")
     return [
         SimpleNamespace(name=f"{deployment}{index}", settings=settings) for index in range(count)
