@@ -37,8 +37,8 @@ class Clock:
     def __call__(self) -> datetime:
         return self.now
 
-    def advance(self, **span: float) -> None:
-        self.now += timedelta(**span)
+    def advance(self, **duration: float) -> None:
+        self.now += timedelta(**duration)
 
 
 @pytest.fixture

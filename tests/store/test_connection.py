@@ -121,20 +121,20 @@ def test_the_service_recovers_when_its_database_is_back(
     uri = server.uri.replace("/?", "/jobmon?")
     api = Api(create_app(make_settings(mongo_uri=uri, server_selection_timeout_ms=300)))
 
-    def status(path: str) -> int:
+    def read_status(path: str) -> int:
         return api.get_as_admin(path).status_code
 
-    assert status("/admin/jobs/stats") == status("/readyz") == 503
-    assert status("/healthz") == 200
+    assert read_status("/admin/jobs/stats") == read_status("/readyz") == 503
+    assert read_status("/healthz") == 200
     for _ in range(2):
         with server:
-            eventually(lambda: status("/readyz") == 200)
-            eventually(lambda: status("/admin/jobs/stats") == 200)
+            eventually(lambda: read_status("/readyz") == 200)
+            eventually(lambda: read_status("/admin/jobs/stats") == 200)
         answer = api.get_as_admin("/admin/jobs/queue")
         assert answer.status_code == 503
         assert answer.json["error"]["code"] == "database_unavailable"
         assert answer.headers["Retry-After"] == "2"
-        assert status("/healthz") == 200
+        assert read_status("/healthz") == 200
     api.app.extensions["jobmon_connection"].client.close()
 
 

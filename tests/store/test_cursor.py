@@ -282,7 +282,7 @@ def test_any_mixture_of_jobs_is_listed_once_with_and_without_filters(
 def test_a_new_or_deleted_job_between_two_pages_moves_no_other_job(
     real_api: Api, database: MongoDb
 ) -> None:
-    replace_jobs(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(10)])
+    replace_jobs(database, [{"createdAt": NOW + timedelta(seconds=number)} for number in range(10)])
     first = real_api.get_as_admin("/admin/jobs/queue", per_page=4).json
     database.jobs.insert_one({"jobId": "new", "createdAt": NOW + timedelta(days=1)})
     database.jobs.delete_one({"jobId": "6"})  # the last job of the first page
@@ -516,7 +516,7 @@ def test_filtered_lists_are_in_order_forward_and_back(
 def test_previous_pages_show_new_jobs_and_omit_deleted_jobs(
     real_api: Api, database: MongoDb
 ) -> None:
-    replace_jobs(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(9)])
+    replace_jobs(database, [{"createdAt": NOW + timedelta(seconds=number)} for number in range(9)])
 
     def get_page(**query: Any) -> tuple[list[str], dict[str, Any]]:
         """The ids of a page, and its `meta`."""

@@ -2,6 +2,7 @@
 matches another printed value."""
 
 from datetime import UTC, datetime
+from operator import eq, ge, gt, le, lt
 from typing import Any
 from uuid import UUID
 
@@ -104,13 +105,7 @@ def test_an_identity_does_not_match_another_spelling() -> None:
 
 def matches_condition(value: Any, condition: dict[str, Any]) -> bool:
     """Whether MongoDB finds a number by a condition; bounds of other types match no number."""
-    compare = {
-        "$eq": lambda a, b: a == b,
-        "$gte": lambda a, b: a >= b,
-        "$gt": lambda a, b: a > b,
-        "$lte": lambda a, b: a <= b,
-        "$lt": lambda a, b: a < b,
-    }
+    compare = {"$eq": eq, "$gte": ge, "$gt": gt, "$lte": le, "$lt": lt}
     try:
         return all(
             type(value) in (type(bound), float) and compare[operator](value, bound)

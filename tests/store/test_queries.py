@@ -105,10 +105,10 @@ def list_stages(plan: Any) -> Iterator[str]:
 def assert_cheap(
     database: MongoDb, entries: list[dict[str, Any]], by_id: bool = False, joined: int = 0
 ) -> None:
-    """Fail if a command scanned a collection, sorted, or read two documents that it did not return.
+    """Fail if a command scanned a collection, sorted, or read two documents more than it returned.
 
-    With `by_id`, a command may read 1,000 jobs by the index on jobId, and sort them. `joined`: how
-    many documents of a second collection it may read, too.
+    A count must read no document. With `by_id`, a command may read 1,000 jobs by the index on
+    jobId, and sort them. `joined`: how many documents of a second collection it may read, too.
     """
     assert entries
     for entry in entries:
@@ -194,7 +194,7 @@ START, END = NOW + timedelta(seconds=5_000), NOW + timedelta(seconds=9_000)
 RANGE = {"created_from": to_iso(START), "created_to": to_iso(END)}
 IN_RANGE = {"createdAt": {"$gte": START, "$lt": END}}
 BY_BIG_OWNER = {"createdBy": ObjectId(BIG_OWNER)}
-# Each has query parameters, and a MongoDB query for the same jobs.
+# The query parameters of a list, and a MongoDB query for the same jobs.
 INDEXED_FILTERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (RANGE, IN_RANGE),
     ({"created_from": to_iso(END)}, {"createdAt": {"$gte": END}}),

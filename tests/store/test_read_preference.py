@@ -40,7 +40,7 @@ class Pair:
     primary: Mongod
     secondary: Mongod
 
-    def uri(self, options: str = "readPreference=secondary") -> str:
+    def make_uri(self, options: str = "readPreference=secondary") -> str:
         return f"mongodb://{self.primary.address}/watched?replicaSet=rs0&{options}"
 
     @contextmanager
@@ -93,9 +93,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 def primary_db(pair: Pair) -> Iterator[MongoDb]:
     """The watched database on the primary, with one job that the secondary has, too."""
     options: Document = {"w": 2, "tz_aware": True}
-    with MongoClient[Document](pair.uri("readPreference=primary"), **options) as client:
+    with MongoClient[Document](pair.make_uri("readPreference=primary"), **options) as client:
         database = client.watched
-        create_indexes(Connection(Settings(mongo_uri=pair.uri("")), client))
+        create_indexes(Connection(Settings(mongo_uri=pair.make_uri("")), client))
         database.jobs.insert_one(make_job("first"))
         yield database.with_options(write_concern=client.watched.write_concern.__class__(w=1))
         for name in ("watched", "jobmon_rollups", "jobmon_state"):
@@ -109,7 +109,7 @@ def make_job(name: str, **fields: Any) -> Document:
 @pytest.fixture
 def api(pair: Pair, make_settings: Callable[..., Settings]) -> Iterator[Api]:
     """The service, which reads from the secondary."""
-    app = create_app(make_settings(mongo_uri=pair.uri()))
+    app = create_app(make_settings(mongo_uri=pair.make_uri()))
     yield Api(app)
     app.extensions["jobmon_connection"].close()
 
@@ -161,7 +161,7 @@ def test_collector_counts_on_the_primary(
         stats = api.get_as_admin("/admin/jobs/stats").json
         return (stats["source"], stats["totalJobs"]) == ("rollup", total)
 
-    with pair.lagging(), collecting(make_settings(mongo_uri=pair.uri())):
+    with pair.lagging(), collecting(make_settings(mongo_uri=pair.make_uri())):
         primary_db.jobs.insert_one(make_job("second"))
         eventually(lambda: is_counted(2))
         primary_db.jobs.insert_one(make_job("third"))
@@ -172,7 +172,7 @@ def test_a_revoked_token_is_refused_while_the_secondary_lags(
     pair: Pair, primary_db: MongoDb, api: Api, make_settings: Callable[..., Settings]
 ) -> None:
     token = api.token()
-    writer = connect_as_writer(make_settings(mongo_uri=pair.uri()))
+    writer = connect_as_writer(make_settings(mongo_uri=pair.make_uri()))
     with pair.lagging():
         RevokedTokens(writer).add_subject("root")
         answer = api.get("/admin/jobs/stats", token=token)
@@ -184,7 +184,7 @@ def test_arrays_are_detected_on_the_primary(
     pair: Pair, primary_db: MongoDb, make_settings: Callable[..., Settings]
 ) -> None:
     """Catches a page by cursor that lacks jobs, because a lagging secondary has no array yet."""
-    connection = Connection(make_settings(mongo_uri=pair.uri()))
+    connection = Connection(make_settings(mongo_uri=pair.make_uri()))
     with pair.lagging():
         primary_db.jobs.insert_one(make_job("second", createdAt=[NOW, NOW + timedelta(days=1)]))
         assert not connection.jobs.has_no_arrays("createdAt", NEWEST_FIRST)
@@ -206,7 +206,7 @@ def test_the_first_data_time_is_the_time_of_the_secondarys_last_write(
     pair: Pair, primary_db: MongoDb, make_settings: Callable[..., Settings]
 ) -> None:
     """Catches a first answer with the present time, because the secondary was not known yet."""
-    connection = Connection(make_settings(mongo_uri=pair.uri()))
+    connection = Connection(make_settings(mongo_uri=pair.make_uri()))
     with pair.lagging():
         primary_db.jobs.insert_one(make_job("second"))
         # The time of a last write is in whole seconds.

@@ -28,7 +28,7 @@ from .test_queries import list_stages, profiled
 
 MongoDb = Database[dict[str, Any]]
 JOB_COUNT = 12_000
-FIELDS = ("payload.order", "payload.country", "payload.items.sku", "payload.note")
+SEARCH_FIELDS = ("payload.order", "payload.country", "payload.items.sku", "payload.note")
 QUEUE_PATH = "/admin/jobs/queue"
 UUID_TEXT = "0b0e7f6e-9a57-4d2b-9d0e-0c6f8f0e6a11"
 # The values of payload.note, by the id of a job. These jobs are newer than the 12,000 jobs.
@@ -82,7 +82,7 @@ def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Mon
     for index, (job_id, note) in enumerate(NOTES.items()):
         created = NOW + timedelta(days=1, seconds=index)
         database.jobs.insert_one({"jobId": job_id, "createdAt": created, "payload": {"note": note}})
-    index_queue(Settings(mongo_uri=database_uri(mongod, database), search_fields=FIELDS))
+    index_queue(Settings(mongo_uri=database_uri(mongod, database), search_fields=SEARCH_FIELDS))
     yield database
     mongo.drop_database(database.name)
 
@@ -91,7 +91,7 @@ def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Mon
 def service(mongod: Mongod, large_db: MongoDb) -> Iterator[Api]:
     uri = database_uri(mongod, large_db)
     app = create_app(
-        Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0, search_fields=FIELDS)
+        Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0, search_fields=SEARCH_FIELDS)
     )
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
@@ -151,8 +151,8 @@ def test_a_text_finds_each_value_that_it_can_mean(
     assert (answer["meta"]["total"], answer["meta"]["total_is_exact"]) == (len(expected), True)
 
 
-# Each has query parameters, and a function: whether the job with this number matches.
-# In these searches, an index has the matching jobs in list order.
+# Searches whose jobs an index has in list order: the query parameters, and a function that returns
+# whether the job with a number matches.
 SERVED: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"payload.country": "de"}, lambda number: True),
     ({"payload.items.sku": "s3"}, lambda number: number % 7 == 3),
@@ -166,7 +166,7 @@ SERVED: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ),
     ({"payload.order": "order/77"}, lambda number: number // 4 == 77),
 ]
-# In these searches, at most 1,000 jobs are compared one by one, or sorted in memory.
+# Searches for which at most 1,000 jobs are compared one by one, or sorted in memory.
 SMALL: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"payload.order": "order/77*"}, lambda number: str(number // 4).startswith("77")),
     ({"payload.order": "order/250", "status": "dlq"}, lambda number: number == 1_000),
@@ -234,8 +234,8 @@ def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
         is_page = "find" in command
         if is_served:
             assert not entry.get("hasSortStage"), summary
-            # A page by its number skips keys. A count reads up to 10,001 keys, and no job. The
-            # three other keys are the ends of the ranges of up to three values.
+            # A page by its number skips keys. A count reads up to 10,001 keys, and no job. Three
+            # keys more: one after the range of each value.
             max_keys = 5 + command.get("skip", 0) if is_page else 10_001
             assert entry["keysExamined"] <= max_keys + 3, summary
             # A page by its cursor also reads the job before it and the job after it.
@@ -246,7 +246,7 @@ def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
             plan = large_db.command("explain", find, verbosity="queryPlanner", codec_options=codec)
             assert not {"COLLSCAN", "SORT"} & set(list_stages(plan)), summary
         else:
-            assert entry["keysExamined"] <= 1_001 + 20, summary
+            assert entry["keysExamined"] <= 1_001 + 20, summary  # 20 keys more, after the ranges
             assert entry["docsExamined"] <= 1_001, summary
             is_by_prefix = any("*" in str(value) for value in query.values()) or "job_id" in query
             assert is_by_prefix or not entry.get("hasSortStage"), summary
@@ -283,7 +283,7 @@ def test_a_search_with_few_matches_can_be_sorted_by_dates_without_an_index(
     assert waiting["data"] == []
 
 
-def test_a_search_of_an_owner_reads_only_their_own_jobs(
+def test_a_search_of_an_owner_reads_only_jobs_of_this_owner(
     get_json: Callable[..., dict[str, Any]], service: Api, large_db: MongoDb
 ) -> None:
     """Catches an owner who sees jobs of others, or learns how many of these have a value."""
@@ -423,7 +423,7 @@ def test_a_condition_has_only_the_values_that_a_text_can_mean(text: str, values:
     assert SearchTerm(field="payload.a", texts=(text,)).condition() == {"$in": values}
 
 
-# Each has settings, the name of a search field, and its path in the documents.
+# Settings, the name of a search field, and its path in the documents.
 MAPPINGS: list[tuple[dict[str, Any], str, str]] = [
     ({}, "payload.user", "payload.user"),
     (
@@ -469,13 +469,13 @@ def test_a_search_of_mapped_documents_finds_jobs_in_list_order(
     try:
         create_indexes(queue.connection)
         with profiled(database) as entries:
-            listed = queue.ids(**{name: "ada"})
+            listed_ids = queue.ids(**{name: "ada"})
     finally:
         queue.close()
     id_field = "_id" if mapping_settings else "jobId"
     matches.sort(key=lambda document: document["_id"], reverse=True)
-    assert listed == [str(document[id_field]) for document in matches]
-    assert len(listed) == 4
+    assert listed_ids == [str(document[id_field]) for document in matches]
+    assert len(listed_ids) == 4
     reads = [entry for entry in entries if "explain" not in entry["command"]]
     assert reads
     assert all(entry["command"]["hint"].get(path) == 1 for entry in reads)
