@@ -23,7 +23,7 @@ from pymongo.database import Database
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.serving.gunicorn_config import graceful_timeout
 
-from .api.test_queue_metrics import promtool
+from .api.test_queue_metrics import find_promtool
 from .conftest import SECRET
 from .support.commands import database_uri, drop_created_by_init
 from .support.processes import end_process
@@ -392,7 +392,7 @@ def test_prometheus_rule_has_the_shipped_alerts_with_links(tmp_path: Path) -> No
     assert spec == shipped
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump(spec))
-    command = [promtool(), "check", "rules", str(file)]
+    command = [find_promtool(), "check", "rules", str(file)]
     process = subprocess.run(command, check=False, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from .api.test_queue_metrics import TALLY, Rollup, promtool, render_metrics, samples
+from .api.test_queue_metrics import TALLY, Rollup, find_promtool, parse_samples, render_metrics
 from .conftest import Api
 
 ROOT = Path(__file__).parents[1]
@@ -261,7 +261,7 @@ def run_promtool(tmp_path: Path, tests: list[dict[str, Any]]) -> None:
     file = tmp_path / "alerts.test.yml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": tests}))
     process = subprocess.run(
-        [promtool(), "test", "rules", str(file)], check=False, capture_output=True, text=True
+        [find_promtool(), "test", "rules", str(file)], check=False, capture_output=True, text=True
     )
     assert process.returncode == 0, process.stdout + process.stderr
 
@@ -307,7 +307,7 @@ def test_prometheus_configuration_passes_promtool(tmp_path: Path) -> None:
     file = tmp_path / "prometheus.yml"
     file.write_text(config.replace("/run/secrets/metrics_token", str(token)))
     process = subprocess.run(
-        [promtool(), "check", "config", str(file)], check=False, capture_output=True, text=True
+        [find_promtool(), "check", "config", str(file)], check=False, capture_output=True, text=True
     )
     assert process.returncode == 0, process.stdout + process.stderr
 
@@ -356,7 +356,7 @@ def list_exposed_metrics(api: Api) -> set[str]:
     api.get_as_admin("/admin/jobs/stats")
     service = api.get_as_admin("/metrics").text
     queue = render_metrics(Rollup({("queued", "mail"): 1}, {"mail": TALLY}))
-    return {name for text in (service, queue) for name, _ in samples(text)} | {"up"}
+    return {name for text in (service, queue) for name, _ in parse_samples(text)} | {"up"}
 
 
 def find_metrics(expression: str) -> set[str]:
@@ -414,7 +414,7 @@ def test_panels_filter_and_group_by_job_and_queue(tmp_path: Path) -> None:
     file = tmp_path / "panels.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
     process = subprocess.run(
-        [promtool(), "check", "rules", str(file)], check=False, capture_output=True, text=True
+        [find_promtool(), "check", "rules", str(file)], check=False, capture_output=True, text=True
     )
     assert process.returncode == 0, process.stdout + process.stderr
 

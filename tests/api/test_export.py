@@ -36,11 +36,11 @@ from ..fuzz.documents import (
     PLANTED,
     Dice,
     Value,
+    build_document,
     date,
     document,
-    insertable,
     int32,
-    planted,
+    make_secret,
     text,
 )
 from ..support.commands import database_uri
@@ -189,7 +189,7 @@ def test_a_cell_is_never_a_formula(api: Api, watched: Any, value: str, cell: str
 # An Agenda job: names of its fields, each with usual values.
 AGENDA_JOB = {
     b"name": [text("email.send")],
-    b"data": [document((b"password", planted()))],
+    b"data": [document((b"password", make_secret()))],
     b"priority": [int32(0)],
     b"nextRunAt": [date(NOW_MS), NULL],
     b"lastRunAt": [date(NOW_MS)],
@@ -228,7 +228,7 @@ def test_rows_of_odd_jobs_equal_the_output_of_the_schema(
     """Catches rows that show a value or a missing field in another way, or a secret."""
     for index in range(ODD_JOB_COUNT):
         ids = {"_id": Value(0x07, ObjectId().binary), "jobId": text(f"job-{index}")}
-        database[collection].insert_one(insertable(Dice(index).draw_fields(fields), **ids))
+        database[collection].insert_one(build_document(Dice(index).draw_fields(fields), **ids))
     settings = Settings(
         mongo_uri=database_uri(mongod, database),
         jwt_secret_key=SECRET,

@@ -48,7 +48,16 @@ from jobmon.store.connection import Connection
 from jobmon.store.labels import label
 
 from ..conftest import NOW, SECRET, Api
-from ..fuzz.documents import REFERENCE, Value, binary, code_with_scope, document, int32, raw, text
+from ..fuzz.documents import (
+    REFERENCE,
+    Value,
+    binary,
+    code_with_scope,
+    document,
+    encode_pairs,
+    int32,
+    text,
+)
 from ..support.commands import database_uri
 from ..support.preloaded import start_python
 from ..support.processes import end_process
@@ -224,7 +233,7 @@ def test_a_change_of_a_job_with_any_id_is_counted(collected_queue: Queue) -> Non
     for number, value in enumerate(ODD_IDS):
         fields = [(b"_id", value), (b"n", int32(number)), (b"status", text("queued"))]
         with suppress(DuplicateKeyError):  # both NaNs are the same _id
-            jobs.insert_one(RawBSONDocument(raw(fields)))
+            jobs.insert_one(RawBSONDocument(encode_pairs(fields)))
             inserted += 1
     jobs.insert_many([{"_id": number, "status": "queued"} for number in range(3_000)])
     eventually(lambda: collected_queue.read_counts() == {("queued", "null"): 3_000 + inserted})
@@ -240,7 +249,7 @@ def test_a_first_count_finds_a_job_with_any_id(
     queue.jobs.insert_many([{"_id": number} for number in range(9)])
     for value in ODD_IDS:
         with suppress(DuplicateKeyError):
-            queue.jobs.insert_one(RawBSONDocument(raw([(b"_id", value)])))
+            queue.jobs.insert_one(RawBSONDocument(encode_pairs([(b"_id", value)])))
     segments = SegmentMap(queue.connection.jobs)
     segments.build(lambda _: None)
     assert segments.totals.total() == queue.jobs.count_documents({}) == 9 + len(ODD_IDS) - 1

@@ -40,7 +40,7 @@ from jobmon.store.bson_json import to_utc
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, Cursor
 
 from ..conftest import DATE, NOW, SECRET, Api
-from ..fuzz.documents import Value, binary, date, int32, raw, text
+from ..fuzz.documents import Value, binary, date, encode_pairs, int32, text
 from ..support.commands import database_uri
 
 MongoDb = Database[dict[str, Any]]
@@ -198,7 +198,7 @@ def test_jobs_with_values_that_decoding_changes_are_listed_once(
     for number, value in enumerate(RAW_VALUES, start=len(usual_values)):
         fields = {"_id": int32(number), "createdAt": date(0), "jobId": text(str(number))}
         pairs = [(name.encode(), value) for name, value in (fields | {field: value}).items()]
-        database.jobs.insert_one(RawBSONDocument(raw(pairs)))
+        database.jobs.insert_one(RawBSONDocument(encode_pairs(pairs)))
     jobs = database.jobs.find({}, {"_id": 0, "jobId": 1}).sort(parse_order(sort))
     expected = [job["jobId"] for job in jobs]
     for per_page in (1, 3):

@@ -12,7 +12,7 @@ from pymongo.database import Database
 from jobmon.store.decoding import decode
 
 from ..conftest import Api
-from ..fuzz.documents import Value, array, binary, code_with_scope, document, raw, text
+from ..fuzz.documents import Value, array, binary, code_with_scope, document, encode_pairs, text
 
 MALFORMED = binary(b"abc", 2)  # lacks the length with which a value of subtype 2 begins
 WELL_FORMED = binary(struct.pack("<i", 3) + b"abc", 2)
@@ -41,7 +41,9 @@ def test_a_binary_value_with_two_different_lengths_gets_subtype_128(
     wrap: object, data: bytes
 ) -> None:
     assert callable(wrap)
-    encoded = raw([*OTHER_FIELDS, (b"malformed", wrap(binary(data, 2))), (b"last", text("z"))])
+    encoded = encode_pairs(
+        [*OTHER_FIELDS, (b"malformed", wrap(binary(data, 2))), (b"last", text("z"))]
+    )
     decoded = decode(encoded)
     value = decoded["malformed"]
     assert f"Binary({data!r}, 128)" in repr(value.scope if isinstance(value, Code) else value)
@@ -61,7 +63,7 @@ def test_a_job_that_the_driver_cannot_decode_is_in_its_list_on_its_page_and_in_t
 ) -> None:
     database.jobs.insert_many({"jobId": f"job-{number}", "status": "dlq"} for number in range(3))
     fields = [(b"type", MALFORMED), (b"payload", document((b"a", MALFORMED)))]
-    encoded = raw([(b"_id", text("odd")), (b"jobId", text("odd")), *fields])
+    encoded = encode_pairs([(b"_id", text("odd")), (b"jobId", text("odd")), *fields])
     database.jobs.insert_one(RawBSONDocument(encoded))
     assert len(real_api.get_as_admin("/admin/jobs/queue").json["data"]) == 4
     assert real_api.get_as_admin("/jobs/odd").json["payload"] == {"a": "YWJj"}
