@@ -1,6 +1,7 @@
 """Shared computations: catches one query per viewer, and a failure that is kept."""
 
 import itertools
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -40,26 +41,25 @@ class HeldComputation:
 
 
 def call_together(flight: SingleFlight[int], slow: HeldComputation, callers: int) -> list[object]:
-    """The outcomes of a thread that starts the computation, and of `callers` later threads."""
+    """The outcomes of threads that all call `get` before the computation ends."""
     outcomes: list[object] = []
-    barrier = threading.Barrier(callers + 1)
-
-    def call() -> None:
-        barrier.wait()
-        outcomes.append(get_outcome(flight))
-
-    first = threading.Thread(target=lambda: outcomes.append(get_outcome(flight)))
-    first.start()
-    eventually(lambda: slow.calls == 1)
-    threads = [threading.Thread(target=call) for _ in range(callers)]
+    threads = [
+        threading.Thread(target=lambda: outcomes.append(get_outcome(flight)))
+        for _ in range(callers)
+    ]
     for thread in threads:
         thread.start()
-    barrier.wait()
-    eventually(lambda: all(thread.is_alive() for thread in threads))
+    eventually(lambda: all(map(is_waiting, threads)))
     slow.may_end.set()
-    for thread in [first, *threads]:
+    for thread in threads:
         thread.join()
     return outcomes
+
+
+def is_waiting(thread: threading.Thread) -> bool:
+    """Whether a thread waits for an event, or for the result of another thread."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code.co_name == "wait"
 
 
 def get_outcome(flight: SingleFlight[int]) -> object:
@@ -72,7 +72,7 @@ def get_outcome(flight: SingleFlight[int]) -> object:
 
 def test_concurrent_callers_share_one_computation() -> None:
     slow = HeldComputation(lambda: 42)
-    assert call_together(SingleFlight(slow, 60_000), slow, 30) == [42] * 31
+    assert call_together(SingleFlight(slow, 60_000), slow, 30) == [42] * 30
     assert slow.calls == 1
 
 
@@ -85,6 +85,7 @@ def test_a_failure_is_raised_for_all_waiting_callers_and_not_kept() -> None:
     slow = HeldComputation(outcome)
     flight = SingleFlight(slow, 60_000)
     assert {type(outcome) for outcome in call_together(flight, slow, 5)} == {ZeroDivisionError}
+    assert slow.calls == 1
     is_failing = False
     assert flight.get() == 7
 
@@ -155,7 +156,7 @@ def test_a_cached_value_is_computed_once_for_concurrent_callers() -> None:
     ]
     for thread in threads:
         thread.start()
-    eventually(lambda: slow.calls == 1)
+    eventually(lambda: all(map(is_waiting, threads)))
     assert cache.get("another key", lambda: 7) == 7  # does not wait for the key `q`
     slow.may_end.set()
     for thread in threads:
@@ -231,11 +232,11 @@ class CountedRuns:
 
 
 def start_callers(flight: FreshFlight[int], runs: CountedRuns, count: int) -> list[Future[int]]:
-    """Start threads that call `flight.get`; returns the calls once every thread runs."""
+    """Start threads that call `flight.get`; returns the calls when all of them wait."""
     pool = ThreadPoolExecutor(count)
     calls = [pool.submit(flight.get, "key", runs) for _ in range(count)]
     pool.shutdown(wait=False)
-    eventually(lambda: all(call.running() for call in calls))
+    eventually(lambda: len(pool._threads) == count and all(map(is_waiting, pool._threads)))
     return calls
 
 
@@ -243,17 +244,12 @@ def test_fresh_flight_callers_during_a_run_share_the_next_one() -> None:
     """Catches a caller that gets a value computed before its call, and one query per caller."""
     flight, runs = FreshFlight[int](), CountedRuns()
     (first_call,) = start_callers(flight, runs, 1)
-    eventually(lambda: runs.begun == 1)
     later_calls = start_callers(flight, runs, 5)
     assert runs.begun == 1
-    runs.may_end.release()
+    runs.may_end.release(6)  # enough even if each caller had its own run
     assert first_call.result(PATIENCE_S) == 1
-    eventually(lambda: runs.begun == 2)
-    runs.may_end.release(5)  # so that no run waits, even with the failure: a run for each caller
-    # Only a caller that called after run 2 began gets 3.
-    assert {call.result(PATIENCE_S) for call in later_calls} <= {2, 3}
-    assert later_calls[0].result() == 2
-    assert flight.get("key", runs) == runs.begun  # a new run: no value is kept
+    assert {call.result(PATIENCE_S) for call in later_calls} == {2}
+    assert flight.get("key", runs) == 3  # a new run: no value is kept
 
 
 def test_fresh_flight_failure_is_raised_for_waiting_callers_and_is_not_kept() -> None:
@@ -261,7 +257,6 @@ def test_fresh_flight_failure_is_raised_for_waiting_callers_and_is_not_kept() ->
     flight, runs = FreshFlight[int](), CountedRuns()
     runs.failure = ArithmeticError("no database")
     calls = start_callers(flight, runs, 1)
-    eventually(lambda: runs.begun == 1)
     calls += start_callers(flight, runs, 2)
     runs.may_end.release(3)
     assert [type(call.exception(PATIENCE_S)) for call in calls] == [ArithmeticError] * 3
@@ -273,11 +268,10 @@ def test_fresh_flight_failure_is_raised_for_waiting_callers_and_is_not_kept() ->
 def test_fresh_flight_callers_with_other_keys_do_not_wait() -> None:
     """Catches one caller's slow list that delays the lists of all other callers."""
     flight, runs = FreshFlight[int](), CountedRuns()
-    calls = start_callers(flight, runs, 1)
-    eventually(lambda: runs.begun == 1)
+    (call,) = start_callers(flight, runs, 1)
     assert flight.get("another key", lambda: 7) == 7
     runs.may_end.release()
-    assert calls[0].result(PATIENCE_S) == 1
+    assert call.result(PATIENCE_S) == 1
 
 
 def test_fresh_flight_many_threads_never_get_an_old_value() -> None:
