@@ -1,7 +1,7 @@
 """Fixtures: the service under test, in-memory databases, and databases on a real MongoDB server.
 
-If the real server cannot start, the tests marked `real` are skipped. In CI (if `CI` is set) they
-fail, because a run without them proves little.
+If the real server cannot start, the tests with the fixture `mongod` are skipped. In CI (if `CI` is
+set) they fail, because a run without them proves little.
 """
 
 import gc

@@ -233,11 +233,11 @@ def test_probes_check_liveness_and_readiness(default_objects: Objects) -> None:
     assert collector["readinessProbe"]["exec"]["command"] == check
     for probe in (collector["startupProbe"], collector["livenessProbe"]):
         assert probe["exec"]["command"] == check
-        # A collector waits for a MongoDB that restarts; it may take 15 minutes.
+        # A collector must not be ended while it waits up to 15 minutes for MongoDB to restart.
         assert probe["periodSeconds"] * probe["failureThreshold"] >= 900
 
 
-def test_replaced_web_pod_answers_all_requests_before_it_ends(default_objects: Objects) -> None:
+def test_replaced_web_pod_has_time_to_answer_all_requests(default_objects: Objects) -> None:
     """Catches requests that are lost when a pod is replaced or a node is drained."""
     container, pod = get_container(default_objects, "web"), get_pods(default_objects)["web"]
     script = container["lifecycle"]["preStop"]["exec"]["command"][-1]

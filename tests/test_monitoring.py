@@ -72,7 +72,7 @@ class AlertCase(NamedTuple):
 
     firing: Series
     quiet: Series
-    labels: Labels  # those that the alert has besides `job` and `queue`
+    labels: Labels  # the alert's labels, without `job` and `queue`
 
 
 CASES = {
@@ -245,7 +245,7 @@ def test_unreachable_services_cause_alerts_with_any_job_name(tmp_path: Path) -> 
     run_promtool(tmp_path, tests)
 
 
-def test_alert_fires_only_for_the_job_of_its_queue(tmp_path: Path) -> None:
+def test_alert_fires_only_for_the_prometheus_job_of_its_queue(tmp_path: Path) -> None:
     """Catches a rule that merges the queues of two Prometheus jobs, if they have the same name."""
     tests = []
     for name, case in CASES.items():

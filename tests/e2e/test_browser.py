@@ -392,9 +392,9 @@ def test_numbers_stay_in_their_place_with_nine_notices_and_3000_types(
     page.get_by_text("6 more").click()
     expect(page.get_by_text(texts[-1])).to_be_visible()
     assert get_top_and_height(first_tile) == positions[0]
-    past = datetime.now(UTC) - timedelta(hours=3)
-    end = past + timedelta(hours=1)
-    page.goto(f"{empty_stack.url}/dashboard?from={past:%FT%H:%MZ}&to={end:%FT%H:%MZ}")
+    start = datetime.now(UTC) - timedelta(hours=3)
+    end = start + timedelta(hours=1)
+    page.goto(f"{empty_stack.url}/dashboard?from={start:%FT%H:%MZ}&to={end:%FT%H:%MZ}")
     expect(page.locator("#types tbody tr")).to_have_count(50)
     assert get_top_and_height(first_tile) == positions[0]
     page.set_viewport_size(PHONE)
@@ -815,15 +815,15 @@ def test_date_filter_is_entered_in_the_zone_of_the_viewer_and_sent_in_utc(
 ) -> None:
     typed, zone = f"{DATE}T12:30", "America/New_York"
     moment = datetime.fromisoformat(typed).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
-    before, after = moment - timedelta(minutes=1), moment + timedelta(minutes=1)
-    late = make_job(job_type, createdAt=after)
-    stack.database.jobs.insert_many([make_job(job_type, createdAt=before), late])
+    earlier_job = make_job(job_type, createdAt=moment - timedelta(minutes=1))
+    later_job = make_job(job_type, createdAt=moment + timedelta(minutes=1))
+    stack.database.jobs.insert_many([earlier_job, later_job])
     page = visit(f"{stack.url}/dashboard/jobs?type={job_type}", timezone_id=zone)
     page.get_by_text("More filters").click()
     page.get_by_label("Created from").fill(typed)
     page.get_by_label("Created from").press("Enter")
     expect(page.locator("#job-rows tbody tr")).to_have_count(1)
-    assert list_ids(page) == [late["jobId"]]
+    assert list_ids(page) == [later_job["jobId"]]
     assert parse_qs(urlsplit(page.url).query)["created_from"] == [
         f"{moment:%Y-%m-%dT%H:%M}:00.000Z"
     ]
@@ -1036,8 +1036,8 @@ def test_open_list_whose_filter_is_refused_shows_the_reason(visit: Visits, stack
 def test_list_copies_an_id_and_exports_the_filtered_jobs(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    dead = [make_job(job_type, status="dlq") for _ in range(30)]
-    stack.database.jobs.insert_many([*dead, make_job(job_type)])
+    dead_jobs = [make_job(job_type, status="dlq") for _ in range(30)]
+    stack.database.jobs.insert_many([*dead_jobs, make_job(job_type)])
     options = {"permissions": ["clipboard-read", "clipboard-write"]}
     page = visit(f"{stack.url}/dashboard/jobs?type={job_type}&status=dlq", **options)
     page.get_by_role("button", name="Copy the job id").first.click()
@@ -1056,7 +1056,7 @@ def test_list_copies_an_id_and_exports_the_filtered_jobs(
         exported[name] = {row["jobId"] for row in rows}
         end_values = {"CSV": ["#end", "30"], "NDJSON": [True, 30]}
         assert list(end.values())[:2] == end_values[name]
-    dead_ids = {job["jobId"] for job in dead}
+    dead_ids = {job["jobId"] for job in dead_jobs}
     assert exported == {"CSV": dead_ids, "NDJSON": dead_ids}
 
 
@@ -1605,10 +1605,10 @@ def test_content_of_a_job_never_becomes_markup(visit: Visits, stack: Stack, job_
         payload={HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]},
         lastError={"code": HOSTILE, "message": HOSTILE, "stack": HOSTILE},
     )
-    odd = make_job(
+    malformed = make_job(
         job_type, status=HOSTILE, createdAt=HOSTILE, nextRunAt=HOSTILE, maxAttempts=HOSTILE
     )
-    stack.database.jobs.insert_many([hostile, odd])
+    stack.database.jobs.insert_many([hostile, malformed])
     stack.database.job_attempts.insert_one(
         {"jobId": hostile["jobId"], "attemptNumber": 1, "status": HOSTILE, "workerId": HOSTILE}
         | {"startedAt": datetime.now(UTC), "error": hostile["lastError"]}

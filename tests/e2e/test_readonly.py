@@ -1,4 +1,4 @@
-"""jobmon on a MongoDB server with TLS, as users that may not write to the queue's database.
+"""jobmon on a MongoDB server with TLS, as users without the right to write to the queue's database.
 
 Catches an attempt or a right to write to that database, a connection that falls back to plain text,
 and a password in the log.
@@ -321,8 +321,8 @@ def read_samples(api: Api, source: str) -> list[dict[str, int]]:
 
 # Users of a web service, and whether each may read jobmon's own databases.
 READS_ROLLUP_BY_USER = {"find_only": False, "read_role": False, "reader": True, "collector": True}
-# All routes are requested as these: of the users that may read them, and of those that may not, the
-# user with the fewest rights.
+# The test requests all routes only as these users: they have the fewest rights, one with the right
+# to read jobmon's own databases and one without.
 LEAST_RIGHTS = {"find_only", "reader"}
 
 

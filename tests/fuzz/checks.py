@@ -357,9 +357,9 @@ class FuzzedService:
         for sort, order in (("-createdAt", NEWEST_FIRST), ("createdAt", OLDEST_FIRST)):
             jobs = self.connection.jobs.collection.find(query, {"priority": 1, "_id": 0})
             expected = [job["priority"] for job in jobs.sort(order)]
-            listed = self._read_list(path, user, {**parameters, "sort": sort, "per_page": per_page})
-            assert listed == expected, (
-                f"{path} {parameters} {sort}: {self._compare([listed], [expected])}"
+            answer = self._read_list(path, user, {**parameters, "sort": sort, "per_page": per_page})
+            assert answer == expected, (
+                f"{path} {parameters} {sort}: {self._compare([answer], [expected])}"
             )
 
     def _compare(self, listed: list[list[int]], expected: list[list[int]]) -> Any:

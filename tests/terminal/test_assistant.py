@@ -61,8 +61,8 @@ def test_tools_give_the_answers_of_the_api(client: ApiClient) -> None:
     job = call_tool(client, "explain_job", job_id="dead").structured_content
     assert job["payload"] == {"apiKey": "[redacted]"}
     assert job["attempts"][0]["workerId"] == "w-1"
-    listed = call_tool(client, "list_jobs", status="dlq", limit=1_000).structured_content
-    assert [job["jobId"] for job in listed["data"]] == ["dead"]
+    dead_jobs = call_tool(client, "list_jobs", status="dlq", limit=1_000).structured_content
+    assert [job["jobId"] for job in dead_jobs["data"]] == ["dead"]
     assert not call_tool(client, "schedule").is_error
     for tool in ("error_groups", "workers"):  # they need a collector, and none runs
         assert "collector" in call_tool(client, tool).content[0].text
@@ -89,8 +89,8 @@ def test_assistant_of_an_owner_sees_only_own_jobs(
     api: Api, queue: Database[dict[str, Any]]
 ) -> None:
     owner = make_client(api, subject="bob", role="user")
-    listed = call_tool(owner, "list_jobs").structured_content
-    assert [job["jobId"] for job in listed["data"]] == ["dead"]
+    own_jobs = call_tool(owner, "list_jobs").structured_content
+    assert [job["jobId"] for job in own_jobs["data"]] == ["dead"]
     for tool, arguments in (
         ("queue_overview", {}),
         ("workers", {}),

@@ -35,7 +35,7 @@ def test_client_reads_statistics_queue_and_jobs(client: ApiClient) -> None:
     assert len(jobs) == 4
 
 
-def test_owner_gets_their_own_jobs(api: Api, queue: Database[dict[str, Any]]) -> None:
+def test_owner_gets_only_their_own_jobs(api: Api, queue: Database[dict[str, Any]]) -> None:
     owner = make_client(api, subject="bob", role="user")
     assert [job["jobId"] for job in owner.get_jobs()["data"]] == ["dead"]
     with pytest.raises(AnswerError, match="This needs ADMIN_DASHBOARD"):

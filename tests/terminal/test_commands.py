@@ -41,17 +41,17 @@ def test_stats_print_counts_notices_and_types(api: Api, url: str) -> None:
 
 
 def test_jobs_are_filtered_and_paged(api: Api, url: str) -> None:
-    dead = run_command(api, url, "jobs", "--status", "dlq", "--owner", "bob")
-    assert "1 of 1 jobs" in dead.output
-    assert "queued-0" not in dead.output
-    first = run_command(api, url, "jobs", "--limit", "2")
-    assert "2 of 4 jobs" in first.output
-    cursor = first.output.strip().rpartition(" ")[2]
-    second = json.loads(run_command(api, url, "jobs", "--cursor", cursor, "--json").output)
-    assert [job["jobId"] for job in second["data"]] == ["queued-2", "dead"]
+    dead_jobs = run_command(api, url, "jobs", "--status", "dlq", "--owner", "bob").output
+    assert "1 of 1 jobs" in dead_jobs
+    assert "queued-0" not in dead_jobs
+    first_page = run_command(api, url, "jobs", "--limit", "2").output
+    assert "2 of 4 jobs" in first_page
+    cursor = first_page.strip().rpartition(" ")[2]
+    second_page = json.loads(run_command(api, url, "jobs", "--cursor", cursor, "--json").output)
+    assert [job["jobId"] for job in second_page["data"]] == ["queued-2", "dead"]
 
 
-def test_job_and_errors_print_their_answer(api: Api, url: str) -> None:
+def test_job_prints_its_answer_and_errors_need_a_collector(api: Api, url: str) -> None:
     assert "w-1" in run_command(api, url, "job", "dead").output
     assert json.loads(run_command(api, url, "job", "dead", "--json").output)["jobId"] == "dead"
     assert run_command(api, url, "errors").output.startswith("Error: Only a collector knows this")
