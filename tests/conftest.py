@@ -124,8 +124,8 @@ Rule._compile_builder = _compile_builder_once  # type: ignore[method-assign]
 hypothesis.settings.register_profile(
     "local", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-# In CI a failing example is not made smaller, which can take minutes on a real server. Every run
-# has the same examples, so that a new failure comes from a change of the code.
+# In CI Hypothesis does not shrink a failing example: on a real server that can take minutes. Every
+# run has the same examples, so that a new failure comes from a change of the code.
 hypothesis.settings.register_profile(
     "ci",
     hypothesis.settings.get_profile("local"),

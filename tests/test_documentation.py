@@ -73,15 +73,15 @@ def find_code_blocks(page: Path) -> Iterator[tuple[int, list[str]]]:
     """The number of the first line, and the lines, of each indented block and each shell fence."""
     block: list[str] = []
     fence, start, previous_line = None, 0, ""
-    for number, line in enumerate([*page.read_text().splitlines(), ""], start=1):
+    for line_number, line in enumerate([*page.read_text().splitlines(), ""], start=1):
         if line.startswith("```"):
             if fence is not None and block and fence in ("sh", "bash", "console"):
                 yield start, block
-            fence, block, start = (line[3:].strip() if fence is None else None), [], number + 1
+            fence, block, start = (line[3:].strip() if fence is None else None), [], line_number + 1
         elif fence is not None:
             block.append(line)
         elif line.startswith("    ") and (block or not previous_line.strip()):
-            start = start if block else number
+            start = start if block else line_number
             block.append(line[4:])
         elif block:
             yield start, block
@@ -95,8 +95,8 @@ def find_commands(page: Path) -> list[PageCommand]:
     for start, block in find_code_blocks(page):
         has_answers = block[0].startswith("$ ")
         joined, first_line = "", start
-        for number, line in enumerate(block, start=start):
-            first_line = first_line if joined else number
+        for line_number, line in enumerate(block, start=start):
+            first_line = first_line if joined else line_number
             joined += line
             if joined.endswith("\\"):
                 joined = joined[:-1]

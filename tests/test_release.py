@@ -237,11 +237,11 @@ def pin_bases(folder: Path, docker: str) -> Process:
 def test_released_image_pins_every_base_image(tmp_path: Path) -> None:
     process = pin_bases(tmp_path, DOCKER)
     assert process.returncode == 0, process.stderr
-    bases = re.findall(r"^FROM .*?([\w./]+:\S+)", process.stdout, re.MULTILINE)
-    assert len(bases) > 2
-    for base in bases:
-        digit = 1 if base.startswith("node") else 2
-        assert base.endswith(f"@sha256:{digit:064}")
+    base_images = re.findall(r"^FROM .*?([\w./]+:\S+)", process.stdout, re.MULTILINE)
+    assert len(base_images) > 2
+    for base_image in base_images:
+        digit = 1 if base_image.startswith("node") else 2
+        assert base_image.endswith(f"@sha256:{digit:064}")
     unpinned = re.sub(r"@sha256:\d{64}", "", process.stdout)
     assert unpinned == (ROOT / "deploy/Dockerfile").read_text()
 
@@ -255,17 +255,17 @@ def test_base_image_without_a_digest_is_an_error(tmp_path: Path) -> None:
 
 def test_supported_versions_are_those_that_the_workflow_tests() -> None:
     jobs = yaml.safe_load((WORKFLOWS / "ci.yml").read_text())["jobs"]
-    tested = {
+    tested_versions = {
         "Python": jobs["python"]["strategy"]["matrix"]["python"],
         "MongoDB": jobs["mongodb"]["strategy"]["matrix"]["mongodb"],
     }
     page = (ROOT / "docs/versions.md").read_text()
-    for name, versions in tested.items():
+    for name, versions in tested_versions.items():
         assert f"| {name} | {', '.join(versions)} |" in page
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     prefix = "Programming Language :: Python :: "
     supported = [text.removeprefix(prefix) for text in project["classifiers"] if prefix in text]
-    assert supported == tested["Python"]
+    assert supported == tested_versions["Python"]
     assert project["requires-python"] == f">={supported[0]}"
 
 

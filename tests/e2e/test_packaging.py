@@ -122,9 +122,9 @@ def test_checkout_with_only_requirements_serves_without_assets(
                 assert answer.status == 200, path
     finally:
         end_process(gunicorn)
-    lines = log.read_text()
-    assert "Traceback" not in lines
-    assert lines.count("make assets") == 1
+    log_text = log.read_text()
+    assert "Traceback" not in log_text
+    assert log_text.count("make assets") == 1
 
 
 def is_healthy(url: str) -> bool:

@@ -104,12 +104,12 @@ def read_statuses(answer: bytes) -> list[int]:
 # By kind of client: the bytes that it sends first, and the bytes that it then sends repeatedly.
 SLOW_CLIENTS = {
     "idle": (b"", b""),
-    "head": (HEALTH + b"X-Half: ", b""),
+    "head stops": (HEALTH + b"X-Half: ", b""),
     "head drips": (HEALTH + b"X-Drip: ", b"x"),
-    "body": (FORM + b"Content-Length: 1000\r\n\r\n", b""),
+    "body stops": (FORM + b"Content-Length: 1000\r\n\r\n", b""),
     "body drips": (FORM + b"Content-Length: 60000\r\n\r\n", b"x"),
-    "chunks": (FORM + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
-    "size": (FORM + b"Transfer-Encoding: chunked\r\n\r\n5", b"0"),
+    "chunks drip": (FORM + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "size of a chunk drips": (FORM + b"Transfer-Encoding: chunked\r\n\r\n5", b"0"),
     "answered": (HEALTH_REQUEST, b""),  # this client does not close after the answer
     "refused": (b"nonsense\r\n\r\n", b""),
 }

@@ -48,10 +48,10 @@ def test_printed_commands_work_and_statistics_change(demo: Demo) -> None:
     links = re.findall(r"^http://.*/dashboard/sign-in#access_token=(\S+)$", demo.output(), re.M)
     stats, dead_jobs, own_jobs, one_job, refused_request = demo.curl_lines()
     assert links == [re.search(r"Bearer (\S+)'", line)[1] for line in (stats, own_jobs)]
-    before = eventually(lambda: (answer := run_curl(stats))["totalJobs"] and answer)
-    assert before["totalJobs"] == sum(before["statusCounts"].values())
+    first_stats = eventually(lambda: (answer := run_curl(stats))["totalJobs"] and answer)
+    assert first_stats["totalJobs"] == sum(first_stats["statusCounts"].values())
     eventually(lambda: run_curl(stats)["statusCounts"]["succeeded"] > 0)
-    eventually(lambda: run_curl(stats)["totalJobs"] > before["totalJobs"])
+    eventually(lambda: run_curl(stats)["totalJobs"] > first_stats["totalJobs"])
     eventually(lambda: run_curl(stats)["statusCounts"]["failed"] > 0)
     assert {job["status"] for job in run_curl(dead_jobs)["data"]} <= {"dlq"}
     assert {job["createdBy"] for job in run_curl(own_jobs)["data"]} == {"alice"}

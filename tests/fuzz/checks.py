@@ -236,7 +236,7 @@ class FuzzedService:
 
     def send(self, request: Request) -> int:
         """Send a request and check its answer; returns the status."""
-        environ = request.environ(self.tokens)
+        environ = request.build_environ(self.tokens)
         parts, status_line, headers = run_wsgi_app(self.app, environ, buffered=True)
         body, status = b"".join(parts), int(status_line.partition(" ")[0])
         self._check_answer(request, status, headers, body)

@@ -21,7 +21,8 @@ from ..conftest import DATE, NOW
 PLANTED = "pl4nted"
 SECRET_KEYS = [b"password", b"apiKey", b"x-auth-token", b"clientSecret", b"PIN", b"card_number"]
 
-OWNERS = ["ada", "65f0c0ffee0123456789abcd"]
+OID = ObjectId("65f0c0ffee0123456789abcd")
+OWNERS = ["ada", str(OID)]  # the owners that have tokens
 ARRAY_TYPE = 0x04
 STATUSES = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled", "odd"]
 NOW_MS = round(NOW.timestamp() * 1_000)
@@ -93,7 +94,6 @@ def make_secret(number: int = 0) -> Value:
 
 NULL, UNDEFINED = Value(0x0A, b""), Value(0x06, b"")
 MIN_KEY, MAX_KEY = Value(0xFF, b""), Value(0x7F, b"")
-OID = ObjectId("65f0c0ffee0123456789abcd")
 SECRET_DOCUMENT = document((b"password", make_secret()), (b"seen", int32(1)))
 REFERENCE = document(
     (b"$ref", text("users")), (b"$id", Value(0x07, OID.binary)), (b"token", make_secret())
@@ -200,7 +200,7 @@ def nest(levels: int, innermost: Value, in_array: bool = False) -> Value:
 KEYS = [b"a", b"b.c", b"$x", b"", "ключ".encode(), b"code", b"message", b"n", b"\xff"]
 ERROR_FIELDS = (b"lastError", b"error")
 # By field: its usual values; for the fields of errors see `Dice.draw_error`.
-JOB = {
+USUAL_JOB_VALUES = {
     b"type": [text("email.send"), text("payout.execute")],
     b"status": [text(status) for status in STATUSES],
     b"payload": [SECRET_DOCUMENT, REFERENCE],
@@ -218,7 +218,7 @@ JOB = {
         array(SECRET_DOCUMENT, document((b"error", SECRET_DOCUMENT), (b"startedAt", date(0))))
     ],
 }
-ATTEMPT = {
+USUAL_ATTEMPT_VALUES = {
     b"attemptNumber": [int32(1), int32(2), *NUMBERS],
     b"status": [text(status) for status in ("running", "succeeded", "failed", "expired")],
     b"workerId": [text("worker-1")],
@@ -310,12 +310,12 @@ def _has_order(value: Value) -> bool:
 
 def draw_job(seed: int) -> Fields:
     """The fields of a job, without `_id`, jobId and priority."""
-    return Dice(seed).draw_fields(JOB)
+    return Dice(seed).draw_fields(USUAL_JOB_VALUES)
 
 
 def draw_attempt(seed: int) -> Fields:
     """The fields of an attempt, without jobId."""
-    return Dice(seed).draw_fields(ATTEMPT)
+    return Dice(seed).draw_fields(USUAL_ATTEMPT_VALUES)
 
 
 def draw_id(seed: int) -> Value:

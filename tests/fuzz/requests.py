@@ -118,7 +118,7 @@ class Request(NamedTuple):
     body: bytes
     credential: str
 
-    def environ(self, tokens: dict[str, str]) -> dict[str, Any]:
+    def build_environ(self, tokens: dict[str, str]) -> dict[str, Any]:
         """The environ of PEP 3333; `tokens` are the valid tokens by name."""
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.method,
@@ -192,12 +192,12 @@ def _draw_cursor(dice: documents.Dice) -> str:
         backwards=dice.random() < 0.5,
         by_page=dice.random() < 0.1,
     )
-    token = cursor.encode()
-    data = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    encoded = cursor.encode()
+    data = bytearray(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
     change = dice.choice(["none", *["values"] * 3, "cut", "flipped", "inserted", "operator"])
     match change:
         case "values":
-            fields = {
+            fields = {  # by the keys of an encoded cursor: `c` is the date, `i` the _id
                 b"c": dice.draw_value(),
                 b"i": dice.draw_value(),
                 b"p": documents.int32(2),
