@@ -342,9 +342,9 @@ def measure_work(work: Callable[[], object]) -> Cost:
 
 def measure_cpu(work: Callable[[], object], pid: int) -> Cost:
     """The CPU time of a process during a call; other processes change it less than wall time."""
-    before = read_cpu_s(pid)
+    cpu_before_s = read_cpu_s(pid)
     work()
-    return Cost((read_cpu_s(pid) - before) * 1_000)
+    return Cost((read_cpu_s(pid) - cpu_before_s) * 1_000)
 
 
 def measure_changes(
@@ -352,9 +352,9 @@ def measure_changes(
 ) -> tuple[float, float]:
     """The CPU seconds of the database and of the collector (0 without one) while jobs change."""
     pids = [server.pid] + ([collector_pid] if collector_pid else [])
-    before = [read_cpu_s(pid) for pid in pids]
+    cpu_before_s = [read_cpu_s(pid) for pid in pids]
     change_jobs(settings.mongo_uri, settings.jobs_collection, ids)
-    used_s = [read_cpu_s(pid) - start_s for pid, start_s in zip(pids, before, strict=True)]
+    used_s = [read_cpu_s(pid) - start_s for pid, start_s in zip(pids, cpu_before_s, strict=True)]
     return used_s[0], used_s[1] if collector_pid else 0.0
 
 

@@ -28,11 +28,7 @@ PROMPT = "To see the queue: "
 
 
 def run_first_look(name: str, folder: Path, uri: str) -> tuple[float, float, int]:
-    """Run both commands.
-
-    Returns the seconds until the queue is discovered, the seconds until the list is answered, and
-    the number of jobs in the list.
-    """
+    """Run both commands; returns the seconds to the discovery and to the list, and its jobs."""
     jobmon = Path(sys.executable).parent / "jobmon"
     port = free_port()
     environment = {

@@ -83,10 +83,7 @@ def run_by_library(database: Database[Document], worker: str) -> Iterator[None]:
 
 
 def run_bare(database: Database[Document], worker: str, *, attempts: bool) -> Iterator[None]:
-    """Make the same writes with bare pymongo, without checks of results; yields after each job.
-
-    Without `attempts`, it writes only to the job.
-    """
+    """Like `run_by_library`, by bare pymongo without checks; it writes attempts if `attempts`."""
     while True:
         now = datetime.now(UTC)
         expires_at = now + timedelta(seconds=30)

@@ -2,9 +2,8 @@
 
     .venv/bin/python bench/queues.py
 
-Watches one queue and then 100 queues (`--queues`) in a replica set, lets three collectors share
-them, and watches 10 queues in five deployments of which one is frozen. Prints a line for each
-measurement; 100% of CPU is one core.
+Watches one queue and then 100 queues (`--queues`), which three collectors then share, and 10 queues
+in five deployments, one of them frozen. Prints a line for each measurement; a core is 100% of CPU.
 """
 
 import argparse
@@ -212,10 +211,7 @@ def observe_idle(observer: Observer, groups: dict[str, list[int]]) -> dict[str, 
 
 
 def measure_sharing(path: Path, home_uri: str, queues: dict[str, str]) -> None:
-    """Print how one to three collectors share queues, and how long statistics are old after a kill.
-
-    The kill ends one of three collectors.
-    """
+    """Print how one to three collectors share queues, and how old statistics get after a kill."""
     write_queues_file(path, queues)
     environment = make_environment(home_uri, path, free_port())
     observer = Observer(home_uri)

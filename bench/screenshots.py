@@ -74,10 +74,7 @@ def fill(uri: str) -> None:
 
 @contextmanager
 def serve_with_actor(state: Path) -> Iterator[tuple[str, str]]:
-    """Run the web service and an actor on invented history, without workers.
-
-    Yields the service's address and the token of an admin.
-    """
+    """Like `serve_demo`, but with actions and an actor, and without workers."""
     with Mongod(state / "mongodb") as mongod:
         fill(mongod.uri)
         environment = {

@@ -1,7 +1,6 @@
 """Fixtures that run Agenda and Celery, which write their own documents.
 
-If Agenda cannot be installed, its tests are skipped with the reason. In CI (if `CI` is set) they
-fail.
+If Agenda cannot be installed, its tests are skipped with the reason; if `CI` is set, they fail.
 """
 
 import fcntl
@@ -78,10 +77,7 @@ def _install_agenda() -> None:
 
 @pytest.fixture(scope="session")
 def run_celery() -> Callable[[str, bool], Ids]:
-    """A function that runs Celery on the database of a URI; it returns the task ids by case.
-
-    `extended`: whether results have the fields of their tasks (`result_extended`).
-    """
+    """A function that runs Celery on the database of a URI; it returns the task ids by case."""
 
     def run(uri: str, extended: bool) -> Ids:
         command = [sys.executable, str(HERE / "celery_app.py"), uri, str(int(extended))]

@@ -23,14 +23,11 @@ WORKER = "worker-1@shop"
 
 
 class Result(NamedTuple):
-    """A stored result: its task, jobmon's status, and the status and number of the last attempt.
-
-    `outcome` is None if jobmon shows no attempt.
-    """
+    """A stored result: its task, jobmon's status, and the status and number of the last attempt."""
 
     task: str
     status: str
-    outcome: str | None
+    outcome: str | None  # None: jobmon shows no attempt
     attempt_number: int
 
 

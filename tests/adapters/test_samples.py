@@ -418,10 +418,7 @@ def test_every_job_opens_with_its_attempts(sample: Sample) -> None:
 
 
 def create_order_index(sample: Sample) -> bool:
-    """Create the program's index for its lease order, if it has one.
-
-    Returns whether the profile has a lease order.
-    """
+    """Create the index of the program's lease order, if any; returns whether the order is known."""
     lease = sample.connection.profile.lease
     if lease is not None and lease.index:
         sample.connection.jobs.collection.create_index(list(lease.index), name="lease order")

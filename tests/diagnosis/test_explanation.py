@@ -44,14 +44,14 @@ def ended(count: int, run_ms: int | None = None) -> Activity:
     return Activity.from_tallies([tally])
 
 
-def make_recent_history(**counts: int) -> History[str]:
+def make_recent(**counts: int) -> History[str]:
     return History(NOW, "rollup", {job_type: ended(count) for job_type, count in counts.items()})
 
 
 def evidence(*ended_in_block: int, others: int = 0, **changes: Any) -> Evidence:
     """A queue in whose blocks so many attempts of mail ended, and in each block `others` of sms."""
     blocks = {"mail": [(0, count) for count in ended_in_block], "sms": [(0, others)] * 3}
-    recent = {10 * MINUTE: make_recent_history(mail=ended_in_block[-1], sms=others)}
+    recent = {10 * MINUTE: make_recent(mail=ended_in_block[-1], sms=others)}
     return make_evidence(blocks, **{"recent": recent} | changes)
 
 
@@ -60,7 +60,7 @@ def facts(**changes: Any) -> QueueFacts:
     defaults: dict[str, Any] = {
         "place": place(),
         "evidence": evidence(200, 200, 200),
-        "recent": make_recent_history(mail=60),
+        "recent": make_recent(mail=60),
     }
     return QueueFacts(**defaults | changes)
 
@@ -301,10 +301,7 @@ def add_gap(queue: Evidence) -> Evidence:
             {"evidence": evidence(200, 200, 200, unknown=frozenset({"finishedAt"}))},
             "do not record when they finished",
         ),
-        (
-            {"recent": make_recent_history(sms=9)},
-            "no attempt of its type has ended in the last minutes",
-        ),
+        ({"recent": make_recent(sms=9)}, "no attempt of its type has ended in the last minutes"),
         ({"recent": Missing(reason="still counting")}, "still counting"),
         ({"place": place(9, outranking=1)}, "jobs of its type with a higher priority are ahead"),
         ({"place": place(900, same_type=0)}, "more jobs of other types are ahead than usual"),

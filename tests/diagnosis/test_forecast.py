@@ -36,10 +36,7 @@ def activity(arrived: int, completed: int) -> Activity:
 def evidence(
     counts: Counts, due: int | None = 100, *, before: int | None = None, **changes: Any
 ) -> Evidence:
-    """A queue with these counts and `due` jobs.
-
-    `before` jobs waited at the start of the blocks, by default the number that explains `due`.
-    """
+    """A queue with these counts and `due` jobs; `before` jobs waited at the start of the blocks."""
     blocks = tuple(
         History(
             NOW, "rollup", {name: activity(*flows[index]) for name, flows in counts.items()}, True

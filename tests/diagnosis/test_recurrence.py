@@ -36,10 +36,7 @@ def run(start_min: float, status: str = "succeeded", repetition: Repetition | No
 def summarize(
     *runs: float | Run, repetition: Repetition = EVERY_5, now: float = 0, **changes: Any
 ) -> Recurrence:
-    """The summary at minute `now`, after `runs` (runs, or minutes in which a run started).
-
-    By default the next run is due five minutes later.
-    """
+    """The summary at minute `now`; `runs` are runs, or the minutes at which runs started."""
     all_runs = [value if isinstance(value, Run) else run(value) for value in runs]
     gaps = changes.pop("gaps", ())
     no_history = changes.pop("no_history", "")

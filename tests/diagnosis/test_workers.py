@@ -80,7 +80,7 @@ def lease(worker: str | None, ends_in: timedelta | None = MINUTE, **changes: Any
     )
 
 
-def find_workers_by_name(
+def map_workers(
     tallies: dict[str, WorkerTally] | None = None,
     jobs: Iterable[RunningJob] = (),
     *,
@@ -102,7 +102,7 @@ def find_workers_by_name(
 
 def test_worker_with_expired_leases_is_silent_since_the_first_lease_expired() -> None:
     jobs = [lease("w1", -3 * MINUTE), lease("w1", -MINUTE), lease("w1"), lease("w2")]
-    workers = find_workers_by_name({"w1": tally(9, MINUTE)}, jobs)
+    workers = map_workers({"w1": tally(9, MINUTE)}, jobs)
     assert workers["w1"].state is WorkerState.EXPIRED
     assert workers["w1"].since == NOW - 3 * MINUTE
     assert workers["w1"].note == "its lease has expired"
@@ -111,7 +111,7 @@ def test_worker_with_expired_leases_is_silent_since_the_first_lease_expired() ->
 
 
 def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
-    workers = find_workers_by_name({"w1": tally(50, 10 * MINUTE), "w2": tally(50, 9 * MINUTE)})
+    workers = map_workers({"w1": tally(50, 10 * MINUTE), "w2": tally(50, 9 * MINUTE)})
     assert workers["w1"].state is WorkerState.STOPPED
     assert workers["w1"].since == workers["w1"].last_seen == NOW - 10 * MINUTE
     assert workers["w2"].state is WorkerState.IDLE
@@ -131,7 +131,7 @@ def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
     ids=str,
 )
 def test_worker_whose_stop_has_another_reason_is_not_silent(changes: dict[str, Any]) -> None:
-    assert find_workers_by_name({"w1": tally(50, 20 * MINUTE)}, **changes)["w1"].note == ""
+    assert map_workers({"w1": tally(50, 20 * MINUTE)}, **changes)["w1"].note == ""
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_worker_whose_last_runs_may_be_missing_is_not_silent() -> None:
 def test_worker_is_silent_only_if_three_usual_runs_are_missing(
     runs: int, minutes: int, state: WorkerState
 ) -> None:
-    assert find_workers_by_name({"w1": tally(runs, minutes * MINUTE)})["w1"].state is state
+    assert map_workers({"w1": tally(runs, minutes * MINUTE)})["w1"].state is state
 
 
 def test_workers_that_are_not_checked_have_a_reason() -> None:
@@ -194,7 +194,7 @@ def test_workers_that_are_not_checked_have_a_reason() -> None:
 
 def test_worker_that_stopped_more_than_a_day_ago_is_idle() -> None:
     window = Window(start=NOW - 72 * HOUR, end=NOW + HOUR, step=HOUR)
-    workers = find_workers_by_name(
+    workers = map_workers(
         {"old": tally(900, 25 * HOUR), "new": tally(900, 23 * HOUR)}, window=window
     )
     assert workers["old"].state is WorkerState.IDLE
@@ -205,16 +205,14 @@ def test_worker_that_stopped_more_than_a_day_ago_is_idle() -> None:
 def test_worker_without_a_job_has_no_state_if_not_all_jobs_are_read(
     running: dict[str, Any],
 ) -> None:
-    workers = find_workers_by_name({"w1": tally(50, 20 * MINUTE)}, [lease("w2")], **running)
+    workers = map_workers({"w1": tally(50, 20 * MINUTE)}, [lease("w2")], **running)
     assert workers["w1"].state is None
     assert workers["w2"].state is WorkerState.RUNNING
 
 
 def test_workers_are_known_by_their_leases_without_a_history() -> None:
     started = NOW - 2 * MINUTE
-    workers = find_workers_by_name(
-        None, [lease("w1", started_at=started), lease("w1"), lease(None)]
-    )
+    workers = map_workers(None, [lease("w1", started_at=started), lease("w1"), lease(None)])
     assert list(workers) == ["w1"]
     worker = workers["w1"]
     assert (worker.state, worker.since, worker.last_seen) == (WorkerState.RUNNING, started, started)
@@ -224,7 +222,7 @@ def test_workers_are_known_by_their_leases_without_a_history() -> None:
 def test_last_seen_is_the_newest_start_or_end() -> None:
     tallies = {"w1": tally(1, MINUTE), "w2": tally(1, 3 * MINUTE)}
     jobs = [lease(name, started_at=NOW - 2 * MINUTE) for name in tallies]
-    workers = find_workers_by_name(tallies, jobs)
+    workers = map_workers(tallies, jobs)
     ago = {name: NOW - worker.last_seen for name, worker in workers.items() if worker.last_seen}
     assert ago == {"w1": MINUTE, "w2": 2 * MINUTE}
 
@@ -279,9 +277,7 @@ def sort_names(sort: str) -> list[str]:
         "earlier": tally(5, 4 * MINUTE),
     }
     jobs = [lease("running"), lease("expired", -MINUTE)]
-    return [
-        worker.name for worker in sort_workers(find_workers_by_name(tallies, jobs).values(), sort)
-    ]
+    return [worker.name for worker in sort_workers(map_workers(tallies, jobs).values(), sort)]
 
 
 @pytest.mark.parametrize(
@@ -303,7 +299,7 @@ def test_thousands_of_workers_are_folded_and_every_run_is_counted() -> None:
     tallies = {f"pod-{index}": tally(1 + index % 3, 20 * MINUTE, 1) for index in range(20_000)}
     total = sum(worker_tally.runs for worker_tally in tallies.values())
     folded = fold_details(make_history(tallies).details)
-    workers = find_workers_by_name(folded.tally_workers())
+    workers = map_workers(folded.tally_workers())
     assert len(workers) == MAX_WORKER_TYPES
     assert {job_type for name, job_type in folded.worker_types if name != OTHER} == {"mail"}
     assert sum(worker.attempts for worker in workers.values()) == total

@@ -32,9 +32,7 @@ def test_deprecated_name_has_the_effect_of_the_new_one(monkeypatch: pytest.Monke
     assert list_warnings() == [f"{OLD} is deprecated: rename it to {NEW}."]
 
 
-def test_deprecated_name_is_read_from_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deprecated_name_works_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "days").write_text("78\n")
     monkeypatch.setenv(f"{OLD}_FILE", str(tmp_path / "days"))
     assert Settings.from_env().day_retention_days == 78

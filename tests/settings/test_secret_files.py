@@ -71,7 +71,7 @@ def test_files_that_cannot_be_read_are_all_named(
     ]
 
 
-def test_setting_with_a_value_and_a_file_is_refused(
+def test_both_a_value_and_a_file_are_refused(
     set_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_files(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY=SECRET)

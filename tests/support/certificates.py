@@ -24,10 +24,7 @@ class Authority:
         self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
     def issue(self, name: str) -> tuple[Path, str]:
-        """Write a key and a certificate for 127.0.0.1 to a file.
-
-        Returns the file, and the certificate's subject in the form of MongoDB's user names.
-        """
+        """Write a key and a certificate for 127.0.0.1; returns the file and the subject's text."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [

@@ -34,10 +34,7 @@ def index_queue(settings: Settings) -> None:
 
 
 def init(uri: str, *options: str, **settings: str) -> Result:
-    """Run `jobmon init` with `JOBMON_` settings; jobmon's databases are NAME_rollups, NAME_state.
-
-    NAME is the name of the queue's database.
-    """
+    """Run `jobmon init` with `JOBMON_` settings; the queue's database names jobmon's databases."""
     name = re.sub(r".*/(\w*)(\?.*)?$", r"\1", uri)
     environment = {
         "JOBMON_ADMIN_MONGO_URI": uri,

@@ -261,7 +261,7 @@ class Writers:
         self._thread.start()
 
     def known_jobs_at(self, moment: float) -> int:
-        """The number of jobs that had been acknowledged at a moment of the monotonic clock."""
+        """The initial jobs and those acknowledged until a moment of the monotonic clock."""
         return self.initial_jobs + bisect_right(self.acknowledged, moment)
 
     def replace_worker(self, index: int) -> None:
