@@ -192,10 +192,10 @@ def test_preview_of_an_owners_error_group_shows_only_jobs_of_the_owner(queue: Ac
 
 
 @pytest.mark.parametrize("action", ["run_now", "release"])
-def test_action_that_suits_no_job_with_the_condition_previews_none(
+def test_preview_and_actor_find_no_due_job_for_an_action_on_other_jobs(
     queue: ActingQueue, action: str
 ) -> None:
-    """Catches a preview that counts due jobs, which the actor then skips."""
+    """Catches a preview that counts due jobs: the actor does not change them."""
     queue.add("due")
     target = Target(job_filter=JobFilter(condition=JobCondition.DUE))
     assert make_previewer(queue).preview(action, target).count == 0
@@ -296,27 +296,29 @@ def test_unreadable_records_do_not_hide_other_requests(
 
 @pytest.mark.parametrize("value", [0, False, "", {}])
 def test_action_removes_a_field_with_an_empty_value(queue: ActingQueue, value: Any) -> None:
-    """Catches a job that is skipped because its value is taken for a missing one."""
+    """Catches a job that is skipped as if the field with such a value were missing."""
     target = Target(job_ids=("held",))
     request = ActionRequest(action="enable", target=target, by=ADA, expected=1)
     transition = Transition(statuses=("queued",), removals=("hold",))
     changes = ProfileJobChanges(queue.connection, request, transition)
     queue.add("held", hold=value)
     queue.add("free")
-    held, free = (changes.read([queue.job(name)["_id"]]).popitem()[1] for name in ("held", "free"))
-    assert changes.apply(changes.plan(held))
+    held_job, free_job = (
+        changes.read([queue.job(name)["_id"]]).popitem()[1] for name in ("held", "free")
+    )
+    assert changes.apply(changes.plan(held_job))
     assert "hold" not in queue.job("held")
     with pytest.raises(RefusedActionError, match="it has this value already"):
-        changes.plan(free)
+        changes.plan(free_job)
 
 
-def test_outcomes_that_only_one_server_has_are_reported(queue: ActingQueue) -> None:
-    """Catches an outcome that a failover may undo, although it was reported as recorded."""
+def test_outcomes_that_are_not_replicated_raise_an_error(queue: ActingQueue) -> None:
+    """Catches an outcome that counts as recorded although a failover may undo it."""
     records, outcome = queue.requests.records, make_outcome(1, "job", Result.DONE)
     failure = {"code": 64, "errmsg": "waiting for replication timed out"}
     fault = {"failCommands": ["insert"], "writeConcernError": failure}
     fault["namespace"] = f"{queue.settings.state_db}.action_outcomes"
-    for _ in range(2):  # the second time, the outcome is a duplicate, too
+    for _ in range(2):  # in the second call, the outcome is also a duplicate
         admin = queue.database.client.admin
         admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=fault)
         with pytest.raises(BulkWriteError):

@@ -44,7 +44,7 @@ from ..support.commands import database_uri
 from ..support.error_history import ErrorHistory
 from ..support.pages import PART, Page
 
-# The id of a job is its owner's name with an s.
+# The owner of each job, by its id. The id is the owner's name with an s; `nobodys` has no owner.
 OWNER_BY_JOB = {"adas": "ada", "bobs": "bob", "nobodys": None, "roots": "root", "olgas": "olga"}
 RETRY_ADAS = {"action": "retry", "ids": ["adas"]}
 
@@ -374,8 +374,8 @@ def actions_api(_history: None) -> tuple[Api, str]:
     mute = Mute(id=MUTE_ID, kind=None, by=root, until=until, reason="x")
     MuteRecords(connection, connection, Redactor()).add(mute)
     bearer = {"Authorization": f"Bearer {sign_token('root', 'admin')}"}
-    filed = api.client.post("/admin/actions", json=RETRY_ADAS, headers=bearer)
-    return api, filed.json["id"]
+    answer = api.client.post("/admin/actions", json=RETRY_ADAS, headers=bearer)
+    return api, answer.json["id"]
 
 
 def send(api: Api, method: str, path: str, token: str | None, body: Any) -> tuple[int, str | None]:
@@ -550,8 +550,8 @@ def test_a_list_of_own_jobs_has_only_the_callers_jobs(api: Api) -> None:
         ("admin", "roots"),
         ("admin among roles", "roots"),
     ):
-        listed = get(api, "/jobs", caller).json["data"]
-        assert [job["jobId"] for job in listed] == [own_job], caller
+        jobs = get(api, "/jobs", caller).json["data"]
+        assert [job["jobId"] for job in jobs] == [own_job], caller
         shown_words = set(re.findall(r"\b\w+s\b", get(api, "/dashboard/my", caller).text))
         assert shown_words & set(OWNER_BY_JOB) == {own_job}
 

@@ -114,7 +114,7 @@ def actions_api(make_api: Callable[..., ActionApi]) -> ActionApi:
 def test_preview_of_an_action_for_another_target_is_refused(
     actions_api: ActionApi, body: dict[str, Any]
 ) -> None:
-    """Catches a 500 because the jobs of such a target cannot be counted."""
+    """Catches a 500 for an action on jobs with types, and for an action on types with jobs."""
     answer = actions_api.post("/admin/actions/preview", body)
     assert (answer.status_code, list(answer.json["error"]["details"])) == (422, ["action"])
 
@@ -137,18 +137,18 @@ def test_preview_counts_what_would_change_and_stores_nothing(actions_api: Action
 def test_filed_request_has_its_person_target_and_phase_in_list_and_detail(
     actions_api: ActionApi,
 ) -> None:
-    filed = actions_api.post("/admin/actions", ALL_DEAD)
-    assert filed.status_code == 201
-    (listed,) = actions_api.read("/admin/actions", role="reader")["data"]
-    assert listed["by"] == {"subject": "ada", "role": "admin", "address": "127.0.0.1"}
-    assert (listed["phase"], listed["expected"]) == ("waiting", 3)
-    assert listed["target"]["filter"] == DEAD
-    detail = actions_api.read(f"/admin/actions/{listed['id']}")
-    assert detail == filed.json
+    answer = actions_api.post("/admin/actions", ALL_DEAD)
+    assert answer.status_code == 201
+    (request,) = actions_api.read("/admin/actions", role="reader")["data"]
+    assert request["by"] == {"subject": "ada", "role": "admin", "address": "127.0.0.1"}
+    assert (request["phase"], request["expected"]) == ("waiting", 3)
+    assert request["target"]["filter"] == DEAD
+    detail = actions_api.read(f"/admin/actions/{request['id']}")
+    assert detail == answer.json
     assert [record["kind"] for record in detail["history"]] == ["requested"]
     assert (detail["decisions"], detail["isActorRunning"]) == (["pause", "stop"], False)
-    # A reader sees the request but may not decide about it.
-    assert actions_api.read(f"/admin/actions/{listed['id']}", role="reader")["decisions"] == []
+    # A reader sees the request, but cannot decide on it.
+    assert actions_api.read(f"/admin/actions/{request['id']}", role="reader")["decisions"] == []
 
 
 def test_same_key_files_one_request(actions_api: ActionApi) -> None:
@@ -323,11 +323,11 @@ def test_requests_are_listed_in_pages(actions_api: ActionApi) -> None:
         actions_api.post("/admin/actions", {"action": "retry", "ids": [f"d{index}"]}).json["id"]
         for index in (1, 2, 3)
     ]
-    first = actions_api.read("/admin/actions", per_page=2)
-    second = actions_api.read("/admin/actions", per_page=2, cursor=first["meta"]["next_cursor"])
-    listed_ids = [request["id"] for page in (first, second) for request in page["data"]]
+    page_1 = actions_api.read("/admin/actions", per_page=2)
+    page_2 = actions_api.read("/admin/actions", per_page=2, cursor=page_1["meta"]["next_cursor"])
+    listed_ids = [request["id"] for page in (page_1, page_2) for request in page["data"]]
     assert listed_ids == ids[::-1]
-    assert second["meta"]["next_cursor"] is None
+    assert page_2["meta"]["next_cursor"] is None
 
 
 def test_request_cursor_with_a_time_before_year_1_is_422(actions_api: ActionApi) -> None:
@@ -412,10 +412,10 @@ def test_export_of_requests_has_each_request_with_its_history(
     actions_api, first_id = api_and_id
     later_ids = [actions_api.post("/admin/actions", ALL_DEAD).json["id"] for _ in range(4)]
     actions_api.post(f"/admin/actions/{first_id}/stop", {"reason": "wrong filter"}, subject="bob")
-    listed = actions_api.read("/admin/actions")["data"]
+    requests = actions_api.read("/admin/actions")["data"]
     monkeypatch.setattr("jobmon.actions.requests.MAX_LISTED", 2)
     lines = read_export(actions_api, "/admin/actions", format="ndjson")
-    assert [line["id"] for line in lines] == [request["id"] for request in listed]
+    assert [line["id"] for line in lines] == [request["id"] for request in requests]
     assert {line["id"] for line in lines} == {first_id, *later_ids}
     *_, oldest = lines
     steps = [(step["kind"], step["by"]["subject"], step["reason"]) for step in oldest["history"]]

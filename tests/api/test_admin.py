@@ -141,7 +141,7 @@ def test_totals_beyond_the_count_limit_come_from_the_statistics(
     assert read_total(api, status=["dlq", "odd"]) == (33, True)
 
 
-def test_stats_of_an_empty_queue(api: Api) -> None:
+def test_stats_of_an_empty_queue_are_zero(api: Api) -> None:
     stats = api.get_as_admin(STATS).json
     as_of = datetime.fromisoformat(stats.pop("asOf"))
     forecast = stats.pop("forecast")
@@ -218,7 +218,7 @@ def test_stats_have_types_ages_leases_and_due_jobs(api: Api, watched: Any) -> No
 def test_stats_of_jobs_without_a_date_are_null_with_a_reason_and_not_in_metrics(
     api: Api, watched: Any
 ) -> None:
-    """Catches numbers and texts that are read as dates: as an age of 0 ms, or as due."""
+    """Catches a number or a text that is read as a date: a job that is 0 ms old, or is due."""
     micros = 1_700_000_000_000_000
     odd_dates: list[dict[str, Any]] = [
         {
@@ -330,7 +330,7 @@ def test_types_beyond_the_limit_are_counted_together(
 def test_types_are_serialized_once_for_the_same_counts(
     api: Api, fifty_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # not in mongomock
+    monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # mongomock lacks it
     (queue,) = api.app.extensions["jobmon_queues"].open_all()
     stats = queue.stats.stats()
     monkeypatch.setattr(StatsReader, "stats", lambda _: stats)

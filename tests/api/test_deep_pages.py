@@ -1,4 +1,4 @@
-"""Pages by number, found from milestones: catches a wrong page that is called exact."""
+"""Pages by number, which milestones make fast: catches a wrong page that is called exact."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -114,13 +114,13 @@ def make_jobs(order: str) -> list[dict[str, Any]]:
         delay_s = 0
         if order == "producers":  # two producers: every second block of 15 jobs is 30 s later
             delay_s = 30 * (index // 15 % 2)
-        second = index // 7 + delay_s if order != "random" else rng.randrange(JOB_COUNT)
+        seconds = index // 7 + delay_s if order != "random" else rng.randrange(JOB_COUNT)
         job = {
             "_id": ObjectId(index.to_bytes(12, "big")),
             "jobId": str(index),
             "type": f"type-{index % 3}",
             "status": rng.choice(["succeeded", "succeeded", "dlq", "queued"]),
-            "createdAt": NOW + timedelta(seconds=second),
+            "createdAt": NOW + timedelta(seconds=seconds),
         }
         if order == "odd" and index % 40 == 0:
             job["createdAt"] = ODD_DATES[index // 40 % len(ODD_DATES)]
@@ -170,7 +170,7 @@ def test_every_page_by_number_has_the_jobs_at_its_position(
         assert read_page(api, page_count + 1, per_page=PER_PAGE, sort=sort, **filters)[0] == []
 
 
-def test_pages_of_jobs_with_their_dates_in_the_ids_are_exact(
+def test_pages_of_jobs_with_their_creation_times_in_the_ids_are_exact(
     jobs: Any, start_collector: Any, mongod: Mongod
 ) -> None:
     """Catches _ids of the same second that are on the wrong side of a milestone."""
@@ -217,7 +217,7 @@ def test_deep_pages_read_few_keys_and_have_cursors(jobs: Any, start_collector: A
 def test_pages_after_a_change_are_exact_unless_older_jobs_have_changed(
     jobs: Any, start_collector: Any
 ) -> None:
-    """Catches a page that is called exact although older jobs, which set its position, changed."""
+    """Catches a page that is called exact although changes of older jobs may have shifted it."""
     jobs.insert_many(make_jobs("ascending"))
     collector, api = start_collector()
     new_id = ObjectId((2**40).to_bytes(12, "big"))
@@ -292,14 +292,15 @@ def test_the_job_list_links_its_last_page_and_marks_a_page_that_is_not_exact(
     jobs.insert_many(make_jobs("ascending"))
     collector, api = start_collector()
     viewer = signed_in(api)
-    first = viewer.page("/dashboard/jobs?per_page=7&status=succeeded&status=dlq")
-    page_count = int(first.text.split("page 1 of ")[1].split()[0])
-    (address,) = {link for link in first.addresses() if f"page={page_count}" in link}
-    last = viewer.page(address)
-    assert f"page {page_count} of {page_count}" in last.text
-    links = [link for link in last.addresses() if "per_page=7" in link]
-    assert any("&page=" not in link and "cursor=" not in link for link in links)  # the first page
-    assert "about" not in first.text + last.text
+    first_page = viewer.page("/dashboard/jobs?per_page=7&status=succeeded&status=dlq")
+    page_count = int(first_page.text.split("page 1 of ")[1].split()[0])
+    (address,) = {link for link in first_page.addresses() if f"page={page_count}" in link}
+    last_page = viewer.page(address)
+    assert f"page {page_count} of {page_count}" in last_page.text
+    links = [link for link in last_page.addresses() if "per_page=7" in link]
+    # One of them leads to the first page.
+    assert any("&page=" not in link and "cursor=" not in link for link in links)
+    assert "about" not in first_page.text + last_page.text
     old_id = ObjectId((3).to_bytes(12, "big"))
     jobs.delete_one({"_id": old_id})
     collector.recount(old_id)

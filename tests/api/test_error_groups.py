@@ -56,16 +56,16 @@ def get_json(api: Api, path: str = PATH, **query: Any) -> dict[str, Any]:
     return body
 
 
-def list_names(listed: dict[str, Any]) -> list[str]:
-    return [error["code"] or error["pattern"] or error["id"] for error in listed["data"]]
+def list_names(answer: dict[str, Any]) -> list[str]:
+    return [error["code"] or error["pattern"] or error["id"] for error in answer["data"]]
 
 
 @pytest.mark.usefixtures("history")
 def test_list_has_each_group_with_its_counts(api: Api) -> None:
-    listed = get_json(api)
-    assert list_names(listed)[:2] == ["timeout of <duration>", OTHER]
-    assert set(list_names(listed)[2:]) == {"E_BANK", "TypeError"}
-    assert listed["meta"] | {"from": "", "to": "", "as_of": ""} == {
+    answer = get_json(api)
+    assert list_names(answer)[:2] == ["timeout of <duration>", OTHER]
+    assert set(list_names(answer)[2:]) == {"E_BANK", "TypeError"}
+    assert answer["meta"] | {"from": "", "to": "", "as_of": ""} == {
         "from": "",
         "to": "",
         "as_of": "",
@@ -79,17 +79,17 @@ def test_list_has_each_group_with_its_counts(api: Api) -> None:
         "next_cursor": None,
         "reasons": {},
     }
-    timeout = listed["data"][0]
+    timeout = answer["data"][0]
     assert timeout["typeCounts"] == {"mail": 2, "sms": 1}
     assert timeout["workerCounts"] == {"w1": 2, "w2": 1}
     assert (timeout["count"], timeout["previousCount"], timeout["growth"]) == (3, 1, 2)
     assert sum(timeout["trend"]) == 3
     assert timeout["status"] == "ongoing"
     assert [job["type"] for job in timeout["jobs"]] == ["mail", "mail", "sms", "sms"]
-    ungrouped = listed["data"][1]
+    ungrouped = answer["data"][1]
     assert (ungrouped["count"], ungrouped["status"], ungrouped["pattern"]) == (2, None, None)
     assert ungrouped["reasons"]["pattern"] == "these errors could not be grouped"
-    type_error = next(error for error in listed["data"] if error["code"] == "TypeError")
+    type_error = next(error for error in answer["data"] if error["code"] == "TypeError")
     assert type_error["workerCounts"] is None
     assert type_error["reasons"]["workerCounts"] == "no failed run of this group has a known worker"
 
@@ -109,9 +109,9 @@ def test_list_has_each_group_with_its_counts(api: Api) -> None:
 def test_list_has_only_groups_that_match_the_filter(
     api: Api, query: Any, expected: set[str]
 ) -> None:
-    listed = get_json(api, **query)
-    assert set(list_names(listed)) == expected
-    assert listed["meta"]["total"] == len(expected)
+    answer = get_json(api, **query)
+    assert set(list_names(answer)) == expected
+    assert answer["meta"]["total"] == len(expected)
 
 
 @pytest.mark.parametrize("sort", ["-count", "count", "-lastSeen", "-firstSeen", "growth"])
@@ -137,8 +137,8 @@ def test_detail_has_a_message_a_stack_and_the_fields_of_the_list(api: Api) -> No
     assert error["stack"] == STACK
     assert error["frame"] == "pay (/app/pay.js)"
     assert [job["workerId"] for job in error["jobs"]] == [None]
-    listed = next(group for group in get_json(api)["data"] if group["id"] == group_id)
-    assert {key: error[key] for key in listed} == listed
+    group_in_list = next(group for group in get_json(api)["data"] if group["id"] == group_id)
+    assert {key: error[key] for key in group_in_list} == group_in_list
 
 
 @pytest.mark.usefixtures("history")
@@ -191,10 +191,10 @@ def test_gaps_make_the_growth_unknown(api: Api, history: ErrorHistory) -> None:
     start = NOW - 2 * HOUR
     gap = Gap(start=start, end=start + MINUTE, reason=GapReason.STREAM_LOST)
     history.overrides = {"gaps": (gap,), "is_complete": False}
-    listed = get_json(api)
-    assert listed["meta"]["is_complete"] is False
-    assert [gap["reason"] for gap in listed["meta"]["gaps"]] == ["stream_lost"]
-    assert listed["data"][0]["growth"] is None
+    answer = get_json(api)
+    assert answer["meta"]["is_complete"] is False
+    assert [gap["reason"] for gap in answer["meta"]["gaps"]] == ["stream_lost"]
+    assert answer["data"][0]["growth"] is None
     history.overrides = {"gaps": (gap,)}
     reason = get_json(api)["data"][0]["reasons"]["growth"]
     assert reason == "in the time before the window: runs may be missing"
@@ -205,10 +205,10 @@ def test_queue_without_finish_times_gives_the_reason(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(KnownFields, "unknown", frozenset({"finishedAt"}))
-    listed = get_json(api)
-    assert listed["data"] is None
-    assert listed["meta"]["total"] is None
-    assert "do not record when they finished" in listed["meta"]["reasons"]["data"]
+    answer = get_json(api)
+    assert answer["data"] is None
+    assert answer["meta"]["total"] is None
+    assert "do not record when they finished" in answer["meta"]["reasons"]["data"]
 
 
 @pytest.mark.usefixtures("history")
@@ -270,12 +270,12 @@ def test_counts_equal_a_recount_of_the_attempts(
     create_indexes(connection)
     try:
         with collecting(settings):
-            listed = eventually(lambda: _read_complete_list(api))
+            answer = eventually(lambda: _read_complete_list(api))
         expected = Counter(
             classify_error({**error, "message": _redact_message(error)}).id for error in errors
         )
-        assert {error["id"]: error["count"] for error in listed["data"]} == expected
-        types = sum((Counter(error["typeCounts"]) for error in listed["data"]), Counter())
+        assert {error["id"]: error["count"] for error in answer["data"]} == expected
+        types = sum((Counter(error["typeCounts"]) for error in answer["data"]), Counter())
         assert types == {"t0": 15, "t1": 15}
         stored = str(list(connection.client[f"{database.name}_rollups"].errors.find()))
         assert "password=[redacted]" in stored
@@ -301,13 +301,13 @@ def _read_complete_list(api: Api) -> dict[str, Any] | None:
 def test_window_counted_by_an_earlier_version_has_unknown_growth(
     api: Api, history: ErrorHistory
 ) -> None:
-    """Catches "no errors" for buckets of an earlier version, which counted no errors."""
+    """Catches a count of 0 for buckets of an earlier version, which did not count errors."""
     history.is_known = False
-    listed = get_json(api)
+    answer = get_json(api)
     reason = "a part was counted by an earlier version, without errors and workers"
-    assert listed["meta"]["reasons"] == {"total_errors": reason}
-    assert listed["data"][0]["growth"] is None
-    assert reason in listed["data"][0]["reasons"]["growth"]
+    assert answer["meta"]["reasons"] == {"total_errors": reason}
+    assert answer["data"][0]["growth"] is None
+    assert reason in answer["data"][0]["reasons"]["growth"]
 
 
 def test_counts_of_a_type_are_lower_bounds_if_types_are_folded(

@@ -90,7 +90,7 @@ def test_a_due_job_has_the_number_of_jobs_ahead(api: Api, watched: Any, now: dat
         ({"status": "queued", "type": {"a": 1}, "createdAt": 5, "maxAttempts": "x"}, [], "waiting"),
     ],
 )
-def test_the_code_follows_from_the_documents(
+def test_the_code_follows_from_the_job_and_its_attempts(
     api: Api, watched: Any, now: datetime, job: dict[str, Any], attempts: list[str], code: str
 ) -> None:
     job_with_dates = {

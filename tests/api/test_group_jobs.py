@@ -65,7 +65,7 @@ def test_list_of_a_group_has_the_jobs_whose_newest_error_belongs_to_it(
     assert read_ids(answer) == make_ids(20, 16, 12, 8, 4, 0)
     assert answer.json["meta"]["total_is_exact"] is True
     assert answer.json["meta"]["reasons"] == {}
-    # These errors have no code: the group's code is the name in their message.
+    # These errors have no code: the group's code is the name of the exception in their message.
     page = api.get_as_admin(QUEUE, error_group=type_error, sort="createdAt", per_page=2, page=2)
     assert read_ids(page) == make_ids(10, 14)
     assert read_ids(api.get_as_admin(QUEUE, error_group=refusal, type="report", owner="ada")) == (

@@ -73,7 +73,7 @@ def read_ids_by_cursors(queue: WatchedQueue) -> list[str]:
 def queue_and_ids(
     request: pytest.FixtureRequest, mongod: Any, database: Database[dict[str, Any]]
 ) -> Any:
-    """A queue, and the ids of its jobs; each id is also the owner of its job."""
+    """A queue, and the ids of its jobs; the owner of each job is its id, too."""
     mapping = {} if request.param == "jobId" else {"job_fields": {"jobId": "_id"}}
     queue = WatchedQueue(mongod, database, **mapping)
     ids = [*TEXT_IDS, *NON_TEXT_IDS]
@@ -155,7 +155,7 @@ def test_another_spelling_of_an_id_opens_no_job(queue_and_ids: Any, spelling: st
 def test_job_whose_owner_is_in_an_array_or_a_document_belongs_to_nobody(
     mongod: Any, database: Database[dict[str, Any]]
 ) -> None:
-    """The array may be the owner itself, or a field on the path to the owner."""
+    """The array can be the value of the owner's field, or lie on the path to this field."""
     queue = WatchedQueue(mongod, database, job_fields={"createdBy": "by.id"})
     database.jobs.insert_many(
         {"jobId": name, "by": creator, "createdAt": NOW, "status": "queued"}

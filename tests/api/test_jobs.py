@@ -264,8 +264,8 @@ def test_only_its_owner_and_admins_see_a_job(
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", "createdBy": created_by})
     assert api.get_as_owner("/jobs/j", subject).status_code == status
-    listed = api.get_as_owner("/jobs", subject).json["data"]
-    assert [job["jobId"] for job in listed] == (["j"] if status == 200 else [])
+    own_jobs = api.get_as_owner("/jobs", subject).json["data"]
+    assert [job["jobId"] for job in own_jobs] == (["j"] if status == 200 else [])
     assert api.get_as_admin("/jobs/j").status_code == 200
 
 
@@ -278,7 +278,9 @@ def test_a_job_without_an_owner_belongs_to_no_caller(api: Api, watched: Any) -> 
 
 def test_the_list_of_own_jobs_has_only_own_jobs_even_for_an_admin(api: Api, watched: Any) -> None:
     watched.jobs.insert_many(
-        [{"jobId": f"{sub}{n}", "createdBy": sub, "status": "dlq"} for sub in "ab" for n in "12"]
+        {"jobId": f"{owner}{number}", "createdBy": owner, "status": "dlq"}
+        for owner in "ab"
+        for number in (1, 2)
     )
     for role in ("user", "admin"):
         answer = api.get("/jobs", token=api.token("a", role), status="dlq").json
@@ -357,9 +359,9 @@ def test_secrets_are_redacted_in_fields_that_are_documents(api: Api, watched: An
 def test_long_texts_are_truncated_in_a_list_and_complete_in_the_job(api: Api, watched: Any) -> None:
     error = {"code": "E", "message": "x" * 50_000, "stack": "y" * 50_000}
     watched.jobs.insert_one({"jobId": "j", "type": "t" * 50_000, "lastError": error})
-    (listed,) = api.get_as_admin("/admin/jobs/queue").json["data"]
-    assert listed["type"] == "t" * 10_000 + "…"
-    assert listed["lastError"] == {"code": "E", "message": "x" * 10_000 + "…"}
+    (summary,) = api.get_as_admin("/admin/jobs/queue").json["data"]
+    assert summary["type"] == "t" * 10_000 + "…"
+    assert summary["lastError"] == {"code": "E", "message": "x" * 10_000 + "…"}
     detail = api.get_as_admin("/jobs/j").json
     assert (detail["type"], detail["lastError"]) == ("t" * 50_000, error)
 
@@ -370,7 +372,8 @@ def test_errors_of_earlier_attempts_are_truncated_if_their_sum_is_too_long(
     monkeypatch.setattr("jobmon.store.jobs.MAX_ATTEMPTS_LENGTH", 10_000)
     watched.jobs.insert_one({"jobId": "j"})
     watched.job_attempts.insert_many(
-        {"jobId": "j", "attemptNumber": n, "error": {"message": "x" * 7_000}} for n in (1, 2, 3)
+        {"jobId": "j", "attemptNumber": number, "error": {"message": "x" * 7_000}}
+        for number in (1, 2, 3)
     )
     attempts = api.get_as_admin("/jobs/j").json["attempts"]
     lengths = [len(attempt["error"]["message"]) for attempt in attempts]

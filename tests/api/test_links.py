@@ -60,9 +60,9 @@ def test_only_owners_and_admins_get_the_links_of_a_job(
         logs, trace = api.get("/jobs/j2", token=token).json["links"]
         assert logs["url"].endswith("id=j2&owner=ada&worker=w2")
         assert trace == {"name": "Trace", "url": None, "reason": "type has no value"}
-    refused = api.get_as_owner("/jobs/7", "bob")
-    assert refused.status_code == 403
-    assert "logs.example" not in refused.text
+    answer = api.get_as_owner("/jobs/7", "bob")
+    assert answer.status_code == 403
+    assert "logs.example" not in answer.text
 
 
 @pytest.mark.parametrize(

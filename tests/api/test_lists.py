@@ -25,7 +25,7 @@ def read_ids(answer: Any) -> list[str]:
 
 @pytest.fixture
 def twelve_jobs(watched: Any) -> Any:
-    """Jobs 0 to 11, one per hour. Owners are an ObjectId, its text, and ada; odd jobs are dead."""
+    """Jobs 0 to 11, one per hour, of an ObjectId, its text, or ada; every second job is dead."""
     codes = ["E", 11_000, "E2", "11000"]
     watched.jobs.insert_many(
         {
@@ -259,7 +259,7 @@ def test_list_of_one_page_is_not_counted(
 
 @pytest.fixture
 def jobs_by_condition(watched: Any) -> Any:
-    """Jobs that wait, run or have ended; the date of `unreadable` is a text."""
+    """Jobs that wait, run or have ended; the nextRunAt of `unreadable` is a text."""
     now = datetime.now(UTC)
     hour = timedelta(hours=1)
     watched.jobs.insert_many(

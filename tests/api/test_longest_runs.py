@@ -21,7 +21,7 @@ LONG_AGO = NOW - timedelta(hours=30)
 
 @pytest.fixture(autouse=True)
 def _history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of jobs 0 to 11, as many seconds as the number. Job 10 is deleted, 11 ended long ago."""
+    """A run of each of the jobs 0 to 11; job n ran n seconds. 10 is deleted, 11 ended long ago."""
     history = ErrorHistory(NOW)
     for index in range(12):
         ended_at = LONG_AGO if index == 11 else NOW - index * timedelta(minutes=1)
@@ -48,7 +48,7 @@ def list_jobs(api: Api, **query: Any) -> tuple[list[int], dict[str, Any]]:
     return [int(job["jobId"][4:]) for job in jobs], answer.json["meta"]
 
 
-def test_list_has_the_longest_runs_of_a_day_first_and_the_reason(api: Api) -> None:
+def test_list_has_the_longest_runs_of_a_day_and_why_jobs_may_be_missing(api: Api) -> None:
     numbers, meta = list_jobs(api)
     assert numbers == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert (meta["total"], meta["total_is_exact"]) == (10, False)
@@ -81,7 +81,7 @@ def test_list_has_only_jobs_that_match_the_filters(
     assert list_jobs(api, **query)[0] == expected
 
 
-def test_export_has_the_same_jobs_and_the_reason(api: Api) -> None:
+def test_export_has_the_jobs_of_the_list_and_why_jobs_may_be_missing(api: Api) -> None:
     answer = api.get_as_admin(QUEUE, sort="-duration", type="mail", format="ndjson")
     *jobs, end = map(json.loads, answer.text.splitlines())
     assert [job["jobId"] for job in jobs] == ["job-8", "job-5", "job-2"]
@@ -107,9 +107,9 @@ def test_other_filters_are_refused(api: Api, query: dict[str, Any]) -> None:
             {"finished_to": ["`finished_to` is before the retained history (400 days)."]},
         ),
     ],
-    ids=["empty", "out of range", "too old"],
+    ids=["empty window", "out of range", "too old"],
 )
-def test_window_without_a_history_names_the_parameter_of_the_request(
+def test_error_names_the_parameter_of_a_window_without_a_history(
     api: Api, query: dict[str, str], details: dict[str, list[str]]
 ) -> None:
     answer = api.get_as_admin(QUEUE, sort="-duration", **query)

@@ -115,7 +115,7 @@ def test_a_scrape_has_the_queues_that_the_token_may_see(
     assert {sample["queue"] for sample in labels if "queue" in sample} == expected
 
 
-def test_metrics_come_in_both_formats(api: Api) -> None:
+def test_accept_header_chooses_the_format_of_the_metrics(api: Api) -> None:
     headers = {"Authorization": f"Bearer {api.token()}"}
     text_format = api.client.get("/metrics", headers=headers)
     assert text_format.content_type.startswith("text/plain; version=")

@@ -1,5 +1,5 @@
 """The OpenAPI document: catches a route, parameter or error that it lacks, and an answer that
-does not match it, even if a watched document is odd."""
+does not match it, even an answer about a job with odd values."""
 
 import copy
 import re
@@ -189,8 +189,8 @@ def test_parameters_and_fields_are_described_and_answers_have_examples(
             assert "example" in media or "examples" in media, (path, status)
     assert len(set(operation_ids)) == len(operation_ids)
     for name, schema in document["components"]["schemas"].items():
-        for field, spec in schema["properties"].items():
-            assert "description" in spec or "$ref" in spec, (name, field)
+        for field, field_schema in schema["properties"].items():
+            assert "description" in field_schema or "$ref" in field_schema, (name, field)
 
 
 def test_names_follow_one_convention(document: dict[str, Any]) -> None:
@@ -198,12 +198,15 @@ def test_names_follow_one_convention(document: dict[str, Any]) -> None:
     for name, schema in document["components"]["schemas"].items():
         assert not name.endswith("Answer"), name
         is_meta = name.endswith("Meta")
-        for field, spec in schema["properties"].items():
+        for field, field_schema in schema["properties"].items():
             pattern = "[a-z]+(_[a-z]+)*" if is_meta else "[a-z]+[0-9]*([A-Z][a-z]*)*"
             assert re.fullmatch(pattern, field), (name, field)
-            if "boolean" in str(spec.get("type")):
+            if "boolean" in str(field_schema.get("type")):
                 assert re.match("is[A-Z_]|.*(IsExact|_is_exact)$", field), (name, field)
-            if re.search("milliseconds", spec.get("description", "")) and "$ref" not in spec:
+            if (
+                re.search("milliseconds", field_schema.get("description", ""))
+                and "$ref" not in field_schema
+            ):
                 assert re.search("Ms|^p[0-9]+$", field), (name, field)
     for path, operation in iterate_operations(document):
         shared = document["paths"][path].get("parameters", [])
@@ -217,8 +220,9 @@ def test_names_follow_one_convention(document: dict[str, Any]) -> None:
 def test_parameters_of_lists_have_bounds_and_defaults(
     document: dict[str, Any],
 ) -> None:
-    listed = document["paths"][QUEUE]["get"]["parameters"]
-    parameters = {parameter["name"]: parameter for parameter in listed}
+    parameters = {
+        parameter["name"]: parameter for parameter in document["paths"][QUEUE]["get"]["parameters"]
+    }
     assert parameters["per_page"]["schema"] == {
         "type": "integer",
         "minimum": 1,
@@ -313,7 +317,7 @@ def check_job_answers(api: Api, document: dict[str, Any], ids: list[str]) -> Non
         check_answer(document, path, answer)
 
 
-def test_answers_about_odd_documents_match_the_document(
+def test_answers_about_odd_jobs_match_the_openapi_document(
     real_api: Api, database: Any, document: dict[str, Any]
 ) -> None:
     database.jobs.insert_many(copy.deepcopy(ODD_JOBS))
@@ -336,7 +340,7 @@ def test_answers_about_odd_documents_match_the_document(
         check_answer(document, path, answer)
 
 
-def test_errors_match_the_document(
+def test_errors_match_the_openapi_document(
     api: Api,
     watched: Any,
     document: dict[str, Any],

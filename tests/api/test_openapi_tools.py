@@ -116,17 +116,17 @@ from jobmon_client.api.jobs import get_job
 from jobmon_client.models import Error, JobDetail, JobList, JobStats
 
 client = AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[2])
-listed = list_jobs.sync(client=client, status=["dlq", "odd"], per_page=7)
-assert isinstance(listed, JobList), listed
+jobs = list_jobs.sync(client=client, status=["dlq", "odd"], per_page=7)
+assert isinstance(jobs, JobList), jobs
 stats = get_stats.sync(client=client)
 assert isinstance(stats, JobStats), stats
 job = get_job.sync("job-4", client=client)
 assert isinstance(job, JobDetail), job
-refused = list_jobs.sync(client=AuthenticatedClient(base_url=sys.argv[1], token="x"))
-assert isinstance(refused, Error), refused
+answer = list_jobs.sync(client=AuthenticatedClient(base_url=sys.argv[1], token="x"))
+assert isinstance(answer, Error), answer
 assert get_readiness.sync(client=client).checks.database.ping_ms > 0
-print(len(listed.data), listed.meta.total, stats.total_jobs, stats.as_of.year > 2000)
-print(job.last_error.message, job.payload["password"], refused.error.code)
+print(len(jobs.data), jobs.meta.total, stats.total_jobs, stats.as_of.year > 2000)
+print(job.last_error.message, job.payload["password"], answer.error.code)
 """
 
 

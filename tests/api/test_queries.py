@@ -93,7 +93,7 @@ def test_a_bad_cursor_and_a_cursor_of_another_sort_are_refused() -> None:
 def test_a_repeated_query_is_cached_unless_it_has_a_range(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches a window that ended when its `range` was cached, instead of now."""
+    """Catches a cached `range`: its window would end when it was cached, instead of now."""
     parameters = ListParameters()
 
     def read(query_string: str) -> ListQuery:

@@ -68,9 +68,9 @@ def find_promtool() -> str:
 
 
 class Rollup:
-    """A collector's documents, behind the methods of all their readers.
+    """Stands in for all readers of a collector's documents.
 
-    In the last half hour, 300 jobs were enqueued and `completed` jobs ended.
+    In the last half hour 300 jobs were enqueued, and `completed` attempts succeeded.
     """
 
     completed = 600
@@ -319,7 +319,7 @@ def test_types_and_statuses_beyond_the_limit_share_a_label() -> None:
     }
     assert queued == {"type-5": 5, "type-4": 4, "(other)": 56}
     assert find_value(scrape, "jobmon_jobs", status="(other)", type="type-5") == 5
-    # Counters have the types that came first, not those with the most jobs: a counter never falls.
+    # Counters name the types that came first, not the largest types: a counter must not fall.
     enqueued = {
         dict(labels)["type"]: count
         for (name, labels), count in scrape.items()

@@ -78,7 +78,7 @@ def list_all_jobs(queue: WatchedQueue, per_page: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("per_page", [1, 7, 31, 100])
-def test_every_recurring_job_is_listed_once_jobs_with_an_interval_first(
+def test_each_recurring_job_is_listed_once_and_jobs_with_an_interval_come_first(
     agenda_queue: WatchedQueue, per_page: int
 ) -> None:
     collection = agenda_queue.database.agendaJobs
@@ -133,7 +133,7 @@ def test_only_overdue_jobs_have_overdue_since(agenda_queue: WatchedQueue) -> Non
 
 
 @pytest.mark.parametrize("sample", ["agenda-6", "pulse"])
-def test_sample_shows_interval_zone_and_last_run(
+def test_recurring_jobs_of_a_sample_show_interval_zone_and_last_run(
     make_queue: MakeQueue, database: MongoDb, sample: str
 ) -> None:
     load_sample(database, sample)
@@ -152,7 +152,7 @@ def test_sample_shows_interval_zone_and_last_run(
         "failed",
         {"code": None, "message": "SMTP 550 mailbox unavailable"},
     )
-    assert last_run["durationMs"] in (8, 45)  # of Agenda 6 or Pulse
+    assert last_run["durationMs"] in (8, 45)  # 45 in Agenda, 8 in Pulse
     assert repetitions["hourly report"]["lastRun"]["status"] == "succeeded"
     assert repetitions["cron nightly"]["lastRun"] is None
     for job in repetitions.values():
@@ -184,8 +184,8 @@ def test_runs_come_from_the_log_of_attempts(make_queue: MakeQueue, database: Mon
         )
     queue = make_queue("agenda-logs", attempts_collection="agenda_logs")
     create_indexes(queue.connection)
-    (listed,) = queue.get(PATH)["data"]
-    repetition = listed["repetition"]
+    (listed_job,) = queue.get(PATH)["data"]
+    repetition = listed_job["repetition"]
     assert [(run["status"], run["count"]) for run in repetition["runs"]] == [
         ("succeeded", 1),
         ("failed", 1),

@@ -25,8 +25,8 @@ def test_without_indexes_no_document_is_read_and_nothing_is_suggested(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.insert_many(
-        {"jobId": f"mail-{n}", "type": "mail", "createdBy": "mail", "createdAt": NOW}
-        for n in range(20)
+        {"jobId": f"mail-{index}", "type": "mail", "createdBy": "mail", "createdAt": NOW}
+        for index in range(20)
     )
     with profiled(database) as entries:
         answer = suggest(real_api, "mail")
@@ -53,7 +53,7 @@ def test_names_that_the_collector_knows_are_completed(
     assert "hunter2" not in str(suggestions)
     assert [item["text"] for item in suggestions if item["kind"] == "jobs"] == ["worker:bank-1"]
     assert [item["value"] for item in suggest(api, "code:e_")["data"]][1:] == ["E_BANK"]
-    # A secret in its name or message finds no worker and no error.
+    # A search for a secret in a name or a message finds no worker and no error.
     assert suggest(api, "abcdefgh12345678")["data"] == []
     assert suggest(api, "hunter2")["data"] == []
 

@@ -51,7 +51,7 @@ def test_activity_of_types_in_the_future_is_null_with_a_reason(
     assert mail["statusCounts"]["leased"] == 1
 
 
-def test_only_steps_after_the_count_are_null(api: Api, history: ErrorHistory) -> None:
+def test_only_steps_after_the_last_count_are_null(api: Api, history: ErrorHistory) -> None:
     start, end = NOW - 30 * MINUTE, NOW + 30 * MINUTE
     window = {"from": f"{start:%FT%TZ}", "to": f"{end:%FT%TZ}"}
     answer = api.get_as_admin("/admin/jobs/timeseries", **window).json

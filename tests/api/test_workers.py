@@ -74,15 +74,15 @@ def get_json(api: Api, path: str = WORKERS, **query: Any) -> dict[str, Any]:
     return body
 
 
-def list_names(listed: dict[str, Any]) -> list[str]:
-    return [worker["name"] for worker in listed["data"]]
+def list_names(answer: dict[str, Any]) -> list[str]:
+    return [worker["name"] for worker in answer["data"]]
 
 
 @pytest.mark.usefixtures("history", "running_jobs")
-def test_list_has_the_jobs_and_attempts_of_each_worker_silent_ones_first(api: Api) -> None:
-    listed = get_json(api)
-    assert list_names(listed) == ["w3", "w1", "w2"]
-    w3, w1, w2 = listed["data"]
+def test_list_has_jobs_and_attempts_of_each_worker_and_silent_workers_first(api: Api) -> None:
+    answer = get_json(api)
+    assert list_names(answer) == ["w3", "w1", "w2"]
+    w3, w1, w2 = answer["data"]
     assert (w3["state"], w3["note"], w3["runningJobs"]) == ("expired", "its lease has expired", 2)
     assert [job["jobId"] for job in w3["jobs"]] == ["a", "b"]
     assert -3_700_000 < w3["jobs"][0]["leaseLeftMs"] <= -3_600_000
@@ -107,7 +107,7 @@ def test_list_has_the_jobs_and_attempts_of_each_worker_silent_ones_first(api: Ap
     detail = get_json(api, f"/admin/jobs/errors/{w1['topError']['id']}")
     assert detail["data"]["count"] == 2
     assert (w2["state"], w2["attempts"], w2["jobs"], w2["topError"]) == ("idle", 1, [], None)
-    meta = listed["meta"]
+    meta = answer["meta"]
     assert (meta["total"], meta["total_is_exact"], meta["silent_workers"]) == (3, True, 1)
     assert meta["reasons"] == {"runningJobs": "1 running job does not name the worker"}
 
@@ -137,18 +137,18 @@ def test_list_is_filtered_and_sorted(api: Api, query: dict[str, Any], expected: 
 
 @pytest.mark.usefixtures("history", "running_jobs")
 def test_workers_of_a_type_have_only_attempts_of_this_type(api: Api) -> None:
-    listed = get_json(api, type="pay")
+    answer = get_json(api, type="pay")
     counts = {
         worker["name"]: (worker["attempts"], worker["failures"], worker["failureRate"])
-        for worker in listed["data"]
+        for worker in answer["data"]
     }
     assert counts == {"w1": (2, 1, 0.5), "w2": (1, 0, 0.0), "w3": (0, 0, None)}
-    w1 = next(worker for worker in listed["data"] if worker["name"] == "w1")
+    w1 = next(worker for worker in answer["data"] if worker["name"] == "w1")
     assert (w1["state"], w1["runningJobs"]) == ("running", 1)
     assert w1["runMs"]["p95"] == pytest.approx(9_000, rel=0.04)
     assert w1["topError"] is None
-    assert listed["meta"]["reasons"]["topError"] == "errors of workers are not counted by type"
-    assert listed["meta"]["total_is_exact"]
+    assert answer["meta"]["reasons"]["topError"] == "errors of workers are not counted by type"
+    assert answer["meta"]["total_is_exact"]
     (w1,) = get_json(api, type="mail")["data"]
     assert (w1["attempts"], w1["failures"]) == (2, 2)
     assert w1["runMs"]["p95"] == pytest.approx(3_000, rel=0.04)
@@ -196,13 +196,13 @@ def test_error_details_name_the_bad_parameter(
 
 @pytest.mark.usefixtures("running_jobs")
 def test_without_a_collector_the_leases_are_shown_and_attempts_are_unknown(api: Api) -> None:
-    listed = get_json(api)
-    assert list_names(listed) == ["w3", "w1"]
-    for worker in listed["data"]:
+    answer = get_json(api)
+    assert list_names(answer) == ["w3", "w1"]
+    for worker in answer["data"]:
         assert worker["attempts"] is worker["failures"] is worker["failureRate"] is None
         assert worker["runMs"]["p95"] is None
-    assert listed["meta"]["reasons"]["attempts"] == "no collector keeps a history"
-    assert listed["meta"]["as_of"] is listed["meta"]["is_complete"] is None
+    assert answer["meta"]["reasons"]["attempts"] == "no collector keeps a history"
+    assert answer["meta"]["as_of"] is answer["meta"]["is_complete"] is None
     assert api.get_as_admin(SLOWEST).status_code == 503
 
 
@@ -232,10 +232,10 @@ def test_thousands_of_names_are_listed_page_by_page(
         history.succeed("mail", f"pod-{index:04}", at=NOW - MINUTE)
     history.succeed("mail", OTHER, at=NOW)
     history.serve(monkeypatch)
-    listed, names = get_json(api, per_page=100), list[str]()
-    assert (listed["meta"]["total"], listed["meta"]["total_pages"]) == (3_001, 31)
-    assert not listed["meta"]["total_is_exact"]
-    assert str(MAX_WORKER_TYPES) in listed["meta"]["reasons"]["attempts"]
+    answer, names = get_json(api, per_page=100), list[str]()
+    assert (answer["meta"]["total"], answer["meta"]["total_pages"]) == (3_001, 31)
+    assert not answer["meta"]["total_is_exact"]
+    assert str(MAX_WORKER_TYPES) in answer["meta"]["reasons"]["attempts"]
     for page in range(1, 32):
         names += list_names(get_json(api, per_page=100, page=page))
     assert names == [*(f"pod-{index:04}" for index in range(3_000)), OTHER]
@@ -264,13 +264,13 @@ def test_workers_of_other_programs_are_listed_or_unknown(
     database[collection].insert_many(content["collections"][collection]["documents"])
     queue = WatchedQueue(mongod, database, profile=profile, jobs_collection=collection)
     create_indexes(queue.connection)
-    listed = get_json(queue.api)
+    answer = get_json(queue.api)
     if expected is None:
-        assert listed["data"] is None
-        assert listed["meta"]["reasons"] == {"data": NO_NAMES}
-        assert listed["meta"]["total"] is listed["meta"]["silent_workers"] is None
+        assert answer["data"] is None
+        assert answer["meta"]["reasons"] == {"data": NO_NAMES}
+        assert answer["meta"]["total"] is answer["meta"]["silent_workers"] is None
     else:
-        assert sorted(list_names(listed)) == expected
+        assert sorted(list_names(answer)) == expected
         for name in expected:
             (worker,) = get_json(queue.api, worker=name)["data"]
             running_ids = {job["jobId"] for job in worker["jobs"]}
@@ -295,9 +295,9 @@ def test_workers_of_other_programs_are_listed_or_unknown(
 def test_list_and_export_have_only_the_jobs_of_a_worker(
     api: Api, query: dict[str, Any], expected: list[str]
 ) -> None:
-    listed = get_json(api, "/admin/jobs/queue", **query)
-    assert [job["jobId"] for job in listed["data"]] == expected
-    assert listed["meta"]["total"] == len(expected)
+    answer = get_json(api, "/admin/jobs/queue", **query)
+    assert [job["jobId"] for job in answer["data"]] == expected
+    assert answer["meta"]["total"] == len(expected)
     exported = api.get_as_admin("/admin/jobs/queue", format="ndjson", **query).text.splitlines()
     assert [json.loads(line)["jobId"] for line in exported[:-1]] == expected
 
@@ -316,8 +316,8 @@ def test_list_and_export_have_only_the_jobs_of_a_worker(
 def test_worker_filter_can_be_combined_with_other_parameters(
     api: Api, parameters: dict[str, Any], expected: list[str]
 ) -> None:
-    listed = get_json(api, "/admin/jobs/queue", worker="w3", **parameters)
-    assert [job["jobId"] for job in listed["data"]] == expected
+    answer = get_json(api, "/admin/jobs/queue", worker="w3", **parameters)
+    assert [job["jobId"] for job in answer["data"]] == expected
 
 
 def test_owners_cannot_filter_by_worker(api: Api) -> None:
@@ -339,8 +339,8 @@ def test_worker_filter_is_refused_in_a_queue_that_cannot_be_searched_by_worker(
 
 @pytest.mark.usefixtures("history")
 def test_slowest_attempts_are_listed_the_longest_first(api: Api) -> None:
-    listed = get_json(api, SLOWEST)
-    runs = [(run["type"], run["durationMs"], run["status"]) for run in listed["data"]]
+    answer = get_json(api, SLOWEST)
+    runs = [(run["type"], run["durationMs"], run["status"]) for run in answer["data"]]
     assert runs == [
         ("pay", 9_000, "succeeded"),
         ("mail", 3_000, "failed"),
@@ -348,7 +348,7 @@ def test_slowest_attempts_are_listed_the_longest_first(api: Api) -> None:
         ("mail", 1_000, "succeeded"),
         ("mail", 500, "failed"),
     ]
-    assert listed["data"][0] == {
+    assert answer["data"][0] == {
         "type": "pay",
         "jobId": "job-3",
         "attemptNumber": 1,
@@ -368,9 +368,9 @@ def test_slowest_attempts_without_starts_are_unknown(
     history = ErrorHistory(NOW)
     history.succeed("mail", "w1", at=NOW - MINUTE)
     history.serve(monkeypatch)
-    listed = get_json(api, SLOWEST)
-    assert listed["data"] is None
-    assert listed["meta"]["reasons"]["data"] == "no attempt of the window has a known start"
+    answer = get_json(api, SLOWEST)
+    assert answer["data"] is None
+    assert answer["meta"]["reasons"]["data"] == "no attempt of the window has a known start"
 
 
 def test_slowest_attempts_of_many_types_are_limited_with_the_reason(
@@ -380,6 +380,6 @@ def test_slowest_attempts_of_many_types_are_limited_with_the_reason(
     for index in range(600):
         history.succeed(f"type-{index}", "w1", at=NOW - MINUTE, took=(1 + index) * SECOND)
     history.serve(monkeypatch)
-    listed = get_json(api, SLOWEST)
-    assert [run["type"] for run in listed["data"]] == [f"type-{599 - rank}" for rank in range(20)]
-    assert f"{MAX_SLOW_TYPES} types" in listed["meta"]["reasons"]["data"]
+    answer = get_json(api, SLOWEST)
+    assert [run["type"] for run in answer["data"]] == [f"type-{599 - rank}" for rank in range(20)]
+    assert f"{MAX_SLOW_TYPES} types" in answer["meta"]["reasons"]["data"]
