@@ -68,7 +68,7 @@ def find_promtool() -> str:
 
 
 class Rollup:
-    """Stands in for all readers of a collector's documents.
+    """Replaces all readers of a collector's documents.
 
     In the last half hour 300 jobs were enqueued, and `completed` attempts succeeded.
     """
