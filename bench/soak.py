@@ -268,8 +268,8 @@ def hold_half_load(
             }
             for name, value in values.items():
                 series.setdefault(name, []).append((elapsed_s, value))
-            shown = ", ".join(f"{name} {value:.1f}" for name, value in values.items())
-            print(f"{elapsed_s / 60:5.1f} min: {load.codes.total()} answers, {shown}", flush=True)
+            line = ", ".join(f"{name} {value:.1f}" for name, value in values.items())
+            print(f"{elapsed_s / 60:5.1f} min: {load.codes.total()} answers, {line}", flush=True)
             other_codes = {code: count for code, count in load.codes.items() if code != "200"}
             if other_codes:
                 print(f"    {other_codes}", flush=True)
@@ -280,12 +280,12 @@ def hold_half_load(
     wrong = wrong_answers[:3]
     print(f"checked meanwhile: {dict(answers)}, wrong: {wrong}; refused: {refused}", flush=True)
     for name, samples in series.items():
-        warm = [sample for sample in samples if sample[0] > samples[-1][0] * WARM_UP]
-        series_values = [value for _, value in warm]
+        warm_samples = [sample for sample in samples if sample[0] > samples[-1][0] * WARM_UP]
+        series_values = [value for _, value in warm_samples]
         print(
             f"{name}: {series_values[0]:.1f} to {series_values[-1]:.1f}, "
             f"median {statistics.median(series_values):.1f}, "
-            f"slope {slope_an_hour(warm):+.2f} an hour, {len(warm)} samples",
+            f"slope {slope_an_hour(warm_samples):+.2f} an hour, {len(warm_samples)} samples",
             flush=True,
         )
     return is_right

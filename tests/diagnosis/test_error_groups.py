@@ -17,14 +17,17 @@ from jobmon.store.labels import OTHER
 from ..conftest import NOW
 
 
-def group(name: str, first: datetime, last: datetime) -> ErrorGroup:
-    return ErrorGroup(name, "E", name, None, None, None, first, last, ())
+def make_group(name: str, first: datetime, last: datetime) -> ErrorGroup:
+    no_texts = dict.fromkeys(("frame", "message", "stack"))
+    return ErrorGroup(
+        id=name, code="E", pattern=name, first_seen=first, last_seen=last, jobs=(), **no_texts
+    )
 
 
 GROUPS = {
-    "old": group("old", NOW - 9 * HOUR, NOW - HOUR),
-    "new": group("new", NOW - 20 * MINUTE, NOW),
-    "ongoing": group("ongoing", NOW - 9 * HOUR, NOW),
+    "old": make_group("old", NOW - 9 * HOUR, NOW - HOUR),
+    "new": make_group("new", NOW - 20 * MINUTE, NOW),
+    "ongoing": make_group("ongoing", NOW - 9 * HOUR, NOW),
 }
 
 

@@ -111,6 +111,7 @@ def test_worker_with_expired_leases_is_silent_since_the_first_lease_expired() ->
 
 
 def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
+    # A silence of under ten minutes is too short.
     workers = map_workers({"w1": tally(50, 10 * MINUTE), "w2": tally(50, 9 * MINUTE)})
     assert workers["w1"].state is WorkerState.STOPPED
     assert workers["w1"].since == workers["w1"].last_seen == NOW - 10 * MINUTE
@@ -121,7 +122,7 @@ def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
     "changes",
     [
         {"overdue": None},
-        {"overdue": 59 * timedelta(seconds=1)},
+        {"overdue": timedelta(seconds=59)},
         {"pauses": ["mail"]},
         {"jobs": [lease("w1")]},  # it runs a long job
         {"jobs": [lease("w1", None)]},
@@ -143,7 +144,7 @@ def test_worker_whose_stop_has_another_reason_is_not_silent(changes: dict[str, A
         (["sms"], {"overdue_by_type": "only the first are read"}, WorkerState.STOPPED),
     ],
 )
-def test_worker_without_overdue_jobs_of_its_types_is_idle(
+def test_worker_is_stopped_only_if_jobs_of_its_types_may_be_overdue(
     types: list[str], unknown: dict[str, str], state: WorkerState
 ) -> None:
     """Catches an alarm about the workers of a type that has no due jobs."""
