@@ -51,6 +51,7 @@ class Queue:
 
     @property
     def own(self) -> OwnDatabase:
+        """The queue's documents in jobmon's own database."""
         return OwnDatabase(rollup_database(self.connection), self.connection.queue_key)
 
     @property
@@ -191,7 +192,7 @@ COLLECTIONS = ("state", "buckets", "samples", "checkpoints")
 def test_web_service_works_with_documents_of_a_newer_collector(
     make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Catches a service that misreads documents, or logs one many times, before its upgrade."""
+    """Catches an older service that misreads a newer document, or logs it again at each read."""
     queue = make_queue()
     queue.insert_jobs("a", 3)
     with collecting(queue.settings):

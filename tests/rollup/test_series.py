@@ -90,7 +90,9 @@ def test_window_before_the_retention_is_refused() -> None:
 
 
 @pytest.mark.parametrize("step", [None, DAY, 7 * DAY])
-def test_window_begins_at_the_earliest_with_the_retained_history(step: timedelta | None) -> None:
+def test_window_with_an_earlier_start_begins_with_the_retained_history(
+    step: timedelta | None,
+) -> None:
     """Catches an answer that grows with the requested window, and a zero for an unknown day."""
     now = datetime.now(UTC)
     window = Window.from_range(now - 3_000 * DAY, now, step, RETENTION)
@@ -165,7 +167,7 @@ class FakeRollup(RollupReader):
         return {key: {"t": Tally(self.enqueued), "u": Tally(self.enqueued)} for key in keys}
 
 
-def count_enqueued(history: History[datetime]) -> set[int]:
+def find_enqueued_counts(history: History[datetime]) -> set[int]:
     """The different numbers of jobs that were enqueued in a step."""
     return {step.enqueued for step in history.activity.values()}
 
@@ -176,8 +178,8 @@ def test_history_is_shared_until_the_collector_counts_again() -> None:
     first = series.history_by_step(window, ())
     assert series.history_by_step(window, ()) is first
     assert rollup.reads == [61]
-    assert count_enqueued(first) == {2}
-    assert count_enqueued(series.history_by_step(window, ("t",))) == {1}
+    assert find_enqueued_counts(first) == {2}
+    assert find_enqueued_counts(series.history_by_step(window, ("t",))) == {1}
     assert series.history_by_type(window) is series.history_by_type(window)
     assert rollup.reads[1:] == [61, 16]  # 16 spans cover the window
 
@@ -204,7 +206,7 @@ def test_queues_share_one_limit_of_cached_steps() -> None:
     first, second = (SeriesReader(Any, rollup, cache) for _ in range(2))
     first.history_by_step(LAST_HOUR, ())
     rollup.enqueued = 5
-    assert count_enqueued(second.history_by_step(LAST_HOUR, ())) == {10}
+    assert find_enqueued_counts(second.history_by_step(LAST_HOUR, ())) == {10}
     assert len(cache.final_steps._values) == 50
     # The cache still has the 45 final steps of the second reader, and five of the first reader.
     rollup.present_progress = replace(rollup.present_progress, counted_at=NOW + MINUTE)
@@ -223,7 +225,7 @@ def test_series_of_a_type_raises_if_types_were_folded(monkeypatch: pytest.Monkey
     series, window = SeriesReader(Any, rollup), LAST_HOUR
     with pytest.raises(TooManyTypesError):
         series.history_by_step(window, ("most",))
-    assert count_enqueued(series.history_by_step(window, ())) == {9}
+    assert find_enqueued_counts(series.history_by_step(window, ())) == {9}
     by_type = series.history_by_type(window).activity
     enqueued = {job_type: activity.enqueued for job_type, activity in by_type.items()}
     assert enqueued == {"most": 16 * 5, OTHER: 16 * 4}  # 16 spans cover the window
@@ -235,7 +237,7 @@ def test_cached_steps_are_dropped_with_the_rollup() -> None:
     series.history_by_step(window, ())
     rollup.enqueued = 5
     rollup.present_progress = HistoryProgress(counted_at=NOW + MINUTE, final_until=None)
-    assert count_enqueued(series.history_by_step(window, ())) == {10}
+    assert find_enqueued_counts(series.history_by_step(window, ())) == {10}
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_process_with_a_new_id_gets_its_own_client(
     second_client.close()
 
 
-FORK = """
+FORKING_PROGRAM = """
 import os, sys, warnings
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
@@ -95,7 +95,7 @@ os._exit(7 if is_shared else 0)
 
 def test_a_forked_child_connects_with_its_own_client(mongod: Mongod) -> None:
     process = subprocess.run(
-        [sys.executable, "-c", FORK, mongod.uri],
+        [sys.executable, "-c", FORKING_PROGRAM, mongod.uri],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -107,8 +107,8 @@ def test_a_forked_child_connects_with_its_own_client(mongod: Mongod) -> None:
 def test_a_document_with_invalid_utf8_is_still_shown(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
-    raw = encode({"jobId": "raw", "type": "@@", "payload": {"text": "@@"}, "createdAt": NOW})
-    database.jobs.insert_one(RawBSONDocument(raw.replace(b"@@", b"\xff\xfe")))
+    encoded = encode({"jobId": "raw", "type": "@@", "payload": {"text": "@@"}, "createdAt": NOW})
+    database.jobs.insert_one(RawBSONDocument(encoded.replace(b"@@", b"\xff\xfe")))
     assert real_api.get_as_admin("/jobs/raw").json["type"] == "��"
     assert real_api.get_as_admin("/admin/jobs/queue").json["data"][0]["jobId"] == "raw"
     assert real_api.get_as_admin("/admin/jobs/stats").json["totalJobs"] == 1
@@ -158,7 +158,7 @@ def test_a_date_that_the_server_computed_beyond_pythons_range_is_shown(
         (-62_167_219_200_001, "-000001-12-31T23:59:59.999Z"),
     ],
 )
-def test_a_date_that_python_cannot_hold_breaks_neither_list_nor_job_nor_stats(
+def test_a_job_with_a_date_that_python_cannot_hold_is_listed_shown_and_counted(
     real_api: Api, database: Database[dict[str, Any]], field: str, ms: int, shown: str
 ) -> None:
     database.jobs.insert_one({"jobId": "odd", "status": "queued", field: DatetimeMS(ms)})
@@ -249,10 +249,10 @@ def test_concurrent_callers_share_a_few_dns_queries(
         with ThreadPoolExecutor(40) as pool:
             assert set(pool.map(read_name_or_error, range(200))) == {"UnresolvedHostError"}
         assert dns_server.query_count <= 10
-        closing = threading.Thread(target=connection.close)
-        closing.start()
-        closing.join(PATIENCE_S)
-        assert not closing.is_alive()
+        close_thread = threading.Thread(target=connection.close)
+        close_thread.start()
+        close_thread.join(PATIENCE_S)
+        assert not close_thread.is_alive()
     finally:
         connection.close()
 

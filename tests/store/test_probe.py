@@ -48,7 +48,7 @@ def test_a_busy_server_that_answers_a_ping_is_ready(
     eventually(lambda: probe.check().is_readable)
 
 
-def test_concurrent_callers_share_one_check(
+def test_concurrent_callers_share_checks(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
