@@ -30,7 +30,7 @@ def test_start_rates_are_the_rate_of_the_type_and_of_all_other_types() -> None:
 
 
 def add_health(queue: Evidence, running: int = 0, **overdue: datetime) -> Evidence:
-    """The queue with running jobs of mail, and with the time since which each type is overdue."""
+    """The queue with running jobs of mail, and the due time of the oldest due job of each type."""
     counts = {**(queue.stats.counts or {}), ("leased", "mail"): running}
     health = replace(queue.stats.health, overdue_by_type=overdue)
     return replace(queue, stats=replace(queue.stats, counts=counts, health=health))

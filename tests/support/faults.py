@@ -261,7 +261,7 @@ class Writers:
         self._thread.start()
 
     def known_jobs_at(self, moment: float) -> int:
-        """The initial jobs and those acknowledged until a moment of the monotonic clock."""
+        """The number of initial jobs and of jobs acknowledged until a monotonic time."""
         return self.initial_jobs + bisect_right(self.acknowledged, moment)
 
     def replace_worker(self, index: int) -> None:
@@ -517,9 +517,9 @@ def sum_counters(metrics: str) -> Counter[tuple[str, str]]:
 
 
 def check_nothing_lost(writers: Writers, stats: Document, metrics: str) -> dict[str, int]:
-    """Raise AssertionError if a drained queue lost or duplicated jobs or attempts.
+    """Check that a drained queue lost and duplicated nothing, and that jobmon's counts are right.
 
-    Also if jobmon's statistics and metrics differ from the queue. Returns counts to print.
+    Raises AssertionError; returns counts to print.
     """
     jobs = list(writers.database.jobs.find({}, {"jobId": 1, "status": 1, "attemptCount": 1}))
     attempts = list(writers.database.job_attempts.find({}))
@@ -607,9 +607,9 @@ class SystemUnderLoad:
         time.sleep(seconds)
 
     def check_all_threads_answer(self, workers: int, threads: int) -> None:
-        """Send a request for each thread, in parallel, until all get a 200 at the same time.
+        """Send one request for each thread, in parallel, and repeat this until all get a 200.
 
-        Raises AssertionError if that does not happen.
+        Raises AssertionError if this does not happen in time.
         """
         request_count = workers * threads
 
