@@ -70,6 +70,7 @@ NOW_QUERIES = [query for query in QUERIES if "$now" in str(query)]
 def test_a_query_and_its_expression_match_the_same_documents(
     database: Database[dict[str, Any]], query: dict[str, Any], date_format: str
 ) -> None:
+    # The first document lacks `a`, but matches each condition on a large `n`.
     documents: list[dict[str, Any]] = [{"n": 99}, *({"a": value} for value in STORED_VALUES)]
     documents += [{"a": encode_date(NOW + sign * HOUR, date_format)} for sign in (1, -1)]
     documents = [{"n": index} | document for index, document in enumerate(documents)]

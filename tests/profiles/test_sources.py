@@ -38,7 +38,7 @@ DOCUMENT: dict[str, Any] = {
     "ms": encode_date(DATE, "milliseconds"),
     "us": encode_date(DATE, "microseconds"),
 }
-MESSAGE = {"message": 7, "code": None}
+OBJECT_VALUE = {"message": 7, "code": None}
 # Pairs: a field as a profile defines it, and its value in `DOCUMENT`.
 CASES: list[tuple[Any, Any]] = [
     ("b.c", 7),
@@ -79,7 +79,7 @@ CASES: list[tuple[Any, Any]] = [
     ({"first_of": [{"path": "b.c", "when": {"a": 1}}, {"length": "log"}]}, 3),
     ({"first_of": [{"path": "b.c", "when": {"a": "$null"}}, {"length": "log"}]}, 7),
     ({"first_of": [{"expression": {"$add": ["$b.c", 1]}}, "x"], "when": {"a": "$null"}}, 8),
-    ({"object": {"message": {"path": "b.c", "when": {"a": "$null"}}, "code": "a"}}, MESSAGE),
+    ({"object": {"message": {"path": "b.c", "when": {"a": "$null"}}, "code": "a"}}, OBJECT_VALUE),
     ({"object": {"message": {"path": "b.c", "when": {"a": 1}}}}, None),
     ({"json": "dated", "path": "at"}, DATE),
 ]

@@ -11,7 +11,7 @@ from jobmon.store.event_log import EventLog
 
 from ..conftest import NOW
 
-LOG = EventLog(same=("worker",))
+LOG = EventLog(same=("worker",))  # the events of a run have the same worker, in `_same0`
 Attempt = dict[str, Any]
 
 

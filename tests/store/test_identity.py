@@ -48,7 +48,7 @@ IDENTITIES = [
 def test_identity_values_of_a_printed_value_contain_it(value: Any) -> None:
     printed = to_text(value)
     assert is_identity(value, printed)
-    # MongoDB also finds an equal number of another type by an int.
+    # A query by an int also finds an equal number of another type.
     types = [type(candidate) for candidate in identity_values(printed)]
     assert type(value) in types or (isinstance(value, Int64 | float | Decimal128) and int in types)
     assert all(is_identity(candidate, printed) for candidate in identity_values(printed))

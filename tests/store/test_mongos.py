@@ -61,7 +61,7 @@ def make_job(number: int) -> Document:
 
 
 def test_a_sharded_cluster_is_not_a_standalone_server() -> None:
-    """Catches polling of a cluster, and a cluster's queue with the key of a standalone server's."""
+    """Catches a cluster that is polled as if it had no change streams."""
     assert deployment_name({"msg": "isdbgrid"}) == "sharded cluster"
     assert deployment_name({"setName": "rs0"}) == "rs0"
     assert deployment_name({}) is None
@@ -85,7 +85,7 @@ def test_stats_lists_init_and_the_collector_work_through_a_router(
 
         with collecting(settings):
             eventually(lambda: is_counted(3))
-            watched_database.jobs.insert_one(make_job(4))
+            watched_database.jobs.insert_one(make_job(3))
             eventually(lambda: is_counted(4))
     finally:
         connection = api.app.extensions["jobmon_connection"]
@@ -135,7 +135,7 @@ def test_changes_of_a_sharded_cluster_are_seen_up_to_the_time_of_the_token(
     """Catches counts that look current although a shard has not reported its changes yet."""
     inserted_at = datetime.now(UTC).replace(microsecond=0)
     with open_changes(settings) as (changes, segments):
-        watched_database.jobs.insert_one(make_job(4))
+        watched_database.jobs.insert_one(make_job(3))
 
         def is_seen() -> bool:
             changes.next_batch(segments)
