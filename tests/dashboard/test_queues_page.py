@@ -1,5 +1,6 @@
 """The pages of several queues: catches a link that leaves the queue, and a queue without a link."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ def test_queue_with_only_muted_notices_is_not_all_clear(queues_api: Api) -> None
     )
     with queues_api.app.test_request_context():
         text = render_template("dashboard/_queues.html", rows=[row])
+        clear_row = replace(row, summary=QueueSummary(level="ok"))
+        assert "all clear" in render_template("dashboard/_queues.html", rows=[clear_row])
     (level,) = (span for span in Page(text).all("span") if "level" in (span.get("class") or ""))
     assert level["class"] == "level muted"
     assert "all clear" not in text
