@@ -87,9 +87,7 @@ def test_a_checkpoint_that_cannot_be_stored_leaves_the_last_one_and_its_position
     """Catches old counts with a new position: the changes between them would never be counted."""
     checkpoints = Checkpoints(rollups)
     checkpoints.save(CHECKPOINT)
-    jobs = [
-        {"_id": number, "text": "x" * 2**17} for number in range(200)
-    ]  # one part of 26 MB, too large for a document
+    jobs = [{"_id": number, "text": "x" * 2**17} for number in range(200)]  # 26 MB: too large
     checkpoints.save(Checkpoint(CHECKPOINT.segments, {"_data": "83"}, jobs))
     checkpoints.move({"_data": "84"}, None)
     assert Checkpoints(rollups).load() == CHECKPOINT
@@ -110,8 +108,7 @@ def test_counts_of_many_segments_share_their_keys() -> None:
         (key,) = counts.add_up([{"_id": {"status": "queued", "type": job_type}, "count": 1}])
         return key
 
-    assert find_key("".join(["ma", "il"])) is find_key(
-        "".join(["ma", "il"])
-    )  # equal, but two objects
+    # `join` makes two equal, but different strings.
+    assert find_key("".join(["ma", "il"])) is find_key("".join(["ma", "il"]))
     (loaded,) = counts.learn({("queued", "".join(["ma", "il"])): 3})
     assert loaded is find_key("mail")

@@ -84,7 +84,7 @@ def count_queues_per_process(rollups: MongoDb) -> list[int]:
     return sorted(Counter(lease["holder"] for lease in leases).values())
 
 
-def read_counted_types(rollups: MongoDb) -> set[str]:
+def read_types(rollups: MongoDb) -> set[str]:
     documents = rollups.state.find({"name": STATS})
     return {job_type for document in documents for _, job_type, _ in document["counts"]}
 
@@ -93,7 +93,7 @@ def test_each_queue_is_counted_although_one_is_unreachable(
     settings: Settings, rollups: MongoDb
 ) -> None:
     with collecting(settings):
-        eventually(lambda: read_counted_types(rollups) == set(QUEUE_NAMES))
+        eventually(lambda: read_types(rollups) == set(QUEUE_NAMES))
 
 
 def test_the_check_ignores_an_unreachable_queue_and_fails_without_a_collector(
@@ -155,7 +155,7 @@ def test_a_history_is_counted_after_the_first_stats(
     counted_at_start = list[set[str]]()
 
     def wait_for_stop(_: HistoryWriter, stop: Event) -> None:
-        counted_at_start.append(read_counted_types(rollups))
+        counted_at_start.append(read_types(rollups))
         stop.wait()
 
     monkeypatch.setattr(share_module, "STATS_FIRST_S", 3_600)
@@ -203,16 +203,14 @@ def test_runs_are_counted_from_changes_after_the_stats_of_all_queues(
     starting = Event()
     starting.set()
     monkeypatch.setattr(Share, "is_starting", lambda _: starting.is_set())
-    positions = {"name": {"$in": [EVENTS, CHECKPOINT]}}
+    saved = {"name": {"$in": [EVENTS, CHECKPOINT]}}
     with collecting(load_queue_a(settings)):
-        eventually(lambda: read_counted_types(rollups) == {"a"})
-    assert not rollups.state.count_documents(positions), (
-        "it saved a position before it counted runs"
-    )
+        eventually(lambda: read_types(rollups) == {"a"})
+    assert not rollups.state.count_documents(saved), "it saved a position before it counted runs"
     with collecting(load_queue_a(settings)):
-        eventually(lambda: read_counted_types(rollups) == {"a"})
+        eventually(lambda: read_types(rollups) == {"a"})
         starting.clear()
-        eventually(lambda: rollups.state.count_documents(positions) == 2)
+        eventually(lambda: rollups.state.count_documents(saved) == 2)
 
 
 def test_few_queues_of_a_deployment_begin_to_count_runs_at_the_same_time(
@@ -238,7 +236,7 @@ def test_the_first_checkpoint_is_written_after_the_first_stats(
     save = Checkpoints.start_saving
 
     def start_saving(checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
-        counted_at_save.append(read_counted_types(rollups))
+        counted_at_save.append(read_types(rollups))
         save(checkpoints, checkpoint)
 
     monkeypatch.setattr(Checkpoints, "start_saving", start_saving)

@@ -64,13 +64,14 @@ from ..support.processes import end_process
 from ..support.waiting import PATIENCE_S, eventually
 
 LONG_AGO = NOW - timedelta(days=2_000)
+MongoDb = Database[dict[str, Any]]
 Counts = dict[tuple[str, str], int]  # jobs by (status, type)
 
 
 class Queue:
     """A queue on the real server, and the counts that the web service reads from its rollups."""
 
-    def __init__(self, database: Database[dict[str, Any]], base_settings: Settings) -> None:
+    def __init__(self, database: MongoDb, base_settings: Settings) -> None:
         self.jobs = database.jobs
         self.settings = replace(base_settings, rollup_db=f"{database.name}_rollups")
         self.connection = Connection(self.settings)
@@ -99,7 +100,7 @@ class Queue:
 
 @pytest.fixture
 def queue(
-    mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+    mongod: Mongod, database: MongoDb, make_settings: Callable[..., Settings]
 ) -> Iterator[Queue]:
     queue = Queue(database, make_settings(mongo_uri=database_uri(mongod, database)))
     yield queue
@@ -348,9 +349,8 @@ def test_types_beyond_the_limit_are_folded_even_after_a_restart(
     monkeypatch.setattr(checkpoint_module, "_COUNTS_PER_DOCUMENT", 5)
 
     def await_counts(**counts: int) -> None:
-        expected = {
-            ("queued", name.replace("other", "(other)")): count for name, count in counts.items()
-        }
+        types = {name.replace("other", "(other)"): count for name, count in counts.items()}
+        expected = {("queued", job_type): count for job_type, count in types.items()}
         eventually(lambda: queue.read_counts() == expected)
 
     queue.jobs.insert_many([make_job(type=f"t{number % 3}") for number in range(30)])
@@ -366,9 +366,7 @@ def test_types_beyond_the_limit_are_folded_even_after_a_restart(
         queue.jobs.delete_many({"type": {"$in": ["t0", "t3"]}})
         await_counts(t2=24, other=21)
         queue.jobs.insert_many([make_job(type=f"t{number}") for number in range(4)])
-        await_counts(
-            t0=1, t2=25, other=23
-        )  # no job had t1 when this collector began, so t1 is folded
+        await_counts(t0=1, t2=25, other=23)  # no job had t1 when this collector began
 
 
 def test_a_lost_resume_token_leads_to_a_full_count(
@@ -440,13 +438,9 @@ def test_counts_are_right_after_a_kill_at_each_stage_of_a_collector(queue: Queue
     queue.jobs.insert_many([make_job() for _ in range(5_000)])
     stages: list[Callable[[], Any]] = [
         queue.rollups.leases.find_one,  # the lease is taken
-        lambda: state.find_one(
-            {"name": "stats"}
-        ),  # all jobs are counted, maybe without a checkpoint
+        lambda: state.find_one({"name": "stats"}),  # all jobs are counted
         lambda: state.find_one({"name": "checkpoint"}),  # the first checkpoint is written
-        lambda: (
-            state.find_one({"name": "stats"}) and buckets.find_one()
-        ),  # it resumed, and counts the history
+        lambda: state.find_one({"name": "stats"}) and buckets.find_one(),  # also the history
     ]
     for number, has_reached in enumerate(stages):
         process = start_collector(queue)
@@ -605,7 +599,7 @@ def test_stale_stats_are_not_served(queue: Queue) -> None:
 
 
 def test_jobs_are_counted_live_while_the_database_refuses_writes(
-    collected_queue: Queue, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
+    collected_queue: Queue, database: MongoDb, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches a service that fails, or shows old stats, when only writes are refused."""
     create_indexes(collected_queue.connection)

@@ -21,10 +21,7 @@ FIRST_HOUR = START.replace(minute=0)
 
 
 def write_hour(rollups: MongoDb, hour: datetime, **enqueued: int) -> None:
-    """Write the bucket of an hour; `enqueued`: by type, how many jobs were enqueued and succeeded.
-
-    One job of each type was dead-lettered.
-    """
+    """Write an hour's bucket: by type, so many jobs were enqueued and succeeded, one died."""
     tallies = {job_type: Tally(enqueued=count, dlq=1) for job_type, count in enqueued.items()}
     for tally in tallies.values():
         tally.outcomes["succeeded"] = tally.enqueued

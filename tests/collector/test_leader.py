@@ -15,15 +15,16 @@ from jobmon.rollup.reader import MAX_STATS_AGE_MS
 from ..conftest import NOW
 from ..support.waiting import eventually
 
+MongoDb = Database[dict[str, Any]]
 READ_TIME = [{"$documents": [{"now": "$$NOW"}]}]
 LONG_AGO = NOW - timedelta(days=2_000)
 
 
-def make_lease(database: Database[dict[str, Any]], queue: str = "shop.jobs#1") -> LeaderLease:
+def make_lease(database: MongoDb, queue: str = "shop.jobs#1") -> LeaderLease:
     return LeaderLease(OwnDatabase(database, queue), make_holder())
 
 
-def test_a_free_lease_is_taken_by_one_collector(database: Database[dict[str, Any]]) -> None:
+def test_a_free_lease_is_taken_by_one_collector(database: MongoDb) -> None:
     first, second = make_lease(database), make_lease(database)
     assert first.take()
     assert not second.take()
@@ -31,7 +32,7 @@ def test_a_free_lease_is_taken_by_one_collector(database: Database[dict[str, Any
     assert make_lease(database, "shop.jobs#2").take()
 
 
-def test_the_holder_knows_the_databases_time(database: Database[dict[str, Any]]) -> None:
+def test_the_holder_knows_the_databases_time(database: MongoDb) -> None:
     """Catches stats whose age is measured with the clock of the collector's machine."""
     lease = make_lease(database)
     (before,) = database.aggregate(READ_TIME)
@@ -45,7 +46,7 @@ def test_the_holder_knows_the_databases_time(database: Database[dict[str, Any]])
     assert LONG_AGO <= lease.database_time() < LONG_AGO + timedelta(minutes=1)
 
 
-def test_an_expired_lease_is_taken_over(database: Database[dict[str, Any]]) -> None:
+def test_an_expired_lease_is_taken_over(database: MongoDb) -> None:
     first, second = make_lease(database), make_lease(database)
     assert first.take()
     database.leases.update_one({}, {"$set": {"expiresAt": LONG_AGO}})
@@ -56,7 +57,7 @@ def test_an_expired_lease_is_taken_over(database: Database[dict[str, Any]]) -> N
 
 
 def test_a_crashed_collector_is_replaced_when_readers_drop_its_stats(
-    database: Database[dict[str, Any]],
+    database: MongoDb,
 ) -> None:
     """Catches a restarted collector that waits long after its stats have expired."""
     assert make_lease(database).take()
@@ -67,7 +68,7 @@ def test_a_crashed_collector_is_replaced_when_readers_drop_its_stats(
 
 
 def test_only_another_holder_ends_a_lease(
-    database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a slow collector that stops although no other collector took its expired lease."""
     monkeypatch.setattr(leader_module, "RENEW_EVERY_S", -1)
@@ -83,7 +84,7 @@ def test_only_another_holder_ends_a_lease(
 
 
 def test_a_group_renews_the_leases_whose_collectors_work(
-    database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    database: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a command each second for each queue, and a lease that a hanging queue keeps."""
     holder = make_holder()
@@ -111,7 +112,7 @@ def test_a_group_renews_the_leases_whose_collectors_work(
 
 @pytest.mark.parametrize("has_group_renewed", [True, False])
 def test_a_lease_of_a_group_is_lost_to_another_holder(
-    database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, has_group_renewed: bool
+    database: MongoDb, monkeypatch: pytest.MonkeyPatch, has_group_renewed: bool
 ) -> None:
     monkeypatch.setattr(leader_module, "GROUP_IS_LATE_AFTER_S", -1)
     holder = make_holder()
@@ -130,7 +131,7 @@ def test_a_lease_of_a_group_is_lost_to_another_holder(
 
 
 def test_a_group_does_not_renew_a_lease_that_was_released(
-    database: Database[dict[str, Any]],
+    database: MongoDb,
 ) -> None:
     holder = make_holder()
     group = LeaseGroup(holder)

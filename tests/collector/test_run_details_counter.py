@@ -344,9 +344,8 @@ def test_groups_are_bounded_for_each_code_and_in_total(
     monkeypatch.setattr(error_groups_module, "MAX_GROUPS", 6)
     start = floor(NOW, HOUR)
     words = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot"]
-    noise = [
-        {"code": "E_NOISE", "message": f"{first} {second}"} for first in words for second in words
-    ]
+    texts = [f"{first} {second}" for first in words for second in words]
+    noise = [{"code": "E_NOISE", "message": text} for text in texts]
     add_attempts(database, *(make_attempt(start, error) for error in noise))
     others = [{"code": word, "message": "m"} for word in words]
     add_attempts(database, *(make_attempt(start + MINUTE, error) for error in others))

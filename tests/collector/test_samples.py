@@ -21,13 +21,14 @@ from .. import conftest
 from ..support.commands import database_uri
 from ..support.waiting import eventually
 
+MongoDb = Database[dict[str, Any]]
 NOW = conftest.NOW.replace(minute=17, second=42)
 ALL_TIME = (NOW - 10_000 * DAY, NOW + 10_000 * DAY)
 
 
 @pytest.fixture
 def connection(
-    mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+    mongod: Mongod, database: MongoDb, make_settings: Callable[..., Settings]
 ) -> Iterator[Connection]:
     uri = database_uri(mongod, database)
     connection = Connection(make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups"))
@@ -100,9 +101,7 @@ def test_samples_are_deleted_by_span_and_age(connection: Connection, samples: Qu
     assert counts == {MINUTE: 1, 10 * MINUTE: 1, HOUR: 2, 6 * HOUR: 2, DAY: 3}
 
 
-def test_the_collector_samples_the_queue(
-    connection: Connection, database: Database[dict[str, Any]]
-) -> None:
+def test_the_collector_samples_the_queue(connection: Connection, database: MongoDb) -> None:
     long_ago = datetime.now(UTC) - timedelta(hours=1)
     database.jobs.insert_many(
         [{"status": status, "type": "t", "createdAt": long_ago} for status in ("queued", "odd")]

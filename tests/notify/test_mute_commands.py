@@ -66,9 +66,7 @@ def test_a_mute_is_recorded_printed_and_ended(run_cli: RunCli, records: MuteReco
     assert (mute.kind, mute.types, mute.mode) == (CheckKind.STALLED, "mail*", MuteMode.MUTE)
     assert (mute.by.subject, mute.by.role) == ("ada", "terminal")
     length = mute.until - before
-    assert (
-        timedelta(hours=2, milliseconds=-1) < length < timedelta(hours=3)
-    )  # `until` is in whole ms
+    assert timedelta(hours=2, milliseconds=-1) < length < timedelta(hours=3)  # in whole ms
     assert mute.reason.startswith("provider is away")
     assert "eyJ" not in mute.reason
     (line,) = run_cli("mutes").output.splitlines()

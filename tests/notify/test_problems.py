@@ -26,12 +26,12 @@ EVIDENCE = evidence(
 )
 
 
-def find_receiver_problems(receiver: ReceiverAddress) -> Findings:
+def list_findings(receiver: ReceiverAddress) -> Findings:
     return find_problems(EVIDENCE, receiver, REDACTOR)
 
 
 def test_receiver_of_everything_gets_the_notices_of_the_pages() -> None:
-    findings = find_receiver_problems(ReceiverAddress(name="a", url="https://a/"))
+    findings = list_findings(ReceiverAddress(name="a", url="https://a/"))
     assert sorted(problem.text for problem in findings.problems.values()) == sorted(texts(EVIDENCE))
     assert findings.unknown == frozenset()
     failures = findings.problems[CheckKind.FAILURES]
@@ -44,15 +44,13 @@ def test_receiver_of_everything_gets_the_notices_of_the_pages() -> None:
 
 
 def test_a_receiver_of_urgent_notices_gets_only_urgent_notices() -> None:
-    findings = find_receiver_problems(ReceiverAddress(name="a", url="https://a/", level="bad"))
+    findings = list_findings(ReceiverAddress(name="a", url="https://a/", level="bad"))
     assert findings.problems.keys() == {CheckKind.LEASES, CheckKind.STALLED, CheckKind.DEAD}
 
 
 def test_a_receiver_of_some_types_gets_only_notices_about_these_types() -> None:
     """Catches a notice about all types, and a count that includes other types."""
-    findings = find_receiver_problems(
-        ReceiverAddress(name="a", url="https://a/", types=("mail.*", "x"))
-    )
+    findings = list_findings(ReceiverAddress(name="a", url="https://a/", types=("mail.*", "x")))
     assert {kind: problem.text for kind, problem in findings.problems.items()} == {
         CheckKind.DEAD: "2 jobs died in the last hour, all mail.a",
         CheckKind.FAILURES: "100% of mail.a attempts failed in the last hour",

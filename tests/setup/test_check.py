@@ -33,6 +33,7 @@ from ..support.commands import database_uri
 from ..support.waiting import eventually
 
 Findings = list[Finding]
+MongoDb = Database[dict[str, Any]]
 MakeSettings = Callable[..., Settings]
 
 
@@ -49,18 +50,14 @@ def select_one(findings: Findings, check: str, *levels: Level) -> Finding:
 
 
 @pytest.fixture
-def settings(
-    mongod: Mongod, database: Database[dict[str, Any]], make_settings: MakeSettings
-) -> Settings:
+def settings(mongod: Mongod, database: MongoDb, make_settings: MakeSettings) -> Settings:
     """Settings for the test's database and rollups."""
     uri = database_uri(mongod, database)
     return make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups")
 
 
 @pytest.fixture
-def complete_queue(
-    database: Database[dict[str, Any]], settings: Settings
-) -> Database[dict[str, Any]]:
+def complete_queue(database: MongoDb, settings: Settings) -> MongoDb:
     """A queue with indexes, and three jobs: one succeeded, one is dead-lettered, one runs."""
     with MongoClient[dict[str, Any]](settings.mongo_uri) as client:
         create_indexes(Connection(settings, client), unique=True)
@@ -82,7 +79,7 @@ def run_check(uri: str, *options: str, **variables: str) -> Result:
 
 
 def test_check_of_a_complete_setup_finds_no_problem(
-    complete_queue: Database[dict[str, Any]], settings: Settings
+    complete_queue: MongoDb, settings: Settings
 ) -> None:
     with collecting(settings):
         eventually(lambda: not select(list(check_deployment(settings)), "collector"))
@@ -101,7 +98,7 @@ def test_check_of_a_complete_setup_finds_no_problem(
 
 
 def test_check_prints_findings_with_their_remedies_and_a_summary(
-    complete_queue: Database[dict[str, Any]], settings: Settings
+    complete_queue: MongoDb, settings: Settings
 ) -> None:
     complete_queue.jobs.drop_indexes()
     result = run_check(settings.mongo_uri)
@@ -114,7 +111,7 @@ def test_check_prints_findings_with_their_remedies_and_a_summary(
 
 
 def test_check_json_has_level_message_and_remedy(
-    complete_queue: Database[dict[str, Any]], settings: Settings
+    complete_queue: MongoDb, settings: Settings
 ) -> None:
     result = run_check(settings.mongo_uri, "--json")
     report = json.loads(result.output)
@@ -165,7 +162,7 @@ def test_check_of_an_unreachable_database_prints_one_problem_without_the_passwor
 
 
 def test_check_of_missing_collections_suggests_one_that_looks_like_jobs(
-    database: Database[dict[str, Any]], settings: Settings
+    database: MongoDb, settings: Settings
 ) -> None:
     database.users.insert_one({"name": "ada", "status": "here", "type": "person"})
     assert "another name" in str(select(list(check_deployment(settings)), "collections")[0].remedy)
@@ -181,7 +178,7 @@ def test_check_of_missing_collections_suggests_one_that_looks_like_jobs(
 
 
 def test_check_suggests_another_database_that_has_the_collection(
-    mongo: MongoClient[dict[str, Any]], database: Database[dict[str, Any]], settings: Settings
+    mongo: MongoClient[dict[str, Any]], database: MongoDb, settings: Settings
 ) -> None:
     other_database = mongo[f"{database.name}_other"]
     other_database.jobs.insert_one({"jobId": "1"})
@@ -194,7 +191,7 @@ def test_check_suggests_another_database_that_has_the_collection(
 
 
 def test_check_reports_an_empty_collection_and_a_view(
-    database: Database[dict[str, Any]], settings: Settings
+    database: MongoDb, settings: Settings
 ) -> None:
     database.create_collection("jobs")
     database.create_collection("job_attempts", viewOn="jobs", pipeline=[])
@@ -205,7 +202,7 @@ def test_check_reports_an_empty_collection_and_a_view(
 
 
 def test_check_reports_a_time_series_collection_and_a_collation(
-    database: Database[dict[str, Any]], settings: Settings
+    database: MongoDb, settings: Settings
 ) -> None:
     database.create_collection("jobs", timeseries={"timeField": "createdAt"})
     database.create_collection("job_attempts", collation={"locale": "en", "strength": 2})
@@ -218,7 +215,7 @@ def test_check_reports_a_time_series_collection_and_a_collation(
 
 
 def test_check_needs_no_index_on_a_field_that_no_document_has(
-    database: Database[dict[str, Any]], settings: Settings
+    database: MongoDb, settings: Settings
 ) -> None:
     """Catches an index that `jobmon check` requires, but `jobmon init` does not create."""
     database.jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
@@ -233,7 +230,7 @@ def test_check_needs_no_index_on_a_field_that_no_document_has(
 
 
 def test_check_prints_lines_that_create_the_missing_indexes(
-    complete_queue: Database[dict[str, Any]], settings: Settings
+    complete_queue: MongoDb, settings: Settings
 ) -> None:
     complete_queue.jobs.drop_index("jobId_1")
     complete_queue.jobs.drop_index("status_1_type_1_createdAt_-1__id_-1")
@@ -256,12 +253,12 @@ def test_check_prints_lines_that_create_the_missing_indexes(
 
 @pytest.mark.parametrize("name", ["my-jobs", "_queue", "ada's jobs"])
 def test_check_prints_commands_with_the_configured_names(
-    database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings, name: str
+    database: MongoDb, settings: Settings, make_settings: MakeSettings, name: str
 ) -> None:
     """Catches a name that ends the quotes, and `db._queue`, which is undefined in mongosh."""
     database[name].insert_one({"jobId": "1"})
-    renamed_settings = make_settings(mongo_uri=settings.mongo_uri, jobs_collection=name)
-    init, line, *_ = select_one(list(check_deployment(renamed_settings)), "indexes").commands
+    renamed = make_settings(mongo_uri=settings.mongo_uri, jobs_collection=name)
+    init, line, *_ = select_one(list(check_deployment(renamed)), "indexes").commands
     assert init.startswith("JOBMON_JOBS_COLLECTION='")
     assert shlex.split(init)[0] == f"JOBMON_JOBS_COLLECTION={name}"
     assert " JOBMON_ADMIN_MONGO_URI='mongodb://" in init
@@ -269,7 +266,7 @@ def test_check_prints_commands_with_the_configured_names(
 
 
 def test_check_reports_missing_fields_and_the_consequences(
-    database: Database[dict[str, Any]], settings: Settings
+    database: MongoDb, settings: Settings
 ) -> None:
     database.jobs.insert_many(
         {"job_id": job_id, "status": "leased", "createdAt": NOW, "attempts": 1}
@@ -298,7 +295,7 @@ def test_check_reports_missing_fields_and_the_consequences(
 
 
 def test_check_of_a_profile_in_a_file_advises_to_change_the_file(
-    database: Database[dict[str, Any]], settings: Settings, tmp_path: Path
+    database: MongoDb, settings: Settings, tmp_path: Path
 ) -> None:
     path = tmp_path / "shop.toml"
     path.write_text(
@@ -354,7 +351,7 @@ finishedAt = "endd"
 
 
 def test_check_lists_the_paths_of_a_profiles_file_that_no_document_has(
-    database: Database[dict[str, Any]], settings: Settings, tmp_path: Path
+    database: MongoDb, settings: Settings, tmp_path: Path
 ) -> None:
     path = tmp_path / "shop.toml"
     path.write_text(MISSPELLED_PROFILE)
@@ -387,7 +384,7 @@ def test_check_lists_the_paths_of_a_profiles_file_that_no_document_has(
 
 
 def test_check_reports_unexpected_types_and_unknown_statuses(
-    complete_queue: Database[dict[str, Any]], settings: Settings
+    complete_queue: MongoDb, settings: Settings
 ) -> None:
     assert select(list(check_deployment(settings)), "fields") == []
     complete_queue.jobs.update_one({"status": "succeeded"}, {"$set": {"createdAt": DATE}})
@@ -402,14 +399,14 @@ def test_check_reports_unexpected_types_and_unknown_statuses(
 
 
 def test_check_uses_mapped_fields_and_statuses(
-    database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings
+    database: MongoDb, settings: Settings, make_settings: MakeSettings
 ) -> None:
     database.jobs.insert_one({"key": "1", "at": {"made": "today"}, "state": "done"})
     names = {"jobId": "key", "createdAt": "at.made", "status": "state"}
-    renamed_settings = make_settings(
+    renamed = make_settings(
         mongo_uri=settings.mongo_uri, job_fields=names, status_names={"done": "succeeded"}
     )
-    findings = select(list(check_deployment(renamed_settings)), "fields")
+    findings = select(list(check_deployment(renamed)), "fields")
     assert [finding for finding in findings if finding.level is Level.PROBLEM] == []
     messages = [finding.message for finding in findings]
     assert any(
@@ -418,25 +415,23 @@ def test_check_uses_mapped_fields_and_statuses(
     )
     assert any(message.startswith("at.made in jobs should be date") for message in messages)
     assert not any("Unknown statuses" in message for message in messages)
-    init, first, *_ = select_one(list(check_deployment(renamed_settings)), "indexes").commands
+    init, first, *_ = select_one(list(check_deployment(renamed)), "indexes").commands
     assert init.startswith("JOBMON_JOB_FIELDS='jobId=key,createdAt=at.made,status=state' ")
     assert first == 'db.jobs.createIndex({"key": 1}, {"name": "jobmon_key_1"})'
 
 
 def test_check_accepts_a_mapped_list_of_attempts_instead_of_attempt_count(
-    database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings
+    database: MongoDb, settings: Settings, make_settings: MakeSettings
 ) -> None:
     database.jobs.insert_one({"jobId": "1", "createdAt": NOW, "status": "queued", "tries": []})
-    renamed_settings = make_settings(mongo_uri=settings.mongo_uri, job_fields={"attempts": "tries"})
-    messages = [
-        finding.message for finding in select(list(check_deployment(renamed_settings)), "fields")
-    ]
+    renamed = make_settings(mongo_uri=settings.mongo_uri, job_fields={"attempts": "tries"})
+    messages = [finding.message for finding in select(list(check_deployment(renamed)), "fields")]
     assert any("has priority" in message for message in messages)
     assert not any("has attemptCount" in message for message in messages)
 
 
 def test_check_expects_the_fields_and_the_collections_of_the_profile(
-    database: Database[dict[str, Any]], settings: Settings, make_settings: MakeSettings
+    database: MongoDb, settings: Settings, make_settings: MakeSettings
 ) -> None:
     agenda = make_settings(
         mongo_uri=settings.mongo_uri, profile="agenda", jobs_collection="agendaJobs"
@@ -452,7 +447,7 @@ def test_check_expects_the_fields_and_the_collections_of_the_profile(
 
 
 def test_check_samples_only_the_newest_documents(
-    complete_queue: Database[dict[str, Any]], settings: Settings, monkeypatch: pytest.MonkeyPatch
+    complete_queue: MongoDb, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete_queue.jobs.update_many({"status": {"$ne": "leased"}}, {"$set": {"payload": "text"}})
     assert len(select(list(check_deployment(settings)), "fields")) == 1
@@ -471,7 +466,7 @@ def test_check_samples_only_the_newest_documents(
 )
 def test_check_reports_a_clock_difference(
     settings: Settings,
-    database: Database[dict[str, Any]],
+    database: MongoDb,
     offset: timedelta,
     level: Level,
     direction: str,
@@ -483,7 +478,7 @@ def test_check_reports_a_clock_difference(
 
 
 def test_check_does_not_report_a_slow_round_trip_as_a_clock_difference(
-    settings: Settings, database: Database[dict[str, Any]]
+    settings: Settings, database: MongoDb
 ) -> None:
     # By this clock each query takes ten seconds: five to the server and five back.
     now = datetime.now(UTC)
@@ -494,7 +489,7 @@ def test_check_does_not_report_a_slow_round_trip_as_a_clock_difference(
 
 
 def test_check_reports_each_state_of_the_collector(
-    complete_queue: Database[dict[str, Any]], settings: Settings
+    complete_queue: MongoDb, settings: Settings
 ) -> None:
     def find_collector() -> Finding:
         return select_one(list(check_deployment(settings)), "collector", *Level)
@@ -635,11 +630,8 @@ def test_check_reports_a_collector_whose_commands_would_be_refused(
     name = "jobmonCollector.shop.jobs"
     with MongoClient[dict[str, Any]](make_uri(auth_server, "root", "authSource=admin")) as root:
         (role,) = root.admin.command("rolesInfo", name, showPrivileges=True)["roles"]
-        kept = [
-            privilege
-            for privilege in role["privileges"]
-            if privilege["resource"]["collection"] != "marks"
-        ]
+        privileges = role["privileges"]
+        kept = [right for right in privileges if right["resource"]["collection"] != "marks"]
         # A right of older versions: its warning must not hide the missing right.
         decisions = {"db": "jobmon_state", "collection": "action_decisions"}
         kept.append({"resource": decisions, "actions": ["insert"]})
@@ -753,7 +745,7 @@ def test_check_never_prints_a_password(auth_server: Mongod, tmp_path: Path) -> N
             assert SECRET not in result.output
 
 
-def test_check_writes_nothing(complete_queue: Database[dict[str, Any]], settings: Settings) -> None:
+def test_check_writes_nothing(complete_queue: MongoDb, settings: Settings) -> None:
     before = complete_queue.command("dbHash")["md5"]
     assert len(list(check_deployment(settings))) > 8
     assert complete_queue.command("dbHash")["md5"] == before

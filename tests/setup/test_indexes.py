@@ -17,6 +17,7 @@ from jobmon.store.indexes import JOB_ID, required_indexes
 from ..conftest import Api
 from ..support.commands import database_uri
 
+MongoDb = Database[dict[str, Any]]
 DEFAULT_INDEXES = [
     "jobs(jobId)",
     "jobs(-createdAt, -_id)",
@@ -48,9 +49,7 @@ def list_missing(connection: Connection) -> list[str]:
     return [str(index) for index in required_indexes(connection) if not index_exists(index)]
 
 
-def test_create_indexes_creates_each_index_once(
-    real_api: Api, database: Database[dict[str, Any]]
-) -> None:
+def test_create_indexes_creates_each_index_once(real_api: Api, database: MongoDb) -> None:
     connection = get_connection(real_api)
     assert list_missing(connection) == DEFAULT_INDEXES
     assert create_indexes(connection) == dict.fromkeys(DEFAULT_INDEXES, "created")
@@ -60,14 +59,14 @@ def test_create_indexes_creates_each_index_once(
 
 
 def test_create_indexes_recognizes_an_equal_index_with_another_name(
-    real_api: Api, database: Database[dict[str, Any]]
+    real_api: Api, database: MongoDb
 ) -> None:
     database.jobs.create_index([("createdAt", -1), ("_id", -1)], name="by_mongoose")
     assert create_indexes(get_connection(real_api))["jobs(-createdAt, -_id)"] == "exists"
 
 
 def test_create_indexes_does_not_accept_a_partial_or_sparse_index(
-    real_api: Api, database: Database[dict[str, Any]]
+    real_api: Api, database: MongoDb
 ) -> None:
     keys = [("createdAt", -1), ("_id", -1)]
     queued = {"status": "queued"}
@@ -78,7 +77,7 @@ def test_create_indexes_does_not_accept_a_partial_or_sparse_index(
 
 
 def test_create_indexes_works_if_the_default_name_is_taken(
-    real_api: Api, database: Database[dict[str, Any]]
+    real_api: Api, database: MongoDb
 ) -> None:
     keys = [("status", 1), ("finishedAt", 1), ("_id", 1)]
     database.jobs.create_index(keys, sparse=True)
@@ -87,7 +86,7 @@ def test_create_indexes_works_if_the_default_name_is_taken(
 
 
 def test_other_programs_can_create_their_own_indexes_afterwards(
-    real_api: Api, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
+    real_api: Api, database: MongoDb, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches an index of jobmon that makes another program fail when it starts."""
     create_indexes(get_connection(real_api))
@@ -103,9 +102,7 @@ def test_other_programs_can_create_their_own_indexes_afterwards(
     assert "no index" not in caplog.text
 
 
-def test_create_indexes_unique_makes_ids_unique(
-    real_api: Api, database: Database[dict[str, Any]]
-) -> None:
+def test_create_indexes_unique_makes_ids_unique(real_api: Api, database: MongoDb) -> None:
     create_indexes(get_connection(real_api), unique=True)
     JobQueue(database).create_indexes()
     unique_names = {
@@ -118,9 +115,7 @@ def test_create_indexes_unique_makes_ids_unique(
     assert not any(index["name"].startswith("jobmon") for index in database.jobs.list_indexes())
 
 
-def test_create_indexes_uses_the_configured_collections(
-    mongod: Mongod, database: Database[dict[str, Any]]
-) -> None:
+def test_create_indexes_uses_the_configured_collections(mongod: Mongod, database: MongoDb) -> None:
     uri = database_uri(mongod, database)
     settings = Settings(mongo_uri=uri, jobs_collection="tasks", attempts_collection="tries")
     connection = Connection(settings)

@@ -270,7 +270,7 @@ def test_init_estimates_two_thirds_to_six_times_the_size_of_an_index(
         assert estimates[index] <= 6 * sizes[name], (index, sizes[name], estimates[index])
 
 
-def test_init_of_a_standalone_server_creates_the_polling_index_but_no_replica_set(
+def test_init_of_a_standalone_server_starts_no_replica_set(
     tmp_path: Path,
 ) -> None:
     with Mongod(tmp_path, replica_set=None) as server, MongoClient(server.uri) as client:

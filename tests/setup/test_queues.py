@@ -58,13 +58,13 @@ def environment(mongod: Mongod, shop: MongoDb, tmp_path: Path) -> dict[str, str]
     }
 
 
-def run_jobmon(environment: dict[str, str], *command: str) -> Result:
+def run_cli(environment: dict[str, str], *command: str) -> Result:
     return CliRunner().invoke(main, command, env=environment)
 
 
 def init(environment: dict[str, str], *options: str, uri: str | None = None) -> Result:
     admin = {"JOBMON_ADMIN_MONGO_URI": uri or environment["JOBMON_MONGO_URI"]}
-    return run_jobmon(environment | admin, "init", *options)
+    return run_cli(environment | admin, "init", *options)
 
 
 def test_check_reports_thresholds_for_a_missing_queue(
@@ -73,7 +73,7 @@ def test_check_reports_thresholds_for_a_missing_queue(
     """Catches a typo in the name of a queue, whose thresholds would never apply."""
     rules = tmp_path / "rules.toml"
     rules.write_text("[queues.payout]\ndead_per_hour = 5\n[queues.'mail*']\ndead_per_hour = 6\n")
-    lines = run_jobmon(environment | {"JOBMON_RULES": str(rules)}, "check").output.splitlines()
+    lines = run_cli(environment | {"JOBMON_RULES": str(rules)}, "check").output.splitlines()
     (index,) = (index for index, line in enumerate(lines) if "JOBMON_RULES" in line)
     assert lines[index].split(maxsplit=2) == [
         "warning",
@@ -84,7 +84,7 @@ def test_check_reports_thresholds_for_a_missing_queue(
 
 
 def test_check_reports_each_queue_under_its_name(environment: dict[str, str]) -> None:
-    result = run_jobmon(environment, "check")
+    result = run_cli(environment, "check")
     assert result.exit_code == 1
     lines = result.output.splitlines()
     assert lines[0].startswith("ok       settings     The settings are valid: 3 queues are watched")
@@ -102,7 +102,7 @@ def test_check_reports_each_queue_under_its_name(environment: dict[str, str]) ->
 
 
 def test_check_json_names_the_queue_of_a_finding(environment: dict[str, str]) -> None:
-    findings = json.loads(run_jobmon(environment, "check", "--json").output)["findings"]
+    findings = json.loads(run_cli(environment, "check", "--json").output)["findings"]
     assert {finding["queue"] for finding in findings} == {None, "payouts", "unreachable", "mails"}
     mails = [finding for finding in findings if finding["queue"] == "mails"]
     (missing,) = [finding for finding in mails if finding["check"] == "indexes"]
@@ -112,12 +112,12 @@ def test_check_json_names_the_queue_of_a_finding(environment: dict[str, str]) ->
 
 
 def test_check_of_one_queue_leaves_the_others_out(environment: dict[str, str]) -> None:
-    report = json.loads(run_jobmon(environment, "check", "--json", "--queue", "mails").output)
+    report = json.loads(run_cli(environment, "check", "--json", "--queue", "mails").output)
     assert {finding["queue"] for finding in report["findings"]} == {None, "mails"}
-    result = run_jobmon(environment, "check", "--queue", "mail")
+    result = run_cli(environment, "check", "--queue", "mail")
     assert result.exit_code == 1
     assert "there is no queue mail; the queues are: payouts, unreachable, mails" in result.output
-    result = run_jobmon(
+    result = run_cli(
         {"JOBMON_MONGO_URI": environment["JOBMON_MONGO_URI"]}, "check", "--queue", "mails"
     )
     assert result.exit_code == 2
@@ -125,7 +125,7 @@ def test_check_of_one_queue_leaves_the_others_out(environment: dict[str, str]) -
 
 def test_check_of_a_mistake_in_the_file_is_one_finding(environment: dict[str, str]) -> None:
     Path(environment["JOBMON_QUEUES"]).write_text("[payouts]\nprofile = 'agend'")
-    result = run_jobmon(environment, "check")
+    result = run_cli(environment, "check")
     assert result.exit_code == 1
     (problem,) = problems(result)
     assert "queues.toml, line 2: payouts.profile: " in problem
@@ -135,9 +135,7 @@ def test_check_while_jobmons_own_database_is_unreachable_still_checks_queues(
     environment: dict[str, str],
 ) -> None:
     unreachable = {"JOBMON_MONGO_URI": f"mongodb://127.0.0.1:{free_port()}/app"}
-    findings = json.loads(run_jobmon(environment | unreachable, "check", "--json").output)[
-        "findings"
-    ]
+    findings = json.loads(run_cli(environment | unreachable, "check", "--json").output)["findings"]
     own_findings = [finding for finding in findings if finding["queue"] is None]
     (problem,) = [finding for finding in own_findings if finding["level"] == "problem"]
     assert problem["check"] == "database"
@@ -177,7 +175,7 @@ def test_init_prepares_all_queues_in_the_administrators_database(
     assert names == ["payouts", "mails"]
     assert "jobmon_jobId_1" in shop.payouts.index_information()
     assert "jobmon_jobId_1" in shop.mails.index_information()
-    findings = json.loads(run_jobmon(environment, "check", "--json").output)["findings"]
+    findings = json.loads(run_cli(environment, "check", "--json").output)["findings"]
     levels = [finding["level"] for finding in findings if finding["check"] == "indexes"]
     assert levels == ["ok", "ok"]
 

@@ -160,10 +160,8 @@ def test_script_asks_once_for_the_password_of_each_user(
     mongod: Mongod, mongo: Client, shop: MongoDb, tmp_path: Path
 ) -> None:
     """Catches a new user whose password is set twice, with two prompts."""
-    script_result = init(database_uri(mongod, shop), *USERS, "--change-passwords", "--print")
-    first_run, second_run = (
-        run_script(script_result.output, mongo, shop, tmp_path) for _ in range(2)
-    )
+    script = init(database_uri(mongod, shop), *USERS, "--change-passwords", "--print").output
+    first_run, second_run = (run_script(script, mongo, shop, tmp_path) for _ in range(2))
     assert (first_run.count("createUser"), first_run.count("updateUser")) == (2, 0)
     assert (second_run.count("createUser"), second_run.count("updateUser")) == (0, 2)
 

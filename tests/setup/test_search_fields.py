@@ -17,13 +17,14 @@ from jobmon.setup.findings import Finding, Level
 from ..conftest import NOW
 from ..support.commands import database_uri
 
+MongoDb = Database[dict[str, Any]]
 CARD = "4111111111111111"
 FIELDS = "payload.orderId,payload.items.sku,payload.note,payload.headers.value,payload.ordrId"
 INDEX = "jobs({}, -createdAt, -_id)"
 
 
 @pytest.fixture
-def shop(database: Database[dict[str, Any]]) -> Database[dict[str, Any]]:
+def shop(database: MongoDb) -> MongoDb:
     for index in range(30):
         payload: dict[str, Any] = {
             "orderId": index,
@@ -40,7 +41,7 @@ def shop(database: Database[dict[str, Any]]) -> Database[dict[str, Any]]:
 
 
 @pytest.fixture
-def init(mongod: Mongod, shop: Database[dict[str, Any]]) -> Callable[..., Result]:
+def init(mongod: Mongod, shop: MongoDb) -> Callable[..., Result]:
     def init(*options: str, fields: str = FIELDS, **variables: str) -> Result:
         environment = {
             "JOBMON_ADMIN_MONGO_URI": database_uri(mongod, shop),
@@ -58,7 +59,7 @@ def list_findings(settings: Settings, check: str) -> list[Finding]:
 
 
 def test_init_creates_an_index_for_each_field_and_names_a_field_that_no_job_has(
-    shop: Database[dict[str, Any]], init: Callable[..., Result]
+    shop: MongoDb, init: Callable[..., Result]
 ) -> None:
     preview = init("--dry-run")
     assert preview.exit_code == 0, preview.output
@@ -77,7 +78,7 @@ def test_init_creates_an_index_for_each_field_and_names_a_field_that_no_job_has(
 
 
 def test_init_prints_the_lines_and_removes_the_indexes(
-    shop: Database[dict[str, Any]], init: Callable[..., Result]
+    shop: MongoDb, init: Callable[..., Result]
 ) -> None:
     script = init("--print", fields="payload.orderId").output
     assert '{"payload.orderId": 1, "createdAt": -1, "_id": -1}' in script
@@ -88,7 +89,7 @@ def test_init_prints_the_lines_and_removes_the_indexes(
 
 
 def test_init_refuses_a_field_that_redaction_hides(
-    shop: Database[dict[str, Any]], init: Callable[..., Result]
+    shop: MongoDb, init: Callable[..., Result]
 ) -> None:
     for fields, keys in (("payload.token", "token"), ("payload.orderId", "orderId")):
         result = init(fields=fields, JOBMON_REDACT_KEYS=keys)
@@ -99,7 +100,7 @@ def test_init_refuses_a_field_that_redaction_hides(
 
 def test_check_reports_missing_indexes_and_fields_that_are_unused_or_hidden(
     mongod: Mongod,
-    shop: Database[dict[str, Any]],
+    shop: MongoDb,
     init: Callable[..., Result],
     make_settings: Callable[..., Settings],
 ) -> None:

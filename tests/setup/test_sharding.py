@@ -46,7 +46,7 @@ def set_shard_key(
     collections.delete_one({"_id": name})
 
 
-def list_sharding_findings(settings: Settings) -> list[Finding]:
+def find_sharding(settings: Settings) -> list[Finding]:
     return [finding for finding in check_deployment(settings) if finding.check == "sharding"]
 
 
@@ -72,9 +72,7 @@ def test_check_names_the_queries_that_one_shard_answers(
     settings: Settings, set_shard_key: Callable[..., None], key: dict[str, Any], description: str
 ) -> None:
     set_shard_key(**key)
-    assert list_sharding_findings(settings)[1].message.endswith(
-        f".jobs is sharded by {description}"
-    )
+    assert find_sharding(settings)[1].message.endswith(f".jobs is sharded by {description}")
 
 
 @pytest.mark.parametrize(
@@ -89,25 +87,21 @@ def test_check_warns_of_a_shard_key(
     settings: Settings, set_shard_key: Callable[..., None], key: dict[str, Any], warnings: list[str]
 ) -> None:
     set_shard_key(**key)
-    findings = [
-        finding for finding in list_sharding_findings(settings) if finding.level == "warning"
-    ]
+    findings = [finding for finding in find_sharding(settings) if finding.level == "warning"]
     assert len(findings) == len(warnings)
     assert all(text in finding.message for text, finding in zip(warnings, findings, strict=True))
 
 
-def test_check_reports_that_it_may_not_read_the_shard_key(
-    settings: Settings, router: Router
-) -> None:
+def test_check_reports_an_unreadable_shard_key(settings: Settings, router: Router) -> None:
     router.refused_databases.add("config")
-    assert "may not read config.collections" in list_sharding_findings(settings)[1].message
+    assert "may not read config.collections" in find_sharding(settings)[1].message
 
 
 def test_check_warns_of_a_read_preference_without_effect(
     settings: Settings, make_settings: Callable[..., Settings]
 ) -> None:
     uri = f"{settings.mongo_uri}?readPreference=secondaryPreferred"
-    findings = list_sharding_findings(make_settings(mongo_uri=uri))
+    findings = find_sharding(make_settings(mongo_uri=uri))
     assert [finding.level for finding in findings] == ["ok", "warning", "ok"]
     assert "readPreference in JOBMON_MONGO_URI has no effect" in findings[1].message
 

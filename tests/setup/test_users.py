@@ -293,14 +293,12 @@ def test_init_narrows_the_roles_of_an_older_version(init_server: Mongod) -> None
 
     with MongoClient(admin) as root:
         assert init_as(admin, *options).exit_code == 0
-        unknown_privilege = {"resource": {"db": name, "collection": "own"}, "actions": ["find"]}
-        older_privilege = {
+        foreign_right = {"resource": {"db": name, "collection": "own"}, "actions": ["find"]}
+        older_right = {
             "resource": {"db": "jobmon_state", "collection": ""},
             "actions": [*WRITING],
         }
-        root.admin.command(
-            "grantPrivilegesToRole", role, privileges=[older_privilege, unknown_privilege]
-        )
+        root.admin.command("grantPrivilegesToRole", role, privileges=[older_right, foreign_right])
         file_request(f"{name}/1")
         assert len(find_warnings()) == 1
         result = init_as(admin, *options)
@@ -309,7 +307,7 @@ def test_init_narrows_the_roles_of_an_older_version(init_server: Mongod) -> None
             file_request(f"{name}/2")
         assert find_warnings() == []
         (narrowed_role,) = root.admin.command("rolesInfo", role, showPrivileges=True)["roles"]
-        assert unknown_privilege in narrowed_role["privileges"]
+        assert foreign_right in narrowed_role["privileges"]
         assert "fewer rights" not in init_as(admin, *options).output
         root.jobmon_state.action_decisions.delete_many({"_id": f"{name}/1"})
         root.drop_database(name)
