@@ -9,6 +9,7 @@ that change how a line looks (controls, writing direction, invisible ones).
 
 import json
 import logging
+import os
 import re
 import sys
 import traceback
@@ -73,15 +74,24 @@ def configure(level: str, secrets: Iterable[str] = ()) -> None:
         )
     root = logging.getLogger()
     if not root.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(LogFormatter(is_terminal=sys.stderr.isatty()))
-        root.addHandler(handler)
+        root.addHandler(_make_handler())
     for formatter in (existing.formatter for existing in root.handlers):
         if isinstance(formatter, LogFormatter):
             formatter.secrets.update(secrets)
             root.setLevel(level)
     # At DEBUG the driver logs commands and replies with all their data.
     logging.getLogger("pymongo").setLevel(logging.INFO)
+
+
+def _make_handler() -> logging.Handler:
+    is_terminal, is_replaced = sys.stderr.isatty(), sys.stderr is not sys.__stderr__
+    handler: logging.Handler
+    if is_terminal or is_replaced:  # a program may close the file of a replaced sys.stderr
+        handler = logging.StreamHandler()
+    else:
+        handler = _LineHandler(sys.stderr.fileno())
+    handler.setFormatter(LogFormatter(is_terminal=is_terminal))
+    return handler
 
 
 def warn_of_deprecated_settings() -> None:
@@ -129,6 +139,32 @@ def log_event(logger: logging.Logger, event: str, fields: Mapping[str, Any]) -> 
         "_name": "info",
     }
     logger.handle(record)
+
+
+class _LineHandler(logging.Handler):
+    """Writes each line to a file descriptor with one system call, and without a lock.
+
+    Python lets other threads run during the call. If one of them waited for the lock then, each
+    request would cost two more changes of thread. The kernel keeps lines of up to 4 kB whole, of
+    other processes, too (PIPE_BUF); longer ones are mixed only if the reader of a pipe is behind.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def createLock(self) -> None:  # noqa: N802 - the name in `logging`
+        """Use no lock."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line of a record."""
+        try:
+            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
+            while line:  # a signal can interrupt the call after a part of a long line
+                line = line[os.write(self._descriptor, line) :]
+        except Exception:  # noqa: BLE001 - as in the handlers of `logging`
+            self.handleError(record)
 
 
 class LogFormatter(structlog.stdlib.ProcessorFormatter):

@@ -163,6 +163,37 @@ def test_lines_are_readable_on_a_terminal_and_json_otherwise() -> None:
     assert json.loads(piped.stderr)["event"] == "a word"
 
 
+def test_lines_of_threads_are_not_mixed() -> None:
+    program = """
+import logging, threading
+from jobmon import logs
+logs.configure("INFO")
+def work(name):
+    for number in range(50):
+        logging.getLogger("some").warning("%s", f"{name} {number} " + "ü" * 1_500)
+threads = [threading.Thread(target=work, args=(name,)) for name in "abcdefgh"]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    piped = subprocess.run([sys.executable, "-c", program], check=True, stderr=subprocess.PIPE)
+    events = [json.loads(line)["event"] for line in piped.stderr.splitlines()]
+    expected = [f"{name} {number} {'ü' * 1_500}" for name in "abcdefgh" for number in range(50)]
+    assert sorted(events) == sorted(expected)
+
+
+def test_a_line_that_is_written_in_parts_is_complete() -> None:
+    program = """
+import logging, os
+from jobmon import logs
+logs.configure("INFO")
+write = os.write
+os.write = lambda file, data: write(file, data[:100])  # as if a signal came after 100 bytes
+logging.getLogger("some").warning("%s", "x" * 1_000 + "\\ud800")
+"""
+    piped = subprocess.run([sys.executable, "-c", program], check=True, stderr=subprocess.PIPE)
+    assert json.loads(piped.stderr)["event"] == "x" * 1_000 + "\ud800"
+
+
 def test_the_secrets_of_every_app_of_a_process_are_hidden(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
