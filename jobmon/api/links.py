@@ -19,6 +19,8 @@ def list_links(settings: Settings, job: Document) -> list[dict[str, str | None]]
 
     `url` is None if it cannot be made from the job; `reason` explains it.
     """
+    if not settings.links:
+        return []
     values = _read_values(settings, job)
 
     def get_value(field: str) -> Any:

@@ -71,6 +71,7 @@ class JobEvaluator:
         """The jobs as of a moment or, if the server has no such snapshots, the present jobs."""
         jobs, concern = self._jobs, _SnapshotAt(at)
         snapshot = ReadCollection(
+            jobs.name,
             lambda: jobs.collection.with_options(read_concern=concern),
             jobs.mapping,
             jobs.max_time_ms,

@@ -215,7 +215,7 @@ def _make_log_sources(
     if not has_wait:
         yield with_start
         ended.append({"$match": {"_started": None}})
-    look_up_start = log.look_up_start(events.collection.name, mapping, within["$gte"], "_start")
+    look_up_start = log.look_up_start(events.name, mapping, within["$gte"], "_start")
     stages = [*ended, *look_up_start, *look_up_job]
     yield replace(with_start, stages=stages, **_find_in_both_events(mapping, jobs, has_number))
 
@@ -271,7 +271,7 @@ def _look_up_job(attempts: ReadCollection, jobs: ReadCollection) -> list[Documen
     by_job_id = {"localField": local, "foreignField": foreign}
     return [
         *add_ids,
-        {"$lookup": {"from": jobs.collection.name, **by_job_id, "as": "_job"}},
+        {"$lookup": {"from": jobs.name, **by_job_id, "as": "_job"}},
         {"$set": {"_job": {"$first": "$_job"}}},
     ]
 

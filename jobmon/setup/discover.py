@@ -194,7 +194,7 @@ class _Search:
         options = CodecOptions(document_class=Decoded)
         collection = self._client[sample.database][sample.collection].with_options(options)
         mapping = _load_profile(candidate).jobs
-        jobs = ReadCollection(lambda: collection, mapping, _MAX_TIME_MS)
+        jobs = ReadCollection(sample.collection, lambda: collection, mapping, _MAX_TIME_MS)
         newest = jobs.find({}, _SHOWN_FIELDS, order=[("_id", -1)], limit=_SHOWN_JOBS)
         redactor = Redactor()
         yield _TITLES

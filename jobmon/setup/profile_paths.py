@@ -24,7 +24,7 @@ def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
     if profile in shipped_profiles():
         return
     file = load_profile(profile)
-    collection = connection.jobs.collection.name
+    collection = connection.jobs.name
     keys = _list_keys(file, collection)
     if file.base is not None:
         for key in _list_keys(load_profile(file.base), collection):

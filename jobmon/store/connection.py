@@ -121,7 +121,7 @@ class Connection:
     def collection_names(self) -> list[str]:
         """The names of the watched collections, the jobs first."""
         watched = (self.jobs, self.attempts)
-        return [collection.collection.name for collection in watched if collection is not None]
+        return [collection.name for collection in watched if collection is not None]
 
     def has_recorded_attempts(self) -> bool:
         """Whether any attempt is recorded; if not, only the job itself can show its attempts."""
@@ -167,4 +167,4 @@ class Connection:
                 last = database[name]
             return last
 
-        return ReadCollection(find_collection, mapping, self.settings.query_timeout_ms)
+        return ReadCollection(name, find_collection, mapping, self.settings.query_timeout_ms)

@@ -79,7 +79,7 @@ class IdLookup:
             {"$limit": limit},
         ]
         join = {
-            "from": others._documents.collection.name,
+            "from": others._documents.name,
             "pipeline": others._make_stages(other_query, *select_first),
             "as": _JOINED,
         }

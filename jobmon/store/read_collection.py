@@ -53,10 +53,12 @@ class ReadCollection:
 
     def __init__(
         self,
+        name: str,
         collection: Callable[[], Collection[Document]],
         mapping: FieldMapping,
         max_time_ms: int,
     ) -> None:
+        self.name = name
         self._collection = collection
         self.mapping = mapping
         self.max_time_ms = max_time_ms
