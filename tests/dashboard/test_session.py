@@ -436,11 +436,11 @@ def test_form_refused_because_of_a_proxy_names_the_headers_to_pass_on(make_api: 
     headers = {"Origin": "http://tools.example:8080", "Host": "tools.example"}
     refused = visitor.post(SIGN_IN, {"token": "x"}, **headers)
     assert refused.status_code == 403
-    page = Page(refused.text).text
-    assert "from another site" in page
+    text = Page(refused.text).text
+    assert "from another site" in text
     for name in ("Host", "X-Forwarded-Host", "JOBMON_TRUSTED_PROXIES"):
-        assert name in page
-    assert "administrator" not in page
+        assert name in text
+    assert "administrator" not in text
     for forwarded in (
         {"Host": "tools.example:8080"},
         {"Host": "127.0.0.1:8000", "X-Forwarded-Host": "tools.example:8080"},

@@ -54,17 +54,13 @@ def provider() -> Provider:
 def test_renewals_with_a_shared_folder_send_a_refresh_token_once(
     keys: SessionKeys, provider: Provider, tmp_path: Path
 ) -> None:
-    renewals_of_processes = [Renewals(keys, tmp_path / "shared") for _ in range(3)]
+    all_renewals = [Renewals(keys, tmp_path / "shared") for _ in range(3)]  # one for each process
     identities = [
-        renewals.get("token", provider.renew)
-        for renewals in renewals_of_processes
-        for _ in range(2)
+        renewals.get("token", provider.renew) for renewals in all_renewals for _ in range(2)
     ]
     assert identities == [replace(IDENTITY, refresh_token="refresh-1")] * 6
     assert provider.renewal_count == 1
-    assert (
-        renewals_of_processes[0].get("another token", provider.renew).refresh_token == "refresh-2"
-    )
+    assert all_renewals[0].get("another token", provider.renew).refresh_token == "refresh-2"
 
 
 def test_simultaneous_processes_renew_only_once(tmp_path: Path) -> None:
@@ -127,7 +123,7 @@ def test_files_are_private_and_encrypted_and_old_files_are_deleted(
     (file,) = folder.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert "token" not in file.name
-    for secret in (b"refresh-1", b"ada", b"token"):
+    for secret in (b"refresh-1", b'"ada"', b"token"):
         assert secret not in file.read_bytes()
     long_ago = time.time() - 1_000
     os.utime(file, (long_ago, long_ago))
