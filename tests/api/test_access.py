@@ -312,7 +312,7 @@ def test_open_routes_send_every_caller_the_same_answer(api: Api, path: str) -> N
     answers = {caller: get(api, path, caller) for caller in CALLERS}
     statuses = {answer.status_code for answer in answers.values()}
     assert statuses in ({200}, {302}, {404})
-    # /readyz has the duration of a ping; the two others show the caller's name.
+    # /readyz has the duration of a ping; /docs and the missing page show the caller's name.
     if path not in ("/readyz", "/docs", "/dashboard/nothing/here"):
         for caller, answer in answers.items():
             assert answer.data == answers["none"].data, caller
@@ -410,8 +410,8 @@ def test_a_route_for_actions_answers_only_callers_with_its_permission(
     if caller in UNAUTHENTICATED:
         assert outcome == UNAUTHENTICATED[caller]
         return
-    granted = PERMISSIONS_BY_ROLE[caller]
-    if granted is None or (permission is not None and permission not in granted):
+    permissions = PERMISSIONS_BY_ROLE[caller]
+    if permissions is None or (permission is not None and permission not in permissions):
         assert outcome == PERMISSION_DENIED
         return
     # 409: an earlier test has already decided on the request, or has ended the mute.
@@ -491,13 +491,12 @@ def test_an_action_on_a_job_is_for_its_owner_and_callers_with_the_permission(
     api, _ = actions_api
     token = TOKENS[caller] if caller in UNAUTHENTICATED else sign_token("ada", caller)
     outcome = send(api, "POST", f"/job/actions?id={job}", token, {"action": action})
+    permissions = PERMISSIONS_BY_ROLE.get(caller)
     if caller in UNAUTHENTICATED:
         assert outcome == UNAUTHENTICATED[caller]
-    elif action == "cancel" or (
-        PERMISSIONS_BY_ROLE[caller] is not None and JOBS_RETRY not in PERMISSIONS_BY_ROLE[caller]
-    ):
+    elif action == "cancel" or (permissions is not None and JOBS_RETRY not in permissions):
         assert outcome == PERMISSION_DENIED  # for every job: the permission is checked first
-    elif job == "none" or (PERMISSIONS_BY_ROLE[caller] is None and job != "adas"):
+    elif job == "none" or (permissions is None and job != "adas"):
         assert outcome == ACCESS_DENIED
     else:
         assert outcome == (201, None)
@@ -511,8 +510,8 @@ def test_without_the_setting_no_action_route_exists(api: Api, actions_api: tuple
             for method in (rule.methods or set()) - {"HEAD"}
         }
 
-    added = list_routes(actions_api[0]) - list_routes(api)
-    assert added == {*ACTION_ROUTES, *ACTION_PAGES, OWNER_ACTION}
+    added_routes = list_routes(actions_api[0]) - list_routes(api)
+    assert added_routes == {*ACTION_ROUTES, *ACTION_PAGES, OWNER_ACTION}
     for method, address, body in (
         ("GET", "/admin/actions", None),
         ("POST", "/admin/actions", RETRY_ADAS),
@@ -537,9 +536,8 @@ def test_a_job_is_shown_to_its_owner_and_to_admins(api: Api, job: str, caller: s
         expected = ACCESS_DENIED if job == "none" else OK
     else:
         expected = OK if job == "adas" else ACCESS_DENIED
-    for route in (OWNER_ROUTES, PAGES_OF_OWNERS):
-        for path in route.values():
-            assert read_outcome(api, path.format(job), caller) == expected
+    for path in (OWNER_ROUTES | PAGES_OF_OWNERS).values():
+        assert read_outcome(api, path.format(job), caller) == expected
 
 
 def test_a_list_of_own_jobs_has_only_the_callers_jobs(api: Api) -> None:

@@ -215,7 +215,7 @@ def test_queue_without_finish_times_gives_the_reason(
 def test_secrets_are_replaced_in_the_texts_and_the_worker_of_an_error(
     api: Api, history: ErrorHistory
 ) -> None:
-    """The collector redacts what it stores; the service may have stricter settings."""
+    """Catches a stored secret that is shown: the collector may redact less than the service."""
     secret = "apiKey=abcdefghijkl"
     error = {"code": secret, "message": secret, "stack": f"Error: {secret}"}
     group_id = history.add(error, worker=secret, at=NOW)
@@ -238,7 +238,7 @@ def test_types_and_workers_beyond_ten_are_folded(api: Api, history: ErrorHistory
 def test_counts_equal_a_recount_of_the_attempts(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
-    """Uses a real server and a collector; the groups that it stores must contain no secret."""
+    """Uses a real collector; the groups that the collector stores must contain no secret."""
     settings = make_settings(
         mongo_uri=database_uri(mongod, database), rollup_db=f"{database.name}_rollups"
     )
@@ -277,9 +277,9 @@ def test_counts_equal_a_recount_of_the_attempts(
         assert {error["id"]: error["count"] for error in answer["data"]} == expected
         types = sum((Counter(error["typeCounts"]) for error in answer["data"]), Counter())
         assert types == {"t0": 15, "t1": 15}
-        stored = str(list(connection.client[f"{database.name}_rollups"].errors.find()))
-        assert "password=[redacted]" in stored
-        assert "hidden" not in stored
+        stored_groups = str(list(connection.client[f"{database.name}_rollups"].errors.find()))
+        assert "password=[redacted]" in stored_groups
+        assert "hidden" not in stored_groups
     finally:
         connection.client.drop_database(f"{database.name}_rollups")
         connection.client.close()

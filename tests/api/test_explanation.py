@@ -170,7 +170,7 @@ def test_no_job_is_counted_live_for_an_explanation(
 # --- Queues of other programs --------------------------------------------------------------------
 
 AGENDA_FIELDS = {"name": "mail", "data": {}, "lastModifiedBy": "maker"}
-LEASE = ", if a lease lasts 10 min"
+LEASE = ", if a lease lasts 10 min"  # the assumption in each text about a lease
 # Profile, collection, fields of the job (a duration is added to now), text of the explanation.
 PROGRAM_CASES: list[tuple[str, str, dict[str, Any], str]] = [
     (
@@ -276,11 +276,11 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
                 "jobId": f"done{index}",
                 "attemptNumber": 1,
                 "status": "succeeded",
-                "startedAt": ended - timedelta(seconds=2),
-                "finishedAt": ended,
+                "startedAt": ended_at - timedelta(seconds=2),
+                "finishedAt": ended_at,
             }
             for index in range(400)
-            for ended in [now - index * timedelta(seconds=10)]
+            for ended_at in [now - index * timedelta(seconds=10)]
         )
         jobs = [
             {"jobId": f"done{index}", "type": "mail", "status": "succeeded", "finishedAt": now}

@@ -117,10 +117,10 @@ class Rollup:
         return True
 
     def read_groups(self) -> RunHistory:
-        seen = {"new": NOW - timedelta(minutes=5), "quiet": NOW - timedelta(hours=9)}
+        seen_at = {"new": NOW - timedelta(minutes=5), "quiet": NOW - timedelta(hours=9)}
         groups = {
-            name: ErrorGroup(name, None, "boom", None, None, None, at, at, ())
-            for name, at in seen.items()
+            name: ErrorGroup(name, None, "boom", None, None, None, moment, moment, ())
+            for name, moment in seen_at.items()
         }
         return RunHistory(as_of=NOW, is_complete=True, details=RunDetails(), groups=groups)
 
@@ -198,9 +198,8 @@ def test_queue_metrics_are_in_base_units() -> None:
     assert find_value(scrape, "jobmon_oldest_queued_job_age_seconds") == pytest.approx(60, abs=0.1)
     assert find_value(scrape, "jobmon_expired_leases") == 3
     assert find_value(scrape, "jobmon_due_jobs") == 4
-    assert find_value(scrape, "jobmon_oldest_due_job_seconds", type="mail") == pytest.approx(
-        30, abs=0.1
-    )
+    due_s = find_value(scrape, "jobmon_oldest_due_job_seconds", type="mail")
+    assert due_s == pytest.approx(30, abs=0.1)
     assert find_value(scrape, "jobmon_scheduled_jobs") == 5
     assert find_value(scrape, "jobmon_backlog_grows") == 0
     assert find_value(scrape, "jobmon_backlog_clears_seconds") == pytest.approx(4 / 10 * 60)
@@ -224,8 +223,8 @@ def test_groups_of_errors_have_no_sample_without_a_collector(
 
 def test_unknown_values_have_no_sample() -> None:
     rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
-    unknown = dict.fromkeys(("oldest_queued", "due", "scheduled", "expired_leases"))
-    health = replace(rollup._stats.health, **unknown, unknown=dict.fromkeys(unknown, "no dates"))
+    fields = dict.fromkeys(("oldest_queued", "due", "scheduled", "expired_leases"))
+    health = replace(rollup._stats.health, **fields, unknown=dict.fromkeys(fields, "no dates"))
     rollup._stats = replace(rollup._stats, health=health, counts=None)
     rollup.unknown = frozenset({"createdAt"})
     scrape = {name for name, _ in scrape_queue(rollup)}
@@ -265,15 +264,14 @@ def test_an_unknown_forecast_has_no_sample(monkeypatch: pytest.MonkeyPatch) -> N
     assert find_value(scrape, "jobmon_backlog_clears_seconds") is None
 
 
-def test_a_forecast_is_made_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forecast_is_cached_between_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches scrapes that read half an hour of history again every 15 seconds."""
     gather = Mock(side_effect=queue_metrics.gather_forecast_evidence)
     monkeypatch.setattr(queue_metrics, "gather_forecast_evidence", gather)
     reader, queue = QueueMetrics(100), make_queue("default", Rollup({("queued", "mail"): 9}, {}))
     for _ in range(3):
-        assert (
-            find_value(parse_samples(render_queues([queue], reader)), "jobmon_backlog_grows") == 0
-        )
+        scrape = parse_samples(render_queues([queue], reader))
+        assert find_value(scrape, "jobmon_backlog_grows") == 0
     assert gather.call_count == 1
 
 
@@ -288,19 +286,19 @@ def test_due_jobs_beyond_the_count_limit_have_the_limit_as_their_sample() -> Non
 
 def test_activity_has_counters_and_durations_have_cumulative_buckets() -> None:
     scrape = scrape_queue(Rollup({}, {"mail": TALLY, "quiet": Tally()}))
-    finished = "jobmon_attempts_finished_total"
+    metric = "jobmon_attempts_finished_total"
     attempts = {
-        name: find_value(scrape, finished, outcome=name, type="mail") for name in TALLY.outcomes
+        name: find_value(scrape, metric, outcome=name, type="mail") for name in TALLY.outcomes
     }
     assert attempts == {"succeeded": 4, "failed": 2, "expired": 1}
-    assert find_value(scrape, finished, outcome="failed", type="quiet") == 0
+    assert find_value(scrape, metric, outcome="failed", type="quiet") == 0
     assert find_value(scrape, "jobmon_jobs_enqueued_total", type="mail") == 7
     assert find_value(scrape, "jobmon_jobs_dead_lettered_total", type="mail") == 1
-    wait = {
+    wait_buckets = {
         edge: find_value(scrape, "jobmon_attempt_wait_seconds_bucket", le=edge, type="mail")
         for edge in ("0.05", "5.0", "10.0", "+Inf")
     }
-    assert wait == {"0.05": 3, "5.0": 3, "10.0": 4, "+Inf": 4}
+    assert wait_buckets == {"0.05": 3, "5.0": 3, "10.0": 4, "+Inf": 4}
     wait_s = find_value(scrape, "jobmon_attempt_wait_seconds_sum", type="mail")
     assert wait_s == pytest.approx(9.12, rel=0.04)
     assert find_value(scrape, "jobmon_attempt_run_seconds_count", type="mail") == 4
@@ -312,20 +310,20 @@ def test_types_and_statuses_beyond_the_limit_share_a_label() -> None:
     counts[("queued", OTHER)] = 50
     tallies = {f"type-{index}": TALLY for index in range(1, 6)}
     scrape = scrape_queue(Rollup(counts, tallies), max_types=2)
-    queued = {
+    queued_by_type = {
         dict(labels)["type"]: count
         for (name, labels), count in scrape.items()
         if name == "jobmon_jobs" and ("status", "queued") in labels
     }
-    assert queued == {"type-5": 5, "type-4": 4, "(other)": 56}
+    assert queued_by_type == {"type-5": 5, "type-4": 4, "(other)": 56}
     assert find_value(scrape, "jobmon_jobs", status="(other)", type="type-5") == 5
     # Counters name the types that came first, not the largest types: a counter must not fall.
-    enqueued = {
+    enqueued_by_type = {
         dict(labels)["type"]: count
         for (name, labels), count in scrape.items()
         if name == "jobmon_jobs_enqueued_total"
     }
-    assert enqueued == {"type-1": 7, "type-2": 7, "(other)": 21}
+    assert enqueued_by_type == {"type-1": 7, "type-2": 7, "(other)": 21}
 
 
 def test_promtool_accepts_the_metrics_of_several_queues() -> None:
@@ -342,8 +340,8 @@ def test_promtool_accepts_the_metrics_of_several_queues() -> None:
         [promtool, "check", "metrics"], check=False, input=text, capture_output=True, text=True
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    described = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
-    assert len(described) == len(set(described))
+    described_names = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    assert len(described_names) == len(set(described_names))
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert len(lines) == len({line.rpartition(" ")[0] for line in lines})
     scrape = parse_samples(text)

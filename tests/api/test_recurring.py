@@ -47,7 +47,7 @@ def agenda_queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator
             {
                 "name": f"job {index}",
                 "nextRunAt": None if index % 11 == 0 else now + (index % 7 - 2) * 10 * MINUTE,
-                "repeatInterval": _repeat_interval(index),
+                "repeatInterval": _make_interval(index),
                 "repeatAt": "3:30pm" if index % 100 == 1 else None,
                 "lockedAt": None,
                 "lastFinishedAt": now if index % 11 == 0 else None,
@@ -60,7 +60,7 @@ def agenda_queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator
         queue.close()
 
 
-def _repeat_interval(index: int) -> Any:
+def _make_interval(index: int) -> Any:
     if index % 100 == 0:
         return ("5 minutes", 60_000, "*/5 * * * *")[index // 100 % 3]
     return None
@@ -83,9 +83,9 @@ def test_each_recurring_job_is_listed_once_and_jobs_with_an_interval_come_first(
 ) -> None:
     collection = agenda_queue.database.agendaJobs
     order = [("nextRunAt", 1), ("_id", 1)]
-    by_interval = collection.find({"repeatInterval": {"$ne": None}}).sort(order)
-    by_time = collection.find({"repeatAt": {"$ne": None}}).sort(order)
-    expected = [str(job["_id"]) for jobs in (by_interval, by_time) for job in jobs]
+    jobs_with_interval = collection.find({"repeatInterval": {"$ne": None}}).sort(order)
+    jobs_with_time = collection.find({"repeatAt": {"$ne": None}}).sort(order)
+    expected = [str(job["_id"]) for job in (*jobs_with_interval, *jobs_with_time)]
     assert len(expected) == 62
     jobs = list_all_jobs(agenda_queue, per_page)
     assert [job["jobId"] for job in jobs] == expected
@@ -125,11 +125,11 @@ def test_bad_cursor_is_refused(agenda_queue: WatchedQueue, cursor: str) -> None:
 
 def test_only_overdue_jobs_have_overdue_since(agenda_queue: WatchedQueue) -> None:
     jobs = list_all_jobs(agenda_queue, 100)
-    overdue = {job["jobId"] for job in jobs if job["repetition"]["overdueSince"]}
+    overdue_ids = {job["jobId"] for job in jobs if job["repetition"]["overdueSince"]}
     late_query = {"nextRunAt": {"$ne": None, "$lt": datetime.now(UTC) - MINUTE}}
     recurring_queries = [{"repeatInterval": {"$ne": None}}, {"repeatAt": {"$ne": None}}]
     expected = agenda_queue.database.agendaJobs.find(late_query | {"$or": recurring_queries})
-    assert overdue == {str(job["_id"]) for job in expected} != set()
+    assert overdue_ids == {str(job["_id"]) for job in expected} != set()
 
 
 @pytest.mark.parametrize("sample", ["agenda-6", "pulse"])
@@ -141,7 +141,10 @@ def test_recurring_jobs_of_a_sample_show_interval_zone_and_last_run(
     queue = make_queue(profile, f"{profile}Jobs")
     create_indexes(queue.connection)
     repetitions = {job["type"]: job["repetition"] for job in queue.get(PATH)["data"]}
-    assert {name: (job["words"], job["timezone"]) for name, job in repetitions.items()} == {
+    assert {
+        name: (repetition["words"], repetition["timezone"])
+        for name, repetition in repetitions.items()
+    } == {
         "hourly report": ("every hour", None),
         "fails hourly": ("every hour", None),
         "every second": ("every second", None),
@@ -155,10 +158,10 @@ def test_recurring_jobs_of_a_sample_show_interval_zone_and_last_run(
     assert last_run["durationMs"] in (8, 45)  # 45 in Agenda, 8 in Pulse
     assert repetitions["hourly report"]["lastRun"]["status"] == "succeeded"
     assert repetitions["cron nightly"]["lastRun"] is None
-    for job in repetitions.values():
-        assert job["missedRuns"] is None
-        assert job["reasons"]["runs"] == job["reasons"]["missedRuns"]
-        assert "no collector" in job["reasons"]["runs"]
+    for repetition in repetitions.values():
+        assert repetition["missedRuns"] is None
+        assert repetition["reasons"]["runs"] == repetition["reasons"]["missedRuns"]
+        assert "no collector" in repetition["reasons"]["runs"]
 
 
 def test_runs_come_from_the_log_of_attempts(make_queue: MakeQueue, database: MongoDb) -> None:
