@@ -276,10 +276,10 @@ def test_a_page_after_changes_is_shifted_by_no_more_than_it_reports(
                 position = all_ids.index(ids[0])
                 assert ids == all_ids[position : position + PER_PAGE]
                 shift = abs(position - PER_PAGE * (page - 1))
-                reported = 0
+                reported_shift = 0
                 if not meta["page_is_exact"]:
-                    reported = int(meta["reasons"]["page"].split("; ")[1].split()[0])
-                assert shift <= reported, (step, sort, status, page)
+                    reported_shift = int(meta["reasons"]["page"].split("; ")[1].split()[0])
+                assert shift <= reported_shift, (step, sort, status, page)
                 exact_pages += meta["page_is_exact"]
                 shifted_pages += shift > 0
     assert exact_pages

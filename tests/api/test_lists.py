@@ -130,7 +130,7 @@ def test_a_bad_query_is_422_and_names_the_parameter(
 
 
 @pytest.mark.parametrize(
-    ("path", "query", "matching"),
+    ("path", "query", "matching_count"),
     [
         (OWN_JOBS, {}, 30),
         (QUEUE, {"owner": "ada"}, 30),
@@ -147,7 +147,7 @@ def test_totals_beyond_the_count_limit_are_marked_as_lower_bounds(
     monkeypatch: pytest.MonkeyPatch,
     path: str,
     query: dict[str, Any],
-    matching: int,
+    matching_count: int,
 ) -> None:
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)
     watched.jobs.insert_many(
@@ -166,11 +166,11 @@ def test_totals_beyond_the_count_limit_are_marked_as_lower_bounds(
         listed_ids += read_ids(page)
         meta = page.json["meta"]
         total = (meta["total"], meta["total_is_exact"], meta["total_pages"])
-        assert total == (10, matching == 10, 3)
+        assert total == (10, matching_count == 10, 3)
         cursor = meta["next_cursor"]
-    assert len(listed_ids) == len(set(listed_ids)) == matching
-    last_page = api.get(path, token=token, per_page=4, page=-(-matching // 4), **query)
-    assert read_ids(last_page) == listed_ids[-((matching - 1) % 4 + 1) :]
+    assert len(listed_ids) == len(set(listed_ids)) == matching_count
+    last_page = api.get(path, token=token, per_page=4, page=-(-matching_count // 4), **query)
+    assert read_ids(last_page) == listed_ids[-((matching_count - 1) % 4 + 1) :]
     for page_beyond in (99, 10**30):
         assert read_ids(api.get(path, token=token, per_page=4, page=page_beyond, **query)) == []
 
@@ -178,15 +178,15 @@ def test_totals_beyond_the_count_limit_are_marked_as_lower_bounds(
 # Functions that make a hostile id from the id of a job.
 MAKE_HOSTILE_ID: dict[str, Callable[[str], str]] = {
     "a regular expression": lambda _: "^.*$",
-    "any character": lambda start: f"{start}.",
+    "any character": lambda job_id: f"{job_id}.",
     "an operator": lambda _: '{"$gt": ""}',
     "a field": lambda _: "$jobId",
     "quotes": lambda _: "'\" || 1 == 1 //",
-    "a NUL": lambda start: f"{start}\0",
-    "the greatest character": lambda start: f"{start}\U0010ffff",
-    "a percent sign": lambda start: f"{start}%",
-    "right to left": lambda start: f"\u202e{start}",
-    "very long": lambda start: start * 500,
+    "a NUL": lambda job_id: f"{job_id}\0",
+    "the greatest character": lambda job_id: f"{job_id}\U0010ffff",
+    "a percent sign": lambda job_id: f"{job_id}%",
+    "right to left": lambda job_id: f"\u202e{job_id}",
+    "very long": lambda job_id: job_id * 500,
 }
 
 
@@ -284,23 +284,32 @@ def jobs_by_condition(watched: Any) -> Any:
 def test_a_list_by_condition_has_the_jobs_with_that_condition_now(api: Api) -> None:
     hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
 
-    def read(**query: Any) -> list[str]:
+    def list_ids(**query: Any) -> list[str]:
         return read_ids(api.get_as_admin(QUEUE, **query))
 
-    assert read(condition="due", sort="nextRunAt") == ["due-at-once", "due-b", "due"]
-    assert read(condition="due", sort="createdAt") == ["due", "due-b", "due-at-once"]
-    assert read(condition="due", owner="ada") == read(condition="expired", job_id="running") == []
-    assert read(condition="due") == ["due", "due-b", "due-at-once"]
-    assert read(condition="due", type="a", status=["failed", "queued"]) == ["due", "due-at-once"]
-    assert read(condition="due", status=["failed", "dlq"]) == ["due-b"]
-    assert read(condition="due", status="succeeded") == []
-    assert read(condition="expired") == ["expired"]
-    assert read(finished_from=hour_ago) == ["was-running", "died"]
-    assert read(finished_from=hour_ago, status="dlq") == ["died"]
-    assert read(finished_to=hour_ago) == ["died-long-ago"]
-    assert read(finished_from=DATE, finished_to=hour_ago, sort="finishedAt") == ["died-long-ago"]
-    assert read(finished_from=DATE, finished_to=NOW.isoformat()) == []
-    assert len(read(condition="", finished_from="")) == 10
+    assert list_ids(condition="due", sort="nextRunAt") == ["due-at-once", "due-b", "due"]
+    assert list_ids(condition="due", sort="createdAt") == ["due", "due-b", "due-at-once"]
+    assert (
+        list_ids(condition="due", owner="ada")
+        == list_ids(condition="expired", job_id="running")
+        == []
+    )
+    assert list_ids(condition="due") == ["due", "due-b", "due-at-once"]
+    assert list_ids(condition="due", type="a", status=["failed", "queued"]) == [
+        "due",
+        "due-at-once",
+    ]
+    assert list_ids(condition="due", status=["failed", "dlq"]) == ["due-b"]
+    assert list_ids(condition="due", status="succeeded") == []
+    assert list_ids(condition="expired") == ["expired"]
+    assert list_ids(finished_from=hour_ago) == ["was-running", "died"]
+    assert list_ids(finished_from=hour_ago, status="dlq") == ["died"]
+    assert list_ids(finished_to=hour_ago) == ["died-long-ago"]
+    assert list_ids(finished_from=DATE, finished_to=hour_ago, sort="finishedAt") == [
+        "died-long-ago"
+    ]
+    assert list_ids(finished_from=DATE, finished_to=NOW.isoformat()) == []
+    assert len(list_ids(condition="", finished_from="")) == 10
 
 
 @pytest.mark.usefixtures("jobs_by_condition")
