@@ -69,7 +69,7 @@ COUNT_BY_LABEL = Counter(
 
 @pytest.fixture(scope="module")
 def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
-    """A queue with two jobs for each of `BSON_VALUES`: it is the status of one, the type of one."""
+    """A queue with two jobs for each of `BSON_VALUES`, as the status of one and the type of one."""
     with temporary_database(mongo) as database:
         database.jobs.insert_many(
             {"jobId": f"{field}-{index}", "createdAt": NOW, "createdBy": "ada"}
@@ -151,6 +151,6 @@ def test_status_names_are_used_by_counts_lists_and_details(
 
 
 def test_status_names_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = ",".join(f"{stored}={status}" for stored, status in STATUS_NAMES.items())
-    monkeypatch.setenv("JOBMON_STATUS_NAMES", setting)
+    text = ",".join(f"{label}={status}" for label, status in STATUS_NAMES.items())
+    monkeypatch.setenv("JOBMON_STATUS_NAMES", text)
     assert Settings.for_init("mongodb://db").status_names == STATUS_NAMES

@@ -68,6 +68,7 @@ def iterate_operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str
 
 
 def resolve(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """A part of the document; if it is a `$ref`, the component that it refers to."""
     while "$ref" in part:
         *_, kind, name = part["$ref"].split("/")
         part = document["components"][kind][name]
@@ -149,10 +150,10 @@ def test_document_without_actions_has_no_route_for_them(
 
 
 def test_checked_in_document_is_up_to_date() -> None:
-    generated = CliRunner().invoke(main, ["openapi"])
-    assert generated.exit_code == 0
-    assert generated.output.endswith("}\n")
-    is_up_to_date = (ROOT / "docs/openapi.json").read_text(encoding="utf-8") == generated.output
+    result = CliRunner().invoke(main, ["openapi"])
+    assert result.exit_code == 0
+    assert result.output.endswith("}\n")
+    is_up_to_date = (ROOT / "docs/openapi.json").read_text(encoding="utf-8") == result.output
     assert is_up_to_date, (
         "docs/openapi.json is out of date; renew it: jobmon openapi > docs/openapi.json"
     )
@@ -166,11 +167,11 @@ def test_every_json_route_is_documented_with_its_methods(
         if rule.endpoint.split(".")[0] not in UNDOCUMENTED:
             path = re.sub("<(?:[^:>]+:)?([a-z_]+)>", r"{\1}", rule.rule)
             routes.setdefault(path, set()).update(set(rule.methods or ()) - {"HEAD"})
-    documented = {
+    documented_routes = {
         path: {method.upper() for method in methods if method != "parameters"}
         for path, methods in document["paths"].items()
     }
-    assert documented == routes
+    assert documented_routes == routes
     assert len(routes) >= 8
 
 
@@ -181,8 +182,8 @@ def test_parameters_and_fields_are_described_and_answers_have_examples(
     for path, operation in iterate_operations(document):
         operation_ids.append(operation["operationId"])
         assert operation["summary"], path
-        shared = document["paths"][path].get("parameters", [])
-        for parameter in [*operation.get("parameters", []), *shared]:
+        shared_parameters = document["paths"][path].get("parameters", [])
+        for parameter in [*operation.get("parameters", []), *shared_parameters]:
             assert parameter["description"], (path, parameter["name"])
         for status, response in operation["responses"].items():
             media = resolve(document, response)["content"]["application/json"]
@@ -203,14 +204,12 @@ def test_names_follow_one_convention(document: dict[str, Any]) -> None:
             assert re.fullmatch(pattern, field), (name, field)
             if "boolean" in str(field_schema.get("type")):
                 assert re.match("is[A-Z_]|.*(IsExact|_is_exact)$", field), (name, field)
-            if (
-                re.search("milliseconds", field_schema.get("description", ""))
-                and "$ref" not in field_schema
-            ):
+            text = field_schema.get("description", "").lower()
+            if "milliseconds" in text and "$ref" not in field_schema:
                 assert re.search("Ms|^p[0-9]+$", field), (name, field)
     for path, operation in iterate_operations(document):
-        shared = document["paths"][path].get("parameters", [])
-        for parameter in [*operation.get("parameters", []), *shared]:
+        shared_parameters = document["paths"][path].get("parameters", [])
+        for parameter in [*operation.get("parameters", []), *shared_parameters]:
             pattern = (
                 "[A-Z][a-z]+(-[A-Z][a-z]+)*" if parameter["in"] == "header" else "[a-z]+(_[a-z]+)*"
             )

@@ -50,8 +50,8 @@ def test_every_queue_has_its_own_statistics(queues_api: Api, watched: Any) -> No
     by_name = list_queues(queues_api, "chief")
     assert list(by_name) == ["mails", "payouts", "internal"]
     assert by_name["mails"]["statusCounts"]["queued"] == 1
-    payouts = by_name["payouts"]["statusCounts"]
-    assert payouts["dlq"] == payouts["odd"] == 1
+    payout_counts = by_name["payouts"]["statusCounts"]
+    assert payout_counts["dlq"] == payout_counts["odd"] == 1
     assert [queue["isDefault"] for queue in by_name.values()] == [True, False, False]
     assert [queue["environment"] for queue in by_name.values()] == ["production", None, None]
     assert {queue["source"] for queue in by_name.values()} == {"live"}
@@ -206,7 +206,7 @@ def test_a_queue_that_does_not_answer_does_not_delay_another(
     eventually(lambda: read_counts("silent"))
 
 
-def test_a_slow_queue_is_shown_as_soon_as_it_was_read(
+def test_a_slow_queue_is_shown_after_it_was_read(
     queues_api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a queue that is never shown because reading it takes longer than callers wait."""
@@ -221,8 +221,8 @@ def test_a_slow_queue_is_shown_as_soon_as_it_was_read(
     monkeypatch.setattr(queues_module, "gather_evidence", read_slowly)
     monkeypatch.setattr(queues_module, "WAIT_S", 0.0)
     monkeypatch.setattr(queues_module, "SHORT_WAIT_S", 0.0)
-    first = list_queues(queues_api, "chief")["mails"]
-    assert first["statusCounts"] is None
-    assert first["unchecked"] == ["Not known yet: it is being read for the first time."]
+    mails = list_queues(queues_api, "chief")["mails"]
+    assert mails["statusCounts"] is None
+    assert mails["unchecked"] == ["Not known yet: it is being read for the first time."]
     can_finish.set()
     eventually(lambda: list_queues(queues_api, "chief")["mails"]["statusCounts"])
