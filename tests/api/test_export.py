@@ -258,9 +258,9 @@ def test_rows_of_odd_jobs_equal_the_output_of_the_schema(
 
 def test_no_formula_begins_with_a_letter_or_a_digit() -> None:
     """Catches an unescaped formula: a cell that begins with a letter or a digit is not checked."""
-    ignored = [chr(code) for code in range(0x10000) if _FORMULA.match(f"{chr(code)}=1")]
-    assert len(ignored) > 50
-    assert not [character for character in ignored if character.isalnum()]
+    first_characters = [chr(code) for code in range(0x10000) if _FORMULA.match(f"{chr(code)}=1")]
+    assert len(first_characters) > 50
+    assert not any(character.isalnum() for character in first_characters)
 
 
 def make_batches(
@@ -335,26 +335,26 @@ def test_exports_are_limited_per_caller_and_in_total(
     def start_export(owner: str) -> Any:
         return api.get_as_owner("/jobs", owner, format="ndjson")
 
-    running = [start_export("ada")]
+    running_exports = [start_export("ada")]
     for refused in (start_export("ada"), api.get_as_owner("/jobs", "ada", format="csv")):
         assert refused.status_code == 429
         assert refused.json["error"]["code"] == "rate_limited"
         assert "You already have an export" in refused.json["error"]["message"]
         assert int(refused.headers["Retry-After"]) > 0
     assert api.get_as_owner("/jobs", "ada").status_code == 200
-    running += [start_export(f"owner-{index}") for index in range(MAX_EXPORTS - 1)]
-    assert {answer.status_code for answer in running} == {200}
+    running_exports += [start_export(f"owner-{index}") for index in range(MAX_EXPORTS - 1)]
+    assert {answer.status_code for answer in running_exports} == {200}
     assert str(MAX_EXPORTS) in api.get_as_admin(QUEUE, format="csv").json["error"]["message"]
-    running.pop().close()  # as if the caller disconnected
+    running_exports.pop().close()  # as if the caller disconnected
     next_export = api.get_as_admin(QUEUE, format="ndjson")
     *jobs, _ = map(json.loads, next_export.text.splitlines())
     assert [job["jobId"] for job in jobs] == ["a", "b"]
     next_export.close()  # must not release a slot again: the end of the file has released it
     headers = {"Authorization": f"Bearer {api.token()}"}
     api.client.head(f"{QUEUE}?format=csv", headers=headers).close()
-    running.append(api.get_as_admin(QUEUE, format="csv"))
-    assert {answer.status_code for answer in running} == {200}
+    running_exports.append(api.get_as_admin(QUEUE, format="csv"))
+    assert {answer.status_code for answer in running_exports} == {200}
     assert start_export("eve").status_code == 429
-    for answer in running:
+    for answer in running_exports:
         answer.close()
     assert start_export("ada").status_code == 200

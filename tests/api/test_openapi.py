@@ -362,9 +362,9 @@ def test_errors_match_the_openapi_document(
     answer = api.get_as_admin("/jobs/a/b")
     assert answer.status_code == 403
     check_answer(document, "/jobs/{job_id}", answer)
-    limited = Api(create_app(make_settings(rate_limit="1/hour"), watched.client))
-    check_status(STATS, 200, limited)
-    check_status(STATS, 429, limited)
+    limited_api = Api(create_app(make_settings(rate_limit="1/hour"), watched.client))
+    check_status(STATS, 200, limited_api)
+    check_status(STATS, 429, limited_api)
 
     def make_failing(fault: Exception) -> Callable[..., Any]:
         def fail(*_: Any, **__: Any) -> Any:
@@ -377,19 +377,19 @@ def test_errors_match_the_openapi_document(
     monkeypatch.setattr(
         LiveStats, "_counts_by_status_and_type", make_failing(ExecutionTimeout("x", 50))
     )
-    check_status(STATS, 200)  # an estimate
+    check_status(STATS, 200)  # with an estimate
     monkeypatch.setattr(JobStore, "get_job", make_failing(AutoReconnect("x")))
     check_status("/jobs/{job_id}", 503)
     monkeypatch.setattr(StatsReader, "stats", make_failing(RuntimeError("x")))
     check_status(STATS, 500)
-    unreachable = create_app(
+    app = create_app(
         make_settings(mongo_uri="mongodb://127.0.0.1:1/x", server_selection_timeout_ms=50)
     )
-    check_status("/readyz", 503, Api(unreachable))
-    unreachable.extensions["jobmon_connection"].client.close()
+    check_status("/readyz", 503, Api(app))
+    app.extensions["jobmon_connection"].client.close()
 
 
-def test_docs_page_needs_no_token_has_a_strict_policy_and_names_missing_assets(
+def test_docs_page_needs_no_token_has_a_strict_policy_and_explains_missing_assets(
     api: Api,
     watched: Any,
     make_settings: Callable[..., Settings],
@@ -406,7 +406,7 @@ def test_docs_page_needs_no_token_has_a_strict_policy_and_names_missing_assets(
     assert "<script>" not in answer.text
     assert "style=" not in answer.text
     monkeypatch.setattr("jobmon.dashboard.assets.FOLDER", tmp_path)
-    unbuilt = Api(create_app(make_settings(), watched.client)).get("/docs")
-    assert "make assets" in unbuilt.text
-    assert 'href="/openapi.json"' in unbuilt.text
-    assert "swagger" not in unbuilt.text
+    text = Api(create_app(make_settings(), watched.client)).get("/docs").text
+    assert "make assets" in text
+    assert 'href="/openapi.json"' in text
+    assert "swagger" not in text
