@@ -30,10 +30,10 @@ from jobmon.web.json_text import dump_json
 
 from ..conftest import DATE, NOW, SECRET, Api
 from ..fuzz.documents import (
-    JOB,
     NOW_MS,
     NULL,
     PLANTED,
+    USUAL_JOB_VALUES,
     Dice,
     Value,
     build_document,
@@ -215,7 +215,10 @@ def read_by_schema(app: Flask) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("profile", "collection", "fields"),
-    [("jobmon", "jobs", JOB | {b"priority": [int32(5)]}), ("agenda", "agendaJobs", AGENDA_JOB)],
+    [
+        ("jobmon", "jobs", USUAL_JOB_VALUES | {b"priority": [int32(5)]}),
+        ("agenda", "agendaJobs", AGENDA_JOB),
+    ],
     ids=["jobmon", "agenda"],
 )
 def test_rows_of_odd_jobs_equal_the_output_of_the_schema(
