@@ -71,14 +71,14 @@ class ActingQueue:
         actor.release()
 
     def file(self, action: str, target: Target | str, **changes: Any) -> ActionState:
-        """File Ada's request for a target or the job with this id; `changes` are fields of it."""
+        """File Ada's request for a target or for one job's id; `changes` are other fields."""
         if isinstance(target, str):
             target = Target(job_ids=(target,))
         values = {"by": ADA, "expected": 1, "reason": "the provider is back"} | changes
         return self.requests.file(ActionRequest(action=action, target=target, **values))
 
     def add(self, job_id: str, status: str = "queued", **fields: Any) -> str:
-        """Add a job with a status (queued, leased, dlq or cancelled); returns its id."""
+        """Add a job with a status (queued, leased, dlq, cancelled) and fields; returns its id."""
         self.job_queue.enqueue(fields.pop("type", "mail"), job_id=job_id, max_attempts=1)
         if status in ("leased", "dlq"):
             lease = self.job_queue.lease("w1")

@@ -201,7 +201,7 @@ def test_gaps_make_the_growth_unknown(api: Api, history: ErrorHistory) -> None:
 
 
 @pytest.mark.usefixtures("history")
-def test_queue_without_finish_times_gives_the_reason(
+def test_groups_of_a_queue_without_finish_times_are_null_with_the_reason(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(KnownFields, "unknown", frozenset({"finishedAt"}))

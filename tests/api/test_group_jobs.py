@@ -53,7 +53,7 @@ def read_ids(answer: Any) -> list[str]:
 
 
 def make_ids(*numbers: int) -> list[str]:
-    return [f"job-{index:02}" for index in numbers]
+    return [f"job-{number:02}" for number in numbers]
 
 
 def test_list_of_a_group_has_the_jobs_whose_newest_error_belongs_to_it(

@@ -82,7 +82,7 @@ def test_neighbors_in_a_list_without_an_order_are_unknown(real_api: Api) -> None
 
 
 @pytest.mark.usefixtures("nine_jobs")
-def test_neighbors_are_unknown_for_an_error_group_and_by_duration_for_the_longest_runs(
+def test_neighbors_are_unknown_in_an_error_group_and_by_duration_in_the_longest_runs(
     real_api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches neighbors in the order of creation, although these lists have another order."""

@@ -240,7 +240,7 @@ def test_unknown_values_have_no_sample() -> None:
     assert "jobmon_jobs_dead_lettered_total" in scrape
 
 
-def test_collector_up_has_no_sample_if_its_database_cannot_be_read() -> None:
+def test_collector_up_has_no_sample_if_jobmons_own_database_cannot_be_read() -> None:
     rollup = Rollup({}, {})
     rollup.is_readable = False
     scrape = scrape_queue(rollup)
