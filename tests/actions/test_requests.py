@@ -187,7 +187,7 @@ def test_a_loaded_request_equals_the_stored_one(job_filter: JobFilter) -> None:
 
 
 @pytest.mark.parametrize(
-    "stored",
+    "stored_filter",
     [
         {"statuses": "dlq"},
         {"created_from": "yesterday"},
@@ -200,10 +200,10 @@ def test_a_loaded_request_equals_the_stored_one(job_filter: JobFilter) -> None:
     ],
     ids=str,
 )
-def test_a_stored_filter_with_a_bad_field_or_value_is_refused(stored: Any) -> None:
+def test_a_stored_filter_with_a_bad_field_or_value_is_refused(stored_filter: Any) -> None:
     """Catches an actor that runs an operator: the web service could insert any document."""
     with pytest.raises((MalformedError, ValueError)):
-        load_filter(stored)
+        load_filter(stored_filter)
 
 
 def test_a_filter_is_narrowed_to_the_statuses_of_an_action() -> None:
@@ -234,7 +234,7 @@ def test_refused_deletion_names_the_setting_only_if_the_setting_helps(
 
 
 def test_every_action_has_a_label_and_a_permission() -> None:
-    for name, kind in ACTIONS.items():
-        assert kind.name == name
-        assert kind.permission.startswith("JOBS_")
-        assert kind.label[0].isupper()
+    for name, action in ACTIONS.items():
+        assert action.name == name
+        assert action.permission.startswith("JOBS_")
+        assert action.label[0].isupper()

@@ -104,10 +104,10 @@ def test_dry_run_changes_nothing_and_records_the_jobs_that_it_would_change(
     queue: ActingQueue,
 ) -> None:
     queue.add("dead", "dlq")
-    before = queue.job("dead")
+    job_before = queue.job("dead")
     filed = queue.file("retry", select_dead(), dry_run=True)
     queue.act()
-    assert queue.job("dead") == before
+    assert queue.job("dead") == job_before
     assert queue.outcomes(filed) == {"dead": ("possible", "")}
     assert queue.requests.list_job_outcomes("dead") == []
 

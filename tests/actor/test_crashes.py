@@ -196,7 +196,7 @@ def test_types_that_were_changed_before_a_crash_are_done(
     queue: ActingQueue, monkeypatch: pytest.MonkeyPatch, action: str, is_paused: bool
 ) -> None:
     """Catches `skipped` for a type that the request paused, and a pause without its person."""
-    same, other = ("sms", "mail") if is_paused else ("mail", "sms")
+    unchanged_type, changed_type = ("sms", "mail") if is_paused else ("mail", "sms")
     queue.database.job_controls.insert_one({"_id": "paused", "types": ["sms"]})
     filed = queue.file(action, Target(types=("mail", "sms")), expected=2)
     with monkeypatch.context() as crash:
@@ -208,7 +208,7 @@ def test_types_that_were_changed_before_a_crash_are_done(
     queue.act()
     outcomes = queue.database.action_outcomes.find({"request": filed.request.id})
     results = {outcome["key"]: outcome["result"] for outcome in outcomes}
-    assert results == {other: "done", same: "skipped"}
+    assert results == {changed_type: "done", unchanged_type: "skipped"}
     (controls,) = queue.database.job_controls.find()
     assert controls["types"] == (["sms", "mail"] if is_paused else [])
 

@@ -642,8 +642,8 @@ class CommandRecorder(CommandListener):
     def started(self, event: Any) -> None:
         if REVOKED in event.command.values() or "explain" in event.command:
             return  # sent once a second or once a minute, not for each request
-        varying = ("lsid", "$db", "$clusterTime", "comment")
-        command = {key: value for key, value in event.command.items() if key not in varying}
+        varying_keys = ("lsid", "$db", "$clusterTime", "comment")
+        command = {key: value for key, value in event.command.items() if key not in varying_keys}
         self.commands.append(_mask_ids(command))
 
     def succeeded(self, event: Any) -> None:
@@ -653,6 +653,7 @@ class CommandRecorder(CommandListener):
         pass
 
     def record(self, send_request: Callable[[], Any]) -> list[Any]:
+        """The commands that the service sends while `send_request` runs."""
         self.commands.clear()
         send_request()
         return list(self.commands)
@@ -678,14 +679,14 @@ def recorded_client(
             {"jobId": name, "createdBy": owner, "payload": {"fill": "x" * 9_000}}
         )
         database.job_attempts.insert_one({"jobId": name, "attemptNumber": 1})
-    commands = CommandRecorder()
+    recorder = CommandRecorder()
     uri = database_uri(mongod, database)
-    with MongoClient[dict[str, Any]](uri, event_listeners=[commands], tz_aware=True) as client:
+    with MongoClient[dict[str, Any]](uri, event_listeners=[recorder], tz_aware=True) as client:
         # The default state database has tokens that other tests on this server revoked.
         settings = make_settings(mongo_uri=uri, state_db=f"{database.name}_state")
         app = create_app(settings, client)
         database.jobs.create_index(indexes.JOB_ID, unique=True)
-        yield app.test_client(), commands
+        yield app.test_client(), recorder
 
 
 JOB_PATHS = [
@@ -701,10 +702,10 @@ JOB_PATHS = [
 def test_another_owners_job_and_a_missing_job_cause_the_same_commands(
     recorded_client: tuple[FlaskClient, CommandRecorder], address: str
 ) -> None:
-    client, commands = recorded_client
+    client, recorder = recorded_client
     bearer = {"Authorization": f"Bearer {TOKENS['user']}"}
     commands_by_job = {
-        name: commands.record(
+        name: recorder.record(
             lambda name=name: client.get(address.format(name), headers=bearer).data
         )
         for name in ("bobs-job", "object-id-owner", "none-job", "adas-job")
@@ -721,9 +722,9 @@ def test_the_server_examines_one_key_and_one_document_more_for_another_owners_jo
     recorded_client: tuple[FlaskClient, CommandRecorder], database: Database[dict[str, Any]]
 ) -> None:
     """An index that hides this difference would slow the queue's writers: see docs/security.md."""
-    examined = {}
+    examined_counts = {}
     for name in ("bobs-job", "none-job"):
         plan = database.jobs.find({"jobId": name, "createdBy": {"$in": ["ada"]}}).explain()
         stats = plan["executionStats"]
-        examined[name] = (stats["totalKeysExamined"], stats["totalDocsExamined"])
-    assert examined == {"bobs-job": (1, 1), "none-job": (0, 0)}
+        examined_counts[name] = (stats["totalKeysExamined"], stats["totalDocsExamined"])
+    assert examined_counts == {"bobs-job": (1, 1), "none-job": (0, 0)}

@@ -73,7 +73,7 @@ def read_ids_by_cursors(queue: WatchedQueue) -> list[str]:
 def queue_and_ids(
     request: pytest.FixtureRequest, mongod: Any, database: Database[dict[str, Any]]
 ) -> Any:
-    """A queue, and the ids of its jobs; the owner of each job is its id, too."""
+    """A queue, and the ids of its jobs; each job has the same value as its id and its owner."""
     mapping = {} if request.param == "jobId" else {"job_fields": {"jobId": "_id"}}
     queue = WatchedQueue(mongod, database, **mapping)
     ids = [*TEXT_IDS, *NON_TEXT_IDS]
