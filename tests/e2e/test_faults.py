@@ -227,7 +227,8 @@ def test_killed_processes_break_only_their_own_requests(system: SystemUnderLoad)
     system.await_recovery()
     answers, _, wrong_answers = system.viewers.take_results()
     assert wrong_answers == []
-    # Each of the two killed workers had at most one request of each of the three clients.
+    # Each of the two killed workers had at most one request of each client: two viewers, and the
+    # client that checks the health.
     assert sum(count for code, count in answers.items() if "broken" in code) <= 2 * 3
     system.check_all_threads_answer(workers=2, threads=8)
 

@@ -66,10 +66,10 @@ PERSON_HEADING = "A proxy that names the person"  # in docs/sign-in.md
 
 @dataclass(frozen=True)
 class Case:
-    """jobmon on a site of a proxy."""
+    """A site of a proxy with jobmon below `path`."""
 
     site: Site
-    path: str = PATH  # the path prefix
+    path: str = PATH
     has_proxy_sign_in: bool = False  # the proxy signs people in, in place of jobmon
 
 
@@ -106,7 +106,10 @@ def run_verifier(token: str) -> Iterator[int]:
 def fill_in(
     mongod: Mongod, admin_token: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str, str], str]]:
-    """A function that puts the addresses of a service and of the verifier into a configuration."""
+    """`fill_in(service, text)` is the configuration `text` with the addresses of two services.
+
+    They are the service of `SERVICES` with this name, and the verifier.
+    """
     name = f"proxies_{free_port()}"
     uri = database_uri(mongod, name)
     index_queue(Settings(mongo_uri=uri))
