@@ -277,7 +277,7 @@ def test_form_with_a_missing_or_bad_value_files_nothing_and_keeps_its_values(api
     assert admin.page("/dashboard/actions").text.count("Retry") == 0
 
 
-def test_script_gets_a_line_for_one_job_and_an_address_for_several(api: Api) -> None:
+def test_script_gets_a_toast_for_one_job_and_an_address_for_several(api: Api) -> None:
     admin = signed_in(api)
     answer = admin.client.post(FILE, data={"action": "retry", "id": "dead-1"}, headers=PART)
     assert (answer.status_code, "X-Jobmon-Location" in answer.headers) == (201, False)

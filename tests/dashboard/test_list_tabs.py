@@ -12,7 +12,7 @@ from jobmon.domain import CappedCount
 from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
 
-# The numbers of jobs by status and type.
+# By status and type: the number of jobs.
 COUNTS = {
     ("queued", "mail"): 5,
     ("queued", "mail.bulk"): 2,

@@ -22,7 +22,7 @@ START = floor(NOW - 3 * HOUR, MINUTE)
 FROM, TO = (f"{moment:%Y-%m-%dT%H:%M}:00.000Z" for moment in (START, START + HOUR))
 PAST = f"from={quote(FROM)}&to={quote(TO)}"
 PAGES = ("/dashboard", "/dashboard/types/mail", "/dashboard/errors", "/dashboard/workers")
-HEADER_KEYS = ("o", "j", "e", "w")  # of the header's links to overview, jobs, errors and workers
+HEADER_KEYS = ("o", "j", "e", "w")  # of the links to overview, jobs, errors, workers
 
 
 @pytest.fixture

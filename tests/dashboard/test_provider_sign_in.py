@@ -337,7 +337,7 @@ def test_id_token_without_a_signature_of_the_provider_is_refused(
         (401, b'{"error": "invalid_client"}', 502),
     ],
 )
-def test_bad_answer_with_tokens_is_an_error_page_and_starts_no_session(
+def test_bad_answer_of_the_token_endpoint_is_an_error_page_and_no_session(
     viewer: Viewer, provider: IdentityProvider, status: int, body: bytes, expected: int
 ) -> None:
     provider.token_answer = lambda: (status, body)
