@@ -1275,6 +1275,22 @@ def test_search_box_opens_an_order_a_type_and_a_page(
     page.set_viewport_size(DESKTOP)
 
 
+def test_search_box_searches_after_the_palette_was_closed(visit: Visits, stack: Stack) -> None:
+    """Catches a text that is searched for, but whose Enter opens a page as in the palette."""
+    page = visit(f"{stack.url}/dashboard/schedule")
+    keys, box = page.keyboard, page.get_by_role("combobox", name="Search")
+    keys.press("Control+k")
+    expect(page.get_by_role("option").filter(has_text="Errors")).to_be_visible()
+    keys.press("Escape")
+    expect(box).to_have_attribute("aria-expanded", "false")
+    keys.press("Escape")
+    expect(box).not_to_be_focused()
+    box.click()
+    keys.type("err")
+    keys.press("Enter")
+    page.wait_for_url(re.compile("find[?]q=err"))
+
+
 # After each key, records the focused element in `reached` if it has a visible ring around it.
 # `rounds` counts how often the focus has left the page.
 RECORD_FOCUS = """() => {

@@ -9,7 +9,7 @@ const announcement = document.getElementById("announcement");
 let activeIndex = -1; // of the option that Enter opens; -1: Enter submits the text
 let suggestions = ""; // the options that the server found, as markup
 let suggestedFor = ""; // the text for which the server found them
-let isPalette = false; // commands come first, and Enter chooses the first option
+let isPalette = false; // until the list is closed: commands come first, and Enter chooses the first option
 let timer = 0;
 let requestController = null; // aborts the running request
 
@@ -30,7 +30,6 @@ export function startFind() {
 
 /** Focus the search box. */
 export function focusFind() {
-  isPalette = false;
   box?.focus();
   box?.select();
 }
@@ -39,7 +38,7 @@ export function focusFind() {
 export function openPalette() {
   if (!box) return;
   focusFind();
-  isPalette = true;
+  isPalette = document.activeElement === box; // an open dialog keeps the focus
   showOptions();
 }
 
@@ -94,6 +93,7 @@ function showOptions() {
 
 function closeList() {
   cancelRequest();
+  isPalette = false;
   list.hidden = true;
   box.setAttribute("aria-expanded", "false");
   activate(-1);
