@@ -31,6 +31,11 @@ UNKNOWN = "changed before its outcome was recorded"
 STOPPED = "the request was stopped"
 
 
+def _make_missing_key(job_id: str) -> Document:
+    """The key of the outcome for an id without a job; it differs from the `_id` of every job."""
+    return {"missing": job_id}
+
+
 class Recovery(Enum):
     """What to do with the jobs of an unfinished batch that do not prove their change."""
 
@@ -151,10 +156,11 @@ class BatchRunner:
     def _decide(self, batch: Batch) -> _Decisions:
         """What to do with each job of a batch, without the jobs that have an outcome already."""
         decisions = _Decisions()
-        known = self._find_known([*batch.keys, *batch.missing])
-        for job_id in batch.missing:
-            if encode_key(job_id) not in known:
-                decisions.add(job_id, job_id, Result.SKIPPED, GONE)
+        missing = {job_id: _make_missing_key(job_id) for job_id in batch.missing}
+        known = self._find_known([*batch.keys, *missing.values()])
+        for job_id, key in missing.items():
+            if encode_key(key) not in known:
+                decisions.add(key, job_id, Result.SKIPPED, GONE)
         keys = [key for key in batch.keys if encode_key(key) not in known]
         jobs = self._changes.read(keys)
         for key in keys:

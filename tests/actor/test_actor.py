@@ -100,6 +100,22 @@ def test_selected_jobs_that_do_not_allow_an_action_are_skipped_with_the_reason(
     }
 
 
+def test_an_id_without_a_job_is_not_taken_for_the_stored_id_of_another_job(
+    queue: ActingQueue,
+) -> None:
+    """Catches a job that is never changed because its `_id` looks like a missing `jobId`."""
+    queue.add("first", "dlq")
+    queue.jobs.insert_one({**queue.job("first"), "_id": "absent", "jobId": "second"})
+    queue.jobs.delete_one({"jobId": "first"})
+    filed = queue.file("retry", Target(job_ids=("absent", "second")), expected=2)
+    queue.act()
+    assert queue.job("second")["status"] == "queued"
+    assert queue.outcomes(filed) == {
+        "absent": ("skipped", "there is no such job"),
+        "second": ("done", ""),
+    }
+
+
 def test_dry_run_changes_nothing_and_records_the_jobs_that_it_would_change(
     queue: ActingQueue,
 ) -> None:
@@ -239,7 +255,7 @@ def test_an_owners_request_skips_jobs_of_others_as_if_they_did_not_exist(
     assert queue.outcomes(filed) == {"adas": ("done", ""), "bobs": skipped, "missing": skipped}
     outcomes = queue.database.action_outcomes.find({"result": "skipped"})
     # The key is the id of the job, even of `bobs`: its `_id` would show that it exists.
-    assert {outcome["key"] for outcome in outcomes} == {"bobs", "missing"}
+    assert {outcome["key"]["missing"] for outcome in outcomes} == {"bobs", "missing"}
     assert queue.job("bobs")["status"] == "dlq"
 
 
