@@ -32,9 +32,9 @@ def test_image_runs_as_a_numeric_user_without_a_shell() -> None:
     (user,) = find_instructions("USER")
     assert user.isdecimal()  # Kubernetes' runAsNonRoot refuses a user name
     assert int(user) > 0
-    (command,), (health,) = find_instructions("CMD"), find_instructions("HEALTHCHECK")
+    (command,), (health_check,) = find_instructions("CMD"), find_instructions("HEALTHCHECK")
     assert json.loads(command) == ["gunicorn", "wsgi:app"]
-    assert json.loads(health.partition(" CMD ")[2])[0] == "python"
+    assert json.loads(health_check.partition(" CMD ")[2])[0] == "python"
 
 
 def test_image_installs_only_locked_releases() -> None:
@@ -47,17 +47,17 @@ def test_image_installs_only_locked_releases() -> None:
 
 
 def test_dockerignore_allows_every_copied_file() -> None:
-    allowed = (ROOT / ".dockerignore").read_text().splitlines()
-    copied = [
+    allowed_patterns = (ROOT / ".dockerignore").read_text().splitlines()
+    copied_files = [
         name
         for names in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
         for name in names.split()
     ]
-    copied += re.findall(r"type=bind,source=([^,]+)", DOCKERFILE)
-    assert len(copied) > 6
-    for name in copied:
+    copied_files += re.findall(r"type=bind,source=([^,]+)", DOCKERFILE)
+    assert len(copied_files) > 6
+    for name in copied_files:
         assert (ROOT / name).exists(), name
-        assert f"!{name}" in allowed or name.startswith("jobmon/"), name
+        assert f"!{name}" in allowed_patterns or name.startswith("jobmon/"), name
 
 
 @pytest.mark.parametrize("name", JOBMON_SERVICES)
@@ -73,7 +73,7 @@ def test_jobmon_container_has_a_read_only_root_and_no_capabilities(name: str) ->
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
-def test_container_commands_are_lists_and_its_health_check_needs_no_shell(name: str) -> None:
+def test_container_commands_are_lists_and_health_checks_need_no_shell(name: str) -> None:
     service = COMPOSE["services"][name]
     for key in ("command", "entrypoint"):
         assert isinstance(service.get(key, []), list), key

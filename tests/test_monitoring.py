@@ -246,7 +246,7 @@ def test_unreachable_services_cause_alerts_with_any_job_name(tmp_path: Path) -> 
 
 
 def test_alert_fires_only_for_the_prometheus_job_of_its_queue(tmp_path: Path) -> None:
-    """Catches a rule that merges the queues of two Prometheus jobs, if they have the same name."""
+    """Catches a rule that merges queues with the same name in two Prometheus jobs."""
     tests = []
     for name, case in CASES.items():
         series = report_from_two_services(case.firing, "mails") | {

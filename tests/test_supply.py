@@ -68,14 +68,14 @@ def test_lock_has_no_registry_and_no_local_path() -> None:
 
 @contextmanager
 def serve_advisories(*, are_packages_vulnerable: bool) -> Iterator[tuple[str, ...]]:
-    """Serve advisories over HTTP; yields the options of the audit for this service.
+    """Serve advisories over HTTP; yields the options with which the audit reads them.
 
     With `are_packages_vulnerable` there is an advisory for Flask and one for htmx.
     """
     app = Flask("advisories")
 
     @app.post("/osv")
-    def osv() -> dict[str, Any]:
+    def answer_pip_audit() -> dict[str, Any]:
         query = request.get_json(force=True)  # pip-audit sends no content type
         package = query["package"]
         if not are_packages_vulnerable or package["name"] != "flask":
@@ -85,7 +85,7 @@ def serve_advisories(*, are_packages_vulnerable: bool) -> Iterator[tuple[str, ..
         return {"vulns": [{**advisory, "aliases": [], "details": "bad", "affected": [affected]}]}
 
     @app.post("/-/npm/v1/security/advisories/bulk")
-    def bulk() -> dict[str, Any]:
+    def answer_npm_audit() -> dict[str, Any]:
         advisory = {"id": 1, "url": "", "title": "bad", "severity": "high"}
         advisory["vulnerable_versions"] = "*"
         return {"htmx.org": [advisory]} if are_packages_vulnerable else {}
@@ -105,10 +105,10 @@ def test_audit_with_a_known_vulnerability_fails_and_names_it() -> None:
     with serve_advisories(are_packages_vulnerable=True) as options:
         audit = run_audit(*options)
     assert audit.returncode == 1, audit.stdout + audit.stderr
-    python, npm = audit.stdout.splitlines()
-    assert python.startswith("audit: Python packages: VULNERABLE flask 3.")
-    assert "PYSEC-1" in python
-    assert npm.startswith("audit: npm packages: VULNERABLE htmx.org")
+    python_line, npm_line = audit.stdout.splitlines()
+    assert python_line.startswith("audit: Python packages: VULNERABLE flask 3.")
+    assert "PYSEC-1" in python_line
+    assert npm_line.startswith("audit: npm packages: VULNERABLE htmx.org")
 
 
 def test_audit_without_vulnerabilities_passes() -> None:

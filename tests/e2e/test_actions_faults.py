@@ -36,10 +36,10 @@ STEP_DOWN_AT = (150, 555)
 
 def insert_dead_jobs(client: MongoClient[dict[str, Any]]) -> None:
     now = datetime.now(UTC)
-    dead = {"type": "mail", "status": "dlq", "createdAt": now, "updatedAt": now}
-    dead |= {"finishedAt": now, "nextRunAt": now, "priority": 0, "attemptCount": 1}
+    fields = {"type": "mail", "status": "dlq", "createdAt": now, "updatedAt": now}
+    fields |= {"finishedAt": now, "nextRunAt": now, "priority": 0, "attemptCount": 1}
     client.jobmon.jobs.insert_many(
-        {"jobId": f"dead-{number:04}", "maxAttempts": 1} | dead for number in range(JOB_COUNT)
+        {"jobId": f"dead-{number:04}", "maxAttempts": 1} | fields for number in range(JOB_COUNT)
     )
 
 

@@ -163,11 +163,11 @@ def test_only_the_proxy_names_the_person_and_only_once(uri: str, tmp_path: Path)
         "JOBMON_TRUSTED_USER_HEADER": "X-Auth-User",
         "JOBMON_TRUSTED_GROUPS_HEADER": "X-Auth-Groups",
     }
-    page = b"GET /dashboard/jobs"
+    request_line = b"GET /dashboard/jobs"
     from_proxy = {"JOBMON_TRUSTED_HEADER_FROM": "127.0.0.1"}
     with serving(uri, tmp_path, **settings, **from_proxy) as web:
-        assert send_request(web, page, user, groups)[0] == 200
-        assert send_request(web, page, user)[0] == 403
+        assert send_request(web, request_line, user, groups)[0] == 200
+        assert send_request(web, request_line, user)[0] == 403
         for headers in (
             (b"X_Auth_User: root", b"X_Auth_Groups: admin"),
             (b"X-Auth_User: root", groups),
@@ -176,12 +176,12 @@ def test_only_the_proxy_names_the_person_and_only_once(uri: str, tmp_path: Path)
             (b"X-Auth-User : root", groups),
             (b"X-Auth-User:", groups),
         ):
-            assert send_request(web, page, *headers)[0] in (400, 401), headers
+            assert send_request(web, request_line, *headers)[0] in (400, 401), headers
         # A client cannot add a group by another spelling of the proxy's header.
         two_spellings = (b"X-Auth-Groups: staff", b"X_Auth_Groups: admin")
-        assert send_request(web, page, user, *two_spellings)[0] == 403
+        assert send_request(web, request_line, user, *two_spellings)[0] == 403
     (tmp_path / "second").mkdir()
     from_another_host = {"JOBMON_TRUSTED_HEADER_FROM": "10.9.9.9"}
     with serving(uri, tmp_path / "second", **settings, **from_another_host) as web:
         for header in (b"X-A: x", b"X-Forwarded-For: 10.9.9.9", b"Forwarded: for=10.9.9.9"):
-            assert send_request(web, page, user, groups, header)[0] == 401
+            assert send_request(web, request_line, user, groups, header)[0] == 401
