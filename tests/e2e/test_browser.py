@@ -1246,9 +1246,8 @@ def test_search_box_opens_an_order_a_type_and_a_page(
     expect(suggestion).to_be_visible()
     while suggestion.get_attribute("aria-selected") != "true":
         keyboard.press("ArrowDown")
-    expect(search_box).to_have_attribute(
-        "aria-activedescendant", str(suggestion.get_attribute("id"))
-    )
+    suggestion_id = str(suggestion.get_attribute("id"))
+    expect(search_box).to_have_attribute("aria-activedescendant", suggestion_id)
     assert find_violations(page, WCAG_TAGS) == []
     keyboard.press("Escape")
     expect(search_box).to_have_attribute("aria-expanded", "false")

@@ -38,10 +38,10 @@ from ..support.waiting import eventually
 WATCHED, ROLLUP, STATE = "shop", "jobmon_rollups", "jobmon_state"
 COLLECTIONS = ("jobs", "job_attempts")
 ROLES = QueueRoles(WATCHED, COLLECTIONS, OwnNames(ROLLUP, STATE))
-# The routes that answer with 503 if there is no collector.
+# Paths that begin with one of these get 503 if there is no collector.
 NEED_COLLECTOR = ("/admin/jobs/errors", "/admin/jobs/slowest", "/dashboard/errors/")
 PASSWORDS = {"reader": "the-readers-password", "collector": "the-collectors-password"}
-# Users that an operator created, with fewer rights than `jobmon init` grants, and their roles.
+# Users that an operator created without `jobmon init`, and their roles.
 NARROW_USERS: dict[str, Any] = {
     "find_only": [{"role": "find_only", "db": WATCHED}],
     "read_role": [{"role": "read", "db": WATCHED}],
@@ -59,7 +59,7 @@ class SecureServer:
         self.mongod = mongod
         self.authority = authority
         self.other_authority = other_authority
-        self.certificate, self.subject = authority.issue("monitor")
+        self.certificate, self.subject = authority.issue("monitor")  # of a user without a password
 
     def build_uri(self, user: str, password: str | None = None, **options: str) -> str:
         password = password or PASSWORDS.get(
@@ -135,6 +135,7 @@ def request_routes(api: Api, ranges: tuple[str, ...]) -> None:
         headers = {"Authorization": f"Bearer {tokens[role]}"}
         # A part of a page has the same queries and is cheaper to render.
         answer = api.client.get(path, headers=headers | (PART if "?" in path else {}))
+        # No job or file has one of these names; `test_access` has paths of the job `adas`.
         is_missing = "nothing" in path or "none" in path or "adas" in path
         is_uncounted = answer.status_code == 503 and path.startswith(NEED_COLLECTOR)
         assert answer.status_code < 400 or is_missing or is_uncounted, path
