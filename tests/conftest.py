@@ -327,10 +327,7 @@ _aggregate = mongomock.Collection.aggregate
 
 
 def _aggregate_with_lookup(collection: Any, pipeline: list[dict[str, Any]], **options: Any) -> Any:
-    """mongomock does not support a pipeline in $lookup: run that of a last $lookup here.
-
-    It runs for each document. All options are ignored.
-    """
+    """mongomock does not support a pipeline in $lookup: run it here, if it is in the last stage."""
     options = {"session": None}
     *stages, last_stage = pipeline or [{}]
     if "pipeline" not in (lookup := last_stage.get("$lookup", {})):

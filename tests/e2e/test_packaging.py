@@ -218,29 +218,10 @@ def test_installed_command_prints_version_and_help(run_jobmon: Runner) -> None:
     commands = re.findall(r"^  (\w+) +\S", "".join(rows for _, rows in sections), re.MULTILINE)
     assert commands[:3] == ["demo", "init", "check"]
     assert set(commands) == {
-        *commands[:3],
-        "alerts",
-        "token",
-        "revoke",
-        "run",
-        "collector",
-        "mark",
-        "notify",
-        "mute",
-        "acknowledge",
-        "unmute",
-        "mutes",
-        "top",
-        "stats",
-        "jobs",
-        "job",
-        "errors",
-        "mcp",
-        "act",
-        "actor",
-        "openapi",
-        "workload",
-    }
+        "demo", "init", "check", "alerts", "token", "revoke", "run", "collector", "mark", "notify",
+        "mute", "acknowledge", "unmute", "mutes", "top", "stats", "jobs", "job", "errors", "mcp",
+        "act", "actor", "openapi", "workload",
+    }  # fmt: skip
 
 
 # Prints the name of each command with the length of its help, then the file of the package.

@@ -106,10 +106,7 @@ def run_verifier(token: str) -> Iterator[int]:
 def fill_in(
     mongod: Mongod, admin_token: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str, str], str]]:
-    """`fill_in(service, text)` is the configuration `text` with the addresses of two services.
-
-    They are the service of `SERVICES` with this name, and the verifier.
-    """
+    """`fill_in(service, text)` puts the addresses of this service and of the verifier into text."""
     name = f"proxies_{free_port()}"
     uri = database_uri(mongod, name)
     index_queue(Settings(mongo_uri=uri))

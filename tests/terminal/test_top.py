@@ -51,6 +51,7 @@ def test_types_are_shown_and_follow_the_queue(
             pilot, lambda: [row for row in read_rows(top, "types") if row[:2] == ["mail", "3"]]
         )
         queue.jobs.update_many({"type": "mail"}, {"$set": {"status": "dlq"}})
+        # The fifth column has the dead jobs.
         await wait_until(pilot, lambda: [row for row in read_rows(top, "types") if row[4] == "3"])
         table = top.query_one("#types").query_one(DataTable)
         assert table.region.bottom <= size[1]
