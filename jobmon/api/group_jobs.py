@@ -17,6 +17,9 @@ NEWEST_WITHOUT_CODE = (
     f"errors without the group's lastError.code are searched only in the newest {MAX_SEARCHED:,} "
     "failed jobs that match"
 )
+FAILED_WITHOUT_CODE = (
+    "of the jobs whose error has no code, only failed and dead ones are searched for the group"
+)
 # The result is cached, because comparing an error takes 0.1 ms.
 CACHE_TTL_S = 5
 MAX_CACHED = 50  # results
@@ -57,6 +60,9 @@ def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJ
             ids += new_ids
         if len(jobs) > MAX_SEARCHED:
             reason = reason or limit_reason
+    has_others = not job_filter.statuses or not set(job_filter.statuses) <= set(_FAILED)
+    if has_others and not _is_by_code(queue, job_filter, group.code):
+        reason = reason or FAILED_WITHOUT_CODE
     return GroupJobs(tuple(ids), reason, order)
 
 
@@ -76,12 +82,18 @@ def _list_searches(
     """
     other_filters = replace(job_filter, error_group=None, order_by=None)
     limit_reason = NEWEST_ONLY
-    has_codes = queue.known_fields.can_query("lastError.code")
-    if code is not None and has_codes and other_filters.error_code in (None, code):
-        yield replace(other_filters, error_code=code), limit_reason
-        if other_filters.error_code == code:
+    by_code = replace(other_filters, error_code=other_filters.error_code or code)
+    if _is_by_code(queue, by_code, code):
+        yield by_code, limit_reason
+        if by_code == other_filters:
             return
         limit_reason = NEWEST_WITHOUT_CODE
     requested = other_filters.statuses or _FAILED
     if statuses := tuple(status for status in _FAILED if status in requested):
         yield replace(other_filters, statuses=statuses), limit_reason
+
+
+def _is_by_code(queue: WatchedQueue, job_filter: JobFilter, code: str | None) -> bool:
+    """Whether a filter finds only jobs whose error has the group's code, in any status."""
+    has_code = code is not None and job_filter.error_code == code
+    return has_code and queue.known_fields.can_query("lastError.code")
