@@ -90,6 +90,15 @@ def _require_suitable_server(hello: Document, name: str) -> None:
                 remedy="Leave out --replica-set: each shard is a replica set already.",
             )
         )
+    primary = hello.get("primary")
+    if hello.get("secondary") and primary:  # without a primary, this server may be elected
+        raise SetupError(
+            problem(
+                "replica set",
+                f"The server is a secondary of {name}; the primary is {primary}.",
+                remedy="Connect to the primary, or to the replica set: leave out directConnection.",
+            )
+        )
     # A mongod with --replSet that is not initiated yet answers with `isreplicaset`.
     if "setName" not in hello and "isreplicaset" not in hello:
         raise SetupError(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
@@ -15,7 +16,9 @@ from pymongo.errors import DuplicateKeyError
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
+from jobmon.setup.findings import SetupError
 from jobmon.setup.indexes import create_index, estimate_bytes
+from jobmon.setup.replica_set import start_replica_set
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import required_indexes
 
@@ -283,6 +286,17 @@ def test_init_of_a_standalone_server_starts_no_replica_set(
             assert result.exit_code == 1
             assert "was not started as a member of a replica set" in result.output
             assert "--replSet rs0" in result.output
+
+
+def test_init_over_a_direct_connection_to_a_secondary_is_refused() -> None:
+    """Catches a wait of a minute for this server to become the primary."""
+    hello = {"setName": "rs0", "secondary": True, "isWritablePrimary": False, "primary": "db-1:1"}
+    client = Mock(**{"admin.command.return_value": hello})
+    with pytest.raises(SetupError) as raised:
+        start_replica_set(client, "rs0/db-2:1")
+    message = "The server is a secondary of rs0; the primary is db-1:1."
+    assert raised.value.finding.message == message
+    client.admin.command.assert_called_once_with("hello")
 
 
 @pytest.mark.parametrize("preview", [(), ("--dry-run",), ("--print",)])
