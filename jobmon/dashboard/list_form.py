@@ -1,6 +1,7 @@
 """The filters of a list of jobs as its page shows them: addresses, fields, chips and messages."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -147,10 +148,24 @@ _STATUS = re.compile(rf"\b({'|'.join(JobStatus)})\b")
 
 def read_parameters() -> dict[str, Any]:
     """The list's parameters in this request's address; `status` and `type` may be empty lists."""
-    names = (name for name in LIST_PARAMETERS if request.args.get(name))
-    texts = {_WINDOW.get(name, name): request.args[name] for name in names}
     lists = {name: list(filter(None, request.args.getlist(name))) for name in REPEATABLE}
-    return texts | lists | read_search(request.args)
+    return dict(_list_texts()) | lists | read_search(request.args)
+
+
+def find_repeated() -> dict[str, list[str]]:
+    """A message for each parameter that the address has several times, but may have only once."""
+    counts = Counter(name for name, _ in _list_texts() if name not in REPEATABLE)
+    return {name: ["Given more than once."] for name, count in counts.items() if count > 1}
+
+
+def _list_texts() -> list[tuple[str, str]]:
+    """The names and the texts of the list's parameters in this request's address, if not empty."""
+    return [
+        (_WINDOW.get(name, name), text)
+        for name in LIST_PARAMETERS
+        for text in request.args.getlist(name)
+        if text
+    ]
 
 
 def choose_fields(

@@ -17,7 +17,13 @@ from jobmon.api.queries import ListFormat, ListQuery, load_list_query
 from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_selection_buttons, write_filter
 from jobmon.dashboard.job_view import JobView
-from jobmon.dashboard.list_form import LONGEST_FIRST, ListForm, choose_fields, read_parameters
+from jobmon.dashboard.list_form import (
+    LONGEST_FIRST,
+    ListForm,
+    choose_fields,
+    find_repeated,
+    read_parameters,
+)
 from jobmon.dashboard.list_tabs import StatusTabs
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
@@ -60,6 +66,8 @@ class JobListPages:
         parameters = read_parameters()
         page, refusal = None, None
         try:
+            if mistakes := find_repeated():
+                raise invalid_parameters(mistakes)
             query = load_query(parameters, owner)
             if query.format is not ListFormat.JSON:
                 return self._responder.export(query)

@@ -370,6 +370,8 @@ INVALID_QUERIES = [  # of a list, each with the message on the page
     ("cursor=!", "This page link is no longer valid."),
     ("format=xml", "format: Must"),
     ("format=csv&page=2", "page: Cannot"),
+    ("owner=ada&owner=&owner=bob", "Given more than once."),
+    (f"from={DATE}&created_from={NEXT_DATE}", "Given more than once."),
     ("status=" + "s" * 201, "Longer than"),
     ("&".join(f"type=t{index}" for index in range(21)), "Longer than"),
 ]
