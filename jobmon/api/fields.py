@@ -197,6 +197,10 @@ class OptionalInteger(PlainInteger):
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         return None if value == "" else super()._deserialize(value, *args, **kwargs)
 
+    def _validate(self, value: Any) -> None:
+        if value is not None:
+            super()._validate(value)
+
 
 class IsoDate(fields.AwareDateTime):
     """A time as ISO 8601, UTC if it has no offset."""
