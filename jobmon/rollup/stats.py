@@ -82,7 +82,7 @@ class StatsReader:
             counted = self._lists.count(job_filter)
             if counted.is_exact:
                 return counted
-            if not self._live.has_index:
+            if not self._live.can_count_by_index:
                 return CappedCount(self.estimated_total(), False) if is_all else counted
             stats = self.stats()
         known = stats.count_matching(job_filter.statuses, job_filter.types)

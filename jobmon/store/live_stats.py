@@ -20,12 +20,12 @@ from jobmon.store.stats import COUNT_BY_STATUS_AND_TYPE, CountsByName, QueueHeal
 
 log = logging.getLogger(__name__)
 
-MAX_AGES = 100  # types whose oldest job is looked up
-MAX_OVERDUE = 50_000  # index keys; a server reads them in about 20 ms
+MAX_AGES = 100  # types whose oldest queued job is looked up
+MAX_OVERDUE_READ = 50_000  # index keys; a server reads them in about 20 ms
 MAX_COUNTED = 500_000  # index keys; a server counts them in about a quarter of a second
 _QUEUED = JobStatus.QUEUED.value
 # Reasons for a value that is unknown.
-TOO_MANY = "500,000 or more jobs are due, and 500,000 or more are scheduled"
+TOO_MANY = f"{MAX_COUNTED:,} or more jobs are due, and {MAX_COUNTED:,} or more are scheduled"
 UNCOUNTED = "counting the jobs took longer than a query may take"
 
 
@@ -38,19 +38,19 @@ class _WaitingCounts(NamedTuple):
 
 
 class LiveStats:
-    """Counts the watched jobs at each call, without a cache; methods raise PyMongoError."""
+    """Counts the watched jobs; only `health` can reuse values. Methods raise PyMongoError."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._jobs = connection.jobs
         self._is_recurring = connection.profile.is_recurring
-        self._waiting = (
+        self._waiting_index = (
             indexes.BY_WAITING if connection.jobs.mapping.waits_by_date else indexes.BY_NEXT_RUN
         )
 
     @property
-    def has_index(self) -> bool:
-        """Whether an index can serve counting by status, so that it reads no documents."""
+    def can_count_by_index(self) -> bool:
+        """Whether jobs can be counted by status without reading documents."""
         return self._jobs.mapping.has_status
 
     def estimated_total(self) -> int:
@@ -154,23 +154,32 @@ class LiveStats:
         *,
         are_dates: bool,
     ) -> int | None:
-        """The leased jobs whose lease has ended; `are_dates`: each leaseExpiresAt is a date."""
+        """The leased jobs whose lease has ended, counted up to 500,000.
 
-        def count(condition: Document) -> int:
+        With a reason in `unknown` the number is a lower bound. `are_dates`: each leaseExpiresAt of
+        a leased job is a date.
+        """
+
+        def count(condition: Document) -> CappedCount:
             query = {"status": JobStatus.LEASED.value, "leaseExpiresAt": condition}
-            return self._jobs.count(query, index=indexes.BY_LEASE, limit=MAX_COUNTED)
+            counted = self._jobs.count(query, index=indexes.BY_LEASE, limit=MAX_COUNTED)
+            return CappedCount(counted, counted < MAX_COUNTED)
 
         can_query = self._jobs.mapping.can_query("leaseExpiresAt")
+        # Without counts it takes a query to know this, which the query for leases replaces.
         if (counts is not None or not can_query) and not self._has_any(JobStatus.LEASED, counts):
             return 0
         if not can_query:
             unknown["expired_leases"] = "the documents do not record when a lease ends"
             return None
-        expired, unreadable = count({"$lte": now}), 0 if are_dates else count({"$type": NOT_DATES})
-        if unreadable:
-            reason = f"leaseExpiresAt of {unreadable:,} leased jobs is not a date"
+        expired = count({"$lte": now})
+        unreadable = CappedCount(0, True) if are_dates else count({"$type": NOT_DATES})
+        if unreadable.value:
+            reason = f"leaseExpiresAt of {_describe(unreadable)} leased jobs is not a date"
             unknown["expired_leases"] = reason
-        return expired or (None if unreadable else 0)
+        elif not expired.is_exact:
+            unknown["expired_leases"] = f"{_describe(expired)} leases have expired"
+        return expired.value or (None if unreadable.value else 0)
 
     def _has_any(self, status: JobStatus, counts: Mapping[tuple[str, str], int] | None) -> bool:
         if counts is not None:
@@ -194,8 +203,8 @@ class LiveStats:
     ) -> _WaitingCounts:
         """The numbers of the due and of the scheduled jobs.
 
-        The scheduled jobs are counted up to 500,000; the other waiting jobs are due. If more are
-        scheduled, the due jobs are counted instead. `are_dates`: each nextRunAt is a date.
+        The scheduled jobs are counted; the other waiting jobs are due. From 500,000 scheduled jobs
+        on, the due jobs are counted instead. `are_dates`: each nextRunAt is a date.
         """
         both = ("due", "scheduled")
         if all_waiting == 0:
@@ -206,14 +215,13 @@ class LiveStats:
 
         def count(condition: Document) -> CappedCount:
             query = {"status": {"$in": list(WAITING_STATUSES)}, "nextRunAt": condition}
-            counted = self._jobs.count(query, index=self._waiting, limit=MAX_COUNTED)
+            counted = self._jobs.count(query, index=self._waiting_index, limit=MAX_COUNTED)
             return CappedCount(counted, counted < MAX_COUNTED)
 
         unreadable = CappedCount(0, True) if are_dates else count({"$type": NOT_DATES})
         later = count({"$gt": now})
         if unreadable.value:
-            more = "" if unreadable.is_exact else " or more"
-            reason = f"nextRunAt of {unreadable.value:,}{more} waiting jobs is not a date"
+            reason = f"nextRunAt of {_describe(unreadable)} waiting jobs is not a date"
             unknown |= dict.fromkeys(both, reason)
         scheduled = later.value if later.is_exact else None
         if all_waiting is None:
@@ -241,14 +249,14 @@ class LiveStats:
         pipeline: list[Document] = [
             {"$match": {"status": {"$in": list(WAITING_STATUSES)}, "nextRunAt": {"$lte": now}}},
             {"$sort": dict(self._jobs.mapping.translate_order([("nextRunAt", 1)]))},
-            {"$limit": MAX_OVERDUE},
+            {"$limit": MAX_OVERDUE_READ},
             {"$group": {"_id": "$type", "first": {"$min": "$nextRunAt"}, "jobs": {"$sum": 1}}},
         ]
         if not self._jobs.mapping.can_query("nextRunAt"):
             return {}
-        groups = self._jobs.aggregate(pipeline, index=self._waiting)
-        if sum(group["jobs"] for group in groups) >= MAX_OVERDUE:
-            unknown["overdue_by_type"] = f"only the first {MAX_OVERDUE:,} due jobs are read"
+        groups = self._jobs.aggregate(pipeline, index=self._waiting_index)
+        if sum(group["jobs"] for group in groups) >= MAX_OVERDUE_READ:
+            unknown["overdue_by_type"] = f"only the first {MAX_OVERDUE_READ:,} due jobs are read"
         overdue: dict[str, datetime] = {}
         for group in groups:
             if isinstance(group["first"], datetime):
@@ -259,17 +267,17 @@ class LiveStats:
     def _find_oldest_queued(self, types: list[str]) -> tuple[datetime | None, dict[str, datetime]]:
         """The createdAt of the oldest queued job, of any type and of each of these types."""
         if not self._jobs.mapping.has_status:
-            return self._find_oldest_that_never_ran(types)
+            return self._scan_for_oldest_queued(types)
         oldest = {job_type: self._look_up_oldest_queued(job_type) for job_type in types}
         by_type = {job_type: at for job_type, at in oldest.items() if at is not None}
         return self._look_up_oldest_queued(None), by_type
 
-    def _find_oldest_that_never_ran(
+    def _scan_for_oldest_queued(
         self, types: list[str]
     ) -> tuple[datetime | None, dict[str, datetime]]:
-        """`_find_oldest_queued` for documents without a status field: it scans all waiting jobs.
+        """`_find_oldest_queued` for documents without a status field: it scans all queued jobs.
 
-        A job that has run before, for example an hourly one, has not waited since its creation.
+        A recurring job that has run before has not waited since its creation: it is left out.
         """
         query: Document = {"status": JobStatus.QUEUED.value}
         if self._is_recurring:
@@ -280,7 +288,7 @@ class LiveStats:
         ]
         oldest = {
             label(group["_id"]): to_utc(group["oldest"])
-            for group in self._jobs.aggregate(pipeline, index=self._waiting)
+            for group in self._jobs.aggregate(pipeline, index=self._waiting_index)
             if isinstance(group["oldest"], datetime)
         }
         by_type = {job_type: oldest[job_type] for job_type in types if job_type in oldest}
@@ -297,6 +305,10 @@ class LiveStats:
         return read_date(oldest[0].get("createdAt")) if oldest else None
 
 
+def _describe(count: CappedCount) -> str:
+    return f"{count.value:,}" if count.is_exact else f"{count.value:,} or more"
+
+
 def _find_readable(health: QueueHealth | None) -> set[str]:
-    """The counts of this health whose dates could all be read: they are not checked again."""
+    """The counts of this health without a reason in `unknown`: their dates are all readable."""
     return set() if health is None else {"due", "expired_leases"} - health.unknown.keys()

@@ -12,6 +12,7 @@ from pymongo.database import Database
 from jobmon.dashboard.job_view import JobView
 from jobmon.domain import JobCondition
 from jobmon.settings import Settings
+from jobmon.store import live_stats
 from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter
 from jobmon.store.live_stats import LiveStats
@@ -26,7 +27,7 @@ def test_the_health_of_a_queue_with_only_finished_jobs_reads_no_jobs(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches nine queries of a collector every few seconds for each of a hundred quiet queues."""
+    """Catches a collector that sends nine useless queries for a quiet queue every few seconds."""
     for name in ("find", "count", "aggregate"):
         monkeypatch.setattr(ReadCollection, name, None)
     stats = LiveStats(Connection(make_settings(), watched.client))
@@ -81,17 +82,31 @@ def test_dates_of_unchanged_jobs_are_checked_once_if_all_can_be_read(
     assert (len(queries), first.due, first.expired_leases) == (4, 0, 0)
     later = stats.health(counts, NOW + timedelta(minutes=2), first)
     assert (len(queries), later.due, later.expired_leases) == (6, 1, 1)
-    # Values that are no dates are still reported when nothing changes.
+    # Values that are not dates are still reported if no job has changed.
     watched.jobs.update_many({}, {"$set": {"leaseExpiresAt": "x", "nextRunAt": "x"}})
     without_dates = stats.health(counts, NOW)
     assert stats.health(counts, NOW, without_dates).unknown == without_dates.unknown
     assert {"due", "scheduled", "expired_leases"} <= without_dates.unknown.keys()
 
 
+def test_a_capped_number_of_expired_leases_is_a_lower_bound(
+    watched: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches the limit of the count that is shown as the exact number."""
+    monkeypatch.setattr(live_stats, "MAX_COUNTED", 2)
+    stats = LiveStats(Connection(make_settings(), watched.client))
+    for count, unknown in ((1, {}), (2, {"expired_leases": "2 or more leases have expired"})):
+        watched.jobs.insert_one({"status": "leased", "type": "t", "leaseExpiresAt": NOW})
+        health = stats.health({("leased", "t"): count}, NOW)
+        assert (health.expired_leases, health.unknown) == (count, unknown)
+
+
 def test_a_lease_that_ends_now_has_expired(
     watched: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
-    """Workers and the action `release` use this rule. Catches a list or a count with another."""
+    """Catches a list or a count with another rule than workers and the action `release`."""
     stats = LiveStats(Connection(make_settings(), watched.client))
     watched.jobs.insert_one({"status": "leased", "type": "t", "leaseExpiresAt": NOW})
     health = stats.health({("leased", "t"): 1}, NOW)
