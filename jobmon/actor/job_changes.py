@@ -1,4 +1,4 @@
-"""What an action changes in a job's document: by jobmon's own library, or by a profile."""
+"""Plans and makes the change of a job's document, by `jobmon.queue` or by a profile."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,9 +24,10 @@ from jobmon.store.read_collection import SIMPLE_COLLATION
 
 # Records do not contain these fields of `jobmon.queue`: they are large, and may hold secrets.
 _NOT_RECORDED = ("payload", "lastError")
-NOT_LAST = "it has changed since that request"
+CHANGED_SINCE_REQUEST = "it has changed since that request"
 CONDITION_NOT_MET = "the profile's condition for this action is not met"
-_NOT_READ = ("payload", "attempts", "lastError")
+# Large fields, which do not show whether a worker has changed the job.
+_NOT_STATE = ("payload", "attempts", "lastError")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class PlannedChange:
 
     It is made only if the document still has the values in `expected`; None also matches a missing
     field. `removals`: fields to remove. `deletes`: the document is deleted. `before`: the values of
-    the changed fields before the update.
+    the changed fields before the update; for jobs of `jobmon.queue` without `payload`, `lastError`.
     """
 
     key: Any
@@ -110,9 +111,9 @@ class JobChanges(Protocol):
 def make_job_changes(
     connection: Connection, records: ActionRecords, support: ActionSupport, request: ActionRequest
 ) -> JobChanges:
-    """The changes of a queue's jobs for a request; the user of `connection` makes them."""
+    """The changes of a queue's jobs for a request, made with the database user of `connection`."""
     if support.transitions is None:
-        return OwnJobChanges(connection, records, request)
+        return QueueJobChanges(connection, records, request)
     return ProfileJobChanges(connection, request, support.transitions[request.action])
 
 
@@ -127,7 +128,7 @@ def _writable_jobs(connection: Connection) -> Collection[Document]:
     )
 
 
-class OwnJobChanges:
+class QueueJobChanges:
     """Changes of the documents of `jobmon.queue`, by this library's own rules.
 
     A changed job has a field `lastAction` with the id of the request.
@@ -174,16 +175,16 @@ class OwnJobChanges:
     def _find_values_before(self, job: Document) -> Document:
         """The fields before the action to undo.
 
-        RefusedActionError if the job has changed since the action, or a worker ran it then.
+        RefusedActionError if the job has changed since the action, or if a worker held it before.
         """
         outcome = self._undone.get(encode_key(job["_id"]))
         last = job.get("lastAction")
         is_last = isinstance(last, dict) and last.get("id") == self._request.target.request_id
         if outcome is None or not is_last:
-            raise RefusedActionError(NOT_LAST)
+            raise RefusedActionError(CHANGED_SINCE_REQUEST)
         after, before = outcome["after"], outcome["before"]
         if any(job.get(name) != value for name, value in after.items()):
-            raise RefusedActionError(NOT_LAST)
+            raise RefusedActionError(CHANGED_SINCE_REQUEST)
         if before.get("status") == JobStatus.LEASED.value:
             raise RefusedActionError("a worker ran it")
         return {name: value for name, value in before.items() if name != "updatedAt"}
@@ -237,7 +238,7 @@ class ProfileJobChanges:
         """As in `JobChanges`."""
         transition = self._transition
         names = [*self._mapping.paths, *self._mapping.reads, "status", "_id"]
-        projection = self._mapping.projection(set(names) - set(_NOT_READ))
+        projection = self._mapping.projection(set(names) - set(_NOT_STATE))
         for path in _list_changed_paths(transition):
             if not any(path.startswith(f"{outer}.") or path == outer for outer in projection):
                 projection[path] = True
@@ -320,7 +321,7 @@ class ProfileJobChanges:
 
     def _state_paths(self) -> list[str]:
         """The paths of the fields that show a job's state."""
-        return [path for name, path in self._mapping.paths.items() if name not in _NOT_READ]
+        return [path for name, path in self._mapping.paths.items() if name not in _NOT_STATE]
 
 
 def _list_changed_paths(transition: Transition) -> tuple[str, ...]:

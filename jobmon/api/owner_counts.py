@@ -20,7 +20,7 @@ from jobmon.store.search import explain_unsearchable
 from jobmon.web import auth
 from jobmon.web.queues import WatchedQueue, current_queue
 
-COUNTED_UP_TO = 1_000  # jobs of each status; the total of a list is counted up to 10,000
+STATUS_COUNT_LIMIT = 1_000  # jobs of each status; the total of a list is counted up to 10,000
 CACHE_TTL_S = 2
 MAX_CACHED = 1_000  # results
 TOTAL = "totalJobs"
@@ -46,12 +46,12 @@ class OwnerCountsAnswer(Answer):
 
     statusCounts = mapping(
         fields.Integer(allow_none=True),
-        f"Jobs by status, each status counted up to {COUNTED_UP_TO:,}. A count is null if unknown.",
+        f"Jobs by status, each counted up to {STATUS_COUNT_LIMIT:,}. A count is null if unknown.",
     )
     totalJobs = integer("The caller's jobs, counted up to 10,000; null if unknown.", nullable=True)
     reasons = mapping(
         fields.String(),
-        "By status, and for `totalJobs`: why the number is null or a lower bound.",
+        "Why a count is null or a lower bound, by status or `totalJobs`.",
     )
     asOf = Date("When the counting began. A count above 100 may be two seconds older.")
 
@@ -60,7 +60,7 @@ class OwnerCountsAnswer(Answer):
 class OwnerCounts:
     """How many jobs an owner has at `as_of` (UTC), in total (None if unknown) and by status.
 
-    A status whose count is unknown is missing. `reasons`: as in `OwnerCountsAnswer`.
+    `by_status` has no entry for an unknown count. `reasons`: as in `OwnerCountsAnswer`.
     """
 
     as_of: datetime
@@ -94,7 +94,7 @@ def _count(queue: WatchedQueue, owner: str, types: tuple[str, ...]) -> OwnerCoun
                 counts[name] = queue.stats.count(job_filter)
             else:
                 with_status = replace(job_filter, statuses=(name,))
-                counts[name] = queue.stats.count_up_to(with_status, COUNTED_UP_TO)
+                counts[name] = queue.stats.count_up_to(with_status, STATUS_COUNT_LIMIT)
         except RefusedFilterError as error:
             reasons[name] = str(error)
         else:
@@ -106,7 +106,7 @@ def _count(queue: WatchedQueue, owner: str, types: tuple[str, ...]) -> OwnerCoun
 
 
 def add_routes(routes: Routes, counter: OwnerJobCounter) -> None:
-    """Add `/job/counts` to the routes of owners."""
+    """Add `/job/counts` to the routes for owners of jobs."""
 
     @routes.get("/job/counts")
     @routes.doc(operationId="countOwnJobs")

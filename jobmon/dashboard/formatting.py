@@ -1,4 +1,4 @@
-"""Template filters that format statuses, times, trends and names."""
+"""Template filters for statuses, times, trends, environments and commands."""
 
 import re
 from binascii import crc32
@@ -12,7 +12,7 @@ STATUS_WORDS = JOB_STATUS_WORDS | {
     AttemptStatus.RUNNING.value: "running",
     AttemptStatus.EXPIRED.value: "expired",
 }
-# The first row that has a word of the name decides: `pre-prod` is not production.
+# The first kind that shares a word with the name applies: `pre-prod` is not production.
 _ENVIRONMENTS = {
     "staging": {"staging", "stage", "stg", "pre", "preprod", "non", "nonprod", "uat", "qa"},
     "prod": {"prod", "production", "prd", "live"},
@@ -29,8 +29,8 @@ def status_word(status: str | None) -> str:
     return STATUS_WORDS.get(status, status)
 
 
-def local_minute(moment: str | None) -> str:
-    """An instant as the value of a `datetime-local` input, in its own zone; empty if it is bad."""
+def to_datetime_local(moment: str | None) -> str:
+    """An ISO time for a `datetime-local` input, in the zone of the text; empty if it is bad."""
     try:
         return datetime.fromisoformat(moment or "").strftime("%Y-%m-%dT%H:%M")
     except ValueError:
@@ -61,8 +61,8 @@ def spark(values: list[float | None]) -> str:
     """A line through the values, as the path of an SVG that is 100 wide and 24 high.
 
     The lower edge is the value 0. The line begins at the first known value and ends at the last.
-    An unknown value is drawn as a gap, a value between two gaps as a dot. The path is empty with
-    fewer than 20 known values, which would not show a trend.
+    An unknown value is drawn as a gap, a value without a known neighbor as a dot. The path is empty
+    with fewer than 20 known values, which would not show a trend.
     """
     known_indexes = [index for index, value in enumerate(values) if value is not None]
     if len(known_indexes) < MIN_TREND_POINTS:

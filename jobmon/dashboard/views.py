@@ -46,7 +46,7 @@ FILTERS = (
     humanize.per_minute,
     formatting.status_word,
     page_addresses.instant,
-    formatting.local_minute,
+    formatting.to_datetime_local,
     describe_pause,
     formatting.capitalize_first,
     formatting.environment_kind,

@@ -44,7 +44,7 @@ def test_type_that_no_index_can_search_is_422(api: Api, job_type: str) -> None:
 def test_counts_beyond_the_limit_are_lower_bounds_with_the_reason(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owner_counts, "COUNTED_UP_TO", 2)
+    monkeypatch.setattr(owner_counts, "STATUS_COUNT_LIMIT", 2)
     answer = api.get_as_owner(ROUTE, "bob").json
     assert answer["statusCounts"]["queued"] == answer["statusCounts"]["dlq"] == 2
     assert answer["reasons"] == dict.fromkeys(("queued", "dlq"), "there are more than 2")

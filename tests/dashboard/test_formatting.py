@@ -6,10 +6,10 @@ import pytest
 
 from jobmon.dashboard.formatting import (
     environment_kind,
-    local_minute,
     mark_commands,
     spark,
     status_word,
+    to_datetime_local,
 )
 from jobmon.humanize import duration, grouped, percent
 from jobmon.page_addresses import instant, query
@@ -170,7 +170,7 @@ def test_query_leaves_out_empty_parameters(parameters: dict[str, Any], expected:
         (None, ""),
     ],
 )
-def test_local_minute_drops_seconds_and_zone_and_is_empty_for_a_bad_moment(
+def test_to_datetime_local_drops_seconds_and_zone_and_is_empty_for_a_bad_moment(
     moment: str | None, expected: str
 ) -> None:
-    assert local_minute(moment) == expected
+    assert to_datetime_local(moment) == expected

@@ -50,7 +50,9 @@ def test_a_label_is_short_and_the_same_for_equal_values_and_hides_documents(
         ("é" * 201, False),
     ],
 )
-def test_a_label_can_be_a_filter_if_only_one_value_has_it(value: str, *, expected: bool) -> None:
+def test_a_label_can_be_a_filter_if_it_finds_exactly_the_jobs_under_it(
+    value: str, *, expected: bool
+) -> None:
     assert can_filter_by(label(value)) == expected
     assert not can_filter_by(OTHER)
 
@@ -65,7 +67,7 @@ def test_a_budget_gives_labels_only_to_the_first_values() -> None:
         "a",
         "queued",
     ]
-    budget.forget(all_but=["a", OTHER])  # frees no label: (other) may count jobs of any type
+    budget.forget(all_but=["a", OTHER])  # frees none: `b` is counted in (other)
     assert budget.label("c") == OTHER
     budget.forget(all_but=["a"])
     assert [budget.label(value) for value in ("c", "queued", "d")] == ["c", "queued", OTHER]

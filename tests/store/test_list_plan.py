@@ -393,7 +393,7 @@ def test_own_jobs_are_counted_in_the_index_keys_of_the_owner(
     api: Api, queue_db: MongoDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a count that reads jobs, or the keys of all jobs of a status."""
-    monkeypatch.setattr(owner_counts, "COUNTED_UP_TO", 50)
+    monkeypatch.setattr(owner_counts, "STATUS_COUNT_LIMIT", 50)
     with profiled(queue_db) as entries:
         answer = api.get_as_owner("/job/counts", "owner-1").json
     expected = Counter(job["status"] for job in ALL_JOBS if job["createdBy"] == "owner-1")

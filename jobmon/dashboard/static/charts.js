@@ -9,12 +9,12 @@ import { timeLinks } from "./chart_times.js";
 
 const REFRESH_MS = 10000;
 const MIN_WIDTH_PX = 240;
-const PADDING_PX = 30; // of a figure, left and right in total
-// By the code of the answer: why there is nothing to draw.
+const PADDING_PX = 30; // the horizontal padding of a figure, left plus right
+// Why there is nothing to draw, by the error code of the answer.
 const UNAVAILABLE = {
   collector_unavailable: "No charts of this range: no collector is running. Start one with `jobmon collector`.",
   indexes_missing: "No charts: indexes are missing. Create them with `jobmon init`.",
-  history_unavailable: "No charts of this range: its history is not known.",
+  history_unavailable: "No charts of this range: the collector has no history of it.",
 };
 
 const container = document.getElementById("charts");
@@ -42,7 +42,7 @@ async function refresh() {
   try {
     answer = await fetch(container.dataset.url, { headers, cache: "no-store" });
   } catch {
-    return; // the header of the page already shows that jobmon does not respond
+    return; // the bar at the top of the page already shows that jobmon does not respond
   }
   if (answer.status === 200) {
     etag = answer.headers.get("ETag");
