@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 # The sections of `jobmon --help`, in the order in which people need the commands.
 SECTIONS = {
-    "To try it": ("demo",),
+    "To try it": ("demo", "workload"),
     "To set it up": ("init", "check", "alerts", "token", "revoke"),
     "To run it": ("run", "collector", "notify", "mark"),
     "To look at it": ("top", "stats", "jobs", "job", "errors", "mcp"),
-    "To keep notices quiet": ("mute", "acknowledge", "unmute", "mutes"),
+    "To mute notices": ("mute", "acknowledge", "unmute", "mutes"),
     "To act on jobs": ("act", "actor"),
-    "To build on it": ("openapi", "workload"),
+    "To build on it": ("openapi",),
 }
 
 # The commands that other modules define, with the first sentence of their help.
@@ -45,7 +45,7 @@ OTHER_COMMANDS = {
     "jobs": "Print the jobs that match the filters of the API; without --sort the newest first.",
     "job": "Print one job: why it does not run, its error and its attempts.",
     "errors": "Print the errors of a window, in groups with the same cause.",
-    "mcp": "Answer an assistant's questions by the Model Context Protocol.",
+    "mcp": "Answer an assistant's questions over the Model Context Protocol.",
     "revoke": "Refuse a token before it expires, by its `jti`; sessions made with it end, too.",
 }
 
@@ -64,7 +64,7 @@ def _import_command(name: str) -> click.Command:
         from jobmon.notify.notify_command import notify_command
 
         return notify_command
-    if name in SECTIONS["To keep notices quiet"]:
+    if name in SECTIONS["To mute notices"]:
         from jobmon.notify import mute_commands
 
         command: click.Command = getattr(mute_commands, f"{name}_command")
@@ -151,8 +151,8 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
 
     It listens on JOBMON_BIND, 127.0.0.1:8000 by default.
     """
-    _read_settings()
-    # With more heaps (malloc's arenas), each would grow to the largest answer of its threads.
+    _read_settings()  # a wrong setting is reported before gunicorn starts
+    # Each of malloc's arenas keeps the memory of the largest answer that its threads have made.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     command = [
         "-m",
@@ -206,7 +206,7 @@ def collector(*, only_check: bool) -> None:
 
 @main.command()
 def actor() -> None:
-    """Carry out the actions on jobs that people have requested, in a process of its own.
+    """Carry out the requested actions on jobs, in a process of its own.
 
     It changes the watched jobs as the user in JOBMON_ACTOR_MONGO_URI, by default JOBMON_MONGO_URI;
     the web service and the collector never change them. You may start several processes: each queue

@@ -71,7 +71,7 @@ def _has_any_type(value: Any, types: Any, **options: Any) -> bool:
 filtering._filterer_inst._operator_map["$type"] = _has_any_type
 
 # A collector in the tests' process has shorter pauses, because tests wait for its counts.
-changes.TICK_S = changes.REST_S = 0.2
+changes.POLL_PAUSE_S = changes.IDLE_POLL_PAUSE_S = 0.2
 history_writer.MAX_PAUSE_S = 0.2
 
 SECRET = "a shared secret that is long enough for every one of the HMAC algorithms"

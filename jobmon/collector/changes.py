@@ -26,15 +26,15 @@ from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.5  # the pause between two reads of changes
-REST_S = 1.0  # the pause after half a minute without a change
+POLL_PAUSE_S = 0.5  # between two reads of changes
+IDLE_POLL_PAUSE_S = 1.0  # after half a minute without a change
 SWEEP_S = 120.0  # without a change stream, all segments are counted again in this time
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=40)  # of writers; used only without a change stream
 
 # The collector pauses between two reads. It does not let the server wait for events: each write, to
 # any collection, would wake the waiting command. With 100 queues this kept a core busy.
 _AWAIT_MS = 1
-# Jobs that changed in this time before a failover are counted again.
+# Jobs whose changes were read in this time before the stream was reopened are counted again.
 _REMEMBER_S = 30.0
 _TIMESTAMP_PREFIX = "82"  # the first characters of a resume token that begins with a timestamp
 # The most events in one batch, if their content is read.
@@ -50,7 +50,7 @@ class StreamLostError(Exception):
 
 
 class Changes(Protocol):
-    """A source of changes, which marks the jobs that change."""
+    """A source of changes, which marks the jobs that change for a new count."""
 
     @property
     def token(self) -> Document | None:
@@ -58,11 +58,11 @@ class Changes(Protocol):
 
     @property
     def seen_until(self) -> datetime | None:
-        """All changes before this time (UTC) were read; None if up to now, or if unknown."""
+        """Changes before this time (UTC) were read; None: all were read, or it is unknown."""
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the last call of `next_batch` read all changes that were there."""
+        """Whether the last call of `next_batch` read all available changes."""
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         """Wait up to a second, and mark the jobs that may have changed since the last call.
@@ -78,12 +78,12 @@ class Changes(Protocol):
 class StreamedChanges:
     """Changes from a change stream, read every half second, or at once if more events wait.
 
-    After half a minute without a change, they are read every second. It begins after `token`, or
-    else at `start`, or else now. `fields` are the top-level fields of jobs that `read_change`
-    needs; without `fields` only the _ids of the jobs are read.
+    After half a minute without a change, they are read every second. The stream begins after
+    `token`, or else at `start`, or else now. `fields` are the top-level fields of jobs that
+    `read_change` needs; without `fields` only the _ids of the jobs are read.
 
-    It sends the cursor's commands itself: the driver's iterator hides where a batch ends, and when
-    it opens the stream again on another primary.
+    It sends the cursor's commands itself: the driver's iterator does not show where a batch ends,
+    nor that it has opened the stream again on another primary.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class StreamedChanges:
         self.is_at_end = False
         self._session = jobs.database.client.start_session()  # the cursor belongs to it
         self._pause_s = 0.0
-        self._recent: deque[tuple[float, Any]] = deque()  # when it was read (monotonic), and _id
+        self._recent: deque[tuple[float, Any]] = deque()  # monotonic time of the read, and _id
         self.token = token
         self._open_stream()
 
@@ -139,7 +139,8 @@ class StreamedChanges:
             job_id = event["documentKey"]["_id"]
             segments.mark(job_id)
             self._recent.append((now, job_id))
-        self._pause_s = 0.0 if not self.is_at_end else TICK_S if self._recent else REST_S
+        pause_s = POLL_PAUSE_S if self._recent else IDLE_POLL_PAUSE_S
+        self._pause_s = pause_s if self.is_at_end else 0.0
         return events if events is not None and self._fields is not None else ()
 
     def close(self) -> None:
@@ -210,13 +211,13 @@ class PolledChanges:
         self._unindexed: set[str] = set()
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
-        self._stop.wait(TICK_S)
-        segments.mark_next(TICK_S / SWEEP_S)
+        self._stop.wait(POLL_PAUSE_S)
+        segments.mark_next(POLL_PAUSE_S / SWEEP_S)
         now = time.monotonic()
         is_long_overlap_due = now >= self._long_overlap_at
         if is_long_overlap_due:
             self._long_overlap_at = now + MAX_CLOCK_DIFFERENCE.total_seconds() / 2
-        short_overlap = timedelta(seconds=4 * TICK_S)
+        short_overlap = timedelta(seconds=4 * POLL_PAUSE_S)
         overlap = MAX_CLOCK_DIFFERENCE if is_long_overlap_due else short_overlap
         self._poll(segments, datetime.now(UTC) - overlap)
         return ()
@@ -255,7 +256,8 @@ def open_changes(
 ) -> Changes:
     """The changes after `token`, or else from `start` on, or else from now on.
 
-    `fields` as in `StreamedChanges`. Raises StreamLostError if the token is too old.
+    `fields` are those of `StreamedChanges`. Raises StreamLostError if the server cannot resume at
+    the token.
     """
     try:
         return StreamedChanges(jobs.collection, token, stop, start=start, fields=fields)
@@ -282,8 +284,8 @@ def open_counted_changes(
 ) -> Changes:
     """A source of the changes from now on; the caller starts the counting with `events.begin`.
 
-    Without a change stream `events` records a gap, and counts nothing. `seen_until`: the time up to
-    which an earlier stream was counted; None if there was none.
+    Without a change stream `events` records a gap, and runs are counted from documents.
+    `seen_until`: the time up to which an earlier stream was counted; None if there was none.
     """
     now = connection.cluster_time()
     start = None if now is None else Timestamp(now.time, now.inc + 1)

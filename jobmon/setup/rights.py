@@ -78,7 +78,7 @@ def find_refused_actions(deployment: Deployment) -> list[tuple[str, str]]:
 
 
 def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) -> Finding:
-    """The problem that rights are missing; the remedy may be another collection name."""
+    """The problem that rights are missing; if others can be read, the remedy is another setting."""
     message = f"The user may not {'; may not '.join(map(' '.join, refused))}."
     unreadable = {name for action, name in refused if action == "read"}
     watched = set(deployment.connection.collection_names)
@@ -99,7 +99,7 @@ def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) ->
     return problem(
         "rights",
         message,
-        remedy="Run `jobmon init` to grant them; all other rights stay.",
+        remedy="Run `jobmon init` to grant the missing rights; all other rights stay.",
         commands=(deployment.init_command("--reader"),),
     )
 
@@ -159,7 +159,7 @@ def _describe_collector_writes(deployment: Deployment, refused: list[str]) -> Fi
         remedy = "Set JOBMON_ROLLUP_URI to the connection string of a user for the collector."
         command = deployment.init_command("--collector")
         return problem("rights", message, remedy=remedy, commands=(command,))
-    message = f"A collector may not write {databases} with these settings"
+    message = f"A collector may not write {', '.join(refused)} with these settings"
     return ok("rights", f"{message}; the web service does not need to.")
 
 

@@ -1,4 +1,4 @@
-"""`jobmon mcp`: answers an assistant's questions by the Model Context Protocol. It only reads."""
+"""`jobmon mcp`: answers an assistant's questions over the Model Context Protocol. It only reads."""
 
 from collections.abc import Callable
 from functools import wraps

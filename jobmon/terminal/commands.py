@@ -154,7 +154,7 @@ def top_command(client: ApiClient, /, *, window: str) -> None:
 
 @client_command
 def mcp_command(client: ApiClient, /) -> None:
-    """Answer an assistant's questions by the Model Context Protocol.
+    """Answer an assistant's questions over the Model Context Protocol.
 
     It uses standard input and output. It only reads, with the permissions of the token.
     """

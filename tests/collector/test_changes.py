@@ -61,7 +61,7 @@ def test_a_stream_does_not_let_the_server_wait_for_changes(
     connection: Connection, read_listener: ReadListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches reads that wake at each write to any collection of the deployment."""
-    monkeypatch.setattr(changes_module, "REST_S", 0.01)
+    monkeypatch.setattr(changes_module, "IDLE_POLL_PAUSE_S", 0.01)
     segments = SegmentMap(connection.jobs)
     with closing(StreamedChanges(connection.jobs.collection, None, Event())) as changes:
         for _ in range(3):

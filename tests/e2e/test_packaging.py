@@ -211,12 +211,12 @@ def test_installed_command_prints_version_and_help(run_jobmon: Runner) -> None:
         "To set it up",
         "To run it",
         "To look at it",
-        "To keep notices quiet",
+        "To mute notices",
         "To act on jobs",
         "To build on it",
     ]
     commands = re.findall(r"^  (\w+) +\S", "".join(rows for _, rows in sections), re.MULTILINE)
-    assert commands[:3] == ["demo", "init", "check"]
+    assert commands[:3] == ["demo", "workload", "init"]
     assert set(commands) == {
         "demo", "init", "check", "alerts", "token", "revoke", "run", "collector", "mark", "notify",
         "mute", "acknowledge", "unmute", "mutes", "top", "stats", "jobs", "job", "errors", "mcp",

@@ -1,4 +1,4 @@
-"""`jobmon notify`: catches a failing receiver that looks as if it worked, and a printed address."""
+"""`jobmon notify`: catches a failing receiver that is shown as working, and a printed address."""
 
 import os
 import subprocess
@@ -138,8 +138,8 @@ def test_removed_receiver_is_no_longer_failing(
     database = rollup_database(queue.connection)
     rollup = OwnDatabase(database, queue.connection.queue_key)
     StateStore(rollup).save([ReceiverState(health=health) for health in HEALTH], -1)
-    urls = parse_receivers(f"{receiver.url}?jobmon_queues=other")
-    settings = replace(queue.settings, notify_urls=urls, notify_secret=SIGNING_SECRET)
+    receivers = parse_receivers(f"{receiver.url}?jobmon_queues=other")
+    settings = replace(queue.settings, notify_urls=receivers, notify_secret=SIGNING_SECRET)
     notifications = Notifications(settings, queue.connection, Redactor())
     with notifications.running(queue.connection, rollup, lambda: NOW):
         assert queue.get("/readyz")["checks"]["notifications"] == {"failing": []}
@@ -151,7 +151,7 @@ def test_removed_receiver_is_no_longer_failing(
     notifications.close()
 
 
-def test_links_of_a_queue_in_the_queues_file_have_the_path_of_the_queue(
+def test_a_link_of_a_queue_in_the_queues_file_has_the_path_of_the_queue(
     make_settings: Callable[..., Settings],
 ) -> None:
     values: dict[str, Any] = {"public_url": "https://jobs.example/mon", "queue": "pay.outs"}
@@ -166,7 +166,7 @@ def test_links_of_a_queue_in_the_queues_file_have_the_path_of_the_queue(
     assert Sender.from_settings(make_settings()).find_page() is None
 
 
-def test_collector_with_an_invalid_address_does_not_start() -> None:
+def test_collector_with_an_invalid_receiver_does_not_start() -> None:
     """Catches a typo in an address that nobody notices before the first notification."""
     secret = "T0000AAAA-B0000BBBB"
     environment = dict(os.environ) | {

@@ -58,7 +58,7 @@ spec:
   automountServiceAccountToken: false
   # Otherwise Kubernetes sets variables that look like settings, such as JOBMON_PORT for the service jobmon.
   enableServiceLinks: false
-  # If Python were process 1, it would ignore SIGTERM until its modules are imported.
+  # Python is then not process 1, which ignores SIGTERM until its modules are imported.
   shareProcessNamespace: true
   {{- with .account }}
   serviceAccountName: {{ . }}
