@@ -488,7 +488,7 @@ def test_due_and_scheduled_jobs_are_counted_if_few_are_due_or_few_are_scheduled(
 ) -> None:
     """Catches a count that runs into its time limit when ten million jobs wait."""
     monkeypatch.setattr(live_stats, "MAX_COUNTED", 300)
-    monkeypatch.setattr(live_stats, "MAX_OVERDUE", 300)
+    monkeypatch.setattr(live_stats, "MAX_OVERDUE_READ", 300)
     now = NOW + timedelta(seconds=seconds)
     is_waiting = {"status": {"$in": ["queued", "failed"]}}
     scheduled = large_db.jobs.count_documents({**is_waiting, "nextRunAt": {"$gt": now}})
