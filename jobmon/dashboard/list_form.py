@@ -1,14 +1,15 @@
 """The filters of a list of jobs as its page shows them: addresses, fields, chips and messages."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flask import request
+from werkzeug.datastructures import MultiDict
 
 from jobmon.api.action_queries import REPEATABLE
+from jobmon.api.parameters import SentParameters
 from jobmon.api.queries import LIST_PARAMETERS
 from jobmon.api.search import read_search
 from jobmon.dashboard.formatting import status_word
@@ -146,26 +147,20 @@ _PARAMETER = re.compile(rf"`?\b({'|'.join(LABELS)})\b(?:=(\w+))?`?")
 _STATUS = re.compile(rf"\b({'|'.join(JobStatus)})\b")
 
 
-def read_parameters() -> dict[str, Any]:
-    """The list's parameters in this request's address; `status` and `type` may be empty lists."""
-    lists = {name: list(filter(None, request.args.getlist(name))) for name in REPEATABLE}
-    return dict(_list_texts()) | lists | read_search(request.args)
+def read_parameters() -> SentParameters:
+    """The list's parameters in this request's address; `status` and `type` may be empty lists.
 
-
-def find_repeated() -> dict[str, list[str]]:
-    """A message for each parameter that the address has several times, but may have only once."""
-    counts = Counter(name for name, _ in _list_texts() if name not in REPEATABLE)
-    return {name: ["Given more than once."] for name, count in counts.items() if count > 1}
-
-
-def _list_texts() -> list[tuple[str, str]]:
-    """The names and the texts of the list's parameters in this request's address, if not empty."""
-    return [
+    Empty texts are left out. Of a repeated parameter that may have one text only, it has the first.
+    """
+    sent = MultiDict(
         (_WINDOW.get(name, name), text)
         for name in LIST_PARAMETERS
         for text in request.args.getlist(name)
         if text
-    ]
+    )
+    lists = {name: sent.getlist(name) for name in REPEATABLE}
+    repeated = [name for name, texts in sent.lists() if len(texts) > 1]
+    return SentParameters(sent.to_dict() | lists | read_search(request.args), repeated)
 
 
 def choose_fields(

@@ -1,6 +1,6 @@
 """The pages that list jobs: all jobs, and the caller's own jobs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api.job_lists import ListPage, ListResponder
 from jobmon.api.owner_counts import OwnerJobCounter
+from jobmon.api.parameters import SentParameters
 from jobmon.api.queries import ListFormat, ListQuery, load_list_query
 from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_selection_buttons, write_filter
@@ -21,7 +22,6 @@ from jobmon.dashboard.list_form import (
     LONGEST_FIRST,
     ListForm,
     choose_fields,
-    find_repeated,
     read_parameters,
 )
 from jobmon.dashboard.list_tabs import StatusTabs
@@ -66,9 +66,7 @@ class JobListPages:
         parameters = read_parameters()
         page, refusal = None, None
         try:
-            if mistakes := find_repeated():
-                raise invalid_parameters(mistakes)
-            query = load_query(parameters, owner)
+            query = load_query(parameters, owner, parameters.repeated)
             if query.format is not ListFormat.JSON:
                 return self._responder.export(query)
             page = self._responder.page(query)
@@ -130,11 +128,16 @@ class JobListPages:
             return False
 
 
-def load_query(parameters: Mapping[str, Any], owner: str | None) -> ListQuery:
-    """The query of these parameters, by default with 25 jobs a page; raises ValidationError."""
+def load_query(
+    parameters: Mapping[str, Any], owner: str | None, repeated: Collection[str] = ()
+) -> ListQuery:
+    """The query of these parameters, by default with 25 jobs a page; raises ValidationError.
+
+    `repeated`: as in `SentParameters`.
+    """
     is_page = parameters.get("format", ListFormat.JSON) == ListFormat.JSON
     defaults = {"per_page": PER_PAGE} if is_page else {}
-    return load_list_query({**defaults, **parameters}, owner)
+    return load_list_query(SentParameters({**defaults, **parameters}, repeated), owner)
 
 
 def _make_form(parameters: dict[str, Any], errors: dict[str, Any], owner: str | None) -> ListForm:
