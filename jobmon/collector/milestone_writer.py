@@ -14,8 +14,8 @@ from jobmon.store.mapping import FieldMapping
 from jobmon.store.milestones import IdRange, Milestone, MilestoneChanges, Milestones
 
 MIN_JOBS = 20_000  # among fewer jobs, skipping index keys takes only a few milliseconds
-MAX_MILESTONES = 512
-MAX_NUMBERS = 20_000  # in a document: a number for each milestone and label
+MAX_MILESTONES = 1_024
+MAX_NUMBERS = 40_000  # in a document: a number for each milestone and label
 MAX_LABELS = 400  # with more, the jobs are counted by status only
 # The most segments with jobs on both sides of a milestone: each request counts their older jobs.
 MAX_SHARED = 4
