@@ -11,7 +11,7 @@ from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 from jobmon.store.summaries import ERROR_FIELDS, shorten_last_error
 
-MAX_COMPARED = 20_000  # jobs; one takes 0.1 ms
+MAX_COMPARED = 20_000  # jobs; to compare one takes 0.1 ms
 _TOO_MANY = (
     f"The group would be searched in more than {MAX_COMPARED:,} jobs: add error_code, type, or "
     "created_from and created_to."
@@ -20,10 +20,10 @@ _SEVERAL_KINDS = "This group has errors of several kinds: use error_code instead
 
 
 class GroupJobReader:
-    """Reads the jobs of groups of errors; methods raise PyMongoError.
+    """Reads the jobs of error groups; methods raise PyMongoError.
 
-    The group is computed from the job's own error, not read from the history of errors, so jobs
-    that are older than the history are found, too.
+    The group is computed from the job's own error, not read from the history of errors. So jobs
+    with an error older than the history are found, too.
     """
 
     def __init__(self, planner: ListPlanner, redactor: Redactor) -> None:
@@ -33,7 +33,8 @@ class GroupJobReader:
     def find(self, job_filter: JobFilter, group_id: str) -> list[Document]:
         """All jobs of a group that match a filter, in the order of the filter's list.
 
-        Raises RefusedFilterError if more than 20,000 jobs match the filter, and as `select` does.
+        Raises RefusedFilterError if the filter cannot be listed, if more than 20,000 jobs match it,
+        and for a group that `select` refuses.
         """
         group_jobs: list[Document] = []
         compared = 0
@@ -45,9 +46,9 @@ class GroupJobReader:
         return group_jobs
 
     def select(self, jobs: Iterable[Document], group_id: str) -> list[Document]:
-        """The jobs whose newest error belongs to the group; `lists` must have read these jobs.
+        """The jobs whose newest error belongs to the group; only for jobs that `lists` has read.
 
-        Raises RefusedFilterError for a group `(other messages)`: its errors are of several kinds.
+        Raises RefusedFilterError if a job belongs to the group `(other messages)` with this id.
         """
         selected = []
         for job in jobs:

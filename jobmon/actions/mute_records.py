@@ -1,11 +1,11 @@
-"""The records of mutes and of their ends. A record is inserted and read, but never changed."""
+"""Adds and reads the records of mutes and of their ends. A record is never changed."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from jobmon.actions.mutes import MAX_LENGTH, ActiveMutes, Mute, MuteEnd
+from jobmon.actions.mutes import MAX_DURATION, ActiveMutes, Mute, MuteEnd
 from jobmon.actions.records import MUTES, ensure_record_indexes
 from jobmon.actions.request import MAX_REASON, Person, to_milliseconds
 from jobmon.redaction.redactor import Redactor
@@ -17,7 +17,7 @@ from jobmon.store.mapping import Document
 from jobmon.store.read_collection import request_comment
 
 MUTED, UNMUTED = "muted", "unmuted"  # the kinds of records: a mute, and its early end
-MAX_LISTED = 1_000  # mutes: the newest of the last 30 days
+MAX_LISTED = 1_000  # mutes that a query reads, the newest
 CACHE_MS = 1_000
 
 
@@ -43,12 +43,12 @@ class MuteRecords:
         return ActiveMutes(tuple(mute for mute in self._current.get() if mute.is_active(now)))
 
     def list_recent(self) -> list[Mute]:
-        """The newest 1,000 mutes of the last 30 days, and older ones that are not over yet.
+        """The newest 1,000 mutes of the last 30 days, then older mutes whose time is not over.
 
         The newest mute is first.
         """
         recent = self._read({})
-        if len(recent) < MAX_LISTED:  # then these are all: a mute lasts 30 days at most
+        if len(recent) < MAX_LISTED:  # no older mute can still last: the longest has 30 days
             return recent
         known = {mute.id for mute in recent}
         return recent + [mute for mute in self._read_current() if mute.id not in known]
@@ -82,12 +82,12 @@ class MuteRecords:
     def _insert(self, mute_id: str, kind: str, fields: Document, until: datetime) -> None:
         own = self._open()
         retention = timedelta(days=self._connection.settings.actions_retention_days)
-        kept_until = max(datetime.now(UTC) + retention, until + MAX_LENGTH)
+        kept_until = max(datetime.now(UTC) + retention, until + MAX_DURATION)
         record = {**fields, "kind": kind, "expiresAt": kept_until}
         own[MUTES].insert_one(own.new(f"{mute_id}/{kind}", record))
 
     def _read_current(self) -> list[Mute]:
-        """The mutes whose time is not over, even if a person ended them; the newest 1,000."""
+        """The newest 1,000 mutes whose time is not over, even if a person ended them early."""
         mutes = self._read({"until": {"$gt": datetime.now(UTC)}})
         if len(mutes) == MAX_LISTED:
             problem = f"only the newest {MAX_LISTED:,} mutes whose time is not over have an effect"
@@ -95,8 +95,8 @@ class MuteRecords:
         return mutes
 
     def _read(self, query: Document) -> list[Mute]:
-        """The mutes of the last 30 days that match a query; the newest 1,000. Index: at."""
-        own, since = self._open(), datetime.now(UTC) - MAX_LENGTH
+        """The newest 1,000 mutes of the last 30 days that match a query. Index: at."""
+        own, since = self._open(), datetime.now(UTC) - MAX_DURATION
         try:
             muted = self._find(own, {**own.scope, "at": {"$gte": since}, "kind": MUTED, **query})
             ids = [own.id(f"{record.get('request')}/{UNMUTED}") for record in muted]

@@ -18,9 +18,9 @@ from jobmon.rollup.documents import require_type
 from jobmon.settings.name_patterns import matches_any
 from jobmon.store.mapping import Document
 
-MAX_LENGTH = timedelta(days=30)
+MAX_DURATION = timedelta(days=30)
 MAX_PATTERN = 200  # characters
-# An acknowledgement covers a notice that begins at most this long after it; later it is a new one.
+# An acknowledgement also covers a notice that begins up to so long after it: it is the same notice.
 SAME_NOTICE = timedelta(minutes=5)
 
 
@@ -42,12 +42,12 @@ class MuteEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class Mute:
-    """A mute from `at` until just before `until`, UTC; RequestError if a field is not valid.
+    """A mute from `at` (UTC) until just before `until`; RequestError if a field is not valid.
 
-    `kind`: the kind of notices; None for all kinds. `types`: a pattern of types, such as `mail*`;
-    empty for the whole notice. `end`: None unless a person ended the mute early.
+    `kind`: the kind of notices; None for all kinds. `types`: a pattern such as `mail*`, to mute only
+    the part about these types; else empty. `end`: None unless a person ended the mute early.
 
-        Mute(kind=CheckKind.STALLED, types="mail*", by=ada, until=at_eight, reason="provider away")
+        Mute(kind=CheckKind.STALLED, types="mail*", by=ada, until=at_eight, reason="provider down")
     """
 
     kind: CheckKind | None
@@ -63,8 +63,8 @@ class Mute:
     def __post_init__(self) -> None:
         if self.until <= self.at:
             raise RequestError("until", "Must be in the future.")
-        if self.until > self.at + MAX_LENGTH:
-            raise RequestError("until", f"At most {MAX_LENGTH.days} days.")
+        if self.until > self.at + MAX_DURATION:
+            raise RequestError("until", f"At most {MAX_DURATION.days} days.")
         if not self.reason.strip():
             raise RequestError("reason", "Required.")
         check_reason(self.reason)
@@ -78,7 +78,7 @@ class Mute:
             raise RequestError("kind", "Required: one notice is acknowledged at a time.")
 
     def is_active(self, now: datetime) -> bool:
-        """Whether its time is not over, and nobody has ended it."""
+        """Whether its time is not over and nobody has ended it early."""
         return now < self.until and self.end is None
 
     def covers(self, kind: CheckKind, type_name: str | None = None) -> bool:
@@ -105,7 +105,7 @@ class Mute:
 
     @classmethod
     def load(cls, stored: Mapping[str, Any], end: MuteEnd | None = None) -> Self:
-        """The mute that `dump` stored; raises MalformedError, ValueError or KeyError for others."""
+        """The mute that `dump` stored; ValueError or KeyError for another form."""
         kind = require_type(stored["notice"], str, type(None))
         return cls(
             id=require_type(stored["request"], str),
@@ -127,7 +127,7 @@ class ActiveMutes:
     mutes: tuple[Mute, ...] = ()
 
     def find(self, kind: CheckKind, types: Iterable[str]) -> list[Mute]:
-        """The mutes that cover a notice with these types, or its part about one of the types."""
+        """The mutes that cover a whole notice, or its part about at least one of these types."""
         parts = (None, *types)
         return [mute for mute in self.mutes if any(mute.covers(kind, part) for part in parts)]
 

@@ -1,4 +1,4 @@
-"""Counts the jobs that an action would change, and shows a few, before it is requested."""
+"""Counts the jobs that an action is for, and shows a few, before a person requests it."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,14 +15,16 @@ from jobmon.store.list_count import ListCounter
 from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 
-SAMPLE = 5  # jobs
+SAMPLE = 5  # jobs that a preview shows
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionPreview:
-    """How many jobs or types an action would change now, and the first jobs as lists show them.
+    """How many jobs or types an action is for now, and the first jobs as lists show them.
 
-    `unsuitable`: how many of the selected ids it would not change; None for a filter or types.
+    The count includes what only the actor finds out: a type that is paused already, or a job that
+    does not meet the profile's condition. `unsuitable`: how many of the selected ids are not
+    counted, because their jobs are missing or do not allow it; None for a filter or types.
     """
 
     count: int
@@ -52,7 +54,7 @@ class ActionPreviewer:
         self._groups = groups
 
     def preview(self, action: str, target: Target, owner: str | None = None) -> ActionPreview:
-        """The jobs that an action would change; with `owner`, only that owner's.
+        """The jobs that an action is for; with `owner`, only jobs of this owner.
 
         Raises RequestError if the queue lacks the action, if the action is not for this target, for
         an earlier request, or for more than a million jobs. Raises RefusedFilterError for a filter
@@ -107,7 +109,7 @@ def narrow_to_action(
 ) -> JobFilter | None:
     """The filter, narrowed to jobs that an action can change; None if there can be no such job.
 
-    With `created_before`, only to jobs that were created before. The result has no `error_group`:
+    `created_before`: only jobs that were created before this time. The result has no `error_group`:
     `GroupJobReader` selects the jobs of a group.
     """
     job_filter = replace(job_filter, error_group=None)

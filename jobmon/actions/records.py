@@ -1,9 +1,9 @@
-"""The records of requests in jobmon's own database: written and read by web service and actor.
+"""Writes and reads the records of requests in jobmon's own database.
 
 Records are inserted and read, never changed; they expire. The web service inserts the decisions of
 persons into a collection where its user has only the rights to insert and to read. The actor
-inserts what it did into collections of its own. So neither can change the other's records. Mutes
-have a collection of their own, because the user of `jobmon mute` has no right to file requests.
+inserts what it did into other collections. So neither can change the other's records. Mutes have
+their own collection, because the user of `jobmon mute` has no right to file requests.
 """
 
 import secrets
@@ -30,7 +30,7 @@ ACTOR_LEASES, ACTOR = "action_leases", "actor"  # the actor's lease: its collect
 
 _EXPIRY: tuple[Keys, Document] = ([("expiresAt", 1)], {"expireAfterSeconds": 0})
 _REQUEST_ORDER: tuple[Keys, Document] = (index_keys("request", "kind", "number"), {})
-# The indexes: the collection, the keys, and the options.
+# The collection, the keys and the options of each index.
 RECORD_INDEXES: tuple[tuple[str, Keys, Document], ...] = (
     (DECISIONS, *_REQUEST_ORDER),
     (DECISIONS, index_keys("kind", "at", "request"), {}),
@@ -46,14 +46,14 @@ RECORD_INDEXES: tuple[tuple[str, Keys, Document], ...] = (
 
 
 def create_record_indexes(database: Database[Document], only: str | None = None) -> None:
-    """Create the indexes of all collections, or `only` of one; OperationFailure without a right."""
+    """Create the indexes of all collections, or of the collection `only`; OperationFailure."""
     for name, keys, options in RECORD_INDEXES:
         if only in (None, name):
             database[name].create_index(keys, **options)
 
 
 def ensure_record_indexes(database: Database[Document], only: str | None = None) -> None:
-    """Create the indexes if the user has the right; otherwise `jobmon init` has created them."""
+    """Create the indexes if the user has the right; otherwise leave this to `jobmon init`."""
     try:
         create_record_indexes(database, only)
     except OperationFailure as error:
@@ -80,24 +80,24 @@ class Progress(StrEnum):
     BATCH = "batch"  # a batch is done; with the counts of all batches so far
     INTERRUPTED = "interrupted"  # the actor continues after a person has resumed the request
     EXPIRED = "expired"
-    FINISHED = "finished"  # also of a stopped or refused request; with the counts of all batches
+    FINISHED = "finished"  # or stopped or refused, see `Phase`; with the counts of all batches
 
 
-# The kinds in the history of a request: all except those of batches.
+# The kinds in the history of a request: all except intents and batches.
 HISTORY_KINDS: tuple[str, ...] = tuple(
     kind.value for kind in (*Decision, *Progress) if kind not in (Progress.INTENT, Progress.BATCH)
 )
 
 
 class Result(StrEnum):
-    """The outcome of one job of a request."""
+    """What a request did with one job or type."""
 
     DONE = "done"
     SKIPPED = "skipped"
     POSSIBLE = "possible"  # in a dry run: the job would have been changed
 
 
-# The kinds of which a request has at most one record.
+# A request has at most one record of each of these kinds.
 _ONCE = {Decision.REQUESTED, Decision.APPROVED, Decision.REJECTED, Decision.STOPPED} | {
     Progress.CLAIMED,
     Progress.EXPIRED,
@@ -107,7 +107,7 @@ _ONCE = {Decision.REQUESTED, Decision.APPROVED, Decision.REJECTED, Decision.STOP
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A record of a request, but not of a batch. `by` is None if the actor wrote the record.
+    """A record in the history of a request. `by`: the person; None if the actor wrote the record.
 
     `details`: all stored fields.
     """
@@ -120,7 +120,7 @@ class Record:
 
     @classmethod
     def load(cls, stored: Document) -> Self:
-        """The record in a document; raises MalformedError, KeyError or ValueError for others."""
+        """The record in a document; KeyError or ValueError if a field is missing or malformed."""
         kind = require_type(stored["kind"], str)
         is_decision = kind in list(Decision)
         return cls(
@@ -149,9 +149,9 @@ class ActionRecords:
     def add_decision(
         self, request_id: str, kind: Decision, by: Person, fields: Document | None = None
     ) -> bool:
-        """Record what a person decided; False if this was decided before.
+        """Record what a person decided; False if the same decision is recorded already.
 
-        Each pause and resumption is recorded: a request can have several.
+        A request can have several pauses and resumptions: each is recorded.
         """
         return self._add(DECISIONS, request_id, kind, {"by": by.dump(), **(fields or {})})
 
@@ -160,7 +160,7 @@ class ActionRecords:
     ) -> bool:
         """Record what the actor did; False if that is recorded already.
 
-        `number`: the batch's, for an intent or a batch; the first is 1.
+        `number`: the batch's number, from 1; only for the kinds INTENT and BATCH.
         """
         return self._add(PROGRESS, request_id, kind, fields, number)
 
@@ -188,10 +188,10 @@ class ActionRecords:
         return True
 
     def add_outcomes(self, request_id: str, outcomes: Iterable[Document]) -> None:
-        """Record the outcomes of jobs; a second outcome of a job is ignored.
+        """Record the outcomes of jobs or types; a second outcome with the same key is ignored.
 
         An outcome has `key` (the job's _id, or the name of a type), `jobId` (printed; None for a
-        type), `result`, `reason`, `before`, `after` and `dryRun`.
+        type or a job that is gone), `result`, `reason`, `before`, `after` and `dryRun`.
         """
         now = datetime.now(UTC)
         documents = [
@@ -214,7 +214,7 @@ class ActionRecords:
                 raise
 
     def find_recorded_keys(self, request_id: str, keys: list[Any]) -> list[Any]:
-        """The subset of these `_id`s for which the request has an outcome, of any result."""
+        """The subset of `keys` for which the request has an outcome, whatever its result."""
         ids = [{"request": self.own.id(request_id), "key": key} for key in keys]
         outcomes = self.own[OUTCOMES].find({"_id": {"$in": ids}}, {"key": True})
         return [outcome["key"] for outcome in outcomes]
@@ -222,7 +222,8 @@ class ActionRecords:
     def list_done(self, request_id: str, after: Any, limit: int) -> list[Document]:
         """The outcomes of jobs that a request changed, in the order of the jobs' `_id`s.
 
-        They begin after the `_id` in `after` (None: at the first). Index: request, result, _id.
+        `after`: begin after the job with this `_id`; None to begin with the first. Index: request,
+        result, _id.
         """
         query: Document = {**self.own.scope, "request": request_id, "result": Result.DONE.value}
         if after is not None:
@@ -235,7 +236,7 @@ class ActionRecords:
         return list(self.own[OUTCOMES].find({"_id": {"$in": ids}}))
 
     def find_type_changes(self, names: Iterable[str], limit: int) -> list[Document]:
-        """The newest outcomes that paused or resumed these types, the newest first.
+        """The outcomes that paused or resumed these types: the newest `limit`, the newest first.
 
         Index: jobId, at.
         """
@@ -244,7 +245,7 @@ class ActionRecords:
         return list(self.own[OUTCOMES].find(query).sort("at", -1).limit(limit))
 
     def count_outcomes(self, request_id: str) -> dict[str, int]:
-        """The number of jobs with each result. Index: request, result."""
+        """The number of jobs or types with each result. Index: request, result."""
         query = {**self.own.scope, "request": request_id}
         groups = self.own[OUTCOMES].aggregate(
             [{"$match": query}, {"$group": {"_id": "$result", "count": {"$sum": 1}}}]
@@ -252,7 +253,7 @@ class ActionRecords:
         return {group["_id"]: group["count"] for group in groups}
 
     def list_records(self, request_ids: list[str]) -> dict[str, list[Document]]:
-        """The records of requests in order of time, by the request's id; none of batches."""
+        """By request id: the records of the request's history, in order of time."""
         kinds: Document = {"kind": {"$in": list(HISTORY_KINDS)}}
         query = {**self.own.scope, "request": {"$in": request_ids}, **kinds}
         records = [record for name in (DECISIONS, PROGRESS) for record in self._find(name, query)]
@@ -270,7 +271,7 @@ class ActionRecords:
         yield from self.own.read(name, self.own[name].find(query), load)
 
     def find_last(self, request_id: str, kind: Progress) -> Document | None:
-        """The record of the last intent or batch of a request; None if there is none."""
+        """The INTENT or BATCH record of a request with the highest number; None if it has none."""
         query = {**self.own.scope, "request": request_id, "kind": kind.value}
         return self.own[PROGRESS].find_one(query, sort=[("number", -1)])
 
@@ -288,9 +289,10 @@ class ActionRecords:
     def list_requested(
         self, since: datetime, limit: int = 0, before: RequestPlace | None = None
     ) -> list[RequestPlace]:
-        """The places of requests since a time, the newest first. Index: kind, at, request.
+        """The places of the requests filed since a time, the newest first.
 
-        They begin after the place `before`. A `limit` of 0 means no limit.
+        With `before`, only requests that are older than this place. A `limit` of 0 means no limit.
+        Index: kind, at, request.
         """
         query: Document = {**self.own.scope, "kind": Decision.REQUESTED.value}
         query["request"] = {"$regex": f"^{ID_FORM.pattern}$"}  # a cursor can hold no other ids

@@ -1,4 +1,4 @@
-"""A request for an action: what a person wants to be done, to which jobs, and why."""
+"""A request for an action: what a person wants to change, in which jobs or types, and why."""
 
 import getpass
 import hashlib
@@ -26,7 +26,7 @@ ID_FORM = re.compile("[0-9a-f]{20}")
 class Person:
     """Who filed a request or a mute, or decided on it.
 
-    `subject`: the name in the token, or of the account. `address`: the client's IP address.
+    `subject`: the person's name, for example from the token. `address`: the client's IP address.
     """
 
     subject: str
@@ -44,7 +44,7 @@ class Person:
 
     @classmethod
     def load(cls, stored: Any) -> Self:
-        """The person that `dump` stored; raises MalformedError or KeyError for others."""
+        """The person that `dump` stored; MalformedError or KeyError for another form."""
         document = require_type(stored, dict)
         return cls(
             subject=require_type(document["subject"], str),
@@ -54,7 +54,7 @@ class Person:
 
 
 def check_reason(reason: str) -> None:
-    """Raise RequestError for a reason that is too long or not printable."""
+    """Raise RequestError for a reason that is too long or not printable; it may have newlines."""
     if len(reason) > MAX_REASON or not reason.replace("\n", "").isprintable():
         message = f"At most {MAX_REASON} characters, all of them printable."
         raise RequestError("reason", message)
@@ -70,7 +70,7 @@ def explain_required_reason(target: Target, *, dry_run: bool) -> str:
 
 
 def check_target(action: str, target: Target) -> ActionKind:
-    """The kind of an action; RequestError if the action is unknown, or not for such a target."""
+    """The kind of an action; RequestError for an unknown action, or one not for such a target."""
     kind = ACTIONS.get(action)
     if kind is None:
         raise RequestError("action", f"Unknown. These are known: {', '.join(ACTIONS)}.")
@@ -88,7 +88,8 @@ class ActionRequest:
     number of attempts again; otherwise the job keeps its remaining attempts, at least one. `owner`:
     change only jobs of this owner. `expected`: the number of jobs or types that the person
     confirmed. `valid_s`: how long the request waits for an actor before it expires, in seconds.
-    `needs_approval`: by another person. `dry_run`: change nothing, and record what would be done.
+    `needs_approval`: another person has to approve it. `dry_run`: change nothing, and record what
+    would be done.
     """
 
     action: str
@@ -121,14 +122,14 @@ class ActionRequest:
         if required and not self.reason.strip():
             raise RequestError("reason", required)
 
-    def _check_value(self, kind: ValueKind | None) -> None:
-        for value, kind_of_value, name in (
+    def _check_value(self, required_kind: ValueKind | None) -> None:
+        for value, kind, name in (
             (self.run_at, ValueKind.TIME, "run_at"),
             (self.priority, ValueKind.PRIORITY, "priority"),
         ):
-            if kind is kind_of_value and value is None:
+            if kind is required_kind and value is None:
                 raise RequestError(name, f"Required for {self.action}.")
-            if kind is not kind_of_value and value is not None:
+            if kind is not required_kind and value is not None:
                 raise RequestError(name, f"Not for {self.action}.")
         if self.run_at is not None and self.run_at.tzinfo is None:
             raise RequestError("run_at", "Needs an offset or Z.")
@@ -161,7 +162,7 @@ class ActionRequest:
 
     @classmethod
     def load(cls, stored: Mapping[str, Any]) -> Self:
-        """The request that `dump` stored; raises MalformedError, RequestError or KeyError."""
+        """The request that `dump` stored; ValueError, KeyError or TypeError for another form."""
         request_id = require_type(stored["request"], str)
         if not ID_FORM.fullmatch(request_id):
             raise MalformedError("the id of a request is not 20 hexadecimal digits")

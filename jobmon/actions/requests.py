@@ -34,24 +34,27 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 from jobmon.store.paused_types import TypePause
 
-MAX_LISTED = 100  # requests of a page
+MAX_LISTED = 100  # requests on a page
 BATCH = 1_000  # outcomes that a download reads at a time
 ACTOR_CACHE_MS = 2_000
-MAX_TYPE_CHANGES = 1_000  # only so many of the newest changes of types are searched for pauses
-KEPT_JOBS = 200  # jobs whose outcomes are cached for open pages
-ACTOR_ABSENCE_S = 60  # pages keep their buttons while an actor is absent for this long
+MAX_TYPE_CHANGES = 1_000  # pauses are searched in so many changes of types, the newest
+MAX_CACHED_JOBS = 200  # jobs whose outcomes are cached for open pages
+ACTOR_ABSENCE_S = 60  # pages hide their buttons if the actor is absent for longer
 _CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
 
 
 class RequestConflictError(Exception):
-    """A decision that is not possible for the request now; the message has the reason."""
+    """The request does not allow this decision now; the message is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobOutcome:
-    """The outcome of one job of a request. `before`, `after`: the fields that changed."""
+    """The outcome of one job or type of a request. `before`, `after`: the fields that changed.
+
+    `job_id`: the printed id; None for a type or a job that is gone.
+    """
 
     request_id: str
     job_id: str | None
@@ -82,7 +85,8 @@ class ActionRequests:
     """The requests for the queue of `connection`, in jobmon's own database (connection `own`).
 
     The user of `own` needs only the rights to insert decisions and to read. Methods raise
-    PyMongoError.
+    PyMongoError. Decisions, from `approve` to `stop`, raise RequestConflictError if the request is
+    in a phase that does not allow them.
 
         requests = ActionRequests(connection, own, redactor)
         state = requests.file(ActionRequest(action="retry", target=target, …), key="7d1c")
@@ -95,7 +99,7 @@ class ActionRequests:
         self._redactor = redactor
         self._reported: set[tuple[str, str]] = set()
         self._job_outcomes: SingleFlightCache[list[tuple[JobOutcome, ActionRequest]]] = (
-            SingleFlightCache(KEPT_JOBS)
+            SingleFlightCache(MAX_CACHED_JOBS)
         )
         self._absence_s = SingleFlight(self._find_absence_s, ACTOR_CACHE_MS)
 
@@ -109,8 +113,8 @@ class ActionRequests:
         """File a request; returns the earlier request if the subject has filed it with this `key`.
 
         Secrets in the reason are redacted. The settings decide how long the request is valid, and
-        whether it needs an approval. RequestError for a bad idempotency key, or if the key was used
-        for a different request.
+        whether it needs an approval. RequestError for a malformed key, or a key that was used for a
+        different request.
         """
         settings, records = self._connection.settings, self.records
         if key is not None:
@@ -143,11 +147,11 @@ class ActionRequests:
         return self._absence_s.get() <= ACTOR_ABSENCE_S
 
     def get(self, request_id: str) -> ActionState | None:
-        """A request with its state; None if no request has this id."""
+        """A request with its state; None if no request has this id, or if it cannot be read."""
         return next(iter(read_states(self.records, [request_id], self._connection.settings)), None)
 
     def list_recent(self, *, limit: int = 50, before: RequestPlace | None = None) -> RequestPage:
-        """A page of requests, the newest first, at most 100; it begins after the place `before`.
+        """A page of at most 100 requests, the newest first; with `before`, older than that place.
 
         It has fewer than `limit` requests if some cannot be read, even if another page follows.
         """
@@ -178,9 +182,9 @@ class ActionRequests:
         limit: int = 100,
         result: Result | None = None,
     ) -> OutcomePage:
-        """The outcomes of a request's jobs, only with this result if given.
+        """A page of the outcomes of a request; with `result`, only outcomes with this result.
 
-        `after`: the `next_after` of the previous page; RequestError for another text.
+        `after`: the `next_after` of the previous page; RequestError for a malformed text.
         """
         own = self.records.own
         ids = {"request": own.id(request_id)}
@@ -201,7 +205,7 @@ class ActionRequests:
     def list_all_outcomes(
         self, request_id: str, result: Result | None = None
     ) -> Iterator[list[JobOutcome]]:
-        """All outcomes of a request's jobs in batches, only with this result if given."""
+        """All outcomes of a request in batches; with `result`, only outcomes with this result."""
         after: str | None = None
         while True:
             page = self.list_outcomes(request_id, after=after, limit=BATCH, result=result)
@@ -210,7 +214,7 @@ class ActionRequests:
                 return
 
     def describe_pauses(self, names: Collection[str]) -> dict[str, TypePause]:
-        """By type: since when, by whom and why it is paused; without types that have no record."""
+        """By type: since when, by whom and why it is paused. A pause without record is left out."""
         records, newest = self.records, dict[str, JobOutcome]()
         for stored in records.find_type_changes(names, MAX_TYPE_CHANGES):
             for outcome in records.own.read(OUTCOMES, [stored], _load_outcome):
@@ -232,9 +236,9 @@ class ActionRequests:
     def list_job_outcomes(
         self, job_id: str, limit: int = 50, max_age_s: float = 0.0
     ) -> list[tuple[JobOutcome, ActionRequest]]:
-        """The outcomes of a job, by its printed id, with their requests; the newest first.
+        """The outcomes of the job with this printed id, and their requests; the newest first.
 
-        Dry runs are left out. The result may be up to `max_age_s` old.
+        Dry runs are left out. The result can be up to `max_age_s` old.
         """
         read = partial(self._read_job_outcomes, job_id, limit)
         return self._job_outcomes.get((job_id, limit), read, max_age_s)
@@ -259,7 +263,7 @@ class ActionRequests:
     def approve(self, request_id: str, by: Person, reason: str = "") -> ActionState:
         """Approve a request that awaits an approval.
 
-        Raises RequestConflictError for the person who filed it.
+        Raises RequestConflictError also for the person who filed it.
         """
         state = self._require(request_id, (Phase.AWAITING_APPROVAL,))
         if state.request.by.subject == by.subject:
@@ -272,7 +276,7 @@ class ActionRequests:
         return self._decide(request_id, Decision.REJECTED, by, reason)
 
     def pause(self, request_id: str, by: Person, reason: str = "") -> ActionState:
-        """Pause a request, after the batch that runs."""
+        """Pause a request, after a batch that runs."""
         self._require(request_id, (Phase.WAITING, Phase.RUNNING))
         return self._decide(request_id, Decision.PAUSED, by, reason)
 
@@ -282,7 +286,7 @@ class ActionRequests:
         return self._decide(request_id, Decision.RESUMED, by, reason)
 
     def stop(self, request_id: str, by: Person, reason: str = "") -> ActionState:
-        """Stop a request permanently, after the batch that runs; its changes are not undone."""
+        """Stop a request permanently, after a batch that runs; its changes are not undone."""
         open_phases = (Phase.AWAITING_APPROVAL, Phase.WAITING, Phase.RUNNING, Phase.PAUSED)
         self._require(request_id, open_phases)
         return self._decide(request_id, Decision.STOPPED, by, reason)
@@ -310,7 +314,7 @@ class ActionRequests:
 def read_states(
     records: ActionRecords, request_ids: Sequence[str], settings: Settings
 ) -> list[ActionState]:
-    """The states of requests, in the same order; a request that cannot be read is left out.
+    """The states of requests, in the order of the ids; a request that cannot be read is left out.
 
     The settings limit how long a request is valid, and can require an approval, whatever the record
     contains: another program may have written it.
@@ -358,7 +362,7 @@ def needs_approval(target: Target, expected: int, settings: Settings, *, dry_run
 def _is_same(first: ActionRequest, second: ActionRequest) -> bool:
     """Whether two requests are the same, apart from time, person and what the settings decide.
 
-    They are compared as BSON, which has only milliseconds.
+    They are compared as BSON, because stored times are in milliseconds.
     """
     first = replace(
         first,

@@ -13,7 +13,7 @@ from jobmon.store.mapping import Document
 # How long a request waits for its approval, and how long it can be paused.
 MAX_APPROVAL_WAIT = timedelta(hours=24)
 MAX_PAUSE = timedelta(days=7)
-# The actor ignores a request that is older, even if no record of its end was stored.
+# The actor ignores a request that is older, even if it is not over.
 MAX_AGE = MAX_APPROVAL_WAIT + MAX_PAUSE + timedelta(days=1)
 _PAUSED_TOO_LONG = "It was paused for more than a week."
 
@@ -46,7 +46,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """The number of jobs with a result."""
+        """The number of jobs or types with a result."""
         return self.done + self.skipped + self.possible
 
     def dump(self) -> dict[str, int]:
@@ -64,7 +64,7 @@ class Counts:
 
     @classmethod
     def load(cls, counts: Mapping[str, int]) -> "Counts":
-        """The counts in a record of the actor; missing counts are 0."""
+        """The counts that `dump` stored; a missing count is 0."""
         return cls(**{result.value: int(counts.get(result.value, 0)) for result in Result})
 
 
@@ -72,8 +72,9 @@ class Counts:
 class ActionState:
     """A request with its phase; `reason` is why it is paused, expired, rejected or refused.
 
-    `progress_at`: when the actor claimed it or ended its last batch; None if it is not claimed, and
-    after its end. `history`: its records in order of time, without the records of batches.
+    `progress_at`: when the actor claimed it or ended its last batch; None before the claim, and if
+    the actor has finished, stopped or refused it. `history`: its records in order of time, without
+    intents and batches.
     """
 
     request: ActionRequest
@@ -104,16 +105,17 @@ def conclude_state(
 ) -> ActionState:
     """The state of a request at `now`, from its records in order of time."""
     history = tuple(Record.load(document) for document in stored)
-    first = {record.kind: record for record in reversed(history)}
+    first_records = {record.kind: record for record in reversed(history)}
     counts, progress_at = Counts(), None
-    claimed, finished = first.get(Progress.CLAIMED), first.get(Progress.FINISHED)
+    claimed = first_records.get(Progress.CLAIMED)
+    finished = first_records.get(Progress.FINISHED)
     if finished is not None:
         counts = Counts.load(finished.details["counts"])
     elif last_batch is not None:
         counts, progress_at = Counts.load(last_batch["counts"]), last_batch["at"]
     elif claimed is not None:
         progress_at = claimed.at
-    phase, reason, ended_at = _conclude_phase(request, history, first, now)
+    phase, reason, ended_at = _conclude_phase(request, history, first_records, now)
     return ActionState(
         request=request,
         phase=phase,
@@ -129,19 +131,19 @@ def conclude_state(
 def _conclude_phase(
     request: ActionRequest,
     history: Sequence[Record],
-    first: Mapping[Decision | Progress, Record],
+    first_records: Mapping[Decision | Progress, Record],
     now: datetime,
 ) -> tuple[Phase, str, datetime | None]:
     """The phase, its reason, and since when the request is over (None if it is not)."""
-    if (finished := first.get(Progress.FINISHED)) is not None:
+    if (finished := first_records.get(Progress.FINISHED)) is not None:
         return Phase(finished.details["phase"]), finished.reason, finished.at
-    if (expired := first.get(Progress.EXPIRED)) is not None:
+    if (expired := first_records.get(Progress.EXPIRED)) is not None:
         return Phase.EXPIRED, expired.reason, expired.at
-    is_claimed = Progress.CLAIMED in first
-    if (stopped := first.get(Decision.STOPPED)) is not None:
+    is_claimed = Progress.CLAIMED in first_records
+    if (stopped := first_records.get(Decision.STOPPED)) is not None:
         return (Phase.STOPPING, "", None) if is_claimed else (Phase.STOPPED, "", stopped.at)
     if not is_claimed:
-        if (rejected := first.get(Decision.REJECTED)) is not None:
+        if (rejected := first_records.get(Decision.REJECTED)) is not None:
             return Phase.REJECTED, rejected.reason, rejected.at
         return _conclude_waiting(request, history, now)
     return _conclude_running(history, now)
@@ -159,11 +161,11 @@ def _conclude_waiting(
                 return Phase.EXPIRED, "Nobody approved it within a day.", until
             return Phase.AWAITING_APPROVAL, "", None
         starts_at = approval.at
-    switched = _find_switch(history)
-    if switched is not None:
-        if switched.kind is Decision.PAUSED:
-            return _conclude_paused(switched, now)
-        starts_at = max(starts_at, switched.at)
+    last_switch = _find_last_switch(history)
+    if last_switch is not None:
+        if last_switch.kind is Decision.PAUSED:
+            return _conclude_paused(last_switch, now)
+        starts_at = max(starts_at, last_switch.at)
     until = starts_at + timedelta(seconds=request.valid_s)
     if now > until:
         return Phase.EXPIRED, f"No actor took it within {request.valid_s // 60} minutes.", until
@@ -173,10 +175,10 @@ def _conclude_waiting(
 def _conclude_running(
     history: Sequence[Record], now: datetime
 ) -> tuple[Phase, str, datetime | None]:
-    switched = _find_switch(history)
-    if switched is None or switched.kind is Decision.RESUMED:
+    last_switch = _find_last_switch(history)
+    if last_switch is None or last_switch.kind is Decision.RESUMED:
         return Phase.RUNNING, "", None
-    return _conclude_paused(switched, now)
+    return _conclude_paused(last_switch, now)
 
 
 def _conclude_paused(pause: Record, now: datetime) -> tuple[Phase, str, datetime | None]:
@@ -186,14 +188,14 @@ def _conclude_paused(pause: Record, now: datetime) -> tuple[Phase, str, datetime
     return Phase.PAUSED, pause.reason, None
 
 
-def _find_switch(history: Sequence[Record]) -> Record | None:
+def _find_last_switch(history: Sequence[Record]) -> Record | None:
     """The last record that pauses, resumes or interrupts the request."""
     kinds = (Decision.PAUSED, Decision.RESUMED, Progress.INTERRUPTED)
     return next((record for record in reversed(history) if record.kind in kinds), None)
 
 
 def find_approval(request: ActionRequest, history: Iterable[Record]) -> Record | None:
-    """The first approval by a person who has not filed the request; None without one."""
+    """The first approval by another person than the one who filed the request; None without one."""
     approvals = (record for record in history if record.kind is Decision.APPROVED)
     valid_approvals = (
         record for record in approvals if record.by and record.by.subject != request.by.subject

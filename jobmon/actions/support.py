@@ -16,10 +16,10 @@ DELETION_OFF = "Deletion is switched off: set JOBMON_ACTIONS_ALLOW_DELETE=true."
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSupport:
-    """`statuses`: by action, the statuses of the jobs that it changes.
+    """The actions of a queue. `statuses`: by action, the statuses of the jobs that it changes.
 
-    `deletions_off`: actions that delete documents, while the settings do not allow this. `reason`:
-    why there is no action; empty if there are actions. `transitions`: the profile's, by action;
+    `deletions_off`: the actions that delete documents, if the settings do not allow this. `reason`:
+    why the queue has no actions; else empty. `transitions`: the profile's transitions, by action;
     None for the documents of jobmon's own library.
     """
 

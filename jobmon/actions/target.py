@@ -1,4 +1,4 @@
-"""What a request changes: selected jobs, jobs that match a filter, types, or what it undoes."""
+"""What a request changes: selected jobs, jobs that match a filter, types, or an earlier request."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -34,10 +34,11 @@ class TargetKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a request is for: exactly one of the four fields has a value, else RequestError.
+    """What a request is for: exactly one of the four fields has a value.
 
     `job_ids`: printed ids of jobs. `job_filter`: the filter of a list of jobs. `types`: names of
-    types. `request_id`: an earlier request, for the jobs that it changed.
+    types. `request_id`: an earlier request, for the jobs that it changed. RequestError if a field
+    is not valid.
 
         Target(job_ids=("a1", "a2")); Target(job_filter=JobFilter(statuses=("dlq",)))
     """
@@ -89,7 +90,7 @@ class Target:
 
     @classmethod
     def load(cls, stored: Any) -> Self:
-        """The target that `dump` stored; raises MalformedError, KeyError or RequestError."""
+        """The target that `dump` stored; ValueError, KeyError or TypeError for another form."""
         document = require_type(stored, dict)
         if "filter" in document:
             return cls(job_filter=load_filter(document["filter"]))
@@ -102,7 +103,7 @@ class Target:
 
 
 def dump_filter(job_filter: JobFilter) -> Document:
-    """The conditions of a filter as a document: texts, numbers, dates, and lists of texts."""
+    """The stored form of a filter, without the fields that `ListPlanner` adds."""
     stored: Document = {
         name: getattr(job_filter, name)
         for name in (*_TEXTS, *_DATES, *_NUMBERS)
@@ -121,7 +122,7 @@ def dump_filter(job_filter: JobFilter) -> Document:
 
 
 def load_filter(stored: Any) -> JobFilter:
-    """The filter that `dump_filter` stored; raises ValueError, KeyError or TypeError for others."""
+    """The filter that `dump_filter` stored; ValueError, KeyError or TypeError for another form."""
     document = require_type(stored, dict)
     if unknown := document.keys() - _STORED:
         raise MalformedError(f"unknown condition {sorted(unknown)[0]}")
@@ -142,7 +143,7 @@ def load_filter(stored: Any) -> JobFilter:
 
 
 def narrow_filter(job_filter: JobFilter, statuses: tuple[str, ...]) -> JobFilter | None:
-    """The filter, narrowed to jobs with one of these statuses; None if no status is left."""
+    """The filter, narrowed to jobs with one of these statuses; None if it excludes them all."""
     narrowed = tuple(status for status in job_filter.statuses or statuses if status in statuses)
     return replace(job_filter, statuses=narrowed) if narrowed else None
 
