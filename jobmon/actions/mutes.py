@@ -44,8 +44,8 @@ class MuteEnd:
 class Mute:
     """A mute from `at` (UTC) until just before `until`; RequestError if a field is not valid.
 
-    `kind`: the kind of notices; None for all kinds. `types`: a pattern such as `mail*`, to mute only
-    the part about these types; else empty. `end`: None unless a person ended the mute early.
+    `kind`: the kind of notices; None for all kinds. `types`: a pattern such as `mail*`, if only the
+    part about these types is muted; else empty. `end`: None unless a person ended the mute early.
 
         Mute(kind=CheckKind.STALLED, types="mail*", by=ada, until=at_eight, reason="provider down")
     """

@@ -1,4 +1,4 @@
-"""`jobmon act`: requests an action from a terminal or a script, and can wait for its end."""
+"""`jobmon act`: files a request for an action, and can wait until the request is over."""
 
 import sys
 import time
@@ -31,8 +31,8 @@ from jobmon.store.lists import JobLists
 
 POLL_S = 0.5
 _NO_RIGHT = (
-    "the user of JOBMON_MONGO_URI may not store requests: `jobmon init --actor USER --reader USER` "
-    "grants it to the web service's user."
+    "the user of JOBMON_MONGO_URI has no right to store requests: `jobmon init --actor USER "
+    "--reader USER` grants it to the web service's user."
 )
 
 
@@ -42,7 +42,7 @@ class IsoTime(click.ParamType[datetime]):
     name = "time"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
-        """The time, to the millisecond."""
+        """The time in UTC, truncated to milliseconds."""
         try:
             moment = datetime.fromisoformat(value)
             moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
@@ -136,7 +136,7 @@ class _Session:
 
 
 def _name_option(field: str) -> str:
-    """The option or argument for a field of a request: `--id` for `ids`."""
+    """The option or argument that sets a field of a request: `--id` for `ids`."""
     names = {"ids": "id", "types": "type", "idempotency_key": "key"}
     return "ACTION" if field == "action" else f"--{names.get(field, field)}".replace("_", "-")
 

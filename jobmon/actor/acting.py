@@ -32,7 +32,7 @@ def acting(
     on_failure: Callable[[], None] | None = None,
     reached: Callable[[str], None] = lambda _: None,
 ) -> Iterator[None]:
-    """Run an actor for each queue with actions until the block ends, over separate connections.
+    """Run an actor for each queue with actions until the block ends, over new connections.
 
     An unexpected exception ends the actor of a queue: it is logged with its stack, and `on_failure`
     is called. `reached`: as in `Actor`.
@@ -46,7 +46,7 @@ def acting(
     def work(queue: Settings) -> None:
         if settings.queues is not None:
             bind_contextvars(queue=queue.queue)
-        watched = Connection(queue, clients[queue.mongo_uri])
+        connection = Connection(queue, clients[queue.mongo_uri])
         error_log = RepeatedErrorLog(logging.ERROR, "the actor waits")
         has_indexes = False
         while not stop.is_set():
@@ -54,7 +54,7 @@ def acting(
                 if not has_indexes:
                     ensure_record_indexes(state_database(own))
                     has_indexes = True
-                Actor(watched, own, redactor, stop, holder=holder, reached=reached).run()
+                Actor(connection, own, redactor, stop, holder=holder, reached=reached).run()
             except PyMongoError as error:
                 error_log.log(error)
                 stop.wait(RETRY_AFTER_S)

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 BATCH = 100  # jobs
 _LEASE_RETRY_S = 1.0
-# A filter's request may change more jobs than were confirmed: some match only after the count.
-# This share of the confirmed jobs, or this number if that is higher.
+# Jobs can begin to match a filter after the person has confirmed their number. The request may
+# change so many more jobs: this share of the confirmed number, but at least `_MIN_EXTRA` jobs.
 _EXTRA_SHARE, _MIN_EXTRA = 0.1, 10
 OVER_LIMIT = "More jobs match than the {expected:,} that were confirmed."
 OVER_APPROVAL = "More than {limit:,} jobs match, which need an approval: file a new request."
@@ -38,11 +38,11 @@ NO_ACTOR = "No actor worked for {minutes} minutes."
 
 
 class Actor:
-    """The actor of one queue. If several processes run one, only the holder of the lease works.
+    """The actor of one queue. If several processes act on a queue, only the lease holder works.
 
     The user of `connection` needs the right to write the watched jobs; `own` is the connection to
-    jobmon's own database. `reached` is for tests: it is called with the name of each step of a
-    batch.
+    jobmon's own database. `reached` is for tests: it is called after each step of a batch with the
+    step's name.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class Actor:
                 self.release()
 
     def release(self) -> None:
-        """End the lease, so that another actor need not wait until it expires."""
+        """End the lease now, so that another actor can take it at once."""
         self._lease.end()
 
     def run_round(self) -> bool:
-        """Do the next step of each open request, the oldest first; False if none had a step.
+        """Do the next step of each open request, the oldest first; False if all of them wait.
 
-        Raises LeaseLostError if another actor works, PyMongoError.
+        Raises LeaseLostError if another actor has the lease, and PyMongoError.
         """
         has_worked = False
         self._lease.renew()
@@ -109,7 +109,7 @@ class Actor:
         return has_worked
 
     def _list_open(self) -> list[ActionState]:
-        """The requests that are not known to be over, the oldest first."""
+        """The requests of the last `MAX_AGE` that are not known to be over, the oldest first."""
         places = self._records.list_requested(datetime.now(UTC) - MAX_AGE)
         ids = [place.request_id for place in places]
         open_ids = [request_id for request_id in reversed(ids) if request_id not in self._over]
@@ -130,7 +130,10 @@ class Actor:
                 self._make_runner(state.request).recover(Recovery.WAIT)
 
     def _advance(self, state: ActionState) -> int | None:
-        """Do the next step of a request; returns its number of jobs, None if there is no step."""
+        """Do the next step of a request; returns how many jobs got an outcome in it.
+
+        None if the request waits for a person or is over.
+        """
         match state.phase:
             case Phase.WAITING:
                 return self._claim(state)
@@ -153,8 +156,8 @@ class Actor:
 
     def _claim(self, state: ActionState) -> int | None:
         request = state.request
-        copy = {"copy": request.dump(), "actor": self._lease.holder}
-        if not self._records.add_progress(request.id, Progress.CLAIMED, copy):
+        fields = {"copy": request.dump(), "actor": self._lease.holder}
+        if not self._records.add_progress(request.id, Progress.CLAIMED, fields):
             return None
         log.info(
             "request %s: %s for %s by %s",
@@ -187,10 +190,10 @@ class Actor:
         if last is not None and last["position"] is None:
             self._finish(request, Phase.FINISHED)
             return 0
-        before = Counts() if last is None else Counts.load(last["counts"])
+        counts = Counts() if last is None else Counts.load(last["counts"])
         size = min(BATCH, self._settings.actions_per_second)
         limit, reason = self._find_limit(state)
-        remaining = None if limit is None else limit - before.done - before.possible
+        remaining = None if limit is None else limit - counts.done - counts.possible
         try:
             end = runner.run(last, size, remaining)
         except OverLimitError:
@@ -201,17 +204,18 @@ class Actor:
             return 0
         if end["position"] is None:
             self._finish(request, Phase.FINISHED)
-        return Counts.load(end["counts"]).total - before.total
+        return Counts.load(end["counts"]).total - counts.total
 
     def _has_batches(self, request: ActionRequest) -> bool:
-        """Whether this actor can examine batches of a request: it changes jobs, by a known action.
+        """Whether a request has batches that this actor can examine: the queue has its action.
 
-        After a change of settings a claimed request can have an action that the queue lacks.
+        A request for types has none. After a change of settings the queue can lack the action of a
+        claimed request.
         """
         return request.target.kind is not TargetKind.TYPES and self._support.has(request.action)
 
     def _find_limit(self, state: ActionState) -> tuple[int | None, str]:
-        """How many jobs the request may change, and why not more; (None, "") without a limit."""
+        """The limit of jobs that the request may change, and its reason; (None, "") without one."""
         request, max_unapproved = state.request, self._settings.actions_approval_above
         is_lifted = any(
             record.kind is Progress.INTERRUPTED and record.details.get("isOverLimit")
@@ -227,7 +231,10 @@ class Actor:
         return min(limits, default=(None, ""))
 
     def _is_stale(self, state: ActionState) -> bool:
-        """Whether a claimed request had no record for so long that a person has to resume it."""
+        """Whether a claimed request has had no new record for longer than it is valid.
+
+        Then a person has to resume it.
+        """
         times = [record.at for record in state.history]
         times += [state.progress_at] if state.progress_at else []
         max_idle = timedelta(seconds=state.request.valid_s)

@@ -1,9 +1,9 @@
 """Carries out a request batch by batch, so that each job is changed at most once.
 
-Before a batch the actor records its changes (the intent), after it the outcome of each job. An
-actor that finds an intent without an end of the batch examines the batch's jobs: a job that proves
-its change counts as done, an unchanged job is changed now, and any other job is skipped. For a
-request that is paused or stopped see `Recovery`.
+Before a batch the actor records its planned changes (the intent); after it, the outcome of each
+job. An actor that finds an intent whose batch has no recorded end examines the batch's jobs: a job
+that proves its change counts as done, an unchanged job is changed now, and any other job is
+skipped. For a request that is paused or stopped see `Recovery`.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,7 +32,7 @@ STOPPED = "the request was stopped"
 
 
 def _make_missing_key(job_id: str) -> Document:
-    """The key of the outcome for an id without a job; it differs from the `_id` of every job."""
+    """The key of the outcome for an id without a job, in a form that jobs do not have as `_id`."""
     return {"missing": job_id}
 
 
@@ -50,7 +50,7 @@ class OverLimitError(Exception):
 
 @dataclass
 class _Decisions:
-    """The changes to make in a batch, and the outcomes of jobs that are not changed."""
+    """The changes to make in a batch, and the outcomes of the jobs that it does not change."""
 
     changes: list[PlannedChange] = field(default_factory=list)
     outcomes: list[Document] = field(default_factory=list)
@@ -82,7 +82,7 @@ class BatchRunner:
     def recover(self, recovery: Recovery) -> Document | None:
         """Examine the jobs of the last batch if its end is not recorded.
 
-        Returns the record of the last batch that has ended; None if none has.
+        Returns the record of the last batch with a recorded end; None if there is none.
         """
         last = self._records.find_last(self._request.id, Progress.BATCH)
         intent = self._records.find_last(self._request.id, Progress.INTENT)
@@ -105,7 +105,7 @@ class BatchRunner:
     def _examine(
         self, change: PlannedChange, job: ReadJob | None, recovery: Recovery
     ) -> Document | None:
-        """The outcome of a planned change; None if the job has to wait. `job`: its present form."""
+        """The outcome of a planned change; None if the job has to wait. `job`: None if it is gone."""
         if job is not None and self._changes.is_made(job, change):
             return self._describe(change, Result.DONE)
         if job is None and change.deletes:
@@ -119,7 +119,7 @@ class BatchRunner:
         return None
 
     def run(self, last: Document | None, size: int, limit: int | None) -> Document:
-        """Run the batch after the batch `last`; returns the record of its end.
+        """Run the batch that follows `last` (None: the first batch); returns the record of its end.
 
         `limit`: how many jobs may still be changed; None without a limit. Raises OverLimitError
         before a batch that would exceed it, RefusedFilterError if the jobs cannot be listed.
@@ -150,11 +150,11 @@ class BatchRunner:
         self._reached("changed")
         self._add_outcomes(outcomes)
         self._reached("outcomes")
-        before = Counts() if last is None else Counts.load(last["counts"])
-        return self._end(intent, before.add(outcome["result"] for outcome in outcomes))
+        counts = Counts() if last is None else Counts.load(last["counts"])
+        return self._end(intent, counts.add(outcome["result"] for outcome in outcomes))
 
     def _decide(self, batch: Batch) -> _Decisions:
-        """What to do with each job of a batch, without the jobs that have an outcome already."""
+        """What to do with each job of a batch that has no outcome yet."""
         decisions = _Decisions()
         missing = {job_id: _make_missing_key(job_id) for job_id in batch.missing}
         known = self._find_known([*batch.keys, *missing.values()])
@@ -196,7 +196,7 @@ class BatchRunner:
             raise RefusedActionError(CHANGED_SINCE)
 
     def _make_changes(self, changes: Iterable[PlannedChange]) -> Iterable[Document]:
-        """Make changes one after the other; yields the outcome of each."""
+        """Make the changes one after another; yields the outcome of each."""
         for change in changes:
             is_made, reason = self._changes.apply(change), CHANGED
             self._reached("job")
@@ -223,7 +223,7 @@ class BatchRunner:
         self._records.add_outcomes(self._request.id, [outcome | dry_run for outcome in outcomes])
 
     def _end(self, intent: Document, counts: Counts) -> Document:
-        """Record the end of a batch, with the sums of all outcomes so far."""
+        """Record the end of a batch, with the counts of all outcomes of the request so far."""
         end: Document = {
             "number": intent["number"],
             "position": intent["position"],

@@ -1,4 +1,4 @@
-"""Plans and makes the change of a job's document, by `jobmon.queue` or by a profile."""
+"""Plans and makes the change of a job's document, by the rules of `jobmon.queue` or a profile."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class PlannedChange:
 
     It is made only if the document still has the values in `expected`; None also matches a missing
     field. `removals`: fields to remove. `deletes`: the document is deleted. `before`: the values of
-    the changed fields before the update; for jobs of `jobmon.queue` without `payload`, `lastError`.
+    the changed fields before the update; for `jobmon.queue` without `payload` and `lastError`.
     """
 
     key: Any
@@ -81,7 +81,7 @@ class PlannedChange:
 
 @dataclass(frozen=True)
 class ReadJob:
-    """A job's document, and its `job`: the same fields with the contract's names."""
+    """A job's document as stored, and as `job`: its fields with the names that jobmon uses."""
 
     document: Document
     job: Document
@@ -99,7 +99,7 @@ class JobChanges(Protocol):
         """The jobs with these `_id`s, read from the primary, by `encode_key` of the `_id`."""
 
     def plan(self, read_job: ReadJob) -> PlannedChange:
-        """What the request changes in a job; RefusedActionError if the job does not allow it."""
+        """The change that the request makes to a job; RefusedActionError if it is not allowed."""
 
     def apply(self, change: PlannedChange) -> bool:
         """Make a change; False if the document has changed since it was read."""
@@ -131,7 +131,7 @@ def _writable_jobs(connection: Connection) -> Collection[Document]:
 class QueueJobChanges:
     """Changes of the documents of `jobmon.queue`, by this library's own rules.
 
-    A changed job has a field `lastAction` with the id of the request.
+    A changed job gets a field `lastAction` with the id of the request.
     """
 
     def __init__(
@@ -173,9 +173,9 @@ class QueueJobChanges:
         )
 
     def _find_values_before(self, job: Document) -> Document:
-        """The fields before the action to undo.
+        """The values that an undo restores: those before the action to undo.
 
-        RefusedActionError if the job has changed since the action, or if a worker held it before.
+        RefusedActionError if the job has changed since that action, or if a worker held it before.
         """
         outcome = self._undone.get(encode_key(job["_id"]))
         last = job.get("lastAction")
@@ -197,13 +197,13 @@ class QueueJobChanges:
             "by": self._request.by.subject,
             "at": to_milliseconds(datetime.now(UTC)),
         }
-        decided = JobChange(
+        job_change = JobChange(
             action=JobAction(self._request.action),
             job={"jobId": change.job_id, **change.before, **change.expected},
             expected=dict(change.expected),
             fields=None if change.deletes else dict(change.values),
         )
-        return self._queue.apply(decided, last_action=last_action, may_insert=False)
+        return self._queue.apply(job_change, last_action=last_action, may_insert=False)
 
     def is_made(self, read_job: ReadJob, change: PlannedChange) -> bool:  # noqa: ARG002
         """As in `JobChanges`: true if the request made the last action on the job."""
@@ -232,7 +232,7 @@ class ProfileJobChanges:
         self._mapping = connection.jobs.mapping
         self._request = request
         self._transition = transition
-        self._matching: set[bytes] = set()  # by `encode_key`: the read jobs that match `when`
+        self._matching: set[bytes] = set()  # by `encode_key`: the jobs that match `when`
 
     def read(self, keys: Iterable[Any]) -> dict[bytes, ReadJob]:
         """As in `JobChanges`."""
@@ -279,9 +279,9 @@ class ProfileJobChanges:
             current = _find_value(document, path)
             values[path] = (current if isinstance(current, int | float) else 0) + amount
         before = {path: _find_value(document, path) for path in _list_changed_paths(transition)}
-        is_same = all(before[path] == value for path, value in values.items())
+        has_values = all(before[path] == value for path, value in values.items())
         has_removals = any(before[path] is not None for path in transition.removals)
-        if is_same and not transition.deletes and not has_removals:
+        if has_values and not transition.deletes and not has_removals:
             raise RefusedActionError("it has this value already")
         return PlannedChange(
             key=document["_id"],

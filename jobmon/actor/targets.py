@@ -25,7 +25,7 @@ NO_PLACE = "The list of this filter cannot be read in parts: select single jobs.
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Some jobs of a request. `keys`: the `_id`s of its jobs. `missing`: ids without a job.
+    """The next jobs of a request. `keys`: their `_id`s. `missing`: selected ids without a job.
 
     `position`: where the next batch begins; None if this is the last batch.
     """
@@ -53,9 +53,10 @@ class TargetReader:
         self._groups = GroupJobReader(planner, redactor)
 
     def read(self, request: ActionRequest, position: Document, size: int) -> Batch:
-        """The next jobs from a position on; `{}` is the beginning.
+        """The next `size` jobs from a position on; `{}` is the beginning.
 
-        Raises RefusedFilterError for a filter whose jobs cannot be listed.
+        A filter that is sorted in memory returns all jobs at once. Raises RefusedFilterError for a
+        filter whose jobs cannot be listed.
         """
         if request.target.request_id is not None:
             return self._read_changed(request.target.request_id, position.get("after"), size)
@@ -84,7 +85,7 @@ class TargetReader:
         return Batch(keys=keys, missing=[], position=position)
 
     def _read_selected(self, request: ActionRequest, start: int, size: int) -> Batch:
-        """Selected jobs. Ids of jobs that the request's owner does not own count as missing."""
+        """Selected jobs. If the request is only for one owner, jobs of others count as missing."""
         job_ids, owner = request.target.job_ids, request.owner
         batch_ids = job_ids[start : start + size]
         values = [value for job_id in batch_ids for value in identity_values(job_id)]
@@ -120,6 +121,6 @@ def _read_matching(
 
 
 def is_changed_since(job: Document, moment: datetime) -> bool:
-    """Whether a job was changed after a moment, by its updatedAt; False without this date."""
+    """Whether the updatedAt of a job is after a moment; False without this date."""
     changed_at = job.get("updatedAt")
     return isinstance(changed_at, datetime) and changed_at > moment

@@ -18,7 +18,8 @@ def change_types(
 ) -> Iterator[Document]:
     """Pause or resume the types of a request; yields an outcome for each. Raises PyMongoError.
 
-    First it records which of them are paused. So after a crash it yields the same outcomes again.
+    Before the change it records which of the types are paused. So after a crash it yields the same
+    outcomes again.
     """
     is_pause, names = request.action == TypeAction.PAUSE, list(request.target.types)
     controls = connection.database.get_collection(
@@ -34,7 +35,7 @@ def change_types(
         if not is_pause:
             update = {"$pull": {"types": {"$in": names}}}
         if not controls.update_one({"_id": PAUSED}, update).matched_count:
-            # `jobmon init --actor`, which creates it, was not run.
+            # There is no such document: `jobmon init --actor`, which creates it, was not run.
             controls.update_one({"_id": PAUSED}, update, upsert=True)
     for name in names:
         was_paused = name in intent["paused"]
