@@ -105,7 +105,7 @@ class BatchRunner:
     def _examine(
         self, change: PlannedChange, job: ReadJob | None, recovery: Recovery
     ) -> Document | None:
-        """The outcome of a planned change; None if the job has to wait. `job`: None if it is gone."""
+        """The outcome of a planned change; None if the job has to wait. `job` is None if gone."""
         if job is not None and self._changes.is_made(job, change):
             return self._describe(change, Result.DONE)
         if job is None and change.deletes:

@@ -2,8 +2,8 @@
 
 Every change of a job is one atomic, conditional update. So two workers never hold leases of one job
 at the same time, and a report from a worker that lost its lease changes nothing. The attempt's
-document is written right after the job's; if the process crashes between the two, `recover`
-completes it. The web service and the collector never import this package.
+document is written right after the job's; if the process crashes between the two, `recover` writes
+the attempt's end. The web service and the collector never import this package.
 
     queue = JobQueue(MongoClient(uri).jobmon)
     queue.create_indexes()

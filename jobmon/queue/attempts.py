@@ -38,7 +38,7 @@ class AttemptRecords:
         self._collection.delete_many({"jobId": job_id})
 
     def record_start(self, job: Document, worker_id: str, now: datetime) -> bool:
-        """Write the attempt of a job leased at `now`; False if its end is recorded already."""
+        """Record that an attempt at a job started; False if its end is recorded already."""
         attempt = {"jobId": job["jobId"], "attemptNumber": job["attemptCount"]}
         running = {
             "status": AttemptStatus.RUNNING.value,
@@ -67,8 +67,8 @@ class AttemptRecords:
     ) -> None:
         """Record how the newest attempt of a job ended. `job`: its fields while it was leased.
 
-        With `may_insert`, a missing document is inserted: the worker may have died between the
-        update of the job and `record_start`.
+        With `may_insert`, a missing document is inserted: it is missing if the worker died between
+        the update of the job and `record_start`.
         """
         attempt = {"jobId": job["jobId"], "attemptNumber": attempt_number(job)}
         change = {"$set": {"status": status.value, "finishedAt": now, "error": error}}
@@ -81,19 +81,20 @@ class AttemptRecords:
         """End the running attempts whose job is deleted or not leased, or has a newer attempt."""
         is_running = {"status": AttemptStatus.RUNNING.value}
         running = self._collection.find(is_running, ["jobId", "attemptNumber"])
-        # Not only the first batch: all of its attempts can really be running.
+        # All batches are read: the attempts to end need not be in the first.
         while attempts := list(islice(running, BATCH_SIZE)):
-            self._complete(attempts, jobs, now)
+            self._complete_batch(attempts, jobs, now)
 
-    def _complete(
+    def _complete_batch(
         self, attempts: list[Document], jobs: Collection[Document], now: datetime
     ) -> None:
         job_ids = [attempt["jobId"] for attempt in attempts]
-        by_id = {job["jobId"]: job for job in jobs.find({"jobId": {"$in": job_ids}}, _JOB_FIELDS)}
+        found_jobs = jobs.find({"jobId": {"$in": job_ids}}, _JOB_FIELDS)
+        jobs_by_id = {job["jobId"]: job for job in found_jobs}
         for attempt in attempts:
-            job = by_id.get(attempt["jobId"])
+            job = jobs_by_id.get(attempt["jobId"])
             if job is not None and attempt_number(job) != attempt["attemptNumber"]:
-                job = None  # the job has a newer attempt: how this attempt ended is unknown
+                job = None  # the job has a newer attempt: nothing shows how this attempt ended
             if job is None or job["status"] != JobStatus.LEASED.value:
                 self._collection.update_one(
                     {"_id": attempt["_id"], "status": AttemptStatus.RUNNING.value},

@@ -26,7 +26,7 @@ class RefusedActionError(ValueError):
 class JobChange:
     """A change of a job that `JobQueue.apply` makes, if the job still has the `expected` values.
 
-    `job`: the job when it was read. `fields`: the fields to set; None to delete the job.
+    `job`: the job as `decide` got it. `fields`: the fields to set; None to delete the job.
     """
 
     action: JobAction
@@ -45,8 +45,8 @@ class RetryPolicy:
     def delay_ms(self, attempt_number: int, jitter: float) -> int:
         """The delay after attempt number n (1, 2, …) failed; `jitter` is in [0, 1).
 
-        The full delay is `base_ms` * 2^(n-1), but at most `cap_ms`. `jitter` makes it shorter, by
-        up to half, so that jobs that failed together are not retried together.
+        The full delay is `base_ms` * 2^(n-1), but at most `cap_ms`. A `jitter` of 0 halves it, a
+        higher one shortens it less: jobs that failed together are retried at different times.
         """
         full_ms = min(self.base_ms << min(attempt_number - 1, 40), self.cap_ms)
         return round(full_ms / 2 + jitter * full_ms / 2)
@@ -62,7 +62,7 @@ def decide_change(
     jitter: float,
     reset_attempts: bool,
 ) -> JobChange:
-    """The change that an action makes to a job; arguments and errors as in `JobQueue.decide`."""
+    """The change that an action makes to a job; for arguments and errors see `JobQueue.decide`."""
     if job.get("status") not in ACTION_STATUSES.get(action, ()):
         raise RefusedActionError(f"it is {job.get('status')}")
     expected = _list_expected(action, job)
@@ -86,7 +86,7 @@ def decide_change(
 def schedule_retry(
     job: Document, now: datetime, retry: RetryPolicy, jitter: float, *, may_retry: bool = True
 ) -> tuple[JobStatus, Document]:
-    """The new status and fields of a leased job whose attempt failed or expired."""
+    """The new status, and the fields to set, of a leased job whose attempt failed or expired."""
     number = attempt_number(job)
     if not may_retry or number >= attempt_limit(job):
         return JobStatus.DLQ, make_final_fields(JobStatus.DLQ, now)
@@ -105,7 +105,10 @@ def make_final_fields(status: JobStatus, now: datetime) -> Document:
 
 
 def _list_expected(action: JobAction, job: Document) -> Document:
-    """The values that must not change before `apply`. A heartbeat must not prevent a cancel."""
+    """The values that the job must still have in `apply`.
+
+    A cancel of a leased job leaves out the fields that a heartbeat changes.
+    """
     names = ["_id", "status", "leasedBy", "attemptCount"]
     if action is not JobAction.CANCEL or job["status"] != JobStatus.LEASED.value:
         names += ["leaseExpiresAt", "updatedAt", "nextRunAt", "priority"]
@@ -135,7 +138,7 @@ def _decide_fields(
 def _make_retry_fields(job: Document, now: datetime, *, reset_attempts: bool) -> Document:
     """The fields to set when a job is queued again. Its attempts keep their numbers.
 
-    maxAttempts - attemptsBefore remains the original number of attempts.
+    The original number of attempts is always maxAttempts - attemptsBefore.
     """
     fields: Document = {
         "status": JobStatus.QUEUED.value,

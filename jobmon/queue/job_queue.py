@@ -1,4 +1,4 @@
-"""`JobQueue`: each change conditionally updates the job, and then writes the attempt."""
+"""`JobQueue`: each change first updates the job, under conditions, and then writes the attempt."""
 
 import random
 import time
@@ -40,7 +40,10 @@ class LeaseLostError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A worker's right to run a job for one attempt, until `expires_at` (UTC) if not extended."""
+    """A worker's right to run a job for one attempt, until `expires_at` (UTC) if not extended.
+
+    `job`: its document right after it was leased.
+    """
 
     job_id: str
     attempt_number: int
@@ -146,9 +149,9 @@ class JobQueue:
     ) -> Lease | None:
         """Lease the most urgent job that is due, of `types` if given; None if there is none.
 
-        Of the jobs with the highest priority, the most urgent has been due longest. Jobs of paused
-        types are skipped: see `list_paused_types`. The result is also None if the attempt's end is
-        recorded already: this process stalled, and the job was recovered or cancelled meanwhile.
+        The most urgent job is, among those with the highest priority, the one that has been due
+        longest. Jobs of paused types are skipped: see `list_paused_types`. The result is also None
+        if this process stalled after the update, and the job was recovered or cancelled meanwhile.
         """
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)
@@ -234,7 +237,7 @@ class JobQueue:
         return previous is not None
 
     def recover(self) -> int:
-        """Release expired leases, and complete attempts whose worker died while reporting.
+        """Release expired leases, and record the end of attempts whose worker died while reporting.
 
         An expired attempt counts: its job is retried after a delay, or dead-lettered if it has had
         all its `maxAttempts`. Call this every few seconds, in any number of processes. Returns the
@@ -284,8 +287,9 @@ class JobQueue:
         """Make a change from `decide`; False if the job no longer has the `expected` values.
 
         `last_action` is stored in the job as `lastAction`. If the change ends an attempt, the
-        attempt's document is written next. Set `may_insert` to false for a user without the right
-        to insert: then only an existing document is updated.
+        attempt's document is written next; if it deletes the job, its attempts are deleted. Set
+        `may_insert` to false for a user without the right to insert attempts: then only an existing
+        document is updated.
         """
         if change.fields is None:
             is_applied = bool(self._jobs.delete_one(change.expected).deleted_count)
@@ -302,9 +306,9 @@ class JobQueue:
         return is_applied
 
     def list_paused_types(self) -> list[str]:
-        """The types whose jobs are not leased, read at most a second ago.
+        """The paused types, as read at most a second ago: `lease` skips their jobs.
 
-        Empty if the user may not read the controls.
+        Empty if the user has no right to read the controls.
         """
         now = time.monotonic()
         if self._paused_cache is None or now - self._paused_cache[0] > PAUSED_TYPES_MAX_AGE_S:
