@@ -21,7 +21,7 @@ Send = Callable[[Message], None]
 class Receiver:
     """A receiver and its thread, which sends one message at a time.
 
-    A queue submits its next message after the outcome of the last one, so few messages wait here.
+    At most one message of each queue waits here: a queue submits the next after an outcome.
     """
 
     def __init__(self, address: ReceiverAddress, send: Send) -> None:
@@ -37,7 +37,7 @@ class Receiver:
         return self.address.name
 
     def submit(self, message: Message) -> Future[None]:
-        """Send a message soon; the future raises DeliveryError if the receiver did not take it."""
+        """Send a message soon; the future raises DeliveryError if the receiver refused it."""
         result = Future[None]()
         with self._lock:
             if self._thread is None:

@@ -22,7 +22,7 @@ _CHANGE_WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sender:
-    """The queue that a message is about. `url`: of its pages; None without JOBMON_PUBLIC_URL."""
+    """The queue that a message is about. `url`: its pages' URL; None without JOBMON_PUBLIC_URL."""
 
     queue: str
     environment: str | None
@@ -47,7 +47,7 @@ class Sender:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """News of a queue, or a test without news. `id` stays the same if the message is sent again.
+    """News about a queue, or a test without news. `id`: the same if the message is sent again.
 
     `level`: the level of the worst open problem, whether it is in this message or in an earlier
     one; None if no problem is open.
@@ -60,7 +60,7 @@ class Message:
     level: Level | None = None
 
     def render_title(self) -> str:
-        """One line: `[PROD] jobmon, payouts: 3 jobs stuck: …`, or the number of notices."""
+        """One line, such as `[PROD] jobmon, payouts: 3 notices`; for one notice with its text."""
         if not self.news:
             subject = "this is a test of notifications"
         elif len(self.news) == 1:

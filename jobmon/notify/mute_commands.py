@@ -85,8 +85,8 @@ def mute_command(length: timedelta, **options: Any) -> None:
 def acknowledge_command(length: timedelta, **options: Any) -> None:
     """Send no reminders of a NOTICE, but send a message if it gets worse or is over.
 
-    An acknowledgement is over when the notice is over, or after the time in --for. Arguments and
-    rights are those of `jobmon mute`.
+    An acknowledgement is over when the notice is over, or after the time in --for. The command
+    takes the arguments of `jobmon mute`, and needs the same right.
     """
     _add_mutes(MuteMode.ACKNOWLEDGE, length, options)
 
@@ -114,7 +114,7 @@ def unmute_command(mute_id: str, reason: str, subject: str | None) -> None:
 
 
 @click.command("mutes")
-@click.option("--all", "shows_all", is_flag=True, help="Also print those that are over (30 days).")
+@click.option("--all", "shows_all", is_flag=True, help="Also print mutes that are over (30 days).")
 def mutes_command(*, shows_all: bool) -> None:
     """Print which notices are muted or acknowledged, by whom, until when and why."""
     now = datetime.now(UTC)
@@ -170,7 +170,7 @@ def _open_records(name: str | None) -> Iterator[Sequence[tuple[str, MuteRecords]
     with ExitStack() as stack:
         own = connect_as_writer(settings)
         stack.callback(own.close)
-        # The watched deployments are read only for the keys of the queues.
+        # Only the keys of the queues are read from the watched deployments.
         clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
         for client in clients.values():
             stack.callback(client.close)

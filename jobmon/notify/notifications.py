@@ -22,7 +22,7 @@ STOP_TIMEOUT_S = 2.0  # a message whose outcome is not recorded by then is sent 
 
 
 class Notifications:
-    """The receivers of a process; SettingsError if one of them cannot be used."""
+    """The receivers of a process, for all its queues; SettingsError if one cannot be used."""
 
     def __init__(self, settings: Settings, own: Connection, redactor: Redactor) -> None:
         self._own = own
@@ -62,6 +62,6 @@ class Notifications:
             yield
 
     def close(self) -> None:
-        """End the threads of the receivers."""
+        """End the threads of the receivers, each after the messages that it has still to send."""
         for receiver in self._receivers:
             receiver.close()

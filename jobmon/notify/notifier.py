@@ -1,8 +1,8 @@
-"""Notifies people about one queue: checks it, and sends each receiver what is new for it.
+"""Notifies people about one queue: checks the queue, and sends each receiver its news.
 
 Each attempt to send a message is recorded before it begins, and its outcome afterwards. If the
-process ends in between, the next collector sends the same message with the same id again, so a
-receiver can get a message twice.
+process ends in between, the next collector sends the message again, with the same id. So a receiver
+can get a message twice.
 """
 
 import logging
@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 CHECK_EVERY_S = 15.0
-CHECK_INTERVAL_FACTOR = 20  # checks start at least this many durations of a check apart
-# The first retry is later than the timeout of an attempt, so that no two attempts run at once.
+CHECK_INTERVAL_FACTOR = 20  # checks start at least so many times the duration of a check apart
+# The first retry is later than the timeout of an attempt: two attempts never run at the same time.
 FIRST_RETRY, LAST_RETRY = timedelta(seconds=40), timedelta(minutes=5)
 # A message that could not be delivered for so long is replaced by one with the present notices.
 REWRITE_AFTER = timedelta(hours=1)
@@ -55,7 +55,7 @@ STOP_TIMEOUT_S = 1.0  # after `stop`, outcomes that arrive within this time are 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QueueSources:
-    """What the checks of a queue read, in a collector: an `EvidenceSources`."""
+    """The `EvidenceSources` of a queue in a collector: what the checks of the queue read."""
 
     name: str
     connection: Connection
@@ -128,7 +128,7 @@ class Notifier:
         self._failures: dict[str, str] = {}  # by task: its last failure, which was logged
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; a failure is logged once, and does not end the work."""
+        """Work until `stop` is set; no failure ends the work, and a repeated one is logged once."""
         while not stop.is_set():
             self.step()
             stop.wait(TICK_S)
@@ -146,7 +146,7 @@ class Notifier:
         self._try("store what is sent", self._save)
 
     def _try(self, task: str, action: Callable[[], None]) -> bool:
-        """Run the action of a task; False if it failed, logged unless the last failure is the same.
+        """Run the action of a task; False if it failed. The same failure is logged once in a row.
 
         No exception is raised: the collector counts even without notifications.
         """
@@ -175,13 +175,13 @@ class Notifier:
         self._version, self._is_changed, self._due = stored.version, False, set()
 
     def _check(self) -> None:
-        """Track the problems that the checks of the queue find; do nothing without rollup stats."""
+        """Track the problems that the checks find; without recent rollup stats, do nothing."""
         if self._sources.series.rollup.stats() is None:
             return
         started = time.monotonic()
         self._check_at = started + CHECK_EVERY_S
         evidence = gather_evidence(self._sources, datetime.now(UTC))
-        if evidence.stats.source != "rollup":  # the rollup's stats have just become too old
+        if evidence.stats.source != "rollup":  # meanwhile the rollup's stats have become too old
             return
         now = self._clock()
         mutes = self._mutes.find_active(now)
@@ -259,6 +259,7 @@ class Notifier:
         self._due.clear()
 
     def _record_outcomes(self) -> None:
+        """Record the outcomes of the attempts that have ended."""
         for name, attempt in list(self._attempts.items()):
             if not attempt.outcome.done():
                 continue
@@ -305,7 +306,7 @@ class Notifier:
             self._is_changed = True
 
     def _finish(self) -> None:
-        """Cancel attempts that have not begun, wait 1 s for running ones, record their outcomes."""
+        """Cancel attempts that have not begun; record those that end within a second."""
         until = time.monotonic() + STOP_TIMEOUT_S
         for name, attempt in list(self._attempts.items()):
             if attempt.outcome.cancel():

@@ -43,7 +43,7 @@ def notify_command(*, sends_test: bool) -> None:
 
 
 def _send_tests(settings: Settings, receivers: list[Receiver]) -> list[tuple[str, bool]]:
-    """A line for each receiver, and whether it took the message."""
+    """A line for each receiver, and whether it accepted the message."""
     message = Message(
         id=f"msg_{uuid.uuid4().hex}",
         made_at=datetime.now(UTC),

@@ -1,4 +1,4 @@
-"""The notices of a queue for one receiver: one of each kind, and only about its types."""
+"""Selects the notices of a queue for one receiver: by its level and types, and without mutes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from jobmon.rollup.series import History
 from jobmon.settings.name_patterns import matches_any
 from jobmon.settings.receivers import ReceiverAddress
 
-MAX_TYPES = 100  # of a problem with more types, no types are kept
+MAX_TYPES = 100  # a problem with more types is kept without types
 MAX_TEXT_LENGTH = 500  # characters
 _NOT_SELECTED = Missing(reason="it is about all types")
 T = TypeVar("T")
@@ -26,9 +26,9 @@ T = TypeVar("T")
 class Problem:
     """A notice without the fields that only pages need.
 
-    `since` is UTC; None if unknown. `count`: of jobs or types; None if unknown. `types`: the types
-    that it counts; empty for a notice about the whole queue, or about more than 100 types.
-    `address`: the page that shows them; empty if there is no page.
+    `since` is UTC; None if unknown. `count`: how many jobs or types; None if unknown. `types`: the
+    types that it is about; empty if it is about the whole queue, or more than 100 types. `address`:
+    the page that shows these jobs or types; empty if there is no page.
     """
 
     kind: CheckKind
@@ -79,8 +79,8 @@ def find_problems(
             muted[check.kind] = frozenset(map(redactor.redact, types))
         if types and not is_muted:
             other_types = _select_types(evidence, partial(_is_not_in, types))
-            unmuted = [again for again in run_checks(other_types) if again.kind is check.kind]
-            problems |= _select_problems(unmuted, kinds, receiver, redactor).problems
+            rechecks = [new for new in run_checks(other_types) if new.kind is check.kind]
+            problems |= _select_problems(rechecks, kinds, receiver, redactor).problems
     return Findings(problems, with_muted.unknown, muted)
 
 
@@ -119,7 +119,7 @@ def _select_problems(
 
 
 def _select_types(evidence: Evidence, is_selected: Callable[[str], bool]) -> Evidence:
-    """The evidence of only some types, for the checks of `KINDS_BY_TYPE`."""
+    """The evidence about only some types, for the checks of `KINDS_BY_TYPE`."""
 
     def select(by_type: Mapping[str, T]) -> dict[str, T]:
         return {type_name: value for type_name, value in by_type.items() if is_selected(type_name)}

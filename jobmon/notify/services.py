@@ -1,4 +1,4 @@
-"""Sends a message with Apprise, which knows more than a hundred services."""
+"""Sends a message with Apprise, which supports more than a hundred services."""
 
 import logging
 import time
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 30.0  # for a whole attempt
 REPEAT_LOG_AFTER_S = 3_600.0
-_MAX_REMEMBERED = 1_000
+_MAX_REMEMBERED = 1_000  # log messages
 _NOT_INSTALLED = "needs Apprise: pip install 'mongo-jobmon[notify]'"
 
 
 class AppriseReceiver:
-    """A receiver at an address of Apprise; raises SettingsError if Apprise does not accept it."""
+    """A receiver at an address of Apprise; SettingsError if Apprise is missing or refuses it."""
 
     def __init__(self, address: ReceiverAddress) -> None:
         try:
@@ -37,7 +37,7 @@ class AppriseReceiver:
             storage_mode=PersistentStoreMode.MEMORY,
         )
         logger = logging.getLogger("apprise")
-        logger.disabled = True  # Apprise's message about a bad address quotes what may be a token
+        logger.disabled = True  # Apprise's message about a bad address can quote a token
         try:
             self._apprise: Apprise = Apprise(asset=asset)
             is_accepted = self._apprise.add(address.url)
@@ -51,7 +51,7 @@ class AppriseReceiver:
         _limit_log(logger)
 
     def send(self, message: Message) -> None:
-        """Send a message; raises DeliveryError if the service did not take it."""
+        """Send a message; raises DeliveryError if the service did not accept it."""
         from apprise import NotifyFormat  # noqa: PLC0415
 
         is_sent = self._apprise.notify(
@@ -65,7 +65,7 @@ class AppriseReceiver:
 
 
 def _choose_type(message: Message) -> "NotifyType":
-    """The kind of a message; with SUCCESS, if no notice is open, a service closes its incident."""
+    """The kind of a message: SUCCESS, with which services close incidents, if no notice is open."""
     from apprise import NotifyType  # noqa: PLC0415
 
     if not message.news:
@@ -75,7 +75,7 @@ def _choose_type(message: Message) -> "NotifyType":
 
 
 class _RepeatFilter(logging.Filter):
-    """Drops a log message that was logged in the last hour: a receiver can be down for days."""
+    """Drops a message that was logged less than an hour ago: a receiver can be down for days."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class _RepeatFilter(logging.Filter):
 def _limit_log(logger: logging.Logger) -> None:
     """Limit the logs of Apprise and urllib3 to warnings: at DEBUG they have messages and addresses.
 
-    A warning of Apprise that is repeated is logged once an hour.
+    The same warning of Apprise is logged at most once an hour.
     """
     if not any(isinstance(log_filter, _RepeatFilter) for log_filter in logger.filters):
         logger.addFilter(_RepeatFilter())

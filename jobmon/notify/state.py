@@ -1,4 +1,4 @@
-"""Stores what each receiver got: a restarted collector neither repeats nor forgets a message."""
+"""Stores what each receiver got and what it still has to get, for the next collector."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,10 +23,10 @@ _NONE = type(None)
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """A message that is not delivered yet. Its content does not change; a newer one can replace it.
+    """A message that is not delivered yet. It does not change, but a newer one can replace it.
 
-    `level` is as in `Message`. `attempts` counts all that have begun; the next is due at
-    `retry_at`.
+    `level`: as in `Message`. `attempts`: how many attempts to send it have begun. `retry_at`: when
+    the next attempt is due.
     """
 
     id: str
@@ -48,7 +48,7 @@ class ReceiverState:
 
 @dataclass(frozen=True, kw_only=True)
 class NotificationState:
-    """The state of all receivers of a queue; `version` counts its writes, -1 before the first."""
+    """The state of all receivers of a queue. `version` increases with each write; -1 before any."""
 
     version: int = -1
     receivers: tuple[ReceiverState, ...] = ()
@@ -82,7 +82,7 @@ class StateStore:
         return self._own[STATE].replace_one(unchanged, document).matched_count == 1
 
     def clear_failures(self) -> None:
-        """Forget all failures of receivers, so that alerts about them end: nothing more is sent."""
+        """Forget the present failures of receivers, so that alerts end: nothing more is sent."""
         no_failure = {"receivers.$[].failingSince": None, "receivers.$[].reason": ""}
         key = {"_id": self._own.id(NOTIFICATIONS)}
         self._own[STATE].update_one(key, {"$set": no_failure, "$inc": {"version": 1}})

@@ -1,7 +1,7 @@
 """Decides when a receiver gets news: a problem begins, gets worse, lasts for long, or ends.
 
-Pure functions of the problems that were tracked, the present problems, and the time. The time is
-the database's, so that a machine with a wrong clock neither repeats nor delays a message.
+Pure functions of the tracked problems, the present problems, and the time. The time is the
+database's, so that a machine with a wrong clock neither repeats nor delays a message.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from jobmon.notify.problems import Findings, Problem
 
 # A problem that returns within this time has not ended.
 CLEAR_FOR = timedelta(minutes=5)
-WORSE_FACTOR, MIN_WORSE = 2, 10  # twice as many jobs or types, and ten more
+WORSE_FACTOR, MIN_WORSE = 2, 10  # worse: at least twice as many jobs or types, and ten more
 
 
 class Change(StrEnum):
@@ -29,10 +29,10 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """`delay`: how long a problem must last, or be worse, before it is sent.
+    """When a problem is sent. `delay`: how long it must last, or be worse, before it is sent.
 
-    `repeat`: how often an open problem is sent again; None for never. `clear_for`: how long a
-    problem must be gone before it is over.
+    `repeat`: the time after which an open problem is sent again; None for never. `clear_for`: how
+    long a problem must be gone before it is over.
     """
 
     delay: timedelta
@@ -45,7 +45,7 @@ class Tracked:
     """A problem that a receiver got, or will get if it lasts.
 
     `problem`: as last reported, or as first seen at `seen_at` if it was not reported.
-    `is_confirmed`: it lasted as long as the delay, so its end is reported, too. `worse_at`: since
+    `is_confirmed`: it has lasted for the delay, so its end is reported, too. `worse_at`: since
     when it is worse than reported. `gone_at`: since when it is gone. `was_muted`: it was muted
     after it was reported, so it is sent again when the mute ends.
     """
@@ -74,7 +74,7 @@ TrackedProblems = Mapping[CheckKind, Tracked]
 def track(
     tracked: TrackedProblems, findings: Findings, now: datetime, timing: Timing
 ) -> dict[CheckKind, Tracked]:
-    """The tracked problems after a check; without a complete check, a problem does not end."""
+    """The tracked problems after a check; a problem that was not checked completely stays open."""
     updated: dict[CheckKind, Tracked] = {}
     for kind in CheckKind:
         entry, problem = tracked.get(kind), findings.problems.get(kind)
@@ -136,7 +136,7 @@ def find_open_level(tracked: TrackedProblems) -> Level | None:
 def record_sent(
     tracked: TrackedProblems, news: Sequence[News], now: datetime
 ) -> dict[CheckKind, Tracked]:
-    """The tracked problems after a receiver got these news."""
+    """The tracked problems after a receiver got this news."""
     updated = dict(tracked)
     for item in news:
         kind, problem = item.problem.kind, item.problem
@@ -147,7 +147,7 @@ def record_sent(
             continue
         entry = entry or Tracked(problem=problem, seen_at=now)
         if item.change is Change.WORSE and problem.types and entry.problem.types:
-            # A type that disappears and returns is news only once.
+            # A type that disappears and returns is reported only once.
             problem = replace(problem, types=problem.types | entry.problem.types)
         updated[kind] = replace(
             entry,
@@ -197,7 +197,7 @@ def _find_change(entry: Tracked, now: datetime, timing: Timing) -> Change | None
 
 
 def _is_worse(problem: Problem, reported: Problem) -> bool:
-    """Whether a problem is more urgent than reported, has another type, or is much larger."""
+    """Whether a problem is more urgent than reported, has a further type, or is much larger."""
     if problem.level is Level.BAD and reported.level is not Level.BAD:
         return True
     if reported.types and problem.types - reported.types:

@@ -14,15 +14,15 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from jobmon import __version__
 from jobmon.notify.message import Message
 
-TIMEOUT_S = 10.0  # for each step of a connection
+TIMEOUT_S = 10.0  # for the connection and for each wait for data, not for the whole attempt
 
 
 class DeliveryError(Exception):
-    """A receiver did not take a message. The text has no address and no secret."""
+    """A receiver did not accept a message; the text is the reason, without address and secrets."""
 
 
 class _RedirectRefusal(HTTPRedirectHandler):
-    """Follows no redirect: message and credentials would go to an address that nobody chose."""
+    """Follows no redirect: a message with credentials would go to an address that nobody chose."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
@@ -62,7 +62,7 @@ def send_webhook(url: str, key: bytes, message: Message) -> None:
 
 
 def _describe_failure(error: Exception) -> str:
-    """Why a receiver could not be reached; an exception's own text could contain the address."""
+    """Why a receiver could not be reached, without the text of `error`: it can have the address."""
     cause = error.reason if isinstance(error, URLError) else error
     match cause:
         case TimeoutError():
