@@ -12,19 +12,19 @@ from jobmon.rollup.run_history import ErrorSteps, RunHistory
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorFilter:
-    """Errors of jobs of any of these types (all, if there are none), or of one worker."""
+    """Selects the errors of a worker if it is set, else of these types (of all if it is empty)."""
 
     types: tuple[str, ...] = ()
     worker: str | None = None
 
     def count(self, history: RunHistory) -> Counter[ErrorPair]:
-        """The matching errors by group and type; by group and worker if `worker` is set."""
+        """The number of matching errors by group and type; by group and worker for a worker."""
         if self.worker is not None:
             return _select_subjects(history.details.by_worker, (self.worker,))
         return _select_subjects(history.details.by_type, self.types)
 
     def trend(self, group_id: str, steps: ErrorSteps) -> list[int] | None:
-        """The matching errors of a group in each step; None for a worker: they are unknown."""
+        """The number of matching errors of a group in each step; None for a worker: unknown."""
         if self.worker is not None:
             return None
         by_step = (groups.get(group_id, Counter()) for groups in steps.values())
@@ -61,7 +61,7 @@ def summarize_errors(
     previous: RunHistory | None,
     error_filter: ErrorFilter,
 ) -> list[ErrorSummary]:
-    """The groups with errors in the window, the most frequent first; `(other)` may be one of them.
+    """The groups with errors in the window, the most frequent first; one can be `(other)`.
 
     `previous` is the history of the window before; None if it is unknown.
     """
@@ -97,7 +97,7 @@ def count_statuses(history: RunHistory) -> dict[GroupStatus, int]:
     return {status: statuses[status] for status in GroupStatus}
 
 
-# The values by which a list of groups can be sorted; None if a value is unknown.
+# The values by which a list of groups can be sorted; an unknown value is None.
 SORTS: Mapping[str, Callable[[ErrorSummary], float | None]] = {
     "count": lambda error: error.count,
     "lastSeen": lambda error: error.group and error.group.last_seen.timestamp(),
@@ -124,7 +124,7 @@ def sort_errors(errors: Iterable[ErrorSummary], sort: str) -> list[ErrorSummary]
 
 
 def _select_subjects(counts: Counter[ErrorPair], names: tuple[str, ...]) -> Counter[ErrorPair]:
-    """The counts of these types or workers; all, if `names` is empty."""
+    """The counts of the types or workers in `names`; of all if `names` is empty."""
     if not names:
         return counts
     return Counter({pair: count for pair, count in counts.items() if pair.subject in names})

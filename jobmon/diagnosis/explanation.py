@@ -26,7 +26,7 @@ Parts = tuple[str | datetime, ...]  # the texts and the dates of a sentence
 
 
 class ExplanationCode(StrEnum):
-    """The condition of a job."""
+    """Why a job does not run, as a code."""
 
     NOT_DUE = "not_due"
     RETRY_SCHEDULED = "retry_scheduled"
@@ -56,8 +56,8 @@ class Explanation:
     `parts` make one to four sentences: texts, names of workers, and dates, which are shown
     relative to now. `since`: when the job became due, started or ended, or its lease expired.
     `until`: when the job becomes due or its lease ends. `ahead`: due jobs that workers take before
-    it. `expected_start` is at the present rate. `reasons` explain, by the API's name of the field,
-    why a value is None or not exact.
+    it. `expected_start`: estimated from the present rate. `reasons`: by the API's name of a field,
+    why its value is None or not exact.
     """
 
     code: ExplanationCode
@@ -102,7 +102,7 @@ def _explain_early(job: JobFacts, queue: QueueFacts) -> Explanation:
 
 
 def _describe_pause(queue: QueueFacts) -> Parts:
-    """What the pause of its type means for the job, without a full stop; empty if not paused."""
+    """What the pause of a job's type means for it, without a full stop; empty if not paused."""
     pause = queue.pause
     if pause is None:
         return ()
@@ -113,7 +113,7 @@ def _describe_pause(queue: QueueFacts) -> Parts:
 
 
 def _name_retry(job: JobFacts) -> str:
-    """`Retry 2 of 4` as far as the numbers are known, else `The next one`."""
+    """`Retry 2 of 4`; without a known maximum `Retry 2`, without a number `The next one`."""
     retries = None if job.max_attempts is None else job.max_attempts - 1
     if job.is_recurring or not job.attempt:
         return "The next one"
@@ -160,7 +160,7 @@ def _explain_due(job: JobFacts, queue: QueueFacts, now: datetime) -> Explanation
 
 
 def _describe_due(job: JobFacts, now: datetime) -> Parts:
-    """Since when the job has been due, without a full stop."""
+    """A sentence about since when the job has been due, without its full stop."""
     subject = "The next run" if job.is_recurring else "It"
     if job.status == JobStatus.FAILED:
         retry = _name_retry(job)
@@ -250,7 +250,7 @@ def _compare_runs(length: timedelta, runs: Iterable[tuple[str, Activity]]) -> st
 
 
 def _name_attempt(job: JobFacts) -> str:
-    """`Attempt 2 of 4`, as far as the numbers are known."""
+    """`Attempt 2 of 4`, `Attempt 2` without a known maximum; empty if its number is unknown."""
     if not job.attempt:
         return ""
     if job.max_attempts is None or job.max_attempts < job.attempt:
@@ -261,28 +261,28 @@ def _name_attempt(job: JobFacts) -> str:
 def _explain_end(job: JobFacts, now: datetime) -> Explanation:
     ended = job.finished_at
     reasons = {} if ended is not None else {"since": "the end of the job is not recorded"}
-    when: Parts = () if ended is None else (" ", _limit_to_now(ended, now))
+    date: Parts = () if ended is None else (" ", _limit_to_now(ended, now))
     if job.status == JobStatus.SUCCEEDED:
-        code, first, last = ExplanationCode.SUCCEEDED, "It succeeded", "."
+        code, event, suffix = ExplanationCode.SUCCEEDED, "It succeeded", "."
         if job.attempt and job.attempt > 1 and not job.is_recurring:
-            first = f"Attempt {grouped(job.attempt)} succeeded"
+            event = f"Attempt {grouped(job.attempt)} succeeded"
     elif job.status == JobStatus.CANCELLED:
-        code, first, last = ExplanationCode.CANCELLED, "It was cancelled", "."
+        code, event, suffix = ExplanationCode.CANCELLED, "It was cancelled", "."
     elif job.attempt and job.max_attempts and job.attempt >= job.max_attempts:
         all_attempts = f"All {grouped(job.max_attempts)} attempts are used up"
-        code, first = ExplanationCode.ATTEMPTS_USED_UP, f"{all_attempts}: it died"
+        code, event = ExplanationCode.ATTEMPTS_USED_UP, f"{all_attempts}: it died"
         if job.max_attempts == 1:
-            first = "Its only attempt is used up: it died"
-        last = ", and is not retried."
+            event = "Its only attempt is used up: it died"
+        suffix = ", and is not retried."
     else:
-        code, first, last = ExplanationCode.DEAD, "It died", ", and is not retried."
+        code, event, suffix = ExplanationCode.DEAD, "It died", ", and is not retried."
         if job.attempt:
-            after = _name_attempt(job)
-            last = f" after {after[0].lower()}{after[1:]}{last}"
-    return Explanation(code=code, parts=(first, *when, last), since=ended, reasons=reasons)
+            attempt = _name_attempt(job)
+            suffix = f" after {attempt[0].lower()}{attempt[1:]}{suffix}"
+    return Explanation(code=code, parts=(event, *date, suffix), since=ended, reasons=reasons)
 
 
-# Statuses of the shipped profiles for which it is known when or whether a job will start.
+# By status of the shipped profiles: when or whether a job with this status will start.
 _OTHER_STATUSES = {
     "disabled": "It is disabled, and not started until it is enabled.",
     "unscheduled": "No run is scheduled.",

@@ -12,9 +12,10 @@ def find_last_finish(
 ) -> tuple[datetime, float] | None:
     """The end of the last step in which an attempt finished or may have finished, and the rate.
 
-    An attempt may have finished in a step before `as_of` that is not counted yet. The rate is the
-    finished attempts a minute in the hour before the end of the last step with an attempt. None if
-    no attempt finished or the history is missing.
+    In a step before `as_of` that is not counted yet, an attempt may have finished. The rate is the
+    finished attempts a minute, in the last hour (or less, if the history begins later) before the
+    end of the last counted step with an attempt. None if no attempt finished or the history is
+    missing.
     """
     if isinstance(history, Missing):
         return None
@@ -32,8 +33,8 @@ def find_last_finish(
 def find_first_death(evidence: Evidence) -> datetime | None:
     """When the present deaths began: the first minute of the last hour in which a job died.
 
-    If jobs also died in the periods of ten minutes directly before, the start of the earliest of
-    these periods. None if they reach back a day, or if no death is recorded.
+    If jobs also died in each of the ten-minute periods directly before, the start of the earliest
+    of these. None if they reach back to the start of the last day, or if no death is known.
     """
     if isinstance(evidence.minutes, Missing):
         return None

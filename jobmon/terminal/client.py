@@ -1,4 +1,4 @@
-"""A client of the JSON API: of a service over HTTP, or of a database through its own service."""
+"""A client of the JSON API of a service over HTTP, or of a private service in this process."""
 
 import secrets
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import httpx
 from jobmon.settings import ADMIN_DASHBOARD, Settings, SettingsError, load_queues, read_variable
 
 TIMEOUT_S = 15
-# The lifetime of the token for the service in this process; no other program gets this token.
+# The lifetime of the token for the private service; no other program gets this token.
 TOKEN_LIFETIME = timedelta(days=30)
 # The settings with these prefixes define who may call a service, and how often.
 _CALLER_SETTING_PREFIXES = ("jwt_", "oidc_", "rate_limit", "role_", "subject_", "trusted_")
@@ -54,7 +54,7 @@ class ApiClient:
         return self.get("/admin/jobs/schedule")
 
     def get_jobs(self, **filters: Any) -> dict[str, Any]:
-        """A page of jobs: of all owners, or only of the caller if the caller may see no others."""
+        """A page of jobs of all owners; only the caller's own jobs if this is forbidden."""
         try:
             return self.get("/admin/jobs/queue", **filters)
         except _ForbiddenError:
@@ -73,9 +73,10 @@ class ApiClient:
         raise AnswerError(f"there is no queue {self.queue!r}")
 
     def get(self, path: str, *, has_queue_prefix: bool = True, **parameters: Any) -> dict[str, Any]:
-        """The JSON of an answer. Parameters that are None are not sent. Raises AnswerError.
+        """The JSON object in the answer to a GET request; AnswerError if there is none.
 
-        `has_queue_prefix`: whether the prefix of the client's queue is put before `path`.
+        Parameters that are None are not sent. `has_queue_prefix`: whether the path of the client's
+        queue is put before `path`.
         """
         query = {name: value for name, value in parameters.items() if value is not None}
         try:
@@ -94,10 +95,9 @@ class ApiClient:
             )
         if answer.is_success:
             return content
-        reason = _describe_refusal(content, answer.status_code)
-        raise (_ForbiddenError if answer.status_code == httpx.codes.FORBIDDEN else AnswerError)(
-            reason
-        )
+        is_forbidden = answer.status_code == httpx.codes.FORBIDDEN
+        error_class = _ForbiddenError if is_forbidden else AnswerError
+        raise error_class(_describe_refusal(content, answer.status_code))
 
 
 class _ForbiddenError(AnswerError):
@@ -118,11 +118,12 @@ def _describe_refusal(content: dict[str, Any], status: int) -> str:
 
 @contextmanager
 def open_client(url: str | None, queue: str | None = None) -> Iterator[ApiClient]:
-    """A client of the service at `url`; without a `url`, of the database in JOBMON_MONGO_URI.
+    """A client of the service at `url`; without a `url`, of a private service in this process.
 
     The token for a service is in JOBMON_TOKEN or in the file JOBMON_TOKEN_FILE. It is no argument,
-    because other users of the machine can read the arguments of a command. For the database no
-    token is needed, and the client sees what an admin sees. Raises AnswerError or SettingsError.
+    because other users of the machine can read the arguments of a command. The private service
+    reads the database in JOBMON_MONGO_URI, needs no token, and shows what an admin sees. Raises
+    AnswerError or SettingsError.
     """
     if url is None:
         with _open_database(queue) as client:
@@ -152,7 +153,7 @@ def _open_database(queue: str | None) -> Iterator[ApiClient]:
         )
     settings = Settings.from_env(require_keys=False)
     permissions = {watched.permission for watched in load_queues(settings)} | {ADMIN_DASHBOARD}
-    # The service is for this process alone: its token key is new, and its requests are not limited.
+    # Only this process can call the service: the token key is new, and requests are not limited.
     private_settings: dict[str, Any] = {
         setting.name: setting.default
         for setting in fields(Settings)

@@ -25,7 +25,7 @@ from jobmon.terminal.tables import (
 
 P = ParamSpec("P")
 
-PIPE_WIDTH = 240  # characters of a line if the output is not a terminal
+PIPE_WIDTH = 240  # characters in a line if the output is not a terminal
 
 window_option = click.option(
     "--range", "window", default="1h", show_default=True, help="The window: 15m, 1h, 24h, 7d, …"
@@ -61,7 +61,7 @@ def client_command(
 
 @contextmanager
 def _connecting(url: str | None, queue: str | None) -> Iterator[ApiClient]:
-    """A client; its errors end the command with a message of one line."""
+    """A client whose errors end the command with a message of one line."""
     try:
         with open_client(url, queue) as client:
             yield client
@@ -168,7 +168,7 @@ def _print_json(answer: Any) -> None:
 
 
 def _print(*renderables: RenderableType) -> None:
-    # In a pipe lines are long, so that programs can read a row as one line.
+    # In a pipe the lines can be long, so that programs can read a row as one line.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
     console = Console(width=width, highlight=False, markup=False, emoji=False)
     for renderable in renderables:

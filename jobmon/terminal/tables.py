@@ -1,4 +1,4 @@
-"""Answers of the API as tables for a terminal, which the texts of jobs cannot control."""
+"""Shows answers of the API as tables; the texts of jobs cannot send commands to the terminal."""
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ from rich.text import Text
 from jobmon import humanize
 from jobmon.domain import JOB_STATUS_WORDS, JobStatus
 
-# By the level of a notice, or by status.
+# The style by the level of a notice, or by status.
 STYLES = {
     "bad": "bold red",
     "watch": "yellow",
@@ -23,12 +23,12 @@ STYLES = {
     "cancelled": "dim",
 }
 MARKS = {"bad": "!", "watch": "~"}  # by the level of a notice
-ID_WIDTHS = {"job": 36, "group": 16}  # characters by column: an id in one line can be copied
+ID_WIDTHS = {"job": 36, "group": 16}  # characters by column, so that an id stays in one line
 UNKNOWN = humanize.grouped(None)  # a dash
 
 
 class Columns(NamedTuple):
-    """The columns of a list; a head that begins with `>` is of numbers. `cells` makes a row."""
+    """The columns of a list; a head with `>` marks a column of numbers. `cells` makes a row."""
 
     heads: tuple[str, ...]
     cells: Callable[[Mapping[str, Any]], list[Text]]
@@ -45,7 +45,7 @@ def show_list(columns: Columns, rows: Iterable[Mapping[str, Any]]) -> Table:
 def write_plain(value: object) -> str:
     """A value in one line, with an escape such as `\\x1b` for each character that is not printable.
 
-    None is a dash.
+    A dash for None.
     """
     text = UNKNOWN if value is None else str(value)
     return "".join(
@@ -61,7 +61,7 @@ def name_status(status: object) -> Text:
 
 
 def write_time(iso: str | None, now: datetime | None = None) -> str:
-    """A time in UTC and its distance, such as `13:44:30 (16 s ago)`; with its date if not today."""
+    """A time in UTC, such as `13:44:30 (16 s ago)`; with its date if that is not today."""
     if iso is None:
         return UNKNOWN
     try:
@@ -118,7 +118,7 @@ def describe_pace(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> str:
 
 
 def show_notices(queue: Mapping[str, Any]) -> list[Text]:
-    """The notices of a queue, and what could not be checked; a sentence if there are neither."""
+    """A line for each notice and each failed check; a sentence if there is neither."""
     notices = queue.get("notices")
     if notices is None:
         return [Text("notices: unknown", style="yellow")]
@@ -137,7 +137,7 @@ def show_notices(queue: Mapping[str, Any]) -> list[Text]:
 
 
 def describe_reasons(reasons: Mapping[str, Any] | None) -> list[str]:
-    """A line for each unknown value, with the reason."""
+    """A line for each value that is unknown or not exact, with the reason."""
     return [f"{name}: {write_plain(reason)}" for name, reason in (reasons or {}).items()]
 
 

@@ -27,7 +27,7 @@ from jobmon.terminal.tables import (
 )
 
 REFRESH_S = 2.0
-ROWS = 50  # of a page
+ROWS = 50  # rows of a list on one page
 MAX_NOTICES = 3
 STATUSES = (None, *(status.value for status in JobStatus))  # None: jobs of any status
 
@@ -83,7 +83,7 @@ TABS = {
 
 @dataclass
 class ViewData:
-    """The data of a view, or in `failure` the reason why they could not be read."""
+    """The data of a view; `failure` is the reason if they could not be read, else None."""
 
     view: View
     summary: RenderableType | None = None
@@ -165,7 +165,7 @@ class Top(App[None]):
         super().__init__()
         self._client, self._window = client, window
         self._job_filters: dict[str, str] = {}
-        self._cursors: list[str | None] = [None]  # of the pages of jobs, up to the shown page
+        self._cursors: list[str | None] = [None]  # of the first page of jobs up to the shown page
         self._next_cursor: str | None = None
         self._is_paused = False
 
@@ -256,7 +256,7 @@ class Top(App[None]):
         return table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        """Open a job, or the jobs of a type, an error or a worker."""
+        """Open a job, or the jobs of a type, an error group or a worker."""
         key, name = event.row_key.value, self.tab
         if key is None:
             return
@@ -339,7 +339,7 @@ class Top(App[None]):
 
 
 def _limit_notices(queue: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The entry of a queue with at most three notices and the number of others, to save space."""
+    """The entry of a queue with its first three notices, and one line for all further notices."""
     notices = queue.get("notices") or []
     if len(notices) <= MAX_NOTICES:
         return queue
