@@ -1,7 +1,7 @@
-"""Checks a queue: each check finds notices, or nothing, or has a reason why it was not made.
+"""Checks a queue: each check has notices, and a reason if it was not made completely.
 
-Pure functions of an `Evidence`, whose rules have the thresholds. An unknown value raises no alarm
-and is never reported as fine.
+Pure functions of an `Evidence`, whose rules have the thresholds. An unknown value is neither
+reported as a problem nor as fine.
 """
 
 from datetime import timedelta
@@ -24,10 +24,10 @@ from jobmon.rollup.series import History
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import OTHER, can_filter_by
 
-# If three jobs usually finish in some time, by chance none finishes in 5% of the cases.
+# In a time in which three jobs usually finish, by chance none finishes in 5% of the cases.
 MIN_EXPECTED_JOBS = 3
-# A shorter time without a finished job causes no notice. Ends are known by the minute only, so that
-# up to a minute more may have passed.
+# A shorter time without a finished job causes no notice. The last end is known to the minute only:
+# the real silence can be up to a minute longer.
 MIN_SILENCE = timedelta(seconds=45)
 MIN_OVERDUE = MINUTE
 MIN_SAMPLE_AGE = timedelta(minutes=2)  # a younger sample shows no trend
@@ -37,7 +37,7 @@ _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
 
 
 def run_checks(evidence: Evidence) -> list[Check]:
-    """All checks; `collect_notices` puts their urgent notices first."""
+    """The results of all checks; `collect_notices` puts their urgent notices first."""
     return [
         _check_finishing(evidence),
         _check_leases(evidence),
@@ -55,8 +55,8 @@ def run_checks(evidence: Evidence) -> list[Check]:
 def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     """The stalled types: how long the oldest due job of each has been due, the longest first.
 
-    A type is stalled if a job has been due for longer than `stalled_after`, no job of the type
-    finished in this time, and none runs. A type is left out if this is unknown, or if it is paused.
+    A type is stalled if a job has been due for longer than `stalled_after`, no attempt of the type
+    ended in this time, and none runs. A type is left out if this is unknown, or if it is paused.
     """
     counts, stats = evidence.stats.type_counts(), evidence.stats
     stalled: dict[str, timedelta] = {}
@@ -68,7 +68,7 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
         if isinstance(recent, Missing) or recent.gaps:
             continue
         waited, activity = stats.as_of - due, recent.activity
-        # A type that is counted as `(other)` is stalled only if nothing there runs or finishes.
+        # A type without counts of its own is counted in `(other)`; runs there may be of any type.
         running = counts.get(job_type, counts.get(OTHER, {})).get(_LEASED, 0)
         finished = [activity[name].finished for name in {job_type, OTHER} & activity.keys()]
         if waited > thresholds.stalled_after and not running and not any(finished):
@@ -84,7 +84,7 @@ def describe_stall(waited: str, stalled_after: timedelta) -> str:
 def failing_types(evidence: Evidence) -> dict[str, float]:
     """The types with a high failure rate in the last hour, and that rate, the highest first.
 
-    The rate is that of the attempts in the history, from which some may be missing.
+    The rate is of the attempts in the history; some attempts may be missing there.
     """
     if isinstance(evidence.hour, Missing):
         return {}
@@ -102,7 +102,7 @@ def _skip_check(kind: CheckKind, missing: Missing) -> Check:
 
 
 def _check_finishing(evidence: Evidence) -> Check:
-    """Whether any job finishes while jobs are due."""
+    """Whether jobs finish while jobs are due."""
     kind = CheckKind.FINISHING
     if isinstance(evidence.minutes, Missing):
         return _skip_check(kind, evidence.minutes)
@@ -280,7 +280,7 @@ def _check_new_dead(evidence: Evidence) -> Check:
     text = (
         f"{grouped(count)}{'' if is_exact else '+'} jobs died in the last hour, {share} {main_type}"
     )
-    if count == 1:  # of several types, the one of the job that is still dead is not known
+    if count == 1:  # if several types had deaths, the type of the job that is still dead is unknown
         text = "1 job died in the last hour" + (f": {main_type}" if len(dead) == 1 else "")
     dead_jobs = evidence.find_dead_filter() if evidence.new_dead else None
     notice = Notice(
@@ -308,12 +308,12 @@ def _check_backlog(evidence: Evidence) -> Check:
             return Check(kind=kind, not_checked=reason, remedy=READ_THE_LOG)
         reason, remedy = "no collector is running", START_A_COLLECTOR
         return Check(kind=kind, not_checked=reason, remedy=remedy)
-    first = min(evidence.samples)
-    age = stats.as_of - first
+    first_at = min(evidence.samples)
+    age = stats.as_of - first_at
     if age < MIN_SAMPLE_AGE:
         return Check(kind=kind, not_checked="the first sample is too recent to compare with")
-    queued_then, queued = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
-    # Jobs that are scheduled for later are queued, too, but are no backlog yet.
+    queued_then, queued = evidence.samples[first_at].status_counts.get(_QUEUED, 0), counts[_QUEUED]
+    # Jobs that are scheduled for later are also `queued`, but they are no backlog yet.
     due = queued if stats.health.due is None else min(queued, stats.health.due)
     rules = evidence.rules
     if due <= max(queued_then + rules.backlog_growth_jobs, queued_then * rules.backlog_growth):
@@ -377,5 +377,5 @@ def _check_collector(evidence: Evidence) -> Check:
 
 
 def _format_minutes(length: timedelta) -> str:
-    """A duration in whole minutes, so that a notice changes once a minute, not every second."""
+    """A duration in whole minutes, so that a notice changes at most once a minute."""
     return duration(length // MINUTE * 60_000)

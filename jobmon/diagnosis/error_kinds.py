@@ -25,7 +25,7 @@ _SYSTEM_CODE = re.compile(r"\s{0,20}(E[A-Z][A-Z0-9]{2,20}|ERR_[A-Z0-9_]{3,60})\s
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """What the errors of one group have in common; `id` is the same in every process.
+    """What all errors of one group share; `id` is the same in every process.
 
     `pattern` is the message with its variable parts masked, empty if there is no message. `frame`
     is the function and the file of the application, not of a library, that raised the error.
@@ -49,8 +49,8 @@ def classify_error(error: Any) -> ErrorKind:
     """The kind of an error in any form that `read_texts` reads; never raises.
 
     If the error has no code, its code is the name or the bracketed code with which the message
-    begins (`TypeError: …`), else that of the stack, else a message that is only a system code
-    (`ECONNRESET`).
+    begins (`TypeError: …`), else the code in the stack's headline, else a message that is only a
+    system code (`ECONNRESET`).
     """
     code, message, stack = read_texts(error)
     code, message = _find_code(code, message, stack), message or ""
@@ -77,8 +77,8 @@ def group_status(
     """The status of a group of errors; all times are UTC.
 
     New: first seen in the hour before `now`, and at least 15 minutes after counting began
-    (`counting_since`); a group that was seen sooner may be older. Ongoing: not new, and last seen
-    in the 15 minutes before `now`. Otherwise quiet.
+    (`counting_since`), because a group that is first seen sooner may be older. Ongoing: not new,
+    and last seen in the 15 minutes before `now`. Otherwise quiet.
     """
     is_certain = counting_since is None or first_seen - counting_since >= UNCERTAIN_FOR
     if now - first_seen <= NEW_FOR and is_certain:

@@ -36,7 +36,7 @@ class ErrorTexts(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """The line of a stack that names the error. `code`: this name, or the code in brackets."""
+    """The line of a stack that names the error. `code`: the name, or the code in brackets."""
 
     text: str
     code: str
@@ -45,8 +45,8 @@ class Headline(NamedTuple):
 def read_texts(error: Any) -> ErrorTexts:
     """The texts of `{code, message, stack}` with any BSON values, of a text, or of None.
 
-    A stack in the message is cut off; if there is no other stack, the whole message is the stack.
-    If there is no message, the headline of the stack is the message.
+    A stack inside the message is cut off; without another stack, the whole message is the stack.
+    Without a message, the headline of the stack is the message.
     """
     if isinstance(error, ErrorTexts):
         error = error._asdict()
@@ -75,8 +75,8 @@ def find_headline(stack: str | None) -> Headline | None:
 def prepare_error(error: Any, outcome: str | None, redactor: Redactor) -> ErrorTexts | None:
     """The shortened texts of the error of a run, the code and the message without secrets.
 
-    The stack may contain secrets: call `prepare_stack` before it is stored. None if there is no
-    error; a run with the outcome `expired` has one in any case.
+    The stack can still contain secrets: call `prepare_stack` before you store it. None if there is
+    no error; a run with the outcome `expired` always has one.
     """
     if error is None and outcome != AttemptStatus.EXPIRED:
         return None
@@ -96,7 +96,7 @@ def prepare_stack(stack: str, redactor: Redactor) -> str:
 
 
 def _drop_cut_parts(text: Any) -> Any:
-    """A shortened text without the parts at its cuts: no pattern recognizes a part of a secret.
+    """A shortened text without the words at its cuts: half a secret would not be recognized.
 
     A line that was cut loses its last word. A text of several lines keeps only complete lines and,
     after the gap, only the lines from the next frame on.
@@ -115,7 +115,7 @@ def _drop_cut_parts(text: Any) -> Any:
 
 
 def _drop_last_word(text: str) -> str:
-    """A text without its last word, and without a number before it that the word may continue."""
+    """A text without its last word, and without a number before it that may belong to the word."""
     end = len(text)
     while end and not _ends_word(text[end - 1]):
         end -= 1
@@ -127,7 +127,7 @@ def _ends_word(character: str) -> bool:
 
 
 def _make_storable(value: Any) -> Any:
-    """`value`; in a text, `?` replaces each surrogate, which a database cannot store."""
+    """`value`; a text gets `?` for each surrogate, because a database cannot store surrogates."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 

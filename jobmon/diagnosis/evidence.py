@@ -1,4 +1,4 @@
-"""The facts that the checks of a queue need: its stats, its last day, and why a part is missing."""
+"""The facts that the checks of a queue need: its stats and history, and why a part is missing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from jobmon.store.labels import can_filter_by
 from jobmon.store.paused_types import Pauses
 from jobmon.store.stats import QueueStats
 
-MAX_LINKED_TYPES = 50  # in the address of a list
+MAX_LINKED_TYPES = 50  # types in the address of a list
 # Remedies for missing evidence, the same on the pages and in `jobmon check`.
 START_A_COLLECTOR = "Start `jobmon collector`, or set JOBMON_COLLECTOR=true for the web service."
 CREATE_INDEXES = "Create them with `jobmon init`, as a user who may create indexes."
@@ -22,7 +22,7 @@ READ_THE_LOG = "The collector's log has the reason."
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """Why history is not available (`lacks_indexes`: indexes are missing), and what to do."""
+    """Why a history is not available, and what to do. `lacks_indexes`: indexes are missing."""
 
     reason: str
     remedy: str = ""
@@ -52,11 +52,11 @@ class Evidence:
     """The stats of a queue, and its history up to now.
 
     `hour` is the last hour by type, `minutes` the last hour by the minute, `day` the last 24 hours
-    by ten minutes. `recent` has the newest activity by type, for each `stalled_after` of the
-    `rules`. `blocks` are three periods of ten minutes from `blocks_start`, by type. `samples` are
-    of the last hour. `new_dead` counts the jobs of `find_dead_filter`. `first_expiry` is when the
-    first of the expired leases ended, if known. `leader` is the collector that works now,
-    `first_build` the progress of its first count. `unknown`: as in `KnownFields`. `assumed_lease`
+    by ten minutes. `recent`: for each `stalled_after` of the `rules`, the activity by type in the
+    last time of this length. `blocks` are three periods of ten minutes from `blocks_start`, by
+    type. `samples` are from the last hour. `new_dead` counts the jobs of `find_dead_filter`.
+    `first_expiry` is when the first of the expired leases ended, if known. `leader` is the
+    collector that works now, `first_build` the progress of its first count. `unknown`: as in `KnownFields`. `assumed_lease`
     is how long a lease lasts by the profile, if the documents do not have its end. `pauses` are the
     paused types.
     """
@@ -85,11 +85,11 @@ class Evidence:
         return self.stats.source == "rollup" or self.leader is not None
 
     def find_recent(self, thresholds: Thresholds) -> History[str] | Missing:
-        """The newest history by type, as long as `stalled_after` of these thresholds."""
+        """The history by type over the last `stalled_after` of these thresholds."""
         return self.recent.get(thresholds.stalled_after, NO_END_TIMES)
 
     def count_dead(self) -> dict[str, int]:
-        """How many jobs died in the last hour, for the types with `dead_per_hour` or more."""
+        """By type with `dead_per_hour` or more deaths in the last hour: how many jobs died."""
         if isinstance(self.hour, Missing):
             return {}
         return {
@@ -99,7 +99,7 @@ class Evidence:
         }
 
     def find_dead_filter(self) -> JobFilter | None:
-        """A filter for the `count_dead` jobs that are still dead; None if no filter finds them."""
+        """A filter for the `count_dead` jobs that are still dead; None if no filter can be made."""
         types = self.count_dead()
         if not types or isinstance(self.hour, Missing):
             return None

@@ -45,7 +45,7 @@ NOT_READ = Forecast(outlook=Outlook.UNKNOWN, reason="the history could not be re
 
 
 class EvidenceSources(Protocol):
-    """The readers of a queue that the evidence needs, in the web service or in the collector."""
+    """The readers from which the evidence of a queue comes, in the web service or the collector."""
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ def find_pauses(queue: EvidenceSources) -> Pauses | None:
 
 
 def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
-    """Read everything that the checks of the queue need; raises PyMongoError."""
+    """Read all evidence that the checks of a queue need; raises PyMongoError."""
     series = queue.series
     hour = series.window(now - HOUR, now, MINUTE)
     day = series.window(now - DAY, now, 10 * MINUTE)
@@ -113,7 +113,7 @@ def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
 def read_recent(
     queue: EvidenceSources, evidence: Evidence, length: timedelta, now: datetime
 ) -> History[str] | Missing:
-    """The newest history of this length, by type; raises PyMongoError."""
+    """The history by type over the last `length`; raises PyMongoError."""
     step = MINUTE if length <= HOUR else 10 * MINUTE
     window = queue.series.window(now - length, now, step)
     return read_history(lambda: queue.series.history_by_type(window), evidence)
@@ -130,7 +130,7 @@ def gather_forecast_evidence(queue: EvidenceSources, stats: QueueStats, now: dat
 
 
 def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> Evidence:
-    """The evidence for a forecast, but without samples; no history is counted live."""
+    """The evidence for a forecast, without samples; without a collector no history is read."""
     series = queue.series
     # The present minute and the one before are left out: the collector may still count them.
     start = floor(now, MINUTE) - MINUTE - BLOCKS * BLOCK
@@ -179,7 +179,7 @@ def _make_forecast(
 def read_history(
     read: Callable[[], History[K]], evidence: Evidence, *, partly: bool = False
 ) -> History[K] | Missing:
-    """The history, or why it is missing; with `partly` even one that is still being counted."""
+    """The history, or why it is missing; only with `partly` one that is still being counted."""
     try:
         history = read()
     except NoCollectorError as error:

@@ -24,7 +24,7 @@ from jobmon.rollup.series import History
 from jobmon.store.labels import OTHER
 from jobmon.store.lease_order import Place
 
-# If at least three attempts of a type usually end in three minutes, one must have ended lately.
+# If three or more attempts of a type usually end in three minutes, one must have ended lately.
 RECENT, MIN_EXPECTED = 3 * MINUTE, 3
 
 
@@ -38,8 +38,8 @@ class StartRate(NamedTuple):
 def find_start_rate(evidence: Evidence, job_type: str) -> StartRate | str:
     """The rates at which jobs are started, or the reason why they are unknown.
 
-    An attempt that ended counts as started, so the rates are right while the number of running
-    attempts stays the same. They do not depend on how the backlog changes.
+    Each attempt that ended counts as one that started. So the rates are right while the number of
+    running attempts stays the same, even if the backlog changes.
     """
     blocks = evidence.blocks
     if (reason := explain_missing_runs(evidence)) or isinstance(blocks, Missing):
@@ -117,7 +117,10 @@ class Silence(NamedTuple):
 
 
 def measure_silence(queue: QueueFacts) -> Silence:
-    """The silence of a stalled type in whole minutes; beyond an hour, up to an hour too short."""
+    """How long a stalled type has ended no attempt, in whole minutes.
+
+    A silence of more than an hour can be measured up to an hour too short.
+    """
     shortest = MINUTE
     for history, step in ((queue.hour, MINUTE), (queue.day, HOUR)):
         if isinstance(history, Missing) or history.gaps:
@@ -129,6 +132,6 @@ def measure_silence(queue: QueueFacts) -> Silence:
     for history, length in ((queue.day, DAY), (queue.hour, HOUR)):
         if isinstance(history, History) and not history.gaps:
             return Silence(length, is_exact=False)
-    # The shortest time that the evidence covers: a stalled type has ended nothing in it.
+    # A stalled type has ended nothing in the shortest time that the evidence covers.
     recent = {} if isinstance(queue.evidence, Missing) else queue.evidence.recent
     return Silence(min(recent, default=MINUTE), is_exact=False)

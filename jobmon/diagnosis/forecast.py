@@ -19,12 +19,13 @@ from jobmon.store.labels import OTHER
 
 # Rates are counted over the last half hour, in three blocks whose counts must be similar.
 BLOCK, BLOCKS = 10 * MINUTE, 3
-# How far a block may be from the mean: half the mean, or three standard deviations if that is more.
+# How far a block's count may be from the mean: half the mean or, if more, three deviations.
 MAX_SWING, MAX_DEVIATIONS = 0.5, 3
 MIN_JOBS = 20  # if fewer jobs came or ended in the half hour, the rates are unknown
 # A difference within two standard deviations counts as zero. A forecast is for at most a day.
 NOISE, LONGEST = 2, DAY
-# If a larger share of the waiting jobs is scheduled for later, there is no forecast.
+# There is no forecast if more jobs are scheduled for later than this share of the waiting jobs or,
+# for a whole queue, of the jobs that came in the half hour, if these are more.
 MAX_SCHEDULED = 0.1
 
 _WAITING = (JobStatus.QUEUED.value, JobStatus.FAILED.value)
@@ -44,8 +45,8 @@ class Outlook(StrEnum):
 class Forecast:
     """The backlog of due jobs, and what becomes of it.
 
-    `arrivals` and `completions` are jobs a minute from `start` to `end` (UTC). `reason` explains
-    why the outlook is unknown.
+    `arrivals` and `completions` are jobs a minute from `start` to `end` (UTC). `reason`: why the
+    outlook is unknown; else empty.
     """
 
     outlook: Outlook
@@ -138,7 +139,7 @@ def explain_missing_runs(evidence: Evidence) -> str:
 
 
 def counts_vary(counts: Sequence[int]) -> bool:
-    """Whether counts of equal blocks differ by more than chance explains."""
+    """Whether the counts of equally long blocks differ by more than chance explains."""
     mean = sum(counts) / len(counts)
     tolerated = max(MAX_SWING * mean, MAX_DEVIATIONS * sqrt(mean))
     return any(abs(count - mean) > tolerated for count in counts)

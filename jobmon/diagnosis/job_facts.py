@@ -12,11 +12,11 @@ from jobmon.store.paused_types import TypePause
 
 @dataclass(frozen=True, kw_only=True)
 class JobFacts:
-    """What a job's document has; dates are aware. None for a missing value.
+    """The values in a job's document; dates are aware. A missing value is None.
 
     `job_type` is the label of its type. `started_at` is the start of the attempt that runs,
-    `attempt` the number of attempts so far. `unreadable` are the fields that should hold a date but
-    hold another value; they are None. `unknown`: the queue does not record them (`KnownFields`).
+    `attempt` the number of attempts so far. `unreadable`: the fields that should hold a date but
+    hold another value; they are None. `unknown`: the fields that no job has (`KnownFields`).
     `has_shipped_rules`: the status follows from the rules of a shipped profile. `assumed_lease` is
     how long a lease lasts by the profile, if the documents do not have its end.
     """
@@ -39,14 +39,14 @@ class JobFacts:
     assumed_lease: timedelta | None = None
 
     def is_due(self, now: datetime) -> bool:
-        """Whether it waits, and its time has come, as far as is known."""
+        """Whether it waits, and its nextRunAt is not in the future or is missing or unknown."""
         is_early = self.next_run_at is not None and self.next_run_at > now
         return self.status in WAITING_STATUSES and not is_early
 
     @property
     def due_since(self) -> datetime | None:
         """When it is or was due: nextRunAt, else its creation if it never ran; None if unknown."""
-        if {"nextRunAt"} & (self.unknown | self.unreadable):
+        if "nextRunAt" in self.unknown | self.unreadable:
             return None
         is_new = self.status == JobStatus.QUEUED and not self.attempt and not self.is_recurring
         return self.next_run_at or (self.created_at if is_new else None)
@@ -58,9 +58,9 @@ class QueueFacts:
 
     `evidence` has the stats, the blocks and the newest activity by type; `recent` is the last three
     minutes by type, `hour` the last hour of the job's type by the minute, `day` its last day by the
-    hour. `runs` are the activities of its type in periods, the shortest first, each with the words
-    for the period. `pause`: the pause of its type, None if the type is not paused; `paused_others`:
-    whether other types are paused.
+    hour. `runs`: for periods of different length, the shortest first, the words for the period and
+    the activity of the job's type. `pause`: the pause of its type; None if the type is not paused.
+    `paused_others`: whether other types are paused.
     """
 
     place: Place | str = "it was not counted"

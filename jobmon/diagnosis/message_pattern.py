@@ -14,7 +14,7 @@ _MAX_TEXT_LENGTH = 1_000  # a text of this length or more is regarded as truncat
 _MIN_RANDOM_LENGTH = 16  # a shorter word without digits is not regarded as an id
 _MIN_ENCODED_LENGTH = 24  # of base64 with `/` or `+`, and of a hexadecimal number without digits
 
-# Technical names, and constants such as `MAX_SIZE`: they are no variable parts.
+# Technical names, and constants such as `MAX_SIZE`: they are not variable parts.
 _TECHNICAL_WORDS = re.compile(
     r"(?i:utf[-_]?(?:8|16|32)|ascii7?|sha[-_]?(?:1|2|3|224|256|384|512)|md[45]|base(?:32|58|64)"
     r"|https?[12]?|h[23]c?|ipv?[46]|inet[46]|s3|ec2|oauth[12]|x509|k8s|i18n|l10n|e2e|b2[bc]|p12"
@@ -117,7 +117,7 @@ _DATA_MARK = re.compile(r"[{}\[\]]|\"(?:[^\"\\]|\\.?)*+(?:\"|\Z)")
 
 @lru_cache(2_048)
 def mask_message(message: str) -> str:
-    """The first line with a word, its variable parts replaced; at most 300 characters.
+    """The first line that has a word, with its variable parts replaced; at most 300 characters.
 
     >>> mask_message("connect ECONNREFUSED 10.0.0.7:5432 after 3000 ms")
     'connect ECONNREFUSED <host> after <duration>'
@@ -136,7 +136,7 @@ def mask_ids(text: str) -> str:
 
 
 def _first_line(message: str) -> str:
-    """The first line with a word; its last word is dropped if the text was truncated there."""
+    """The first line that has a word, without its last word if the text was truncated there."""
     text = message[:_MAX_TEXT_LENGTH]
     is_truncated = len(message) >= _MAX_TEXT_LENGTH or text.endswith(CUT)
     lines = text.splitlines()
@@ -157,7 +157,7 @@ def _mask_line(line: str) -> str:
 
 
 def _mask_data(line: str) -> str:
-    """`line` with each JSON-like part replaced: to its closing bracket, or to the end."""
+    """`line` with `<data>` for each part like JSON, up to its closing bracket or the end."""
     parts, position = [], 0
     while start := _DATA_START.search(line, position):
         parts += [line[position : start.start()], "<data>"]
@@ -224,7 +224,7 @@ def _is_encoded(token: str, *, has_digit: bool) -> bool:
 
 
 def _is_random(token: str) -> bool:
-    """Whether a token has too many capitals, and changes of case, for words."""
+    """Whether a token has too many capitals and changes of case to consist of words."""
     if len(token) < _MIN_RANDOM_LENGTH or token.islower() or token.isupper():
         return False
     letters = sum(map(str.isalpha, token))
@@ -233,7 +233,7 @@ def _is_random(token: str) -> bool:
 
 
 def _is_camel_case(token: str) -> bool:
-    """Whether at most a quarter are capitals and digits, as in `sendInvoiceEmail2`."""
+    """Whether at most a quarter of a token is capitals and digits, as in `sendInvoiceEmail2`."""
     capitals = sum(map(str.isupper, token))
     digits = sum(map(str.isdigit, token))
     return capitals + digits <= len(token) / 4

@@ -10,7 +10,7 @@ _LAST_HOUR = {"range": "1h"}
 
 def find_notice_address(notice: Notice) -> str:
     """The address of the page for a notice; empty if there is none."""
-    # A failure rate is of the last hour: the page of a type and the table must show that hour.
+    # Failure rates are of the last hour: the page of a type and the table of types must show it.
     if notice.type_name:
         return type_address(notice.type_name, _LAST_HOUR)
     if notice.jobs is not None:

@@ -15,7 +15,7 @@ class Level(StrEnum):
     WATCH = "watch"
 
 
-# The levels of a queue without notices: all checks were made, or not all.
+# The levels of a queue without notices: after all checks, and if a check was not made completely.
 ALL_CLEAR, UNKNOWN = "ok", "unknown"
 
 
@@ -34,7 +34,7 @@ class CheckKind(StrEnum):
     COLLECTOR = "collector"
 
 
-# The notices of these checks name types of jobs; all other notices are about the whole queue.
+# The notices of these checks are about types of jobs; all others are about the whole queue.
 KINDS_BY_TYPE = frozenset(
     {
         CheckKind.STALLED,
@@ -58,9 +58,10 @@ class TypeCondition(StrEnum):
 class Notice:
     """Something that needs attention, and the jobs or types that a page shows for it.
 
-    `since` is when it began, UTC; None if that is unknown. `type_name`: the type whose page shows
-    it, if it is about one type and not about dead jobs. `count` is how many jobs or types it
-    counts, None if that is unknown. `counted`: the types that it is about, for `KINDS_BY_TYPE`.
+    `since` is when it began, UTC; None if that is unknown. `jobs`, `types`: what the page of the
+    notice lists; None if it has no such page. `type_name`: the type whose page shows it, if it is
+    about one type and not about dead jobs. `count`: how many jobs or types it is about; None if
+    unknown. `counted`: the types that it is about, for `KINDS_BY_TYPE`.
     """
 
     level: Level
@@ -75,9 +76,9 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """The result of a check; without `notices` and `not_checked` the queue is fine.
+    """The result of a check. It found no problem if `notices` and `not_checked` are empty.
 
-    `not_checked` is why it was not made, or not completely; `remedy` is what to do about that.
+    `not_checked`: why it was not made, or not completely. `remedy`: what to do about that.
     """
 
     kind: CheckKind
@@ -87,7 +88,7 @@ class Check:
 
     @property
     def name(self) -> str:
-        """What it checks, for people."""
+        """What it checks, in words for people."""
         return _NAMES[self.kind]
 
 
@@ -112,7 +113,7 @@ def collect_notices(checks: list[Check]) -> list[Notice]:
 
 
 def group_by_reason(checks: list[Check]) -> Iterator[tuple[str, str, list[str]]]:
-    """The reason, the remedy and the names of checks that were not made, or not completely."""
+    """Each reason why checks were not made completely, its remedy, and the names of the checks."""
     groups: dict[tuple[str, str], list[str]] = {}
     for check in checks:
         if check.not_checked:
@@ -122,13 +123,13 @@ def group_by_reason(checks: list[Check]) -> Iterator[tuple[str, str, list[str]]]
 
 
 def describe_unchecked(checks: list[Check]) -> Iterator[str]:
-    """A sentence for each reason why checks were not made, or not completely."""
+    """A sentence for each reason why checks were not made completely."""
     for reason, remedy, names in group_by_reason(checks):
         yield f"Not checked: {', '.join(names)} ({reason}). {remedy}".rstrip()
 
 
 def is_all_clear(checks: list[Check]) -> bool:
-    """Whether every check was made and no check has a notice."""
+    """Whether every check was made completely, and none has a notice."""
     return not any(check.notices or check.not_checked for check in checks)
 
 

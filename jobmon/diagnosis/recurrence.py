@@ -1,7 +1,8 @@
 """Summarizes the runs of a recurring job: how they ended, missed runs, and an overdue run.
 
-Pure functions over runs and the job's state. A run was missed if it was due by the job's interval
-and a later run came or is overdue. No run counts as missed in a time in which runs may be unknown.
+Pure functions of the runs and the job's state. A run was missed if it was due by the job's interval
+and did not start before the next run started or became overdue. No run counts as missed in a time
+in which runs may be unknown.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,17 +17,17 @@ from jobmon.rollup.gaps import Gap
 from jobmon.store.repetition import Repetition
 
 MISSED = "missed"
-MAX_RUNS = 20  # newest runs that are read, and entries of `Recurrence.runs`
-MAX_COUNTED = 1_000  # missed runs between two runs
+MAX_RUNS = 20  # the newest runs that are read, and the entries of `Recurrence.runs`
+MAX_COUNTED = 1_000  # so many missed runs between two runs are counted at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """A run of a recurring job, or `count` missed runs that were due from `due` to `last_due`.
 
-    `status` is that of an attempt, or `missed`; dates are UTC, None where unknown. `repetition` is
-    how often the job was to run then; None if that was not recorded. `follows_unknown`: there may
-    have been other runs between the previous one and this one.
+    `status` is the status of an attempt, or `missed`; dates are UTC, None where unknown.
+    `repetition` is how often the job was to run then; None if that was not recorded.
+    `follows_unknown`: other runs may have taken place between the previous run and this run.
     """
 
     status: str | None
@@ -45,8 +46,8 @@ class Run:
 class Recurrence:
     """How often a job runs, and its newest runs in order, with missed runs between them.
 
-    `missed` counts the missed runs since the oldest of the newest 20 runs, even those that are not
-    in `runs`; None if they are unknown, which `missed_reason` explains.
+    `missed` counts the missed runs after the oldest of the newest 20 runs, even those that are not
+    in `runs`; None if they are unknown, for the reason `missed_reason`.
     `overdue_since`: since when a waiting job has been due.
     """
 
@@ -100,7 +101,7 @@ def summarize_recurrence(
 
 
 def _explain_unknown_missed(repetition: Repetition, timetable: Timetable | None) -> str:
-    """Why it is unknown which runs were missed; empty if it is known."""
+    """Why missed runs cannot be counted; empty if they can."""
     if repetition.has_exceptions:
         return "the job has days to skip, or a first or last date"
     if timetable is None:

@@ -53,7 +53,7 @@ _SLACK_DIVISOR = 4  # the slack is at most a quarter of the time between two due
 class Timetable:
     """The due times of a recurring job: every `length` after a start, or by a cron expression.
 
-    Either `length` or `cron` is None.
+    Exactly one of `length` and `cron` is set.
     """
 
     length: timedelta | None = None
@@ -61,7 +61,7 @@ class Timetable:
     zone: tzinfo = UTC
 
     def list_due(self, start: datetime, end: datetime, limit: int) -> list[datetime]:
-        """The first `limit` due times after `start` and until `end` (aware)."""
+        """The first `limit` due times after `start`, up to and including `end` (aware)."""
         due = takewhile(lambda at: at <= end, self._iterate(start))
         return [at for _, at in zip(range(limit), due, strict=False)]
 
@@ -96,7 +96,7 @@ class Timetable:
 def parse_timetable(repetition: Repetition) -> Timetable | None:
     """When a job is due; None if its interval cannot be computed or has exceptions.
 
-    A time of day alone is only for people: its time zone is unknown.
+    A job with only a time of day has no timetable, because its time zone is unknown.
     """
     text = repetition.interval
     if text is None or repetition.has_exceptions:
@@ -114,7 +114,7 @@ def parse_timetable(repetition: Repetition) -> Timetable | None:
 
 @lru_cache(_MAX_CACHED)
 def describe_repetition(repetition: Repetition) -> str:
-    """How often a job runs: `every 5 minutes`, `at 03:00 every day`, or its text, or `unknown`."""
+    """How often a job runs: `every 5 minutes`, `at 03:00 every day`; its own text, or `unknown`."""
     text = repetition.interval
     if text is None:
         return f"every day at {repetition.time_of_day}" if repetition.time_of_day else "unknown"
@@ -158,7 +158,10 @@ def _describe_length(length: timedelta) -> str:
 
 
 def _parse_length(text: str) -> timedelta | None:
-    """The length in milliseconds or in words: `3 minutes and 5 seconds`; None for another text."""
+    """The length that a text has in milliseconds or in words, such as `3 minutes and 5 seconds`.
+
+    None for another text.
+    """
     text = text.strip().lower()
     length: timedelta | None
     try:

@@ -34,5 +34,5 @@ def select_slowest_runs(details: RunDetails, types: Collection[str] = ()) -> lis
 
 
 def may_lack_types(details: RunDetails) -> bool:
-    """Whether a bucket of the window may have left out types, because it had too many."""
+    """Whether types may be missing: a bucket of the window may have had more than are kept."""
     return len(details.slowest) >= MAX_SLOW_TYPES

@@ -11,7 +11,7 @@ from jobmon.diagnosis.message_pattern import mask_ids
 
 MAX_FRAME_LENGTH = 200
 _MAX_LINE_LENGTH = 400
-_PATH_PARTS = 3  # folders and file name at the end of a path that are kept
+_PATH_PARTS = 3  # the parts of a path that are kept: the file's name and the last two folders
 
 TRACEBACK = "Traceback (most recent call last):"
 _STACK_LINE = re.compile(
@@ -58,7 +58,7 @@ def find_own_frame(stack: str) -> str | None:
 
 
 def find_stack(text: str) -> int | None:
-    """Where a stack begins in a text with several lines; None if there is none."""
+    """The index at which a stack begins in a text of several lines; None if there is none."""
     match = _STACK_LINE.search(text) if "\n" in text else None
     return match.start() if match else None
 
@@ -71,7 +71,10 @@ def find_python_error(stack: str) -> str:
 
 
 def _find_first_frame(stack: str) -> str | None:
-    """The first own frame of the last cause that has one: the JVM prints the root cause last."""
+    """The first frame of the application, in the last cause that has one.
+
+    The JVM prints the root cause last.
+    """
     frames = (next(_iter_other_frames(part), None) for part in reversed(_CAUSE.split(stack)))
     return next(filter(None, frames), None)
 
@@ -101,12 +104,12 @@ def _iter_other_frames(stack: str) -> Iterator[str]:
 
 
 def _is_own_file(file: str) -> bool:
-    """Whether a file has a folder, unlike those of old Node.js, and is in no library."""
+    """Whether a file is in no library, and has a folder: the files of old Node.js have none."""
     return ("/" in file or "\\" in file) and not _LIBRARY_PATHS.search(file)
 
 
 def _shorten_path(file: str) -> str:
-    """The end of a path: the folder of a release must not make two errors differ."""
+    """The end of a path, so that errors of two releases with different folders are in one group."""
     return "/".join(re.split(r"[\\/]", file)[-_PATH_PARTS:])
 
 

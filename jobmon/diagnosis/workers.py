@@ -18,10 +18,10 @@ from jobmon.store.labels import OTHER
 from jobmon.store.running_jobs import RunningJob, RunningJobs
 from jobmon.store.stats import QueueStats
 
-# A worker that has ended no run for longer than this is not shown as stopped: probably it was
-# removed. Its expired leases still count.
+# A worker that has ended no run for longer is not shown as stopped: probably a person removed it.
+# With an expired lease it is still shown as `expired`.
 FORGOTTEN_AFTER = DAY
-# A worker that has ended no run for this long may have stopped.
+# A worker that has ended no run for so long may have stopped.
 STOPPED_AFTER = 10 * MINUTE
 
 
@@ -29,7 +29,7 @@ class WorkerState(StrEnum):
     """What a worker does; the first two are silent."""
 
     EXPIRED = "expired"  # it holds an expired lease
-    STOPPED = "stopped"  # it was busy, and has ended nothing for a while although it has work
+    STOPPED = "stopped"  # it was busy, and has ended no run for a while although jobs are overdue
     RUNNING = "running"
     IDLE = "idle"
 
@@ -50,11 +50,11 @@ class TopError(NamedTuple):
 class Worker(NamedTuple):
     """A worker; dates are UTC.
 
-    `state` is None where it is unknown. `since` is when the state began, None for an idle worker or
-    if unknown: the earliest end of an expired lease, the end of the last run, or the first start.
-    `jobs`: the jobs that it runs, in the order in which their leases end. `tally`: its runs in the
-    window; None if it had none or they are unknown. `last_seen`: when it last started or ended a
-    run, as far as known.
+    `state` is None where it is unknown. `since` is when the state began: the earliest end of an
+    expired lease, the end of the last run if it has stopped, or the earliest start of its running
+    jobs; None for an idle worker or if unknown. `jobs`: the jobs that it runs, in the order of the
+    ends of their leases. `tally`: its runs in the window; None if it had none or they are unknown.
+    `last_seen`: when it last started or ended a run, as far as known.
     """
 
     name: str
@@ -96,7 +96,7 @@ def find_workers(
     """The workers that run one of the `running` jobs or ended a run in the window, in no order.
 
     `history` is None if no collector keeps one. `(other)` stands for the workers that were not
-    counted by name. `pauses` are the paused types: their due jobs are no work.
+    counted by name. `pauses` are the paused types: their due jobs are no work for a worker.
     """
     by_worker: dict[str, list[RunningJob]] = {}
     for job in running.jobs:
@@ -116,15 +116,15 @@ def find_workers(
     for name in tallies.keys() | by_worker.keys():
         tally, jobs = tallies.get(name), tuple(by_worker.get(name, ()))
         starts = [job.started_at for job in jobs if job.started_at is not None]
-        ended = None if tally is None else tally.last_at
+        last_ended = None if tally is None else tally.last_at
         state, since = None, None
         if jobs:
             state, since = _find_lease_state(jobs, running.as_of)
         elif is_complete and name != OTHER:
             state = WorkerState.IDLE
             if name in stopped:
-                state, since = WorkerState.STOPPED, ended
-        last_seen = max([*starts, *([] if ended is None else [ended])], default=None)
+                state, since = WorkerState.STOPPED, last_ended
+        last_seen = max([*starts, *([] if last_ended is None else [last_ended])], default=None)
         workers.append(Worker(name, state, since, jobs, tally, last_seen, top_errors.get(name)))
     return workers
 
@@ -132,7 +132,7 @@ def find_workers(
 def select_types(
     workers: Iterable[Worker], history: RunHistory | None, types: Collection[str]
 ) -> list[Worker]:
-    """The workers that run a job of these types now or ended one in the window.
+    """The workers that run a job of these types now, or ended a run of them in the window.
 
     Each `tally` has only runs of these types. `top_error` is None: errors are not counted by worker
     and type.
@@ -170,7 +170,7 @@ def find_top_errors(by_worker: Mapping[ErrorPair, int]) -> dict[str, TopError]:
 def _find_lease_state(
     jobs: Sequence[RunningJob], now: datetime
 ) -> tuple[WorkerState, datetime | None]:
-    """The state of a worker with running jobs, and since when."""
+    """The state of a worker that holds leases of these jobs, and since when."""
     expiries = [at for job in jobs if job.is_expired(now) and (at := job.expires_at)]
     if expiries:
         return WorkerState.EXPIRED, min(expiries)
@@ -181,9 +181,9 @@ def _find_lease_state(
 def _find_workers_with_work(
     history: RunHistory, stats: QueueStats, pauses: Collection[str]
 ) -> Collection[str]:
-    """The workers that ran a type with an overdue job, or runs whose type is unknown.
+    """The workers that ended runs of a type with an overdue job, or of an unknown type.
 
-    If a job is overdue and `overdue_by_type` is incomplete, all workers: any type may be overdue.
+    All workers if a job is overdue, but `overdue_by_type` is incomplete: any type may be overdue.
     """
     overdue = {
         job_type
@@ -203,20 +203,20 @@ def _find_workers_with_work(
 def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
     """Whether a worker without a job was busy, and has ended no run for too long.
 
-    Too long: for ten minutes to a day, in which it usually ends three or more runs. By chance, no
-    run ends in such a time in at most 5% of the cases.
+    Too long is ten minutes to a day, if the worker usually ends at least three runs in this time.
+    By chance, no run ends in such a time in at most 5% of the cases.
     """
     if tally.last_at is None:
         return False
     silence = as_of - tally.last_at
     if not STOPPED_AFTER <= silence <= FORGOTTEN_AFTER:
         return False
-    busy = max(tally.last_at - window.start, MINUTE)
-    return tally.runs * (silence / busy) >= MIN_EXPECTED_JOBS
+    busy_time = max(tally.last_at - window.start, MINUTE)
+    return tally.runs * (silence / busy_time) >= MIN_EXPECTED_JOBS
 
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
-# Of workers with equal keys the latest seen comes first, then they are in the order of names.
+# Workers with equal keys: the one that was last seen comes first, then the order of names decides.
 SORTS: dict[str, Callable[[Worker], Any]] = {
     "state": lambda worker: _URGENCY[worker.state],
     "name": lambda worker: worker.name,
@@ -227,10 +227,7 @@ SORTS: dict[str, Callable[[Worker], Any]] = {
 
 
 def sort_workers(workers: Iterable[Worker], sort: str) -> list[Worker]:
-    """The workers in this order, a key of `SORTS`.
-
-    `(other)` is always last.
-    """
+    """The workers in the order `sort`, a key of `SORTS`; `(other)` is always last."""
     ordered = sorted(workers, key=lambda worker: worker.name)
     ordered.sort(key=lambda worker: worker.last_seen or _NEVER, reverse=True)
     ordered.sort(key=SORTS[sort])
