@@ -56,9 +56,9 @@ class Evidence:
     last time of this length. `blocks` are three periods of ten minutes from `blocks_start`, by
     type. `samples` are from the last hour. `new_dead` counts the jobs of `find_dead_filter`.
     `first_expiry` is when the first of the expired leases ended, if known. `leader` is the
-    collector that works now, `first_build` the progress of its first count. `unknown`: as in `KnownFields`. `assumed_lease`
-    is how long a lease lasts by the profile, if the documents do not have its end. `pauses` are the
-    paused types.
+    collector that works now, `first_build` the progress of its first count. `unknown`: as in
+    `KnownFields`. `assumed_lease` is how long a lease lasts by the profile, if the documents do not
+    have its end. `pauses` are the paused types.
     """
 
     stats: QueueStats

@@ -1,8 +1,8 @@
 """The permissions for actions on jobs and for mutes of notices."""
 
-JOBS_RETRY = "JOBS_RETRY"
+JOBS_RETRY = "JOBS_RETRY"  # also to release an expired lease
 JOBS_CANCEL = "JOBS_CANCEL"
-JOBS_EDIT = "JOBS_EDIT"  # due times, priorities, and pauses of types
+JOBS_EDIT = "JOBS_EDIT"  # due times, priorities, disabled jobs, pauses of types, and undo
 JOBS_DELETE = "JOBS_DELETE"
 JOBS_APPROVE = "JOBS_APPROVE"  # to approve what another person requested
 NOTICES_MUTE = "NOTICES_MUTE"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 FILE_SUFFIX = "_FILE"
 
-# Old name -> new name. Of several old names of a setting, the first one here that is set counts.
+# The new name by the old name. If several old names of a setting are set, the first here is used.
 RENAMED: Mapping[str, str] = {
     "JOBMON_KEEP_MINUTES_DAYS": "JOBMON_MINUTE_RETENTION_DAYS",
     "JOBMON_KEEP_HOURS_DAYS": "JOBMON_HOUR_RETENTION_DAYS",
@@ -29,7 +29,7 @@ def choose_name(name: str) -> str:
 
 
 def list_warnings() -> list[str]:
-    """A sentence for each old name in the environment: what to change; it omits the value."""
+    """A sentence for each old name in the environment: what to change, without the value."""
     warnings = []
     for old, new in RENAMED.items():
         if not is_set(old):

@@ -42,7 +42,7 @@ from jobmon.settings.token_keys import (
     read_pem,
 )
 
-MAX_LEEWAY_S = 300  # for clock differences; each token is valid for that much longer
+MAX_LEEWAY_S = 300  # for clock differences: so long a token can be valid after its end
 # The filters whose indexes are optional; docs/operations.md has the cost of each index.
 FILTERS = ("attempts", "finished", "priority")
 DEFAULT_FILTERS = ("attempts", "finished")
@@ -151,7 +151,7 @@ def _setting(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings. The variable of most is `JOBMON_` and the name in capitals.
+    """The settings. Most have a variable with `JOBMON_` and their name in capitals.
 
     Only `mongo_uri` is required; the web service also needs one source of keys for tokens:
 
@@ -177,7 +177,7 @@ class Settings:
     status_names: Mapping[str, str] = field(default_factory=dict)
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     search_fields: tuple[str, ...] = ()
-    # The optional filters of lists that have an index, of FILTERS
+    # Out of FILTERS: the filters that have an index
     filters: tuple[str, ...] = _setting(_read_filters, DEFAULT_FILTERS)
     # jobmon's own databases
     rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
@@ -232,8 +232,8 @@ class Settings:
     oidc_session_hours: int = _setting(Env.int, 12, validate=validate.Range(1, 720))
     # The web service
     workers: int = _setting(Env.int, 2, validate=_positive)
-    # Concurrent requests of a process: with fewer, threads would often hand each other their slots,
-    # which costs more than some waiting threads.
+    # Requests that a process answers at the same time. With fewer slots, requests would often wait
+    # and be handed from thread to thread, which costs more than a few threads that wait.
     threads: int = _setting(Env.int, 16, validate=_positive)
     rate_limit: str | None = _setting(Env.str, None, validate=_check_rate_limit)
     rate_limit_per_address: str | None = _setting(Env.str, None, validate=_check_rate_limit)
@@ -291,7 +291,7 @@ class Settings:
         return f"`{key}` of {self.queue} in JOBMON_QUEUES"
 
     def choose_actor_uri(self) -> "Settings":
-        """The settings with the actor's connection string, unless the queue has one of its own."""
+        """The settings with the actor's connection string, unless the queue has its own string."""
         if self.actor_mongo_uri is None or self.uri_setting != Settings.uri_setting:
             return self
         return replace(self, mongo_uri=self.actor_mongo_uri)

@@ -48,7 +48,7 @@ class LinkTemplate:
         return _FIELD.findall(self.template)
 
     def find_hidden_field(self, keys: SecretKeys) -> str | None:
-        """The first field whose value redaction may hide; None if there is none."""
+        """The first field whose value redaction hides; None if there is none."""
         paths = (name for name in self.fields if name.startswith(PAYLOAD))
         return next((name for name in paths if keys.find_secret_part(name) is not None), None)
 
@@ -77,7 +77,7 @@ def parse_links(text: str) -> tuple[LinkTemplate, ...]:
 
 
 def make_links(templates: Mapping[str, str]) -> tuple[LinkTemplate, ...]:
-    """The links with these templates, a mapping by name. Raises ValidationError."""
+    """The links with these templates by name. Raises ValidationError."""
     if len(templates) > MAX_LINKS:
         raise ValidationError(f"More than {MAX_LINKS} links.")
     for name, template in templates.items():

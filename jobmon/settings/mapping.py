@@ -31,7 +31,7 @@ check_collection = validate.Regexp(r"^[^$\0]{1,200}\Z", error="Not a collection 
 def read_mapping(env: Env) -> dict[str, Any]:
     """The settings that describe the watched documents; the profile decides which are allowed.
 
-    With a file of queues, none of them is allowed: that file and its profiles have them instead.
+    With a file of queues, none of these variables is allowed: the file and its profiles are used.
     """
     if env.str("QUEUES", None):
         refuse = _make_refusal("JOBMON_QUEUES: that file replaces it")
@@ -43,7 +43,7 @@ def read_mapping(env: Env) -> dict[str, Any]:
     has_attempts = profile.attempts_collection is not None
     attempts = profile.attempts_collection or _ATTEMPTS  # the default
 
-    def allow_if(is_used: bool, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def check_if_used(is_used: bool, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return check if is_used else _make_refusal(f"JOBMON_PROFILE={profile.name}: remove it")
 
     check_job_fields = _make_fields_check(
@@ -56,7 +56,7 @@ def read_mapping(env: Env) -> dict[str, Any]:
     can_map_attempts = has_attempts and not profile.has_event_log
     check_attempt_fields = _make_fields_check(ATTEMPT_FIELDS, allowed_at_id=("jobId",))
     attempt_fields = read_pairs(
-        env, "ATTEMPT_FIELDS", allow_if(can_map_attempts, check_attempt_fields)
+        env, "ATTEMPT_FIELDS", check_if_used(can_map_attempts, check_attempt_fields)
     )
     has_attempt_status = profile.has_attempt_status_field or "status" in attempt_fields
     return {
@@ -65,18 +65,18 @@ def read_mapping(env: Env) -> dict[str, Any]:
             "JOBS_COLLECTION", profile.collection, validate=check_collection
         ),
         "attempts_collection": env.str(
-            "ATTEMPTS_COLLECTION", attempts, validate=allow_if(has_attempts, check_collection)
+            "ATTEMPTS_COLLECTION", attempts, validate=check_if_used(has_attempts, check_collection)
         )
         or attempts,
         "job_fields": job_fields,
         "attempt_fields": attempt_fields,
         "status_names": read_pairs(
-            env, "STATUS_NAMES", allow_if(has_status, _make_statuses_check(JobStatus))
+            env, "STATUS_NAMES", check_if_used(has_status, _make_statuses_check(JobStatus))
         ),
         "attempt_status_names": read_pairs(
             env,
             "ATTEMPT_STATUS_NAMES",
-            allow_if(has_attempt_status, _make_statuses_check(AttemptStatus)),
+            check_if_used(has_attempt_status, _make_statuses_check(AttemptStatus)),
         ),
         "search_fields": _read_search_fields(env),
     }
@@ -110,9 +110,9 @@ def read_pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) 
 def _make_fields_check(
     known: tuple[str, ...], *, allowed_at_id: tuple[str, ...], has_defaults: bool = True
 ) -> Callable[[Mapping[str, str]], None]:
-    """A check of field paths; only the fields in `allowed_at_id` can be at `_id`.
+    """A function that checks field paths; only the fields in `allowed_at_id` can be at `_id`.
 
-    With `has_defaults`, the path of a field that is not mapped is its name.
+    With `has_defaults`, a field that is not mapped is at the path that equals its name.
     """
 
     def check(paths: Mapping[str, str]) -> None:
@@ -135,7 +135,7 @@ def _make_fields_check(
 
 
 def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
-    """Raise ValidationError if two fields share a path; allowed for `_id`, dates and attempts."""
+    """Raise ValidationError if two fields share a path; dates, attempts and `_id` can be shared."""
     names_by_path: dict[str, str] = {}
     for name, path in paths.items():
         if path == "_id" or name.endswith("At") or name in ("attempts", "attemptCount"):

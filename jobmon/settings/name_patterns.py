@@ -1,4 +1,4 @@
-"""Patterns for names of types and queues: in `mail.*`, `*` is any text; `?` is one character."""
+"""Patterns such as `mail.*` for names of types and queues: `*` is any text, `?` one character."""
 
 import re
 from collections.abc import Iterable

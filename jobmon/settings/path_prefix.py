@@ -9,7 +9,7 @@ OWN_PATHS = frozenset(
     ("admin", "dashboard", "docs", "healthz", "job", "jobs", "metrics", "openapi.json", "queues")
 ) | {"readyz"}
 _MAX_LENGTH = 200
-# No character needs escaping in a page, and no part is `.` or `..`, which browsers resolve.
+# No character has to be escaped in a page. No part is `.` or `..`: browsers would resolve it.
 _FORM = re.compile(r"(/(?!\.\.?(/|\Z))[A-Za-z0-9._~-]+)*/?")
 
 
@@ -25,6 +25,6 @@ def check_path_prefix(value: str) -> None:
             "Not a path such as /jobmon: it begins with /, has letters, digits and . _ ~ - "
             f"between single slashes, no part . or .., and at most {_MAX_LENGTH} characters."
         )
-    first = value.strip("/").partition("/")[0]
-    if first in OWN_PATHS:
-        raise ValidationError(f"jobmon has a path /{first} of its own: choose another prefix.")
+    first_part = value.strip("/").partition("/")[0]
+    if first_part in OWN_PATHS:
+        raise ValidationError(f"jobmon has a path /{first_part} of its own: choose another prefix.")

@@ -78,7 +78,7 @@ def _choose_rules(queue: Settings) -> Settings:
 
 
 def select_queues(queues: tuple[Settings, ...], name: str) -> tuple[Settings, ...]:
-    """The queue `name`, or else all queues named `{name}.…`. Raises SettingsError without any."""
+    """The queue `name`, else all queues named `{name}.…`. Raises SettingsError if there is none."""
     for selected in (
         tuple(queue for queue in queues if queue.queue == name),
         tuple(queue for queue in queues if queue.queue.startswith(f"{name}.")),
@@ -187,7 +187,7 @@ def _require_name(name: str, path: tuple[str | int, ...]) -> None:
 def _find_uri(
     settings: Settings, name: str, table: Table, *, require_uris: bool
 ) -> tuple[str, str]:
-    """The connection string of a queue, and where it is set. No message shows the string."""
+    """The connection string of a queue, and where it is set. No error message has the string."""
     if "uri_variable" in table:
         key, source = "uri_variable", str(table["uri_variable"])
         uri = read_variable(source) or ""

@@ -63,9 +63,9 @@ def read_receivers(env: Env, name: str, _: object) -> tuple[ReceiverAddress, ...
 
 
 def parse_receivers(text: str) -> tuple[ReceiverAddress, ...]:
-    """The receivers in a text with addresses between blanks or line ends.
+    """The receivers in a text of addresses that are separated by blanks or line ends.
 
-    Raises ValidationError. Its message shows an address's position: the address is a secret.
+    Raises ValidationError, with the position of the address: the address itself is a secret.
     """
     parsed = [_parse_address(position, part) for position, part in enumerate(text.split(), start=1)]
     if len(parsed) > MAX_RECEIVERS:
@@ -136,7 +136,7 @@ def _parse_address(position: int, address: str) -> tuple[str, Mapping[str, str]]
 
 
 def _make_receiver(url: str, options: Mapping[str, str], used_names: set[str]) -> ReceiverAddress:
-    """A receiver whose name is not in `used_names`; adds the name to them."""
+    """A receiver; without a name in its options, its name is new, and is added to `used_names`."""
     # A default name has only the scheme: `/readyz` shows it to anybody, and a host may be a token.
     scheme = urlsplit(url).scheme.lower()
     fallback = "webhook" if scheme in WEBHOOK_SCHEMES else re.sub(r"[^a-z0-9]", "-", scheme)[:50]

@@ -23,7 +23,7 @@ RolePermissions = dict[str, frozenset[str]]
 
 
 def read_role_permissions(env: Env, name: str) -> RolePermissions:
-    """The permissions by role. With a file of queues, only `load_queues` can check their names."""
+    """The permissions by role; `load_queues` checks them if a file of queues defines more names."""
     has_queues_file = bool(env.str("QUEUES", None))
 
     def check(permissions: RolePermissions) -> None:

@@ -52,8 +52,9 @@ class Rules:
     """All thresholds, with the defaults.
 
     `by_type`: (pattern, thresholds) pairs, with patterns of types such as `mail.*`. `by_queue`:
-    (pattern, rules) pairs. The first pattern that matches is used. A backlog grows if in an hour it
-    grew by more than `backlog_growth_jobs` jobs, and to more than `backlog_growth` times its size.
+    (pattern, rules) pairs. The first pattern that matches is used. A backlog is growing if in an
+    hour it grew by more than `backlog_growth_jobs` jobs, and to more than `backlog_growth` times
+    its earlier size.
     """
 
     thresholds: Thresholds = Thresholds()
@@ -77,7 +78,7 @@ class Rules:
         return self.thresholds
 
     def restrict(self, name: str) -> "Rules":
-        """The rules with the thresholds of this type for all types."""
+        """The rules with the thresholds of this type as thresholds for all types."""
         return replace(self, thresholds=self.for_type(name), by_type=())
 
     def list_thresholds(self) -> list[Thresholds]:
@@ -125,7 +126,7 @@ def _build_rules(content: Mapping[str, Any]) -> Rules:
 
 
 def _build_queue_rules(content: Mapping[str, Any], queue: Mapping[str, Any]) -> Rules:
-    """The rules of a queue's table; missing values come from the top of the file, or are defaults.
+    """The rules in a queue's table; a missing value is from the top of the file, or the default.
 
     The queue's own tables of types come first, because the first matching pattern is used.
     """
@@ -142,7 +143,7 @@ def _build_queue_rules(content: Mapping[str, Any], queue: Mapping[str, Any]) -> 
 
 
 def _build_thresholds(base: Thresholds, table: Mapping[str, Any]) -> Thresholds:
-    """The thresholds in a table; a missing threshold is from `base`."""
+    """The thresholds in a table; a threshold that it lacks is from `base`."""
     names = ("failure_rate", "failure_rate_attempts", "dead_per_hour")
     values: dict[str, Any] = {name: table[name] for name in names if name in table}
     for name in ("stalled_after", "oldest_due"):

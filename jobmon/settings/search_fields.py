@@ -19,7 +19,7 @@ _POSITION = re.compile(r"\.[0-9]+(?=\.|$)")
 def find_search_paths(
     fields: Sequence[str], payload: Source | None, redact_keys: Iterable[str]
 ) -> dict[str, str]:
-    """The path in documents of each field, by name; `payload` is the source of the payload.
+    """By field name: its path in documents. `payload`: where the profile finds the payload.
 
     Raises ValidationError for a field that is not in the payload, that redaction hides, or that no
     index can have.

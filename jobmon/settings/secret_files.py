@@ -1,6 +1,6 @@
 """Settings whose value is in a file: `JOBMON_MONGO_URI_FILE` names the file of `JOBMON_MONGO_URI`.
 
-In this way a container gets its secrets as files: other processes may see its environment.
+So a container can get its secrets as files: other processes may see its environment.
 """
 
 import os
@@ -16,8 +16,8 @@ from jobmon.settings.mistakes import SettingsError
 def read_variable(name: str) -> str | None:
     """The value of an environment variable, or the content of the file that `{name}_FILE` names.
 
-    Reads a deprecated name of the variable, too. Removes white space at both ends of a file's text.
-    Raises SettingsError if the file cannot be read, or if both variables are set.
+    Reads a deprecated name of the variable, too. Strips white space around a file's text. Raises
+    SettingsError if the file cannot be read, or if both variables are set.
     """
     return _read(choose_name(name))
 

@@ -1,4 +1,4 @@
-"""The keys to check tokens with: where they come from, and their algorithm."""
+"""The keys that check tokens: their source and their algorithm."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,22 +39,25 @@ def read_algorithm(env: Env, name: str, _: str) -> str | None:
 
 
 def read_pem(env: Env, name: str, _: None) -> str | None:
-    """A PEM key; its line ends may be written as `\\n`, as many tools require."""
+    """A PEM key; its line ends can be written as `\\n`, as many tools require."""
     value = env.str(name, None)
     return value.replace("\\n", "\n") if value else None
 
 
 def choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
-    """The `jwt_algorithm`; SettingsError unless exactly one source of keys is set, and fits it."""
-    chosen = [name for name in KEY_SOURCES if values[name]]
-    if len(chosen) != 1:
+    """The `jwt_algorithm`, by the source of keys.
+
+    Raises SettingsError unless exactly one source is set, and its keys work with the algorithm.
+    """
+    sources = [name for name in KEY_SOURCES if values[name]]
+    if len(sources) != 1:
         names = ", ".join(f"JOBMON_{name.upper()}" for name in KEY_SOURCES)
-        raise SettingsError(f"Set exactly one of {names} ({len(chosen)} are set)")
+        raise SettingsError(f"Set exactly one of {names} ({len(sources)} are set)")
     allowed = SHARED_SECRET_ALGORITHMS if values["jwt_secret_key"] else PUBLIC_KEY_ALGORITHMS
     algorithm = values["jwt_algorithm"] or allowed[0]
     if algorithm not in allowed:
         raise SettingsError(
-            f"JOBMON_JWT_ALGORITHM: {algorithm} cannot be used with JOBMON_{chosen[0].upper()}; "
+            f"JOBMON_JWT_ALGORITHM: {algorithm} cannot be used with JOBMON_{sources[0].upper()}; "
             f"use one of {', '.join(allowed)}"
         )
     if values["jwt_public_key"]:
