@@ -326,8 +326,10 @@ def read_states(
         requested = [record for record in stored if record["kind"] == Decision.REQUESTED]
         kinds = {record["kind"] for record in stored}
         is_running = Progress.CLAIMED in kinds and Progress.FINISHED not in kinds
-        last = records.find_last(request_id, Progress.BATCH) if is_running else None
-        load = partial(_load_state, stored=stored, last=last, settings=settings, now=now)
+        last_batch = records.find_last(request_id, Progress.BATCH) if is_running else None
+        load = partial(
+            _load_state, stored=stored, last_batch=last_batch, settings=settings, now=now
+        )
         states += records.own.read("a request", requested[:1], load)
     return states
 
@@ -336,7 +338,7 @@ def _load_state(
     requested: Document,
     *,
     stored: Sequence[Document],
-    last: Document | None,
+    last_batch: Document | None,
     settings: Settings,
     now: datetime,
 ) -> ActionState:
@@ -347,7 +349,7 @@ def _load_state(
         needs_approval=request.needs_approval
         or needs_approval(request.target, request.expected, settings, dry_run=request.dry_run),
     )
-    return conclude_state(request, stored, last, now)
+    return conclude_state(request, stored, last_batch, now)
 
 
 def needs_approval(target: Target, expected: int, settings: Settings, *, dry_run: bool) -> bool:

@@ -30,12 +30,12 @@ STOP_TIMEOUT_S = 10.0
 def acting(
     settings: Settings,
     on_failure: Callable[[], None] | None = None,
-    reached: Callable[[str], None] = lambda _: None,
+    on_step: Callable[[str], None] = lambda _: None,
 ) -> Iterator[None]:
     """Run an actor for each queue with actions until the block ends, over new connections.
 
     An unexpected exception ends the actor of a queue: it is logged with its stack, and `on_failure`
-    is called. `reached`: as in `Actor`.
+    is called. `on_step`: as in `Actor`.
     """
     queues = [queue.choose_actor_uri() for queue in load_queues(settings)]
     stop = threading.Event()
@@ -54,7 +54,7 @@ def acting(
                 if not has_indexes:
                     ensure_record_indexes(state_database(own))
                     has_indexes = True
-                Actor(connection, own, redactor, stop, holder=holder, reached=reached).run()
+                Actor(connection, own, redactor, stop, holder=holder, on_step=on_step).run()
             except PyMongoError as error:
                 error_log.log(error)
                 stop.wait(RETRY_AFTER_S)

@@ -41,7 +41,7 @@ class Actor:
     """The actor of one queue. If several processes act on a queue, only the lease holder works.
 
     The user of `connection` needs the right to write the watched jobs; `own` is the connection to
-    jobmon's own database. `reached` is for tests: it is called after each step of a batch with the
+    jobmon's own database. `on_step` is for tests: it is called after each step of a batch with the
     step's name.
     """
 
@@ -53,12 +53,12 @@ class Actor:
         stop: threading.Event,
         *,
         holder: str,
-        reached: Callable[[str], None] = lambda _: None,
+        on_step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._connection = connection
         self._settings = connection.settings
         self._stop = stop
-        self._reached = reached
+        self._on_step = on_step
         self._support = find_support(connection.settings)
         database = OwnDatabase(state_database(own), connection.queue_key)
         self._records = ActionRecords(database, self._settings.actions_retention_days)
@@ -186,25 +186,25 @@ class Actor:
             self._finish(request, Phase.FINISHED)
             return 0
         runner = self._make_runner(request)
-        last = runner.recover(Recovery.COMPLETE)
-        if last is not None and last["position"] is None:
+        last_batch = runner.recover(Recovery.COMPLETE)
+        if last_batch is not None and last_batch["position"] is None:
             self._finish(request, Phase.FINISHED)
             return 0
-        counts = Counts() if last is None else Counts.load(last["counts"])
+        counts = Counts() if last_batch is None else Counts.load(last_batch["counts"])
         size = min(BATCH, self._settings.actions_per_second)
         limit, reason = self._find_limit(state)
         remaining = None if limit is None else limit - counts.done - counts.possible
         try:
-            end = runner.run(last, size, remaining)
+            batch_end = runner.run(last_batch, size, remaining)
         except OverLimitError:
             self._interrupt(request, reason, is_over_limit=True)
             return None
         except (RefusedFilterError, RequestError) as error:
             self._finish(request, Phase.REFUSED, str(error))
             return 0
-        if end["position"] is None:
+        if batch_end["position"] is None:
             self._finish(request, Phase.FINISHED)
-        return Counts.load(end["counts"]).total - counts.total
+        return Counts.load(batch_end["counts"]).total - counts.total
 
     def _has_batches(self, request: ActionRequest) -> bool:
         """Whether a request has batches that this actor can examine: the queue has its action.
@@ -263,7 +263,7 @@ class Actor:
 
     def _make_runner(self, request: ActionRequest) -> BatchRunner:
         changes = make_job_changes(self._connection, self._records, self._support, request)
-        return BatchRunner(self._records, self._reader, changes, request, self._reached)
+        return BatchRunner(self._records, self._reader, changes, request, self._on_step)
 
 
 def _has_expiry_record(state: ActionState) -> bool:

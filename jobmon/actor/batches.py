@@ -15,7 +15,7 @@ from jobmon.actions.records import ActionRecords, Progress, Result, make_outcome
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Counts
 from jobmon.actions.target import TargetKind
-from jobmon.actor.job_changes import JobChanges, PlannedChange, ReadJob, encode_key
+from jobmon.actor.job_changes import JobChanges, PlannedChange, StoredJob, encode_key
 from jobmon.actor.targets import Batch, TargetReader, is_changed_since
 from jobmon.domain import JobStatus
 from jobmon.queue import RefusedActionError
@@ -49,7 +49,7 @@ class OverLimitError(Exception):
 
 
 @dataclass
-class _Decisions:
+class _BatchPlan:
     """The changes to make in a batch, and the outcomes of the jobs that it does not change."""
 
     changes: list[PlannedChange] = field(default_factory=list)
@@ -62,7 +62,7 @@ class _Decisions:
 class BatchRunner:
     """Runs the batches of one request; methods raise PyMongoError.
 
-    `reached` is called with the name of each step, after the step.
+    `on_step` is called with the name of each step, after the step.
     """
 
     def __init__(
@@ -71,26 +71,26 @@ class BatchRunner:
         reader: TargetReader,
         changes: JobChanges,
         request: ActionRequest,
-        reached: Callable[[str], None],
+        on_step: Callable[[str], None],
     ) -> None:
         self._records = records
         self._reader = reader
         self._changes = changes
         self._request = request
-        self._reached = reached
+        self._on_step = on_step
 
     def recover(self, recovery: Recovery) -> Document | None:
         """Examine the jobs of the last batch if its end is not recorded.
 
         Returns the record of the last batch with a recorded end; None if there is none.
         """
-        last = self._records.find_last(self._request.id, Progress.BATCH)
+        last_batch = self._records.find_last(self._request.id, Progress.BATCH)
         intent = self._records.find_last(self._request.id, Progress.INTENT)
-        if intent is None or (last is not None and last["number"] >= intent["number"]):
-            return last
+        if intent is None or (last_batch is not None and last_batch["number"] >= intent["number"]):
+            return last_batch
         changes = [PlannedChange.load(stored) for stored in intent["changes"]]
-        known = self._find_known([change.key for change in changes])
-        unfinished = [change for change in changes if encode_key(change.key) not in known]
+        recorded = self._find_recorded([change.key for change in changes])
+        unfinished = [change for change in changes if encode_key(change.key) not in recorded]
         jobs = self._changes.read([change.key for change in unfinished])
         outcomes = [
             outcome
@@ -99,11 +99,11 @@ class BatchRunner:
         ]
         self._add_outcomes([*intent["outcomes"], *outcomes])
         if recovery is Recovery.WAIT:
-            return last
-        return self._end(intent, Counts.load(self._records.count_outcomes(self._request.id)))
+            return last_batch
+        return self._record_end(intent, Counts.load(self._records.count_outcomes(self._request.id)))
 
     def _examine(
-        self, change: PlannedChange, job: ReadJob | None, recovery: Recovery
+        self, change: PlannedChange, job: StoredJob | None, recovery: Recovery
     ) -> Document | None:
         """The outcome of a planned change; None if the job has to wait. `job` is None if gone."""
         if job is not None and self._changes.is_made(job, change):
@@ -118,72 +118,72 @@ class BatchRunner:
             return self._describe(change, Result.SKIPPED, STOPPED)
         return None
 
-    def run(self, last: Document | None, size: int, limit: int | None) -> Document:
-        """Run the batch that follows `last` (None: the first batch); returns the record of its end.
+    def run(self, last_batch: Document | None, size: int, limit: int | None) -> Document:
+        """Run the batch after `last_batch` (None: the first); returns the record of its end.
 
         `limit`: how many jobs may still be changed; None without a limit. Raises OverLimitError
         before a batch that would exceed it, RefusedFilterError if the jobs cannot be listed.
         """
-        position = {} if last is None else last["position"]
+        position = {} if last_batch is None else last_batch["position"]
         batch = self._reader.read(self._request, position, size)
-        decisions = self._decide(batch)
-        if limit is not None and len(decisions.changes) > limit:
+        plan = self._plan_batch(batch)
+        if limit is not None and len(plan.changes) > limit:
             raise OverLimitError
         intent: Document = {
-            "number": 1 if last is None else last["number"] + 1,
+            "number": 1 if last_batch is None else last_batch["number"] + 1,
             "position": batch.position,
             "changes": [],
-            "outcomes": decisions.outcomes,
+            "outcomes": plan.outcomes,
         }
         if not self._request.dry_run:
-            intent["changes"] = [change.dump() for change in decisions.changes]
+            intent["changes"] = [change.dump() for change in plan.changes]
         else:
             intent["outcomes"] += [
-                self._describe(change, Result.POSSIBLE) for change in decisions.changes
+                self._describe(change, Result.POSSIBLE) for change in plan.changes
             ]
         self._records.add_progress(
             self._request.id, Progress.INTENT, intent, number=intent["number"]
         )
-        self._reached("intent")
-        changed = [] if self._request.dry_run else list(self._make_changes(decisions.changes))
+        self._on_step("intent")
+        changed = [] if self._request.dry_run else list(self._make_changes(plan.changes))
         outcomes = [*intent["outcomes"], *changed]
-        self._reached("changed")
+        self._on_step("changed")
         self._add_outcomes(outcomes)
-        self._reached("outcomes")
-        counts = Counts() if last is None else Counts.load(last["counts"])
-        return self._end(intent, counts.add(outcome["result"] for outcome in outcomes))
+        self._on_step("outcomes")
+        counts = Counts() if last_batch is None else Counts.load(last_batch["counts"])
+        return self._record_end(intent, counts.add(outcome["result"] for outcome in outcomes))
 
-    def _decide(self, batch: Batch) -> _Decisions:
+    def _plan_batch(self, batch: Batch) -> _BatchPlan:
         """What to do with each job of a batch that has no outcome yet."""
-        decisions = _Decisions()
+        plan = _BatchPlan()
         missing = {job_id: _make_missing_key(job_id) for job_id in batch.missing}
-        known = self._find_known([*batch.keys, *missing.values()])
+        recorded = self._find_recorded([*batch.keys, *missing.values()])
         for job_id, key in missing.items():
-            if encode_key(key) not in known:
-                decisions.add(key, job_id, Result.SKIPPED, GONE)
-        keys = [key for key in batch.keys if encode_key(key) not in known]
+            if encode_key(key) not in recorded:
+                plan.add(key, job_id, Result.SKIPPED, GONE)
+        keys = [key for key in batch.keys if encode_key(key) not in recorded]
         jobs = self._changes.read(keys)
         for key in keys:
             job = jobs.get(encode_key(key))
             if job is None:
-                decisions.add(key, None, Result.SKIPPED, GONE)
+                plan.add(key, None, Result.SKIPPED, GONE)
                 continue
             try:
                 self._check_suitable(job)
-                decisions.changes.append(self._changes.plan(job))
+                plan.changes.append(self._changes.plan(job))
             except RefusedActionError as error:
-                decisions.add(key, job.job_id, Result.SKIPPED, str(error))
+                plan.add(key, job.job_id, Result.SKIPPED, str(error))
             except (TypeError, ValueError, ArithmeticError):  # a malformed job stops no request
-                decisions.add(key, job.job_id, Result.SKIPPED, MALFORMED)
-        return decisions
+                plan.add(key, job.job_id, Result.SKIPPED, MALFORMED)
+        return plan
 
-    def _find_known(self, keys: list[Any]) -> set[bytes]:
+    def _find_recorded(self, keys: list[Any]) -> set[bytes]:
         """The subset of these `_id`s for which an outcome is recorded, by `encode_key`."""
         return set(map(encode_key, self._records.find_recorded_keys(self._request.id, keys)))
 
-    def _check_suitable(self, read_job: ReadJob) -> None:
+    def _check_suitable(self, stored_job: StoredJob) -> None:
         """Raise RefusedActionError for a job that the request is not for."""
-        request, job = self._request, read_job.job
+        request, job = self._request, stored_job.job
         if request.owner is not None and not is_identity(job.get("createdBy"), request.owner):
             raise RefusedActionError(GONE)  # an owner must not learn that it exists
         is_filter = request.target.kind is TargetKind.FILTER
@@ -199,7 +199,7 @@ class BatchRunner:
         """Make the changes one after another; yields the outcome of each."""
         for change in changes:
             is_made, reason = self._changes.apply(change), CHANGED
-            self._reached("job")
+            self._on_step("job")
             if not is_made:
                 # Another actor may have made the change while this actor was suspended.
                 job = self._changes.read([change.key]).get(encode_key(change.key))
@@ -222,7 +222,7 @@ class BatchRunner:
         dry_run = {"dryRun": self._request.dry_run}
         self._records.add_outcomes(self._request.id, [outcome | dry_run for outcome in outcomes])
 
-    def _end(self, intent: Document, counts: Counts) -> Document:
+    def _record_end(self, intent: Document, counts: Counts) -> Document:
         """Record the end of a batch, with the counts of all outcomes of the request so far."""
         end: Document = {
             "number": intent["number"],

@@ -80,7 +80,7 @@ class PlannedChange:
 
 
 @dataclass(frozen=True)
-class ReadJob:
+class StoredJob:
     """A job's document as stored, and as `job`: its fields with the names that jobmon uses."""
 
     document: Document
@@ -95,16 +95,16 @@ class ReadJob:
 class JobChanges(Protocol):
     """Plans and makes the changes for one request; methods raise PyMongoError."""
 
-    def read(self, keys: Iterable[Any]) -> dict[bytes, ReadJob]:
+    def read(self, keys: Iterable[Any]) -> dict[bytes, StoredJob]:
         """The jobs with these `_id`s, read from the primary, by `encode_key` of the `_id`."""
 
-    def plan(self, read_job: ReadJob) -> PlannedChange:
+    def plan(self, stored_job: StoredJob) -> PlannedChange:
         """The change that the request makes to a job; RefusedActionError if it is not allowed."""
 
     def apply(self, change: PlannedChange) -> bool:
         """Make a change; False if the document has changed since it was read."""
 
-    def is_made(self, read_job: ReadJob, change: PlannedChange) -> bool:
+    def is_made(self, stored_job: StoredJob, change: PlannedChange) -> bool:
         """Whether the document proves that the change was made."""
 
 
@@ -143,7 +143,7 @@ class QueueJobChanges:
         # By `encode_key`: the outcomes of the request to undo, for the jobs that `read` returned.
         self._undone: dict[bytes, Document] = {}
 
-    def read(self, keys: Iterable[Any]) -> dict[bytes, ReadJob]:
+    def read(self, keys: Iterable[Any]) -> dict[bytes, StoredJob]:
         """As in `JobChanges`."""
         keys = list(keys)
         if (undone_id := self._request.target.request_id) is not None:
@@ -151,11 +151,11 @@ class QueueJobChanges:
             self._undone = {encode_key(outcome["key"]): outcome for outcome in outcomes}
         jobs = _writable_jobs(self._connection).find({"_id": {"$in": keys}}, {"payload": 0})
         jobs = jobs.max_time_ms(self._connection.max_time_ms)
-        return {encode_key(job["_id"]): ReadJob(job, job) for job in jobs}
+        return {encode_key(job["_id"]): StoredJob(job, job) for job in jobs}
 
-    def plan(self, read_job: ReadJob) -> PlannedChange:
+    def plan(self, stored_job: StoredJob) -> PlannedChange:
         """As in `JobChanges`."""
-        job = read_job.job
+        job = stored_job.job
         if not isinstance(job.get("jobId"), str):
             raise RefusedActionError("its jobId is not a text")
         action = JobAction(self._request.action)
@@ -205,9 +205,9 @@ class QueueJobChanges:
         )
         return self._queue.apply(job_change, last_action=last_action, may_insert=False)
 
-    def is_made(self, read_job: ReadJob, change: PlannedChange) -> bool:  # noqa: ARG002
+    def is_made(self, stored_job: StoredJob, change: PlannedChange) -> bool:  # noqa: ARG002
         """As in `JobChanges`: true if the request made the last action on the job."""
-        last = read_job.document.get("lastAction")
+        last = stored_job.document.get("lastAction")
         return isinstance(last, dict) and last.get("id") == self._request.id
 
     @property
@@ -234,7 +234,7 @@ class ProfileJobChanges:
         self._transition = transition
         self._matching: set[bytes] = set()  # by `encode_key`: the jobs that match `when`
 
-    def read(self, keys: Iterable[Any]) -> dict[bytes, ReadJob]:
+    def read(self, keys: Iterable[Any]) -> dict[bytes, StoredJob]:
         """As in `JobChanges`."""
         transition = self._transition
         names = [*self._mapping.paths, *self._mapping.reads, "status", "_id"]
@@ -247,7 +247,7 @@ class ProfileJobChanges:
             matching = self._find({"$and": [query, self._resolve_when()]}, {"_id": True})
             self._matching = {encode_key(document["_id"]) for document in matching}
         return {
-            encode_key(document["_id"]): ReadJob(document, self._mapping.to_contract(document))
+            encode_key(document["_id"]): StoredJob(document, self._mapping.to_contract(document))
             for document in self._find(query, projection)
         }
 
@@ -260,14 +260,14 @@ class ProfileJobChanges:
         when: Document = resolve_now(self._transition.when, datetime.now(UTC))
         return when
 
-    def plan(self, read_job: ReadJob) -> PlannedChange:
+    def plan(self, stored_job: StoredJob) -> PlannedChange:
         """As in `JobChanges`."""
-        transition, document = self._transition, read_job.document
-        status = read_job.job.get("status")
+        transition, document = self._transition, stored_job.document
+        status = stored_job.job.get("status")
         if status not in transition.statuses:
             raise RefusedActionError(f"it is {status}")
         now = to_milliseconds(datetime.now(UTC))
-        if reason := explain_refusal(self._request.action, read_job.job, now):
+        if reason := explain_refusal(self._request.action, stored_job.job, now):
             raise RefusedActionError(reason)
         if transition.when and encode_key(document["_id"]) not in self._matching:
             raise RefusedActionError(CONDITION_NOT_MET)
@@ -285,7 +285,7 @@ class ProfileJobChanges:
             raise RefusedActionError("it has this value already")
         return PlannedChange(
             key=document["_id"],
-            job_id=read_job.job_id,
+            job_id=stored_job.job_id,
             expected={
                 path: value
                 for path in (*self._state_paths(), *before)
@@ -312,11 +312,11 @@ class ProfileJobChanges:
             update["$unset"] = dict.fromkeys(change.removals, "")
         return bool(jobs.update_one(query, update, collation=SIMPLE_COLLATION).matched_count)
 
-    def is_made(self, read_job: ReadJob, change: PlannedChange) -> bool:
+    def is_made(self, stored_job: StoredJob, change: PlannedChange) -> bool:
         """As in `JobChanges`: true if the changed fields have the new values."""
         if change.deletes:
             return False
-        current = {path: _find_value(read_job.document, path) for path in change.before}
+        current = {path: _find_value(stored_job.document, path) for path in change.before}
         return current == dict(change.values) | dict.fromkeys(change.removals)
 
     def _state_paths(self) -> list[str]:

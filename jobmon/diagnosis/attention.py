@@ -321,8 +321,8 @@ def _check_backlog(evidence: Evidence) -> Check:
     when = "an hour ago" if age >= 55 * MINUTE else f"({_format_minutes(age)} ago)"
     text = f"Backlog growing: {grouped(queued)} queued, up from {grouped(queued_then)} {when}"
     since = max(
-        at
-        for at, sample in evidence.samples.items()
+        sampled_at
+        for sampled_at, sample in evidence.samples.items()
         if sample.status_counts.get(_QUEUED, 0) <= queued_then
     )
     jobs = JobFilter(statuses=(_QUEUED,))

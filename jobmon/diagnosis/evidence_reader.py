@@ -18,8 +18,8 @@ from jobmon.diagnosis.evidence import (
     Missing,
 )
 from jobmon.diagnosis.forecast import (
-    BLOCK,
-    BLOCKS,
+    BLOCK_LENGTH,
+    BLOCK_COUNT,
     Forecast,
     Outlook,
     forecast_queue,
@@ -133,7 +133,7 @@ def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> E
     """The evidence for a forecast, without samples; without a collector no history is read."""
     series = queue.series
     # The present minute and the one before are left out: the collector may still count them.
-    start = floor(now, MINUTE) - MINUTE - BLOCKS * BLOCK
+    start = floor(now, MINUTE) - MINUTE - BLOCK_COUNT * BLOCK_LENGTH
     evidence = Evidence(
         stats=stats,
         hour_start=floor(now - HOUR, MINUTE),
@@ -147,8 +147,8 @@ def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> E
         reason = "no collector keeps the statistics up to date"
         return replace(evidence, blocks=Missing(reason=reason, remedy=START_A_COLLECTOR))
     blocks: list[History[str]] = []
-    for at in (start + number * BLOCK for number in range(BLOCKS)):
-        window = Window(start=at, end=at + BLOCK, step=MINUTE)
+    for block_start in (start + index * BLOCK_LENGTH for index in range(BLOCK_COUNT)):
+        window = Window(start=block_start, end=block_start + BLOCK_LENGTH, step=MINUTE)
         block = read_history(partial(series.history_by_type, window), evidence)
         if isinstance(block, Missing):
             return replace(evidence, blocks=block)

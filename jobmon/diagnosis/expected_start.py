@@ -11,9 +11,9 @@ from typing import NamedTuple
 from jobmon.diagnosis.attention import stalled_types
 from jobmon.diagnosis.evidence import COUNTED_TOGETHER, Evidence, Missing
 from jobmon.diagnosis.forecast import (
-    BLOCK,
-    BLOCKS,
-    LONGEST,
+    BLOCK_LENGTH,
+    BLOCK_COUNT,
+    MAX_FORECAST,
     MIN_JOBS,
     counts_vary,
     explain_missing_runs,
@@ -53,7 +53,7 @@ def find_start_rate(evidence: Evidence, job_type: str) -> StartRate | str:
     if counts_vary(ended):
         return "the rate of its type varied too much in the last half hour"
     total = sum(activity.finished for block in activities for activity in block.values())
-    minutes = BLOCKS * BLOCK / MINUTE
+    minutes = BLOCK_COUNT * BLOCK_LENGTH / MINUTE
     return StartRate(sum(ended) / minutes, (total - sum(ended)) / minutes)
 
 
@@ -106,7 +106,7 @@ def estimate_wait(job: JobFacts, queue: QueueFacts) -> timedelta | str:
     # While many jobs of other types come first, jobs of its type start less often than before.
     if other_types > 2 * rate.other_types * (wait / MINUTE) + MIN_EXPECTED:
         return "more jobs of other types are ahead than usual"
-    return wait if wait <= LONGEST else "it does not start within a day at the present rate"
+    return wait if wait <= MAX_FORECAST else "it does not start within a day at the present rate"
 
 
 class Silence(NamedTuple):
@@ -125,9 +125,10 @@ def measure_silence(queue: QueueFacts) -> Silence:
     for history, step in ((queue.hour, MINUTE), (queue.day, HOUR)):
         if isinstance(history, Missing) or history.gaps:
             continue
-        if ended := [at for at, activity in history.activity.items() if activity.finished]:
-            silent = history.as_of - max(ended) - step
-            return Silence(max(shortest, silent // MINUTE * MINUTE), is_exact=True)
+        busy_steps = [start for start, activity in history.activity.items() if activity.finished]
+        if busy_steps:
+            length = history.as_of - max(busy_steps) - step
+            return Silence(max(shortest, length // MINUTE * MINUTE), is_exact=True)
         shortest = HOUR  # none has ended in the last hour
     for history, length in ((queue.day, DAY), (queue.hour, HOUR)):
         if isinstance(history, History) and not history.gaps:

@@ -148,15 +148,15 @@ def _explain_due(job: JobFacts, queue: QueueFacts, now: datetime) -> Explanation
         reasons["expectedStart"] = "no job of its type seems to be started"
         length, is_exact = measure_silence(queue)
         silence = f"{'' if is_exact else 'more than '}{duration(length / _MILLISECOND)}"
-        end = f". No attempt of its type runs, and none has ended for {silence}."
-        parts = (*due_parts, end)
+        sentence = f". No attempt of its type runs, and none has ended for {silence}."
+        parts = (*due_parts, sentence)
         return replace(explanation, code=ExplanationCode.TYPE_STALLED, parts=parts)
     ahead = "" if isinstance(place, str) else f"; {_describe_place(place)}"
     if isinstance(wait, str):
         reasons["expectedStart"] = wait
         return replace(explanation, parts=(*due_parts, f"{ahead}."))
-    start = f"{ahead}. At the present rate it starts in about {round_duration(wait)}."
-    return replace(explanation, parts=(*due_parts, start), expected_start=now + wait)
+    text = f"{ahead}. At the present rate it starts in about {round_duration(wait)}."
+    return replace(explanation, parts=(*due_parts, text), expected_start=now + wait)
 
 
 def _describe_due(job: JobFacts, now: datetime) -> Parts:

@@ -18,12 +18,12 @@ from jobmon.rollup.series import Activity
 from jobmon.store.labels import OTHER
 
 # Rates are counted over the last half hour, in three blocks whose counts must be similar.
-BLOCK, BLOCKS = 10 * MINUTE, 3
+BLOCK_LENGTH, BLOCK_COUNT = 10 * MINUTE, 3
 # How far a block's count may be from the mean: half the mean or, if more, three deviations.
 MAX_SWING, MAX_DEVIATIONS = 0.5, 3
 MIN_JOBS = 20  # if fewer jobs came or ended in the half hour, the rates are unknown
 # A difference within two standard deviations counts as zero. A forecast is for at most a day.
-NOISE, LONGEST = 2, DAY
+NOISE, MAX_FORECAST = 2, DAY
 # There is no forecast if more jobs are scheduled for later than this share of the waiting jobs or,
 # for a whole queue, of the jobs that came in the half hour, if these are more.
 MAX_SCHEDULED = 0.1
@@ -189,7 +189,7 @@ def _explain_contradiction(evidence: Evidence, flows: Sequence[Flow]) -> str:
 
 
 def _forecast_backlog(backlog: int, flows: Sequence[Flow], start: datetime) -> Forecast:
-    minutes = BLOCKS * BLOCK / MINUTE
+    minutes = BLOCK_COUNT * BLOCK_LENGTH / MINUTE
     arrived, completed = (sum(counts) for counts in zip(*flows, strict=True))
     forecast = Forecast(
         outlook=Outlook.UNKNOWN,
@@ -197,7 +197,7 @@ def _forecast_backlog(backlog: int, flows: Sequence[Flow], start: datetime) -> F
         arrivals=arrived / minutes,
         completions=completed / minutes,
         start=start,
-        end=start + BLOCKS * BLOCK,
+        end=start + BLOCK_COUNT * BLOCK_LENGTH,
     )
     if not backlog:
         return replace(forecast, outlook=Outlook.EMPTY)
@@ -211,8 +211,8 @@ def _forecast_backlog(backlog: int, flows: Sequence[Flow], start: datetime) -> F
         return replace(forecast, outlook=Outlook.STEADY)
     if net < 0:
         return replace(forecast, outlook=Outlook.GROWS)
-    clears_in = backlog / net * BLOCKS * BLOCK
-    if clears_in > LONGEST:
+    clears_in = backlog / net * BLOCK_COUNT * BLOCK_LENGTH
+    if clears_in > MAX_FORECAST:
         return replace(forecast, outlook=Outlook.STEADY)
     return replace(forecast, outlook=Outlook.CLEARS, clears_in=clears_in)
 

@@ -19,15 +19,16 @@ def find_last_finish(
     """
     if isinstance(history, Missing):
         return None
-    finished = {at: activity.finished for at, activity in history.activity.items()}
-    busy_steps = [at for at, count in finished.items() if count]
+    finished = {step_start: activity.finished for step_start, activity in history.activity.items()}
+    busy_steps = [step_start for step_start, count in finished.items() if count]
     if not busy_steps:
         return None
     until = max(busy_steps) + step
     start = max(min(busy_steps), until - HOUR)
-    total = sum(count for at, count in finished.items() if start <= at < until)
+    total = sum(count for step_start, count in finished.items() if start <= step_start < until)
     rate = total / ((until - start) / MINUTE)
-    return max([until, *(at + step for at in history.uncounted if at < history.as_of)]), rate
+    uncounted = (step_start for step_start in history.uncounted if step_start < history.as_of)
+    return max([until, *(step_start + step for step_start in uncounted)]), rate
 
 
 def find_first_death(evidence: Evidence) -> datetime | None:
@@ -38,13 +39,13 @@ def find_first_death(evidence: Evidence) -> datetime | None:
     """
     if isinstance(evidence.minutes, Missing):
         return None
-    deaths = (at for at, step in evidence.minutes.activity.items() if step.dlq)
-    first = min(deaths, default=None)
-    if first is None or isinstance(evidence.day, Missing):
-        return first
-    day, since = evidence.day.activity, floor(first, 10 * MINUTE)
+    deaths = (minute for minute, activity in evidence.minutes.activity.items() if activity.dlq)
+    first_death = min(deaths, default=None)
+    if first_death is None or isinstance(evidence.day, Missing):
+        return first_death
+    day, since = evidence.day.activity, floor(first_death, 10 * MINUTE)
     while (previous := day.get(since - 10 * MINUTE)) is not None and previous.dlq:
         since -= 10 * MINUTE
     if since == min(day, default=None):
         return None
-    return first if since == floor(first, 10 * MINUTE) else since
+    return first_death if since == floor(first_death, 10 * MINUTE) else since

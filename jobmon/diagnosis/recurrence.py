@@ -141,5 +141,5 @@ def _find_missed(
     count = timetable.count_due(start, end, MAX_COUNTED + 1) - 1
     if count < 1:
         return []
-    due = timetable.list_due(start, end, count)
-    return [Run(status=MISSED, due=due[0], last_due=due[-1], count=count)]
+    due_times = timetable.list_due(start, end, count)
+    return [Run(status=MISSED, due=due_times[0], last_due=due_times[-1], count=count)]

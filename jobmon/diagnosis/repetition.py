@@ -62,8 +62,8 @@ class Timetable:
 
     def list_due(self, start: datetime, end: datetime, limit: int) -> list[datetime]:
         """The first `limit` due times after `start`, up to and including `end` (aware)."""
-        due = takewhile(lambda at: at <= end, self._iterate(start))
-        return [at for _, at in zip(range(limit), due, strict=False)]
+        due_times = takewhile(lambda due_at: due_at <= end, self._iterate(start))
+        return [due_at for _, due_at in zip(range(limit), due_times, strict=False)]
 
     def count_due(self, start: datetime, end: datetime, limit: int) -> int:
         """The number of due times that `list_due` finds."""
@@ -80,16 +80,17 @@ class Timetable:
         return _measure_slack(self)
 
     def _iterate(self, start: datetime) -> Iterator[datetime]:
+        """The due times after `start`, without end."""
         if self.cron is not None:
             try:
-                for at in CronSim(self.cron, start.astimezone(self.zone)):
-                    yield at.astimezone(UTC)
+                for due_at in CronSim(self.cron, start.astimezone(self.zone)):
+                    yield due_at.astimezone(UTC)
             except (CronSimError, OverflowError):
                 return
-        at = start
+        due_at = start
         while self.length is not None:
-            at += self.length
-            yield at
+            due_at += self.length
+            yield due_at
 
 
 @lru_cache(_MAX_CACHED)

@@ -171,7 +171,7 @@ def _find_lease_state(
     jobs: Sequence[RunningJob], now: datetime
 ) -> tuple[WorkerState, datetime | None]:
     """The state of a worker that holds leases of these jobs, and since when."""
-    expiries = [at for job in jobs if job.is_expired(now) and (at := job.expires_at)]
+    expiries = [end for job in jobs if job.is_expired(now) and (end := job.expires_at)]
     if expiries:
         return WorkerState.EXPIRED, min(expiries)
     starts = [job.started_at for job in jobs if job.started_at is not None]
@@ -187,8 +187,8 @@ def _find_workers_with_work(
     """
     overdue = {
         job_type
-        for job_type, due in find_overdue(stats, pauses).items()
-        if stats.as_of - due >= MIN_OVERDUE
+        for job_type, due_since in find_overdue(stats, pauses).items()
+        if stats.as_of - due_since >= MIN_OVERDUE
     }
     if not overdue:
         return ()

@@ -25,7 +25,7 @@ from jobmon.diagnosis.evidence_reader import EvidenceSources, gather_evidence
 from jobmon.notify.delivery import Receiver
 from jobmon.notify.message import Message, Sender
 from jobmon.notify.problems import Findings, find_problems
-from jobmon.notify.state import Pending, ReceiverState, StateStore
+from jobmon.notify.state import PendingMessage, ReceiverState, StateStore
 from jobmon.notify.tracking import Timing, find_open_level, list_news, record_sent, track
 from jobmon.notify.webhook import DeliveryError
 from jobmon.redaction.redactor import Redactor
@@ -204,7 +204,7 @@ class Notifier:
         if pending is None:
             news = tuple(list_news(tracked, findings, now, self._timing, mutes))
             if news:
-                pending = Pending(
+                pending = PendingMessage(
                     id=f"msg_{uuid.uuid4().hex}",
                     made_at=now,
                     news=news,
@@ -274,7 +274,7 @@ class Notifier:
                 reason = str(error) if isinstance(error, DeliveryError) else type(error).__name__
                 self._update(name, self._record_failure(state, reason))
 
-    def _record_success(self, state: ReceiverState, pending: Pending) -> ReceiverState:
+    def _record_success(self, state: ReceiverState, pending: PendingMessage) -> ReceiverState:
         health = state.health
         log.info("notified %s of %d notices", health.name, len(pending.news))
         if health.failing_since is not None:

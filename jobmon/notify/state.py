@@ -9,7 +9,7 @@ from pymongo.errors import DuplicateKeyError
 
 from jobmon.diagnosis.notices import CheckKind, Level
 from jobmon.notify.problems import Problem
-from jobmon.notify.tracking import Change, News, Tracked, TrackedProblems
+from jobmon.notify.tracking import Change, News, TrackedProblem, TrackedProblems
 from jobmon.rollup.documents import NOTIFICATIONS, STATE, OwnDatabase, require_type
 from jobmon.rollup.notification_health import (
     ReceiverHealth,
@@ -22,7 +22,7 @@ _NONE = type(None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pending:
+class PendingMessage:
     """A message that is not delivered yet. It does not change, but a newer one can replace it.
 
     `level`: as in `Message`. `attempts`: how many attempts to send it have begun. `retry_at`: when
@@ -43,7 +43,7 @@ class ReceiverState:
 
     health: ReceiverHealth
     tracked: TrackedProblems = field(default_factory=dict)
-    pending: Pending | None = None
+    pending: PendingMessage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +151,8 @@ def _load_receiver(document: Document) -> ReceiverState:
     )
 
 
-def _load_tracked(entry: Document) -> Tracked:
-    return Tracked(
+def _load_tracked(entry: Document) -> TrackedProblem:
+    return TrackedProblem(
         problem=_load_problem(entry["problem"]),
         seen_at=require_type(entry["seenAt"], datetime),
         is_confirmed=require_type(entry["isConfirmed"], bool),
@@ -163,8 +163,8 @@ def _load_tracked(entry: Document) -> Tracked:
     )
 
 
-def _load_pending(pending: Document) -> Pending:
-    return Pending(
+def _load_pending(pending: Document) -> PendingMessage:
+    return PendingMessage(
         id=require_type(pending["id"], str),
         made_at=require_type(pending["madeAt"], datetime),
         level=None if pending["level"] is None else Level(pending["level"]),

@@ -41,7 +41,7 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tracked:
+class TrackedProblem:
     """A problem that a receiver got, or will get if it lasts.
 
     `problem`: as last reported, or as first seen at `seen_at` if it was not reported.
@@ -68,14 +68,14 @@ class News:
     ended_at: datetime | None = None
 
 
-TrackedProblems = Mapping[CheckKind, Tracked]
+TrackedProblems = Mapping[CheckKind, TrackedProblem]
 
 
 def track(
     tracked: TrackedProblems, findings: Findings, now: datetime, timing: Timing
-) -> dict[CheckKind, Tracked]:
+) -> dict[CheckKind, TrackedProblem]:
     """The tracked problems after a check; a problem that was not checked completely stays open."""
-    updated: dict[CheckKind, Tracked] = {}
+    updated: dict[CheckKind, TrackedProblem] = {}
     for kind in CheckKind:
         entry, problem = tracked.get(kind), findings.problems.get(kind)
         if entry is not None:
@@ -83,7 +83,8 @@ def track(
         if problem is not None:
             if entry is not None:
                 entry = _forget_types(entry, findings.muted.get(kind, frozenset()))
-            entry = _update(entry or Tracked(problem=problem, seen_at=now), problem, now, timing)
+            entry = entry or TrackedProblem(problem=problem, seen_at=now)
+            entry = _update(entry, problem, now, timing)
         elif kind in findings.muted:
             # A problem that was not sent yet begins again when the mute ends.
             is_known = entry is not None and entry.reported_at is not None
@@ -135,7 +136,7 @@ def find_open_level(tracked: TrackedProblems) -> Level | None:
 
 def record_sent(
     tracked: TrackedProblems, news: Sequence[News], now: datetime
-) -> dict[CheckKind, Tracked]:
+) -> dict[CheckKind, TrackedProblem]:
     """The tracked problems after a receiver got this news."""
     updated = dict(tracked)
     for item in news:
@@ -143,9 +144,9 @@ def record_sent(
         entry = updated.pop(kind, None)
         if item.change is Change.OVER:
             if entry is not None and entry.gone_at is None:  # it has returned
-                updated[kind] = Tracked(problem=entry.problem, seen_at=now)
+                updated[kind] = TrackedProblem(problem=entry.problem, seen_at=now)
             continue
-        entry = entry or Tracked(problem=problem, seen_at=now)
+        entry = entry or TrackedProblem(problem=problem, seen_at=now)
         if item.change is Change.WORSE and problem.types and entry.problem.types:
             # A type that disappears and returns is reported only once.
             problem = replace(problem, types=problem.types | entry.problem.types)
@@ -160,7 +161,9 @@ def record_sent(
     return {kind: updated[kind] for kind in CheckKind if kind in updated}
 
 
-def _update(entry: Tracked, problem: Problem, now: datetime, timing: Timing) -> Tracked:
+def _update(
+    entry: TrackedProblem, problem: Problem, now: datetime, timing: Timing
+) -> TrackedProblem:
     is_confirmed = entry.is_confirmed or now >= entry.seen_at + timing.delay
     worse_at = None
     if entry.reported_at is not None and _is_worse(problem, entry.problem):
@@ -168,11 +171,11 @@ def _update(entry: Tracked, problem: Problem, now: datetime, timing: Timing) -> 
     return replace(entry, is_confirmed=is_confirmed, worse_at=worse_at, gone_at=None)
 
 
-def _mark_muted(entry: Tracked) -> Tracked:
+def _mark_muted(entry: TrackedProblem) -> TrackedProblem:
     return replace(entry, worse_at=None, gone_at=None, was_muted=True)
 
 
-def _forget_types(entry: Tracked, muted: frozenset[str]) -> Tracked:
+def _forget_types(entry: TrackedProblem, muted: frozenset[str]) -> TrackedProblem:
     """The entry as if the muted types had not been reported: they are news when the mute ends."""
     types = entry.problem.types - muted
     if types == entry.problem.types:
@@ -184,7 +187,7 @@ def _forget_types(entry: Tracked, muted: frozenset[str]) -> Tracked:
     )
 
 
-def _find_change(entry: Tracked, now: datetime, timing: Timing) -> Change | None:
+def _find_change(entry: TrackedProblem, now: datetime, timing: Timing) -> Change | None:
     if entry.reported_at is None:
         return Change.BEGINS if entry.is_confirmed else None
     if entry.worse_at is not None and now >= entry.worse_at + timing.delay:
@@ -207,7 +210,7 @@ def _is_worse(problem: Problem, reported: Problem) -> bool:
     return problem.count >= max(WORSE_FACTOR * reported.count, reported.count + MIN_WORSE)
 
 
-def _limit_to_past(entry: Tracked, now: datetime) -> Tracked:
+def _limit_to_past(entry: TrackedProblem, now: datetime) -> TrackedProblem:
     """The entry with `now` for each time in the future: the clock was set back."""
 
     def limit(moment: datetime | None) -> datetime | None:

@@ -42,7 +42,7 @@ def show_list(columns: Columns, rows: Iterable[Mapping[str, Any]]) -> Table:
     return table
 
 
-def write_plain(value: object) -> str:
+def format_plain(value: object) -> str:
     """A value in one line, with an escape such as `\\x1b` for each character that is not printable.
 
     A dash for None.
@@ -57,17 +57,17 @@ def write_plain(value: object) -> str:
 def name_status(status: object) -> Text:
     """A status as a word for people, in its color; the text of an unknown status is unchanged."""
     text = str(status)
-    return Text(write_plain(JOB_STATUS_WORDS.get(text, text)), STYLES.get(text, ""))
+    return Text(format_plain(JOB_STATUS_WORDS.get(text, text)), STYLES.get(text, ""))
 
 
-def write_time(iso: str | None, now: datetime | None = None) -> str:
+def format_time(iso: str | None, now: datetime | None = None) -> str:
     """A time in UTC, such as `13:44:30 (16 s ago)`; with its date if that is not today."""
     if iso is None:
         return UNKNOWN
     try:
         moment = datetime.fromisoformat(iso).astimezone(UTC)
     except ValueError:
-        return write_plain(iso)
+        return format_plain(iso)
     now = now or datetime.now(UTC)
     time_format = "%H:%M:%S" if moment.date() == now.date() else "%Y-%m-%d %H:%M:%S"
     elapsed_ms = (now - moment).total_seconds() * 1_000
@@ -107,12 +107,12 @@ def describe_pace(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> str:
         f"finished: {humanize.per_minute(queue.get('finishedPerMinute'))}",
         f"failing: {humanize.percent(queue.get('failureRate'))}",
     ]
-    backlog = write_plain((stats.get("forecast") or {}).get("text"))
-    source = write_plain(stats["source"])
+    backlog = format_plain((stats.get("forecast") or {}).get("text"))
+    source = format_plain(stats["source"])
     lines = (
         " · ".join(parts),
         f"backlog: {backlog}",
-        f"as of {write_time(stats['asOf'])}, {source}",
+        f"as of {format_time(stats['asOf'])}, {source}",
     )
     return "\n".join(lines)
 
@@ -124,13 +124,13 @@ def show_notices(queue: Mapping[str, Any]) -> list[Text]:
         return [Text("notices: unknown", style="yellow")]
     lines = [
         Text(
-            f"{MARKS.get(notice['level'], '-')} {write_plain(notice['text'])}"
+            f"{MARKS.get(notice['level'], '-')} {format_plain(notice['text'])}"
             f"{' (muted)' if notice.get('isMuted') else ''}",
             "dim" if notice.get("isMuted") else STYLES.get(notice["level"], ""),
         )
         for notice in notices
     ]
-    unchecked = [Text(write_plain(text), style="dim") for text in queue.get("unchecked") or ()]
+    unchecked = [Text(format_plain(text), style="dim") for text in queue.get("unchecked") or ()]
     if not lines and not unchecked:
         return [Text("nothing needs attention", style="green")]
     return [*lines, *unchecked]
@@ -138,7 +138,7 @@ def show_notices(queue: Mapping[str, Any]) -> list[Text]:
 
 def describe_reasons(reasons: Mapping[str, Any] | None) -> list[str]:
     """A line for each value that is unknown or not exact, with the reason."""
-    return [f"{name}: {write_plain(reason)}" for name, reason in (reasons or {}).items()]
+    return [f"{name}: {format_plain(reason)}" for name, reason in (reasons or {}).items()]
 
 
 def _type_cells(row: Mapping[str, Any]) -> list[Text]:
@@ -149,7 +149,7 @@ def _type_cells(row: Mapping[str, Any]) -> list[Text]:
         for status in ("queued", "leased", "failed", "dlq")
     ]
     return [
-        Text(write_plain(row["type"])),
+        Text(format_plain(row["type"])),
         *numbers,
         Text(humanize.per_minute(row["finishedPerMinute"])),
         Text(humanize.percent(row["failureRate"])),
@@ -162,13 +162,13 @@ def _job_cells(job: Mapping[str, Any]) -> list[Text]:
     """The cells of a job."""
     error = job.get("lastError") or {}
     return [
-        Text(write_plain(job["jobId"])),
-        Text(write_plain(job["type"])),
+        Text(format_plain(job["jobId"])),
+        Text(format_plain(job["type"])),
         name_status(job["status"]),
-        Text(f"{write_plain(job['attemptCount'])}/{write_plain(job['maxAttempts'])}"),
-        Text(write_plain(job.get("createdBy"))),
-        Text(write_time(job["createdAt"])),
-        Text(write_plain(error.get("code") or error.get("message") or "")),
+        Text(f"{format_plain(job['attemptCount'])}/{format_plain(job['maxAttempts'])}"),
+        Text(format_plain(job.get("createdBy"))),
+        Text(format_time(job["createdAt"])),
+        Text(format_plain(error.get("code") or error.get("message") or "")),
     ]
 
 
@@ -178,11 +178,11 @@ def _error_cells(group: Mapping[str, Any]) -> list[Text]:
     return [
         Text(humanize.grouped(group["count"]), "bold"),
         Text(humanize.grouped(group["previousCount"])),
-        Text(write_plain(group["code"]), "red" if group["status"] == "new" else ""),
-        Text(write_plain(group["pattern"])),
-        Text(write_plain(", ".join(types))),
-        Text(write_time(group["lastSeen"])),
-        Text(write_plain(group["id"])),
+        Text(format_plain(group["code"]), "red" if group["status"] == "new" else ""),
+        Text(format_plain(group["pattern"])),
+        Text(format_plain(", ".join(types))),
+        Text(format_time(group["lastSeen"])),
+        Text(format_plain(group["id"])),
     ]
 
 
@@ -190,13 +190,13 @@ def _worker_cells(worker: Mapping[str, Any]) -> list[Text]:
     """The cells of a worker."""
     running = ", ".join(sorted({str(job["type"]) for job in worker.get("jobs") or ()}))
     return [
-        Text(write_plain(worker["name"])),
-        Text(write_plain(worker["state"]), "" if worker["state"] == "running" else "yellow"),
+        Text(format_plain(worker["name"])),
+        Text(format_plain(worker["state"]), "" if worker["state"] == "running" else "yellow"),
         Text(humanize.grouped(worker["attempts"])),
         Text(humanize.percent(worker["failureRate"])),
         Text(humanize.duration((worker["runMs"] or {}).get("p95"))),
-        Text(write_plain(running)),
-        Text(write_time(worker["lastSeen"])),
+        Text(format_plain(running)),
+        Text(format_time(worker["lastSeen"])),
     ]
 
 
@@ -206,27 +206,27 @@ def show_job(job: Mapping[str, Any]) -> RenderableType:
     facts.add_column(style="dim")
     facts.add_column()
     for label, value in {
-        "job": Text(write_plain(job["jobId"]), "bold"),
-        "type": Text(write_plain(job["type"])),
+        "job": Text(format_plain(job["jobId"]), "bold"),
+        "type": Text(format_plain(job["type"])),
         "status": name_status(job["status"]),
-        "owner": Text(write_plain(job.get("createdBy"))),
-        "priority": Text(write_plain(job["priority"])),
+        "owner": Text(format_plain(job.get("createdBy"))),
+        "priority": Text(format_plain(job["priority"])),
         "attempts": Text(
-            f"{write_plain(job['attemptCount'])} of {write_plain(job['maxAttempts'])}"
+            f"{format_plain(job['attemptCount'])} of {format_plain(job['maxAttempts'])}"
         ),
-        "created": Text(write_time(job["createdAt"])),
-        "runs next": Text(write_time(job["nextRunAt"])),
-        "leased by": Text(write_plain(job["leasedBy"])),
-        "lease ends": Text(write_time(job["leaseExpiresAt"])),
-        "finished": Text(write_time(job["finishedAt"])),
+        "created": Text(format_time(job["createdAt"])),
+        "runs next": Text(format_time(job["nextRunAt"])),
+        "leased by": Text(format_plain(job["leasedBy"])),
+        "lease ends": Text(format_time(job["leaseExpiresAt"])),
+        "finished": Text(format_time(job["finishedAt"])),
     }.items():
         if value.plain != UNKNOWN:
             facts.add_row(label, value)
     parts: list[RenderableType] = [facts]
     if text := (job.get("explanation") or {}).get("text"):
-        parts.append(Text(f"\n{write_plain(text)}", style="bold"))
+        parts.append(Text(f"\n{format_plain(text)}", style="bold"))
     if (job.get("explanation") or {}).get("code") == "type_paused":
-        name = shlex.quote(write_plain(job["type"]))
+        name = shlex.quote(format_plain(job["type"]))
         parts.append(Text(f"Resume it: jobmon act resume_type --type {name}", style="dim"))
     if error := job.get("lastError"):
         parts.append(Text(f"\n{_describe_error(error)}", style="red"))
@@ -242,10 +242,10 @@ def _show_attempts(attempts: Iterable[Mapping[str, Any]]) -> Table:
         error = attempt.get("error")
         status = str(attempt["status"])
         table.add_row(
-            Text(write_plain(attempt["attemptNumber"])),
-            Text(write_plain(status), STYLES.get(status, "")),
-            Text(write_plain(attempt["workerId"])),
-            Text(write_time(attempt["startedAt"])),
+            Text(format_plain(attempt["attemptNumber"])),
+            Text(format_plain(status), STYLES.get(status, "")),
+            Text(format_plain(attempt["workerId"])),
+            Text(format_time(attempt["startedAt"])),
             Text(humanize.duration(attempt["waitMs"])),
             Text(humanize.duration(attempt["durationMs"])),
             Text(_describe_error(error) if error else ""),
@@ -254,7 +254,7 @@ def _show_attempts(attempts: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def _describe_error(error: Mapping[str, Any]) -> str:
-    parts = [write_plain(error[name]) for name in ("code", "message") if error.get(name)]
+    parts = [format_plain(error[name]) for name in ("code", "message") if error.get(name)]
     return ": ".join(parts)
 
 

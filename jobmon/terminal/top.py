@@ -23,7 +23,7 @@ from jobmon.terminal.tables import (
     Columns,
     show_job,
     show_stats,
-    write_plain,
+    format_plain,
 )
 
 REFRESH_S = 2.0
@@ -123,7 +123,7 @@ class JobScreen(ModalScreen[None]):
         try:
             content: RenderableType = show_job(self._client.get_job(self._job_id))
         except AnswerError as error:
-            content = Text(write_plain(error), style="red")
+            content = Text(format_plain(error), style="red")
         self.app.call_from_thread(self.query_one("#job", Static).update, content)
 
 
@@ -226,7 +226,7 @@ class Top(App[None]):
             return
         note = "paused" if self._is_paused else ""
         if data.failure is not None:
-            note = f"not up to date: {write_plain(data.failure)}"
+            note = f"not up to date: {format_plain(data.failure)}"
         self.query_one("#note", Static).update(Text(note))
         if data.failure is None:
             heading = " ".join(filter(None, (self._client.address, self._client.queue)))
@@ -295,7 +295,7 @@ class Top(App[None]):
 
     def _update_jobs_title(self) -> None:
         filters = ", ".join(
-            f"{name} {write_plain(value)}" for name, value in self._job_filters.items()
+            f"{name} {format_plain(value)}" for name, value in self._job_filters.items()
         )
         page = f", page {len(self._cursors)}" if len(self._cursors) > 1 else ""
         title = f"Jobs: {filters or 'all'}{page}"

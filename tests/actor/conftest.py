@@ -55,12 +55,12 @@ class ActingQueue:
             connection = Connection(replace(self.settings, **changes), self.connection.client)
         return ActionRequests(connection, connection, Redactor(()))
 
-    def make_actor(self, reached: Callable[[str], None] = lambda _: None, **changes: Any) -> Actor:
+    def make_actor(self, on_step: Callable[[str], None] = lambda _: None, **changes: Any) -> Actor:
         """An actor that works only in calls of its `recover_all`, `run_round` and `run`."""
         connection = Connection(replace(self.settings, **changes), self.connection.client)
         stop = threading.Event()
         holder = f"test-{id(stop)}"
-        return Actor(connection, connection, Redactor(()), stop, holder=holder, reached=reached)
+        return Actor(connection, connection, Redactor(()), stop, holder=holder, on_step=on_step)
 
     def act(self, **changes: Any) -> None:
         """Let an actor work until no request has a next step; then end the actor's lease."""

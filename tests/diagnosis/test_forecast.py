@@ -9,7 +9,7 @@ import pytest
 
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.forecast import (
-    BLOCK,
+    BLOCK_LENGTH,
     Forecast,
     Outlook,
     forecast_queue,
@@ -81,7 +81,7 @@ def test_a_backlog_clears_at_the_difference_of_the_rates() -> None:
     assert (forecast.outlook, forecast.text) == (Outlook.CLEARS, "clears in about 35 min")
     assert forecast.clears_in == timedelta(minutes=35)
     assert (forecast.arrivals, forecast.completions, forecast.backlog) == (10, 20, 350)
-    assert (forecast.start, forecast.end) == (START, START + 3 * BLOCK)
+    assert (forecast.start, forecast.end) == (START, START + 3 * BLOCK_LENGTH)
 
 
 def test_a_backlog_that_grows_does_not_clear() -> None:

@@ -72,7 +72,7 @@ def test_primary_that_steps_down_between_two_jobs_loses_none_and_repeats_none(
                 servers.step_down()
                 primaries.append(servers.await_primary().address)
 
-        with acting(settings, reached=step_down):
+        with acting(settings, on_step=step_down):
             filed = requests.file(retry_all_dead(JOB_COUNT))
 
             def is_over() -> bool:

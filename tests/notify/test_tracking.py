@@ -8,7 +8,7 @@ from jobmon.notify.problems import Findings, Problem
 from jobmon.notify.tracking import (
     CLEAR_FOR,
     Timing,
-    Tracked,
+    TrackedProblem,
     list_news,
     record_sent,
     track,
@@ -31,7 +31,7 @@ class Receiver:
     def __init__(self, timing: Timing = TIMING) -> None:
         self.now = NOW
         self.timing = timing
-        self.tracked: dict[CheckKind, Tracked] = {}
+        self.tracked: dict[CheckKind, TrackedProblem] = {}
 
     def check(self, *problems: Problem, unknown: frozenset[CheckKind] = frozenset()) -> list[str]:
         """Send the news of a check that finds these problems; returns "change kind" for each."""

@@ -19,7 +19,7 @@ def run_until_step(step: str, count: int) -> None:
         if reached_step == step and next(times_reached) == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with acting(Settings.from_env(require_keys=False), reached=die_at_step):
+    with acting(Settings.from_env(require_keys=False), on_step=die_at_step):
         while True:
             time.sleep(1)
 

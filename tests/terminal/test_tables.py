@@ -15,8 +15,8 @@ from jobmon.terminal.tables import (
     show_list,
     show_notices,
     show_stats,
-    write_plain,
-    write_time,
+    format_plain,
+    format_time,
 )
 
 from ..conftest import NOW
@@ -43,7 +43,7 @@ def render_text(renderable: RenderableType, width: int = 200) -> str:
     ],
 )
 def test_text_is_one_line_without_control_characters(value: object, text: str) -> None:
-    assert write_plain(value) == text
+    assert format_plain(value) == text
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_text_is_one_line_without_control_characters(value: object, text: str) -
     ],
 )
 def test_time_shows_its_distance_from_now(elapsed: timedelta, text: str) -> None:
-    assert write_time((NOW - elapsed).isoformat(), NOW) == text
+    assert format_time((NOW - elapsed).isoformat(), NOW) == text
 
 
 def test_time_of_another_day_has_its_date_and_an_unknown_time_is_a_dash() -> None:
     past = NOW - timedelta(days=2)
-    assert write_time(past.isoformat(), NOW) == f"{past:%Y-%m-%d %H:%M:%S} (2 d ago)"
-    assert write_time(None) == "–"
-    assert write_time("+012026-01-01T00:00:00Z") == "+012026-01-01T00:00:00Z"
+    assert format_time(past.isoformat(), NOW) == f"{past:%Y-%m-%d %H:%M:%S} (2 d ago)"
+    assert format_time(None) == "–"
+    assert format_time("+012026-01-01T00:00:00Z") == "+012026-01-01T00:00:00Z"
 
 
 def test_job_cannot_control_the_terminal(client: ApiClient) -> None:
