@@ -18,8 +18,8 @@ from jobmon.diagnosis.evidence import (
     Missing,
 )
 from jobmon.diagnosis.forecast import (
-    BLOCK_LENGTH,
     BLOCK_COUNT,
+    BLOCK_LENGTH,
     Forecast,
     Outlook,
     forecast_queue,

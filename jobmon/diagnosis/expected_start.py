@@ -11,8 +11,8 @@ from typing import NamedTuple
 from jobmon.diagnosis.attention import stalled_types
 from jobmon.diagnosis.evidence import COUNTED_TOGETHER, Evidence, Missing
 from jobmon.diagnosis.forecast import (
-    BLOCK_LENGTH,
     BLOCK_COUNT,
+    BLOCK_LENGTH,
     MAX_FORECAST,
     MIN_JOBS,
     counts_vary,

@@ -21,9 +21,9 @@ from jobmon.terminal.tables import (
     TYPES,
     WORKERS,
     Columns,
+    format_plain,
     show_job,
     show_stats,
-    format_plain,
 )
 
 REFRESH_S = 2.0

@@ -11,12 +11,12 @@ from jobmon.terminal.tables import (
     ERRORS,
     JOBS,
     TYPES,
+    format_plain,
+    format_time,
     show_job,
     show_list,
     show_notices,
     show_stats,
-    format_plain,
-    format_time,
 )
 
 from ..conftest import NOW
