@@ -63,8 +63,9 @@ def create_app(
 ) -> Flask:
     """The web service as a Flask application.
 
-    Without `settings`, the environment is read. A bad setting ends the process with exit code 3 and
-    a line that names it. A `client`, such as mongomock's, is used instead of a new connection.
+    Without `settings`, the environment is read. For a bad setting, one line with its name is
+    printed, and SystemExit with code 3 is raised. A `client`, such as mongomock's, is used instead
+    of a new connection.
 
         app = create_app(Settings(mongo_uri="mongodb://localhost/app", jwt_secret_key=secret))
     """
@@ -81,7 +82,7 @@ def create_app(
         API_TITLE="jobmon",
         API_VERSION=__version__,
         OPENAPI_VERSION="3.1.0",
-        PROVIDE_AUTOMATIC_OPTIONS=False,  # OPTIONS gets 405: no caller needs a preflight
+        PROVIDE_AUTOMATIC_OPTIONS=False,  # OPTIONS gets 405: no caller needs a CORS preflight
     )
     app.json = JSONProvider(app)
     app.extensions["jobmon_settings"] = settings
@@ -128,7 +129,7 @@ def _open_sign_in(settings: Settings) -> "ProviderSignIn | None":
 def _add_routes(
     app: Flask, queues: WatchedQueues, sign_in: "ProviderSignIn | None", *, has_actions: bool
 ) -> None:
-    """Add the JSON API and the pages, which share their readers and counters."""
+    """Add the JSON API and the pages; both use the same readers and counters."""
     api = openapi.DocumentedApi(app)
     lists, workers, summaries = ListResponder(), WorkerReader(), QueueSummaries(queues)
     counter = OwnerJobCounter()

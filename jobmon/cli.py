@@ -1,6 +1,6 @@
 """The `jobmon` command: its subcommands and their options.
 
-A command imports what it needs only when it runs, so that `jobmon --help` prints at once.
+A command imports its modules only when it runs, so that `jobmon --help` is fast.
 """
 
 import logging
@@ -95,7 +95,7 @@ class Commands(click.Group):
     """A group whose help has sections; commands without a section are under `Others`."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """The names of all commands, whether imported yet or not."""
+        """The names of all commands, imported or not."""
         return sorted({*super().list_commands(context), *OTHER_COMMANDS})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
@@ -174,11 +174,11 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
 def collector(*, only_check: bool) -> None:
     """Keep the statistics up to date, in a process of its own.
 
-    You may start several processes. They divide the queues; each queue has one collector at a time,
-    and another process takes over when that ends. A collector writes only to the database
+    You may start several processes. They divide the queues; each queue has one collector at a time.
+    If its process ends, another process takes over. A collector writes only to the database
     JOBMON_ROLLUP_DB, as the user in JOBMON_ROLLUP_URI, by default JOBMON_MONGO_URI. It needs no key
-    for tokens. After an unexpected failure the process exits with 1 if it has one queue; if it has
-    several, it restarts only the collector of the queue that failed.
+    for tokens. After an unexpected failure of a collector, the process exits with 1 if there is one
+    queue. If there are several, it restarts only that collector.
     """
     from jobmon import logs
     from jobmon.collector.collecting import collecting
@@ -210,7 +210,7 @@ def actor() -> None:
 
     It changes the watched jobs as the user in JOBMON_ACTOR_MONGO_URI, by default JOBMON_MONGO_URI;
     the web service and the collector never change them. You may start several processes: each queue
-    has one actor at a time, and another process takes over when that ends. It needs no key for
+    has one actor at a time; if its process ends, another process takes over. It needs no key for
     tokens. After an unexpected failure it exits with 1. docs/actions.md describes it.
     """
     from jobmon import logs
@@ -299,7 +299,7 @@ def demo(port: int, state: Path) -> None:
 
 @main.command()
 def openapi() -> None:
-    """Print the OpenAPI document that `/openapi.json` answers with; needs no settings.
+    """Print the OpenAPI document of the route `/openapi.json`; needs no settings.
 
     It also has the routes that need JOBMON_ACTIONS, but not the fields of JOBMON_SEARCH_FIELDS.
     """
@@ -352,7 +352,7 @@ def workload(mongo_uri: str) -> None:
 
 
 def _end_with_failure() -> None:
-    """Exit with 1 at once: if one thread failed, the process must not look healthy."""
+    """Exit with 1 at once: a process in which a thread failed must not look healthy."""
     logging.shutdown()
     os._exit(1)
 

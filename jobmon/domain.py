@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class JobStatus(StrEnum):
-    """The status of a job. Watched documents may have others, which are shown unchanged."""
+    """The status of a job. Watched jobs may have other statuses, which are shown unchanged."""
 
     QUEUED = "queued"
     LEASED = "leased"
@@ -76,7 +76,7 @@ FINAL_STATUSES = (JobStatus.SUCCEEDED.value, JobStatus.DLQ.value, JobStatus.CANC
 FINAL_ATTEMPT_STATUSES = tuple(
     status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING
 )
-# The statuses in which a job of `jobmon.queue` allows each action.
+# The statuses in which a job of `jobmon.queue` allows each action. It has no recurring jobs.
 ACTION_STATUSES: dict[JobAction, tuple[str, ...]] = {
     JobAction.RETRY: (JobStatus.FAILED.value, JobStatus.DLQ.value, JobStatus.CANCELLED.value),
     JobAction.RUN_NOW: WAITING_STATUSES,
@@ -87,8 +87,8 @@ ACTION_STATUSES: dict[JobAction, tuple[str, ...]] = {
     JobAction.DELETE: FINAL_STATUSES,
     JobAction.UNDO: (*WAITING_STATUSES, JobStatus.CANCELLED.value),
 }
-# The condition that such a job must also meet, for the filter of a list. For a job that was read,
-# `explain_refusal` checks it.
+# The condition that the job must also meet. Lists filter by it; `explain_refusal` checks a job that
+# was read.
 ACTION_CONDITIONS = {
     JobAction.RUN_NOW: JobCondition.SCHEDULED,
     JobAction.RELEASE: JobCondition.EXPIRED,
@@ -98,7 +98,7 @@ ACTION_CONDITIONS = {
 def explain_refusal(action: str, job: Mapping[str, Any], now: datetime) -> str | None:
     """The reason why the dates of a job do not allow an action; None if they do.
 
-    The job must have one of the action's statuses. Pages, counts and the actor use this rule.
+    It does not check the job's status. Pages, previews, the actor and `jobmon.queue` use this rule.
     """
     if action == JobAction.RUN_NOW:
         due_at = _read_date(job, "nextRunAt")
@@ -152,7 +152,7 @@ JOB_FIELDS = (
 )
 # `startedAt` of a job is when its last attempt started; it is shown with that attempt.
 MAPPED_JOB_FIELDS = (*JOB_FIELDS, "startedAt")
-# The status of a job's last attempt, by the job's status. For queues that record no attempts.
+# The status of a job's last attempt, by the job's status; used for queues that record no attempts.
 LAST_OUTCOMES = {
     JobStatus.LEASED.value: AttemptStatus.RUNNING.value,
     JobStatus.SUCCEEDED.value: AttemptStatus.SUCCEEDED.value,

@@ -1,7 +1,7 @@
 """Formats numbers, durations and rates as text for people; an unknown value (None) as a dash."""
 
 _UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
-_DECIMAL_BELOW_MS = 10_000  # shorter durations have a decimal
+_DECIMAL_BELOW_MS = 10_000  # durations from one second to this have a decimal
 
 
 def grouped(number: float | None) -> str:
@@ -32,7 +32,7 @@ def duration(ms: float | None) -> str:
 
 
 def percent(fraction: float | None) -> str:
-    """0.0123 as `1.2%`: with a decimal below 10%, and `<0.1%` for a fraction that is nearly 0."""
+    """0.0123 as `1.2%`, with a decimal below 10%; a tiny fraction above 0 as `<0.1%`."""
     if fraction is None:
         return "–"
     if 0 < fraction < 0.0005:

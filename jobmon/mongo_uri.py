@@ -17,8 +17,8 @@ _SRV_ADDRESS = re.compile(r"mongodb\+srv://([^@/?]*@)?[^@/?:,\s\[\]]+([/?].*)?")
 def check_mongo_uri(value: str) -> None:
     """Raise ValidationError for a bad connection string; the message repeats no part of `value`."""
     options = _parse_options(value)
-    is_primary = options.get("readPreference", "primary") == "primary"
-    if is_primary and ("maxStalenessSeconds" in options or "readPreferenceTags" in options):
+    is_primary_only = options.get("readPreference", "primary") == "primary"
+    if is_primary_only and ("maxStalenessSeconds" in options or "readPreferenceTags" in options):
         raise ValidationError(
             "maxStalenessSeconds and readPreferenceTags need a readPreference that is not primary."
         )
@@ -26,7 +26,7 @@ def check_mongo_uri(value: str) -> None:
         raise ValidationError(f"maxStalenessSeconds is less than {_MIN_STALENESS_S}.")
 
 
-@cache  # a hundred queues of one deployment have the same connection string
+@cache  # the queues of one deployment often have the same connection string
 def _parse_options(value: str) -> Mapping[str, Any]:
     """The options of a connection string; the case of their names does not matter.
 

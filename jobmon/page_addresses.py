@@ -8,14 +8,14 @@ NO_WINDOW: Mapping[str, str] = {}
 
 
 def instant(moment: str | datetime | None) -> str:
-    """A moment in ISO 8601; a text unchanged, and an empty text for None."""
+    """A moment in ISO 8601; a text is returned unchanged, None as an empty text."""
     if isinstance(moment, datetime):
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return moment or ""
 
 
 def query(**parameters: object) -> str:
-    """The parameters that are not empty as `?…`; a list or tuple repeats its parameter."""
+    """The non-empty parameters as a query string, `?…`; a list or tuple repeats its parameter."""
     filled = {name: value for name, value in parameters.items() if value not in (None, "", (), [])}
     return f"?{urlencode(filled, doseq=True)}" if filled else ""
 
@@ -23,7 +23,8 @@ def query(**parameters: object) -> str:
 def job_address(job_id: str, /, **parameters: object) -> str:
     """The address of a job's page."""
     if job_id in ("", ".", ".."):
-        # Clients drop `.` and `..` from a path, even percent-encoded; `query` drops an empty id.
+        # Clients remove `.` and `..` from a path, even percent-encoded. `query` would drop an empty
+        # id.
         return (
             f"/dashboard/job?{urlencode({'id': job_id})}{query(**parameters).replace('?', '&', 1)}"
         )
@@ -36,11 +37,11 @@ def worker_address(name: str, window: Mapping[str, str] = NO_WINDOW) -> str:
 
 
 def type_address(name: str, window: Mapping[str, str] = NO_WINDOW) -> str:
-    """The address of the page of a type, by its label; clients drop `.` and `..` from a path.
+    """The address of the page of the type with the label `name`.
 
     `window` is the query of a time window.
     """
-    if name in (".", ".."):
+    if name in (".", ".."):  # clients remove them from a path
         return f"/dashboard/type{query(name=name, **window)}"
     return f"/dashboard/types/{quote(name, safe='')}{query(**window)}"
 

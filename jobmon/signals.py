@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 _POLL_EVERY_S = 0.1
-_STOP_TIMEOUT_S = 1.5  # the documentation promises an end within two seconds
+_STOP_TIMEOUT_S = 1.5  # so that a command ends within two seconds
 
 
 def hold_stop_signals() -> None:
@@ -34,24 +34,24 @@ def await_stop_signal() -> None:
 
 @contextmanager
 def running_threads(
-    threads: Sequence[threading.Thread], stop: threading.Event, within_s: float
+    threads: Sequence[threading.Thread], stop: threading.Event, timeout_s: float
 ) -> Iterator[None]:
-    """Run threads during the block; then set `stop`, and wait at most `within_s` for their end."""
+    """Run threads during the block; then set `stop`, and wait at most `timeout_s` for their end."""
     for thread in threads:
         thread.start()
     try:
         yield
     finally:
         stop.set()
-        deadline = time.monotonic() + within_s
+        deadline = time.monotonic() + timeout_s
         for thread in threads:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def end_soon() -> None:
-    """End this process with code 0 after 1.5 s, unless it ends earlier.
+    """End this process with code 0 in 1.5 s, unless it ends earlier.
 
-    Call this function before a clean end that may wait for the database.
+    Call this function before a cleanup that may wait for the database.
     """
 
     def end() -> None:

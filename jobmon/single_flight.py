@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 UNUSED_AFTER_S = 30.0
-# With this `rest`, a computation of up to 3.3 s runs for about a tenth of the time, or less.
+# With this `rest`, a computation that takes up to 3.3 s runs for at most a tenth of the time.
 TENTH = 9.0
 MAX_REST_S = 30.0
 
@@ -22,9 +22,9 @@ MAX_REST_S = 30.0
 class SingleFlight(Generic[T]):
     """Runs `compute` at most once at a time; callers during a run get its result.
 
-    A value is kept for `ttl_ms`, or for `rest` times as long as its computation took (30 seconds
-    at most), if that is longer. With a `ttl_ms` of 0 it is not kept. A failure is raised for every
-    caller that waited for it, and is not kept. So a slow database gets one query for all viewers.
+    So a slow database gets one query for all viewers. A value is kept for `ttl_ms`, or for `rest`
+    times as long as its computation took (30 seconds at most), if that is longer. With a `ttl_ms`
+    of 0 it is not kept. A failure is raised for every caller that waited, and is not kept.
 
         stats = SingleFlight(count_jobs, ttl_ms=1_000)
         stats.get()
@@ -85,7 +85,7 @@ def _keep_s(ttl_s: float, rest: float, took_s: float) -> float:
 
 @dataclass
 class _Kept(Generic[T]):
-    """A value, the monotonic times of its start and last use, and how long it took to compute."""
+    """A value; when its computation began, how long it took, and when the value was last used."""
 
     value: Future[T]
     begun_at: float
@@ -118,10 +118,10 @@ class SingleFlightCache(Generic[T]):
         rest: float = 0.0,
         keep: Callable[[T], bool] = lambda _: True,
     ) -> T:
-        """The kept value, or a new one if there is none or it is older than `max_age_s`.
+        """The kept value, or a new one if there is none or its age is `max_age_s` or more.
 
-        With `rest`, a value may be older, as for `SingleFlight`. A value for which `keep` returns
-        False goes only to the callers who wait for it. Raises what `compute` raised.
+        With `rest`, a value is kept for longer, as in `SingleFlight`. A value for which `keep`
+        returns False goes only to the callers who wait for it. Raises what `compute` raised.
         """
         now = time.monotonic()
         with self._lock:
@@ -163,8 +163,8 @@ class FreshFlight(Generic[T]):
     """Callers with the same key share one computation that begins after all of their calls.
 
     So no caller gets a value from before its call. All callers during a computation share the next
-    one, which begins when that computation ends. A failure is raised for every caller who waited
-    for it.
+    computation, which begins when the present one ends. A failure is raised for every caller who
+    waited for it.
 
         pages = FreshFlight[bytes]()
         pages.get("newest", read_newest_jobs)

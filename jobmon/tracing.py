@@ -1,7 +1,7 @@
 """Sends OpenTelemetry traces; needs the extra `otel` and an endpoint.
 
-The endpoint is in OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`. Without
-an endpoint nothing is traced.
+OpenTelemetry's own variables set the endpoint, such as `OTEL_EXPORTER_OTLP_ENDPOINT`. Without an
+endpoint nothing is traced.
 """
 
 import logging
