@@ -39,57 +39,57 @@ class Now:
 
 
 def parse_query(
-    query: Query, constants: Mapping[str, Any], readings: Mapping[str, str], at: KeyPath
+    query: Query, constants: Mapping[str, Any], readings: Mapping[str, str], key_path: KeyPath
 ) -> Query:
     """The query with its `$null`, `$now` and constants replaced by values.
 
-    `at`: the query's place in the profile. Raises ProfileMistakeError.
+    `key_path`: where the query is in the profile. Raises ProfileMistakeError.
     """
 
-    def parse_value(raw: Any, reading: str, at: KeyPath) -> Any:
+    def parse_value(raw: Any, reading: str, key_path: KeyPath) -> Any:
         match raw:
             case str() if raw.startswith("$"):
                 if raw == "$now":
                     return Now(reading)
-                return resolve_constant(raw, constants, at, "$now")
+                return resolve_constant(raw, constants, key_path, "$now")
             case list():
-                return [parse_value(element, reading, at) for element in raw]
+                return [parse_value(element, reading, key_path) for element in raw]
             case dict() if any(name.startswith("$") for name in raw):
-                return parse_operators(raw, reading, at)
+                return parse_operators(raw, reading, key_path)
             case _:
                 return raw
 
-    def parse_operators(condition: Query, reading: str, at: KeyPath) -> Query:
+    def parse_operators(condition: Query, reading: str, key_path: KeyPath) -> Query:
         for name in condition:
             if name not in _OPERATORS:
                 allowed = ", ".join(_OPERATORS)
-                raise ProfileMistakeError((*at, name), f"unknown operator; allowed are {allowed}")
-        return {name: parse_value(raw, reading, (*at, name)) for name, raw in condition.items()}
+                raise ProfileMistakeError((*key_path, name), f"unknown operator; allowed are {allowed}")
+        return {name: parse_value(raw, reading, (*key_path, name)) for name, raw in condition.items()}
 
     parsed: Query = {}
     for name, condition in query.items():
-        name_at = (*at, name)
+        name_path = (*key_path, name)
         if name in _LOGICAL_OPERATORS:
             if not (
                 isinstance(condition, list) and all(isinstance(inner, dict) for inner in condition)
             ):
-                raise ProfileMistakeError(name_at, "must be an array of queries")
+                raise ProfileMistakeError(name_path, "must be an array of queries")
             parsed[name] = [
-                parse_query(inner, constants, readings, (*name_at, index))
+                parse_query(inner, constants, readings, (*name_path, index))
                 for index, inner in enumerate(condition)
             ]
         elif name == "$expr":
-            parsed[name] = parse_expression(condition, constants, name_at)
+            parsed[name] = parse_expression(condition, constants, name_path)
         elif name.startswith("$"):
             allowed = ", ".join((*_LOGICAL_OPERATORS, "$expr"))
-            raise ProfileMistakeError(name_at, f"unknown operator; allowed are {allowed}")
+            raise ProfileMistakeError(name_path, f"unknown operator; allowed are {allowed}")
         else:
-            _refuse_nested(name, condition, name_at)
-            parsed[name] = parse_value(condition, readings.get(name, "date"), name_at)
+            _refuse_nested(name, condition, name_path)
+            parsed[name] = parse_value(condition, readings.get(name, "date"), name_path)
     return parsed
 
 
-def _refuse_nested(name: str, condition: Any, at: KeyPath) -> None:
+def _refuse_nested(name: str, condition: Any, key_path: KeyPath) -> None:
     """Refuse a table as a field's value: TOML reads a path without quotes as nested tables."""
     path = name
     inner = condition
@@ -98,32 +98,32 @@ def _refuse_nested(name: str, condition: Any, at: KeyPath) -> None:
         path += f".{key}"
     if isinstance(condition, dict) and condition and not _has_operators(condition):
         raise ProfileMistakeError(
-            at,
+            key_path,
             f'must not be a table. Write a path in quotes: "{path}" = …. To compare with a '
             'whole document, write { "$eq" = { … } }',
         )
 
 
-def parse_expression(expression: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:
+def parse_expression(expression: Any, constants: Mapping[str, Any], key_path: KeyPath) -> Any:
     """`parse_query` for an aggregation expression; raises ProfileMistakeError."""
     match expression:
         case "$now":
             return "$$NOW"
         case str() if expression in ("$null", "$collection") or expression.startswith("$const."):
-            return {"$literal": resolve_constant(expression, constants, at)}
+            return {"$literal": resolve_constant(expression, constants, key_path)}
         case dict():
             return {
-                name: parse_expression(inner, constants, (*at, name))
+                name: parse_expression(inner, constants, (*key_path, name))
                 for name, inner in expression.items()
             }
         case list():
-            return [parse_expression(inner, constants, at) for inner in expression]
+            return [parse_expression(inner, constants, key_path) for inner in expression]
         case _:
             return expression
 
 
 def resolve_constant(
-    raw: Any, constants: Mapping[str, Any], at: KeyPath, *other_values: str
+    raw: Any, constants: Mapping[str, Any], key_path: KeyPath, *other_values: str
 ) -> Any:
     """Replace `$null`, `$collection`, `$const.NAME`; raises ProfileMistakeError for other `$…`.
 
@@ -135,7 +135,7 @@ def resolve_constant(
         return None
     if raw not in constants:
         allowed = ", ".join(["$null", *other_values, *constants])
-        raise ProfileMistakeError(at, f"unknown value {raw}; known are {allowed}")
+        raise ProfileMistakeError(key_path, f"unknown value {raw}; known are {allowed}")
     return constants[raw]
 
 
@@ -283,11 +283,12 @@ def select_indexable(query: Query) -> Query:
 
 
 def _is_negated_now(condition: Any) -> bool:
+    """Whether the margin of `resolve_now` would make the condition match fewer documents."""
     return _has_operators(condition) and "$not" in condition and has_now(condition)
 
 
 def negate_query(query: Query) -> Query:
-    """The negation of a query on one field; {}, which matches all jobs, if there is none."""
+    """The negation of a simple query on one field; for any other query {}, which matches all."""
     if len(query) != 1:
         return {}
     ((name, condition),) = query.items()
@@ -316,8 +317,8 @@ def has_now(query: Any) -> bool:
 def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
     """The query with dates in place of `Now`.
 
-    Comparisons have a margin, and match more documents: the clocks of jobmon and the database may
-    differ.
+    Comparisons get a margin, so that they match more documents: the clocks of jobmon and of the
+    database may differ.
     """
     match query:
         case Now():
@@ -334,7 +335,7 @@ def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
 def list_index_fields(query: Query) -> tuple[list[str], bool]:
     """The fields of an index for a query, and whether the query compares each with one value.
 
-    If it does, sort fields can follow in the index.
+    If it does, sort fields can follow in the index. Null does not count as one value.
     """
     fields, is_equality = [], True
     for name, condition in select_indexable(query).items():

@@ -85,7 +85,7 @@ class ProfileFile:
 
     @property
     def has_shipped_rules(self) -> bool:
-        """Whether it determines the status as a shipped profile does: itself or its base."""
+        """Whether its `status` is the same as in a shipped profile: this profile or its base."""
         shipped = self.base or self.name
         if shipped not in shipped_profiles():
             return False
@@ -118,7 +118,7 @@ class ProfileFile:
         attempt_fields: Mapping[str, str],
         attempt_statuses: Mapping[str, str],
     ) -> "ProfileFile":
-        """The profile with these paths and names of statuses in place of its own."""
+        """The profile, in which these paths and names of statuses replace others."""
         if not (fields or statuses or attempt_fields or attempt_statuses):
             return self
         paths = dict(fields)
@@ -139,7 +139,8 @@ class ProfileFile:
                 attempts["status"] = {"names": dict(attempt_statuses)}
             changes["attempts"] = attempts
         content = _merge(self.content, changes)
-        if statuses or fields.keys() - {"createdBy"}:  # another program: its lease order is unknown
+        # The documents of another program: the order of its leases is unknown.
+        if statuses or fields.keys() - {"createdBy"}:
             content.pop("lease", None)
             content.pop("transitions", None)  # they would write to the profile's own fields
         return replace(self, content=content)
@@ -204,7 +205,10 @@ def parse_file(name: str, text: str) -> ProfileFile:
 
 
 def _merge(base: Content, changes: Content) -> Content:
-    """`base` with `changes`: `_MERGED_TABLES` and `status` are merged, other keys are replaced."""
+    """`base` with `changes`: `_MERGED_TABLES` and `status` are merged, other values are replaced.
+
+    `attempts` is replaced if its attempts are elsewhere.
+    """
     merged = dict(base)
     for name, value in changes.items():
         inner = base.get(name)
@@ -217,9 +221,9 @@ def _merge(base: Content, changes: Content) -> Content:
 
 
 def _are_elsewhere(base: Content, changes: Content) -> bool:
-    """Whether attempts are in another place than in the base, so that its paths do not apply.
+    """Whether attempts are in another place than in the base: then the base's paths do not apply.
 
-    The job and a log are the same place: without events in the log, the job is read.
+    The job and a log count as one place, because a job without events in the log is read itself.
     """
     places = {base.get("in"), changes.get("in", base.get("in"))}
     return len(places) > 1 and not places <= {"job", "log"}

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.profiles.conditions import Query, has_now
-from jobmon.profiles.schema import OtherKeyError, ProfileMistakeError, profile_schema
+from jobmon.profiles.schema import UnlistedKeyError, ProfileMistakeError, profile_schema
 from jobmon.profiles.sources import Source, SourceContext, parse_source
 from jobmon.profiles.stored_values import PER_SECOND
 from jobmon.profiles.toml_lines import KeyPath
@@ -19,7 +19,7 @@ _NEED_PATH = ("jobId", "createdBy", "createdAt")
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A status, and the query for its documents; None for those that match no earlier rule."""
+    """A status, and the query for its documents. Without a query: for all other documents."""
 
     when: Query | None
     status: str
@@ -50,11 +50,11 @@ class ParsedEvents:
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedLog:
-    """A collection in which a run leaves several documents: one when it starts, one when it ends.
+    """A collection of events: a run has a document for its start, and one for its end.
 
     `status`: `running` for an event that starts a run. `fields` has the time of an event as
     `finishedAt`. `same`: the paths whose values the events of one run share. `duration`: the path
-    of a run's duration, which is in units of `duration_unit` milliseconds.
+    of a run's duration, which is stored in units of `duration_unit` milliseconds.
     """
 
     fields: Mapping[str, Source]
@@ -69,7 +69,7 @@ class ParsedAttempts:
     """Where attempts are, and how their fields are read.
 
     `place`: "collection", "array" (at the path `array` of a job), "log" (of events) or "job" (only
-    the last attempt). A job without events in the log is read as with "job". `outcome`: for "job"
+    the last attempt). With "log", a job without events is read as with "job". `outcome`: for "job"
     and "log", rules for how the last run of a job ended.
     """
 
@@ -86,8 +86,9 @@ class ParsedAttempts:
 class ParsedLease:
     """The order in which workers take due jobs: pairs (field of the contract, 1 or -1).
 
-    With `each_type` workers take the jobs of each type in this order. `index`: the keys, with the
-    documents' names, of an index that serves the order; if empty, `jobmon init` creates one.
+    With `each_type`, workers take the jobs of each type separately, in this order. `index`: the keys
+    of an index that serves the order, as pairs (field in the documents, 1 or -1); if empty,
+    `jobmon init` creates one.
     """
 
     order: tuple[tuple[str, int], ...]
@@ -110,10 +111,10 @@ class ParsedProfile:
     """A profile whose fields, rules and conditions are parsed.
 
     `where`: which documents are jobs. `order`: the path that orders lists if `createdAt` is
-    unknown. `is_recurring`: a queued job may have run before. `recurring`: which jobs are run again
-    after a success; None if that is unknown. `repetition`: how often they run. `always`: fields of
-    every document. `lease`: the order in which workers take jobs; None if that is unknown.
-    `transitions`: what each action may do to a job.
+    unknown. `is_recurring`: a queued job may have run before. `recurring`: a query for the jobs
+    that run again after a success; None if the profile has none. `repetition`: how often they run.
+    `always`: fields that every document has. `lease`: the order in which workers take jobs; None if
+    it is unknown. `transitions`: how each action changes a job.
     """
 
     fields: Mapping[str, Source]
@@ -133,7 +134,7 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
     """The profile for the jobs in a collection; raises ProfileMistakeError."""
     for name in content.get("constants", {}):
         if name in profile_schema()["properties"]:
-            raise OtherKeyError(("constants", name), "cannot be the name of a constant")
+            raise UnlistedKeyError(("constants", name), "cannot be the name of a constant")
     constants = {f"$const.{name}": value for name, value in content.get("constants", {}).items()}
     constants["$collection"] = collection
     context = SourceContext(constants=constants, readings=content.get("readings", {}))
@@ -178,11 +179,11 @@ def _parse_repetition(content: Mapping[str, Any]) -> ParsedRepetition | None:
     spec = content.get("repetition")
     if spec is None:
         return None
-    at: KeyPath = ("repetition",)
+    key_path: KeyPath = ("repetition",)
     if not isinstance(content.get("recurring"), dict):
-        raise ProfileMistakeError(at, "needs recurring, with a query for the recurring jobs")
+        raise ProfileMistakeError(key_path, "needs recurring, with a query for the recurring jobs")
     if not {"interval", "timeOfDay"} & spec.keys():
-        raise ProfileMistakeError(at, "needs interval or timeOfDay")
+        raise ProfileMistakeError(key_path, "needs interval or timeOfDay")
     return ParsedRepetition(
         interval=spec.get("interval"),
         time_of_day=spec.get("timeOfDay"),
@@ -191,83 +192,83 @@ def _parse_repetition(content: Mapping[str, Any]) -> ParsedRepetition | None:
     )
 
 
-def _parse_timeless_query(query: Query, context: SourceContext, at: KeyPath) -> Query:
+def _parse_timeless_query(query: Query, context: SourceContext, key_path: KeyPath) -> Query:
     """A query that must not depend on the present moment; raises ProfileMistakeError if it does."""
-    parsed = context.parse_query(query, at)
+    parsed = context.parse_query(query, key_path)
     if has_now(parsed):
-        raise ProfileMistakeError(at, "must not depend on $now")
+        raise ProfileMistakeError(key_path, "must not depend on $now")
     return parsed
 
 
 def _list_statuses(status: ParsedStatus) -> set[str]:
-    """The statuses that a job can have, as far as the profile names them."""
+    """The statuses of the contract, and those that the profile names."""
     return {*JobStatus, *status.names.values(), *(rule.status for rule in status.rules)}
 
 
-def _check_statuses(names: Iterable[str], statuses: Collection[str], at: KeyPath) -> None:
-    """Raise ProfileMistakeError for a name in the list at `at` that is no status of a job."""
+def _check_statuses(names: Iterable[str], statuses: Collection[str], key_path: KeyPath) -> None:
+    """Raise ProfileMistakeError for a name in the list at `key_path` that is none of `statuses`."""
     for index, name in enumerate(names):
         if name not in statuses:
             allowed = ", ".join(sorted(statuses))
             raise ProfileMistakeError(
-                (*at, index), f"{name!r} is not one of {allowed}: the statuses of this profile"
+                (*key_path, index), f"{name!r} is not one of {allowed}: the statuses of this profile"
             )
 
 
 def _parse_fields(
-    specs: Mapping[str, Any], context: SourceContext, at: KeyPath
+    specs: Mapping[str, Any], context: SourceContext, key_path: KeyPath
 ) -> dict[str, Source]:
-    return {name: parse_source(spec, context, (*at, name)) for name, spec in specs.items()}
+    return {name: parse_source(spec, context, (*key_path, name)) for name, spec in specs.items()}
 
 
 def _check_fields(fields: Mapping[str, Source]) -> None:
     if "jobId" not in fields:
         raise ProfileMistakeError(("fields",), "needs jobId")
     for name, source in fields.items():
-        at = ("fields", name)
+        key_path = ("fields", name)
         is_date = name in _DATES
         if name in _NEED_PATH and source.path is None:
-            raise ProfileMistakeError(at, "must be a path, because jobs are found by it")
+            raise ProfileMistakeError(key_path, "must be a path, because jobs are found by it")
         if name == "createdAt" and source.offset is not None:
             raise ProfileMistakeError(
-                at, "must be a path without plus, because lists are ordered by it"
+                key_path, "must be a path without plus, because lists are ordered by it"
             )
         if source.reading is not None and not is_date:
-            raise ProfileMistakeError(at, "is not a date, but its path is in readings")
+            raise ProfileMistakeError(key_path, "is not a date, but its path is in readings")
         if name == "type" and source.expression is None:
             raise ProfileMistakeError(
-                at, "must be a value that the database can compute: use an expression"
+                key_path, "must be a value that the database can compute: use an expression"
             )
         path = source.path or ""
         if path.startswith("_id.") or (path == "_id" and name not in ("jobId", "createdAt")):
-            raise ProfileMistakeError(at, "cannot be at _id: only jobId and createdAt can")
+            raise ProfileMistakeError(key_path, "cannot be at _id: only jobId and createdAt can")
 
 
 def _parse_status(
-    spec: Any, context: SourceContext, at: KeyPath, *, has_default: bool = True
+    spec: Any, context: SourceContext, key_path: KeyPath, *, has_default: bool = True
 ) -> ParsedStatus:
     if isinstance(spec, list):
-        return ParsedStatus(rules=_parse_rules(spec, context, at, has_default=has_default))
+        return ParsedStatus(rules=_parse_rules(spec, context, key_path, has_default=has_default))
     return ParsedStatus(path=spec.get("path"), names=spec.get("names", {}))
 
 
 def _parse_rules(
-    spec: list[Any], context: SourceContext, at: KeyPath, *, has_default: bool = True
+    spec: list[Any], context: SourceContext, key_path: KeyPath, *, has_default: bool = True
 ) -> tuple[Rule, ...]:
     """The rules; with `has_default`, the last one is for all other documents."""
     rules = []
     for index, rule in enumerate(spec):
-        is_last, rule_at = has_default and index == len(spec) - 1, (*at, index)
+        is_last, rule_path = has_default and index == len(spec) - 1, (*key_path, index)
         if ("when" in rule) == is_last:
             raise ProfileMistakeError(
-                rule_at,
+                rule_path,
                 "the last rule must not have `when`: it is for all other documents"
                 if is_last
                 else "needs when: only the last rule is for all other documents",
             )
         when = rule.get("when")
         if when is not None:
-            when = context.parse_query(when, (*rule_at, "when"))
+            when = context.parse_query(when, (*rule_path, "when"))
         rules.append(Rule(when=when, status=rule["is"]))
     return tuple(rules)
 
@@ -286,16 +287,16 @@ def _parse_keys(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
 
 
 def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAttempts:
-    at: KeyPath = ("attempts",)
+    key_path: KeyPath = ("attempts",)
     if "in" not in spec:
         places = profile_schema()["properties"]["attempts"]["properties"]["in"]["enum"]
-        raise ProfileMistakeError(at, f"needs in, with one of {', '.join(places)}")
+        raise ProfileMistakeError(key_path, f"needs in, with one of {', '.join(places)}")
     place, array = spec["in"], spec.get("array")
     for name in ("array", "log"):
         if (place == name) != (name in spec):
-            raise ProfileMistakeError(at, f'{name} and in = "{name}" need each other')
+            raise ProfileMistakeError(key_path, f'{name} and in = "{name}" need each other')
     if "outcome" in spec and place not in ("job", "log"):
-        raise ProfileMistakeError((*at, "outcome"), 'is only used with in = "job" or in = "log"')
+        raise ProfileMistakeError((*key_path, "outcome"), 'is only used with in = "job" or in = "log"')
     element_context = job_context = context
     if array is not None:
         prefix = f"{array}."
@@ -306,17 +307,17 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
         }
         element_context = SourceContext(constants=context.constants, readings=readings)
         context = replace(context, base=array)
-    status = _parse_attempt_status(spec.get("status", {}), element_context, (*at, "status"))
+    status = _parse_attempt_status(spec.get("status", {}), element_context, (*key_path, "status"))
     outcome: tuple[Rule, ...] = ()
     if "outcome" in spec:
-        outcome = _parse_rules(spec["outcome"], element_context, (*at, "outcome"))
+        outcome = _parse_rules(spec["outcome"], element_context, (*key_path, "outcome"))
     for index, rule in enumerate(outcome):
-        _check_attempt_status(rule.status, (*at, "outcome", index, "is"))
-    fields = _parse_fields(spec.get("fields", {}), context, (*at, "fields"))
+        _check_attempt_status(rule.status, (*key_path, "outcome", index, "is"))
+    fields = _parse_fields(spec.get("fields", {}), context, (*key_path, "fields"))
     if place == "collection":
-        _check_attempt_paths(fields, (*at, "fields"), ("jobId", "attemptNumber", "finishedAt"))
+        _check_attempt_paths(fields, (*key_path, "fields"), ("jobId", "attemptNumber", "finishedAt"))
     if place in ("array", "collection") and not (status.rules or status.path):
-        raise ProfileMistakeError(at, "needs status: without it, no attempt has one")
+        raise ProfileMistakeError(key_path, "needs status: without it, no attempt has one")
     return ParsedAttempts(
         place=place,
         array=array,
@@ -324,33 +325,33 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
         status=status,
         outcome=outcome,
         log=_parse_log(spec["log"], context) if place == "log" else None,
-        events=_parse_events(spec.get("events", {}), job_context, (*at, "events")),
+        events=_parse_events(spec.get("events", {}), job_context, (*key_path, "events")),
     )
 
 
 def _parse_log(spec: Mapping[str, Any], context: SourceContext) -> ParsedLog:
-    at: KeyPath = ("attempts", "log")
+    key_path: KeyPath = ("attempts", "log")
     for name in ("collection", "time", "status", "fields"):
         if name not in spec:
-            raise ProfileMistakeError(at, f"needs {name}")
-    status = _parse_attempt_status(spec["status"], context, (*at, "status"), has_default=False)
+            raise ProfileMistakeError(key_path, f"needs {name}")
+    status = _parse_attempt_status(spec["status"], context, (*key_path, "status"), has_default=False)
     statuses = {*status.names.values(), *(rule.status for rule in status.rules)}
     if AttemptStatus.SUCCEEDED not in statuses:
-        raise ProfileMistakeError((*at, "status"), "needs succeeded, for events that end a run")
+        raise ProfileMistakeError((*key_path, "status"), "needs succeeded, for events that end a run")
     if any(has_now(rule.when) for rule in status.rules):
-        raise ProfileMistakeError((*at, "status"), "must not depend on $now")
-    fields = _parse_fields(spec["fields"], context, (*at, "fields"))
-    _check_attempt_paths(fields, (*at, "fields"), ("jobId", "attemptNumber"))
+        raise ProfileMistakeError((*key_path, "status"), "must not depend on $now")
+    fields = _parse_fields(spec["fields"], context, (*key_path, "fields"))
+    _check_attempt_paths(fields, (*key_path, "fields"), ("jobId", "attemptNumber"))
     if "type" in fields and fields["type"].expression is None:
         raise ProfileMistakeError(
-            (*at, "fields", "type"), "must be a value that the database can compute"
+            (*key_path, "fields", "type"), "must be a value that the database can compute"
         )
     duration = spec.get("duration")
     unit = context.find_reading(duration or "") or "milliseconds"
     if unit not in PER_SECOND:
-        raise ProfileMistakeError((*at, "duration"), f"must not have the reading {unit}")
+        raise ProfileMistakeError((*key_path, "duration"), f"must not have the reading {unit}")
     return ParsedLog(
-        fields=fields | {"finishedAt": parse_source(spec["time"], context, (*at, "time"))},
+        fields=fields | {"finishedAt": parse_source(spec["time"], context, (*key_path, "time"))},
         status=status,
         same=tuple(spec.get("same", ())),
         duration=duration,
@@ -359,35 +360,35 @@ def _parse_log(spec: Mapping[str, Any], context: SourceContext) -> ParsedLog:
 
 
 def _parse_attempt_status(
-    spec: Any, context: SourceContext, at: KeyPath, *, has_default: bool = True
+    spec: Any, context: SourceContext, key_path: KeyPath, *, has_default: bool = True
 ) -> ParsedStatus:
-    status = _parse_status(spec, context, at, has_default=has_default)
+    status = _parse_status(spec, context, key_path, has_default=has_default)
     for index, rule in enumerate(status.rules):
-        _check_attempt_status(rule.status, (*at, index, "is"))
+        _check_attempt_status(rule.status, (*key_path, index, "is"))
     if status.path is None and (status.names or not (has_default or status.rules)):
-        raise ProfileMistakeError(at, "needs path")
+        raise ProfileMistakeError(key_path, "needs path")
     for name, meaning in status.names.items():
-        _check_attempt_status(meaning, (*at, "names", name))
+        _check_attempt_status(meaning, (*key_path, "names", name))
     return status
 
 
 def _check_attempt_paths(
-    fields: Mapping[str, Source], at: KeyPath, need_path: tuple[str, ...]
+    fields: Mapping[str, Source], key_path: KeyPath, need_path: tuple[str, ...]
 ) -> None:
-    """Raise ProfileMistakeError without jobId, or if one of `need_path` is no path."""
+    """Raise ProfileMistakeError without jobId, or if a field in `need_path` is not at a path."""
     if "jobId" not in fields:
-        raise ProfileMistakeError(at, "needs jobId")
+        raise ProfileMistakeError(key_path, "needs jobId")
     for name in need_path:
         if name in fields and fields[name].path is None:
             raise ProfileMistakeError(
-                (*at, name), "must be a path, because attempts are found by it"
+                (*key_path, name), "must be a path, because attempts are found by it"
             )
 
 
-def _parse_events(spec: Mapping[str, Any], context: SourceContext, at: KeyPath) -> ParsedEvents:
+def _parse_events(spec: Mapping[str, Any], context: SourceContext, key_path: KeyPath) -> ParsedEvents:
     running = spec.get("running")
     if running is not None:
-        running = _parse_timeless_query(running, context, (*at, "running"))
+        running = _parse_timeless_query(running, context, (*key_path, "running"))
     return ParsedEvents(
         running=running,
         end_fields=tuple(spec.get("end_fields", ())),
@@ -397,6 +398,6 @@ def _parse_events(spec: Mapping[str, Any], context: SourceContext, at: KeyPath) 
     )
 
 
-def _check_attempt_status(status: str, at: KeyPath) -> None:
+def _check_attempt_status(status: str, key_path: KeyPath) -> None:
     if status not in set(AttemptStatus):
-        raise ProfileMistakeError(at, f"{status!r} is not one of {', '.join(AttemptStatus)}")
+        raise ProfileMistakeError(key_path, f"{status!r} is not one of {', '.join(AttemptStatus)}")

@@ -20,6 +20,7 @@ _PLACE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)
 # What people write for null, which TOML does not have.
 _NULL = re.compile(r"(?:null|nil|none)\b", re.IGNORECASE)
 
+# The types of JSON Schema, each with its name in messages and its Python classes.
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "object": ("a table", (dict,)),
     "array": ("an array", (list,)),
@@ -31,9 +32,9 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 
 
 class ProfileMistakeError(ValueError):
-    """The value at `path` in a TOML file is wrong. The message has what is allowed.
+    """The value at `path` in a TOML file is wrong. The message states what is allowed.
 
-    `is_in_other_file`: the value names another file, which has the mistake.
+    `is_in_other_file`: the value names another file, and the mistake is in that file.
     """
 
     def __init__(self, path: KeyPath, message: str, *, is_in_other_file: bool = False) -> None:
@@ -42,12 +43,12 @@ class ProfileMistakeError(ValueError):
         self.is_in_other_file = is_in_other_file
 
 
-class OtherKeyError(ProfileMistakeError):
-    """A key that the schema does not name: it is not allowed, or its value is wrong."""
+class UnlistedKeyError(ProfileMistakeError):
+    """A key that is not in the schema's `properties`: it is not allowed, or its value is wrong."""
 
 
 class TomlError(ValueError):
-    """A file, or another file that it names, has a mistake; the message has line and remedy."""
+    """A TOML file, or a file that it names, has a mistake; the message has its line and cause."""
 
     def __init__(self, message: str, *, is_in_other_file: bool = False) -> None:
         super().__init__(message)
@@ -55,21 +56,21 @@ class TomlError(ValueError):
 
 
 def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]], T]) -> T:
-    """What `build` returns for the content of a TOML text that fits the schema.
+    """Check the content of a TOML text against the schema; return the result of `build` for it.
 
-    Raises TomlError for the first mistake; `build` raises ProfileMistakeError for a mistake.
+    Raises TomlError for the first mistake; `build` may raise ProfileMistakeError for a mistake.
     """
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TomlError(_explain_syntax(str(error), text)) from None
     try:
-        _check(content, schema, (), schema.get("$defs", {}))
+        _check_value(content, schema, (), schema.get("$defs", {}))
         return build(content)
     except ProfileMistakeError as error:
         key = ".".join(map(str, error.path))
         message = f"{key}: {error}" if key else str(error)
-        if isinstance(error, OtherKeyError) and error.path[-1] in schema.get("properties", ()):
+        if isinstance(error, UnlistedKeyError) and error.path[-1] in schema.get("properties", ()):
             message += (
                 f". Write {error.path[-1]} before the first [table]: it is not a key of a table"
             )
@@ -79,12 +80,12 @@ def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]
 
 
 def _explain_syntax(error: str, text: str) -> str:
-    """tomllib's error with its line and, for a usual mistake, with what to write instead."""
+    """tomllib's error with its line; for a usual mistake, a message with what to write instead."""
     message, place = _PLACE.sub("", error), _PLACE.search(error)
     if place is None or place[1] is None:
         return f"the last line: {message}"
-    number, column = int(place[1]), int(place[2])
-    line = text.replace("\r\n", "\n").split("\n")[number - 1]
+    line_number, column = int(place[1]), int(place[2])
+    line = text.replace("\r\n", "\n").split("\n")[line_number - 1]
     before, after = line[: column - 1], line[column - 1 :]
     if _NULL.match(after):
         message = 'TOML has no null: write "$null" in a profile'
@@ -94,20 +95,21 @@ def _explain_syntax(error: str, text: str) -> str:
         message = "an inline table { } has to be on one line. Write a long one as a [table]"
     elif after.startswith("}") and before.rstrip().endswith(","):
         message = "no comma is allowed before the } of an inline table"
-    return f"line {number}: {message}"
+    return f"line {line_number}: {message}"
 
 
 @cache
 def profile_schema() -> dict[str, Any]:
+    """The JSON Schema of a profile, published as docs/profile.schema.json."""
     text = files("jobmon.profiles").joinpath("profile.schema.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 
 
-def _check(value: Any, schema: dict[str, Any], path: KeyPath, definitions: dict[str, Any]) -> None:
-    schema = _resolve(schema, definitions)
+def _check_value(value: Any, schema: dict[str, Any], path: KeyPath, definitions: dict[str, Any]) -> None:
+    schema = _resolve_reference(schema, definitions)
     if "anyOf" in schema:
-        schema = _choose(value, schema["anyOf"], path, definitions)
+        schema = _choose_schema(value, schema["anyOf"], path, definitions)
     if "type" in schema and not _has_type(value, schema["type"]):
         raise ProfileMistakeError(path, f"must be {_TYPES[schema['type']][0]}")
     if "enum" in schema and value not in schema["enum"]:
@@ -124,32 +126,32 @@ def _check(value: Any, schema: dict[str, Any], path: KeyPath, definitions: dict[
         if len(value) < schema.get("minItems", 0):
             raise ProfileMistakeError(path, f"needs at least {schema['minItems']} elements")
         for index, element in enumerate(value):
-            _check(element, schema.get("items", {}), (*path, index), definitions)
+            _check_value(element, schema.get("items", {}), (*path, index), definitions)
 
 
 def _check_table(
     value: dict[str, Any], schema: dict[str, Any], path: KeyPath, definitions: dict[str, Any]
 ) -> None:
-    properties, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+    properties, additional = schema.get("properties", {}), schema.get("additionalProperties", True)
     for name, inner in value.items():
         if name in properties:
-            _check(inner, properties[name], (*path, name), definitions)
-        elif others is False:
+            _check_value(inner, properties[name], (*path, name), definitions)
+        elif additional is False:
             allowed = ", ".join(properties)
-            raise OtherKeyError((*path, name), f"unknown; allowed are {allowed}")
-        elif others is not True:
+            raise UnlistedKeyError((*path, name), f"unknown; allowed are {allowed}")
+        elif additional is not True:
             try:
-                _check(inner, others, (*path, name), definitions)
+                _check_value(inner, additional, (*path, name), definitions)
             except ProfileMistakeError as error:
                 if len(error.path) > len(path) + 1:
                     raise
-                raise OtherKeyError(error.path, str(error)) from None
+                raise UnlistedKeyError(error.path, str(error)) from None
     for name in schema.get("required", ()):
         if name not in value:
             raise ProfileMistakeError(path, f"needs {name}")
 
 
-def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+def _resolve_reference(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     """The schema itself, or the definition that its `$ref` names."""
     if "$ref" not in schema:
         return schema
@@ -157,11 +159,11 @@ def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
     return definition
 
 
-def _choose(
+def _choose_schema(
     value: Any, schemas: list[dict[str, Any]], path: KeyPath, definitions: dict[str, Any]
 ) -> dict[str, Any]:
     """The first of these schemas that allows the type of the value."""
-    resolved = [_resolve(schema, definitions) for schema in schemas]
+    resolved = [_resolve_reference(schema, definitions) for schema in schemas]
     for schema in resolved:
         if _has_type(value, schema["type"]):
             return schema

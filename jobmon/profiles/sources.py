@@ -36,11 +36,11 @@ Document = Mapping[str, Any]
 class Source:
     """How the value of a field is read, computed and queried."""
 
-    # Returns the value, from a document with the paths `inputs` or from the result of `computed`.
+    # Returns the value: from the result of `computed` or, without it, from a document that has at
+    # least the paths `inputs`.
     read: Callable[[Document], Any]
     inputs: tuple[str, ...] = ()
-    # An expression that the database evaluates for `read`.
-    computed: Any = None
+    computed: Any = None  # an expression that the database evaluates for `read`
     # The value as an aggregation expression; None if MongoDB cannot compute it.
     expression: Any = None
     # The path, if the value is stored at one: then queries can use an index on it. A date may be
@@ -55,7 +55,7 @@ class Source:
     only_in: tuple[str, ...] = ()
 
     def find_path(self, inner: str) -> str | None:
-        """The path in documents of the part `inner` of this value; None if it is computed."""
+        """The path in documents of the part `inner` of this value; None if it is at no path."""
         if self.path is not None:
             return f"{self.path}.{inner}"
         name, _, rest = inner.partition(".")
@@ -81,39 +81,39 @@ class SourceContext:
         """The stored form of the date at a path; None for a BSON date and for other values."""
         return self.readings.get(".".join(filter(None, (self.base, *parts))))
 
-    def parse_query(self, query: Query, at: KeyPath) -> Query:
+    def parse_query(self, query: Query, key_path: KeyPath) -> Query:
         """The query with values in place of `$null`, `$now` and constants.
 
-        `at`: the query's place in the profile. Raises ProfileMistakeError.
+        `key_path`: where the query is in the profile. Raises ProfileMistakeError.
         """
-        return parse_query(query, self.constants, self.readings, at)
+        return parse_query(query, self.constants, self.readings, key_path)
 
 
-def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
+def parse_source(spec: Any, context: SourceContext, key_path: KeyPath) -> Source:
     """The source for a field's value in a profile; raises ProfileMistakeError.
 
-    `at` is the place of the value in the profile.
+    `key_path`: where the value is in the profile.
     """
     if isinstance(spec, str):
         return _make_path_source(spec, context)
     # `first`, `last` and `json` may have a path, too.
     kinds = [kind for kind in _PARSERS if kind in spec and kind != "path"] or ["path"]
     if len(kinds) != 1 or kinds[0] not in spec:
-        raise ProfileMistakeError(at, f"needs exactly one of {', '.join(_PARSERS)}")
+        raise ProfileMistakeError(key_path, f"needs exactly one of {', '.join(_PARSERS)}")
     (kind,) = kinds
     if "path" in spec and kind not in ("path", "first", "last", "json"):
-        raise ProfileMistakeError((*at, "path"), f"not used with {kind}")
+        raise ProfileMistakeError((*key_path, "path"), f"not used with {kind}")
     if "match" in spec and kind not in ("first", "last"):
         raise ProfileMistakeError(
-            (*at, "match"), f"not used with {kind}: for a part of an array, use an expression"
+            (*key_path, "match"), f"not used with {kind}: for a part of an array, use an expression"
         )
-    source = _PARSERS[kind](spec, context, at)
+    source = _PARSERS[kind](spec, context, key_path)
     if "join" in spec:
         source = _join_elements(source, spec["join"])
     if "plus" in spec:
-        source = _add_amount(source, spec["plus"], context, (*at, "plus"))
+        source = _add_amount(source, spec["plus"], context, (*key_path, "plus"))
     if "when" in spec:
-        source = _add_condition(source, spec["when"], context, (*at, "when"))
+        source = _add_condition(source, spec["when"], context, (*key_path, "when"))
     return replace(source, only_in=tuple(spec.get("only_in", ())))
 
 
@@ -133,9 +133,9 @@ def _make_path_source(path: str, context: SourceContext) -> Source:
     )
 
 
-def _parse_first_of(spec: Any, context: SourceContext, at: KeyPath) -> Source:
+def _parse_first_of(spec: Any, context: SourceContext, key_path: KeyPath) -> Source:
     sources = [
-        parse_source(inner, context, (*at, "first_of", index))
+        parse_source(inner, context, (*key_path, "first_of", index))
         for index, inner in enumerate(spec["first_of"])
     ]
 
@@ -169,7 +169,7 @@ def _combine(sources: list[Source], merge: Callable[[list[Any]], Any]) -> Source
 
 
 def _compute_inputs(source: Source) -> Source:
-    """The source with an expression, `computed`, for everything that it reads."""
+    """The source whose `read` gets all its inputs from an expression, `computed`."""
     if source.computed is not None:
         return source
     names = {path: f"p{number}" for number, path in enumerate(dict.fromkeys(source.inputs))}
@@ -183,11 +183,11 @@ def _compute_inputs(source: Source) -> Source:
     return replace(source, read=read, computed={name: f"${path}" for path, name in names.items()})
 
 
-def _parse_element(spec: Any, context: SourceContext, at: KeyPath) -> Source:
+def _parse_element(spec: Any, context: SourceContext, key_path: KeyPath) -> Source:
     kind = "first" if "first" in spec else "last"
     array, path = spec[kind], spec.get("path")
     match = {
-        name: _parse_match(value, context, (*at, "match", name))
+        name: _parse_match(value, context, (*key_path, "match", name))
         for name, value in spec.get("match", {}).items()
     }
     reading = context.find_reading(array, path or "")
@@ -222,14 +222,14 @@ def _parse_element(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     return Source(read=read, inputs=(array,), expression=expression)
 
 
-def _parse_match(value: Any, context: SourceContext, at: KeyPath) -> Any:
-    if isinstance(value, dict | list) or str(at[-1]).startswith("$"):
+def _parse_match(value: Any, context: SourceContext, key_path: KeyPath) -> Any:
+    if isinstance(value, dict | list) or str(key_path[-1]).startswith("$"):
         raise ProfileMistakeError(
-            at,
+            key_path,
             "must be a text, a number, true or false at a path, which needs quotes if it has dots. "
             "For operators such as $ne, use an expression",
         )
-    return resolve_constant(value, context.constants, at)
+    return resolve_constant(value, context.constants, key_path)
 
 
 def _parse_length(spec: Any, *_: Any) -> Source:
@@ -257,9 +257,9 @@ def _parse_json(spec: Any, context: SourceContext, _: KeyPath) -> Source:
     return Source(read=read, inputs=(path,))
 
 
-def _parse_object(spec: Any, context: SourceContext, at: KeyPath) -> Source:
+def _parse_object(spec: Any, context: SourceContext, key_path: KeyPath) -> Source:
     sources = {
-        name: parse_source(inner, context, (*at, "object", name))
+        name: parse_source(inner, context, (*key_path, "object", name))
         for name, inner in spec["object"].items()
     }
 
@@ -275,15 +275,15 @@ def _parse_object(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     )
 
 
-def _parse_constant(spec: Any, context: SourceContext, at: KeyPath) -> Source:
-    value = resolve_constant(spec["constant"], context.constants, (*at, "constant"))
+def _parse_constant(spec: Any, context: SourceContext, key_path: KeyPath) -> Source:
+    value = resolve_constant(spec["constant"], context.constants, (*key_path, "constant"))
     return Source(read=lambda _: value, expression={"$literal": value}, is_constant=True)
 
 
-def _parse_expression(spec: Any, context: SourceContext, at: KeyPath) -> Source:
+def _parse_expression(spec: Any, context: SourceContext, key_path: KeyPath) -> Source:
     if context.base:
-        raise ProfileMistakeError((*at, "expression"), "not possible for an element of an array")
-    expression = parse_expression(spec["expression"], context.constants, (*at, "expression"))
+        raise ProfileMistakeError((*key_path, "expression"), "not possible for an element of an array")
+    expression = parse_expression(spec["expression"], context.constants, (*key_path, "expression"))
     return Source(
         read=lambda document: document.get("v"), expression=expression, computed={"v": expression}
     )
@@ -314,9 +314,9 @@ def _join_elements(source: Source, separator: str) -> Source:
     return Source(read=read, inputs=source.inputs, computed=source.computed)
 
 
-def _add_amount(source: Source, plus: Any, context: SourceContext, at: KeyPath) -> Source:
-    plus = resolve_constant(plus, context.constants, at)
-    amount: Any = parse_duration(plus, at) if isinstance(plus, str) else plus
+def _add_amount(source: Source, plus: Any, context: SourceContext, key_path: KeyPath) -> Source:
+    plus = resolve_constant(plus, context.constants, key_path)
+    amount: Any = parse_duration(plus, key_path) if isinstance(plus, str) else plus
     is_date = isinstance(amount, timedelta)
 
     def read(document: Document) -> Any:
@@ -335,14 +335,14 @@ def _add_amount(source: Source, plus: Any, context: SourceContext, at: KeyPath) 
     return replace(changed, offset=amount) if is_date else replace(changed, path=None)
 
 
-def _add_condition(source: Source, when: Any, context: SourceContext, at: KeyPath) -> Source:
+def _add_condition(source: Source, when: Any, context: SourceContext, key_path: KeyPath) -> Source:
     """A source with the value of `source` if the document matches the condition, else None.
 
     The database evaluates the condition.
     """
     if context.base:
-        raise ProfileMistakeError(at, "not possible for an element of an array")
-    condition = to_expression(context.parse_query(when, at))
+        raise ProfileMistakeError(key_path, "not possible for an element of an array")
+    condition = to_expression(context.parse_query(when, key_path))
     inner = _compute_inputs(source)
 
     def read(document: Document) -> Any:

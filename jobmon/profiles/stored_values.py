@@ -9,11 +9,11 @@ from typing import Any
 from jobmon.profiles.schema import ProfileMistakeError
 from jobmon.profiles.toml_lines import KeyPath
 
-# The units of dates that are stored as numbers, and how many make a second.
+# The units of dates that are stored as numbers, and how many of each are in a second.
 PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INDEX = re.compile("-?[0-9]{1,9}")
-_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3_600, "d": 86_400}
+_UNIT_SECONDS = {"ms": 0.001, "s": 1, "min": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|h|d)")
 
 
@@ -69,7 +69,7 @@ def encode_date(moment: datetime, reading: str | None) -> Any:
 
 
 def to_date_expression(reference: Any, reading: str | None) -> Any:
-    """`parse_date` as an aggregation expression, but null for a value that has another form."""
+    """`parse_date` as an aggregation expression, but null for a value that is not in this form."""
     if reading is None:
         return reference
     if reading == "iso":
@@ -80,10 +80,10 @@ def to_date_expression(reference: Any, reading: str | None) -> Any:
     return {"$cond": [{"$isNumber": reference}, date, None]}
 
 
-def parse_duration(text: str, at: KeyPath) -> timedelta:
+def parse_duration(text: str, key_path: KeyPath) -> timedelta:
     """The duration in a text such as `10 min`; raises ProfileMistakeError."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        units = ", ".join(_UNITS)
-        raise ProfileMistakeError(at, f"{text!r} is not a duration such as 10 min (units: {units})")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+        units = ", ".join(_UNIT_SECONDS)
+        raise ProfileMistakeError(key_path, f"{text!r} is not a duration such as 10 min (units: {units})")
+    return timedelta(seconds=float(match[1]) * _UNIT_SECONDS[match[2]])

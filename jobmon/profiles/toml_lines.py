@@ -23,11 +23,13 @@ def find_line(lines: dict[KeyPath, int], path: KeyPath) -> int:
 
 
 class _Scanner:
+    """Scans a valid TOML text from its beginning to its end, and notes the line of each key."""
+
     def __init__(self, text: str) -> None:
         self._text = text
         self._position = 0
         self._lines: dict[KeyPath, int] = {}
-        self._tables: Counter[KeyPath] = Counter()
+        self._tables: Counter[KeyPath] = Counter()  # elements so far, by the path of their array
 
     def scan(self) -> dict[KeyPath, int]:
         table: KeyPath = ()
@@ -49,7 +51,7 @@ class _Scanner:
         return self._lines
 
     def _resolve(self, key: KeyPath) -> KeyPath:
-        """The path of a table. A key below an array of tables belongs to the newest table in it."""
+        """The path of a table. A table inside an array of tables belongs to its newest element."""
         path: KeyPath = ()
         for part in key:
             path = (*path, part)

@@ -1,6 +1,6 @@
-"""Parses the `transitions` of a profile: what an action may do to a job's document.
+"""Parses the `transitions` of a profile: how each action changes a job's document.
 
-Only the actor makes these changes, for requests of people.
+Only the actor makes these changes, when people have requested them.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class RequestedValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Transition:
-    """What an action does to a job's document: one update, or the deletion.
+    """How an action changes a job's document: by one update, or by its deletion.
 
     It is allowed if the job has one of `statuses` and its document matches `when`. The values in
     `changes` may be a `Now` or a `RequestedValue`.
@@ -42,23 +42,23 @@ class Transition:
 
 def parse_transition(action: str, spec: Mapping[str, Any], context: SourceContext) -> Transition:
     """The transition of an action; raises ProfileMistakeError."""
-    at: KeyPath = ("transitions", action)
+    key_path: KeyPath = ("transitions", action)
     transition = Transition(
         statuses=tuple(spec["from"]),
-        when=context.parse_query(spec.get("when", {}), (*at, "when")),
+        when=context.parse_query(spec.get("when", {}), (*key_path, "when")),
         changes={
-            path: _parse_value(value, path, context, (*at, "set", path))
+            path: _parse_value(value, path, context, (*key_path, "set", path))
             for path, value in spec.get("set", {}).items()
         },
         removals=tuple(spec.get("unset", ())),
         increments=spec.get("inc", {}),
         deletes=spec.get("delete", False),
     )
-    _check_changes(action, transition, at)
+    _check_changes(action, transition, key_path)
     return transition
 
 
-def _parse_value(value: Any, path: str, context: SourceContext, at: KeyPath) -> Any:
+def _parse_value(value: Any, path: str, context: SourceContext, key_path: KeyPath) -> Any:
     reading = context.find_reading(path) or "date"
     match value:
         case "$now":
@@ -66,24 +66,24 @@ def _parse_value(value: Any, path: str, context: SourceContext, at: KeyPath) -> 
         case "$value":
             return RequestedValue(reading)
         case dict() | list():
-            raise ProfileMistakeError(at, "must be a single value")
+            raise ProfileMistakeError(key_path, "must be a single value")
         case _:
-            return resolve_constant(value, context.constants, at, "$now", "$value")
+            return resolve_constant(value, context.constants, key_path, "$now", "$value")
 
 
-def _check_changes(action: str, transition: Transition, at: KeyPath) -> None:
+def _check_changes(action: str, transition: Transition, key_path: KeyPath) -> None:
     paths = [*transition.changes, *transition.removals, *transition.increments]
     if transition.deletes == bool(paths):
-        raise ProfileMistakeError(at, "needs either delete or a change: set, unset or inc")
+        raise ProfileMistakeError(key_path, "needs either delete or a change: set, unset or inc")
     for path in paths:
         if path.startswith("$") or path.partition(".")[0] == "_id":
-            raise ProfileMistakeError(at, f"{path} cannot be changed")
+            raise ProfileMistakeError(key_path, f"{path} cannot be changed")
     for path, other_path in permutations(paths, 2):
         if path == other_path or other_path.startswith(f"{path}."):
-            raise ProfileMistakeError(at, f"changes {path} twice")
+            raise ProfileMistakeError(key_path, f"changes {path} twice")
     has_value = any(isinstance(value, RequestedValue) for value in transition.changes.values())
     if has_value != (action in _ACTIONS_WITH_VALUE):
         allowed = " and ".join(_ACTIONS_WITH_VALUE)
         raise ProfileMistakeError(
-            (*at, "set"), f'"$value" is for {allowed}: use it there and nowhere else'
+            (*key_path, "set"), f'"$value" is for {allowed}: use it there and nowhere else'
         )
