@@ -117,8 +117,8 @@ class Mongod:
             *("--logpath", str(self.data / "mongod.log")),
             "--logappend",
             *("--wiredTigerCacheSizeGB", str(self._cache_gb)),
-            # In ms between two flushes of the journal. An index build waits for several flushes, so
-            # the default of 100 is slow; 10 would cost an idle server 1.5 % of a core.
+            # The ms between two flushes of the journal. An index build waits for several flushes,
+            # so the default of 100 is slow; 10 would cost an idle server 1.5 % of a core.
             *("--journalCommitInterval", "30"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *(("--replSet", self._replica_set) if self._replica_set else ()),

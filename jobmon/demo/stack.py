@@ -29,7 +29,7 @@ TOKEN_LIFETIME = timedelta(days=1)
 _START_TIMEOUT_S = 30
 _FIRST_JOB_TIMEOUT_S = 20  # usually one second is enough
 _POLL_EVERY_S = 0.1
-# Settings with one of these beginnings name the key of tokens.
+# A setting whose name begins with one of these sets the key for tokens.
 _KEY_SETTINGS = ("JOBMON_JWT_SECRET_KEY", "JOBMON_JWT_PUBLIC_KEY", "JOBMON_JWT_JWKS_URL")
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # For the processes, and then for the database: at most two seconds together.
@@ -54,7 +54,7 @@ def run_stack(port: int, state: Path) -> None:
         is_stopped = True
         for stop_signal in _STOP_SIGNALS:  # a second signal must not interrupt the cleanup
             signal.signal(stop_signal, signal.SIG_IGN)
-        raise KeyboardInterrupt  # it ends any wait
+        raise KeyboardInterrupt  # interrupts any wait
 
     for stop_signal in _STOP_SIGNALS:
         signal.signal(stop_signal, stop)
@@ -68,7 +68,7 @@ def run_stack(port: int, state: Path) -> None:
 
 def _start(port: int, state: Path, cleanup: ExitStack) -> subprocess.Popen[bytes]:
     """Start everything and return the web service's process; `cleanup` ends all processes."""
-    _require_free(port)
+    _require_free_port(port)
     state.mkdir(parents=True, exist_ok=True)
     os.environ["JOBMON_BIND"] = f"{HOST}:{port}"
     # An open page sends a request every second: log lines would hide the links printed here.
@@ -92,7 +92,7 @@ def _start(port: int, state: Path, cleanup: ExitStack) -> subprocess.Popen[bytes
     return web
 
 
-def _require_free(port: int) -> None:
+def _require_free_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -162,7 +162,7 @@ def _child_processes() -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]
 
 def _await_healthy(port: int, web: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while _get(port, "/healthz") is None:
+    while _get_json(port, "/healthz") is None:
         if web.poll() is not None or time.monotonic() > deadline:
             raise StackError("The web service did not start: see its last lines above.")
         time.sleep(_POLL_EVERY_S)
@@ -172,15 +172,15 @@ def _await_first_job(port: int, token: str) -> str | None:
     """The jobId of the newest job of the token's owner; None if no job comes within 20 seconds."""
     deadline = time.monotonic() + _FIRST_JOB_TIMEOUT_S
     while time.monotonic() < deadline:
-        jobs = _get(port, "/jobs?per_page=1", token)
+        jobs = _get_json(port, "/jobs?per_page=1", token)
         if jobs and jobs["data"]:
             return str(jobs["data"][0]["jobId"])
         time.sleep(_POLL_EVERY_S)
     return None
 
 
-def _get(port: int, path: str, token: str = "") -> Any:
-    """The JSON of a 200 answer, else None."""
+def _get_json(port: int, path: str, token: str = "") -> Any:
+    """The JSON of an answer with status 200; None for any other answer and without an answer."""
     connection = HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})

@@ -58,7 +58,7 @@ JOB_TYPES = (
     JobType(name="ledger.close", per_second=0.05, work_s=0.5, hang_rate=0.5),
     JobType(name="newsletter.digest", per_second=0.1, work_s=0.2, delay_s=120),
 )
-# Each is due at a random time of the next 24 hours, so that there is a schedule to show.
+# Each job is due at a random time of the next 24 hours, so that there is a schedule to show.
 REMINDER = JobType(name="invoice.remind", per_second=0.01, work_s=0.1, delay_s=86_400)
 FIRST_REMINDERS = 80
 BACKLOG = JobType(name="report.monthly", per_second=1, work_s=2, priority=-5)
@@ -77,7 +77,7 @@ class Workload:
         self._database = database
         self._queue = JobQueue(database, retry=RetryPolicy(base_ms=2_000, cap_ms=60_000))
         self._stop = stop
-        self._random = random.Random()  # noqa: S311 - for show, not for secrets
+        self._random = random.Random()  # noqa: S311 - for sample data, not for secrets
 
     def run(self) -> None:
         """Work until `stop` is set; wait a second after each error of the database."""

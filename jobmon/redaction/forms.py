@@ -12,7 +12,7 @@ def split_words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Words after `bearer` or `token=` in a message that are not secrets.
+# Words that may follow `bearer` or `token=` in a message, and are no secrets.
 HARMLESS_WORDS = split_words(
     """null none nil undefined true false is was has are must should cannot can not no the a an of
     in expired invalid missing required unknown malformed unexpected wrong incorrect empty too
@@ -42,8 +42,8 @@ TOKENS = re.compile(
     r"|[rs]k_(?:live|test)_\w{10,}|whsec_\w{16,}|sk-[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}"
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35})"
 )
-# A text is searched for tokens only if it has one of these, which encoded data rarely has, or `eyJ`
-# and a dot.
+# A text is searched for tokens only if it contains one of these, or `eyJ` and a dot. Encoded data
+# rarely does.
 _TOKEN_STARTS = split_words(
     """ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- npm_ xoxa- xoxb- xoxe- xoxp- xoxr- xoxs-
     sk_live_ sk_test_ rk_live_ rk_test_ whsec_ sk- SG. AKIA ASIA AIza"""
@@ -58,7 +58,8 @@ _CARD = re.compile(
     re.ASCII,
 )
 _HEX_BEFORE = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]*[a-f]\Z")
-# The first digits and the lengths of each issuer's numbers. Times in ms or µs match none of them.
+# The first digits and the lengths of each issuer's numbers. Unix times in ms or µs match none of
+# them: they begin with 1.
 _ISSUERS = (
     (re.compile("4"), (13, 16, 19)),
     (re.compile("5[1-5]|2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)"), (16,)),
@@ -98,7 +99,7 @@ def hide_cards(text: str) -> str:
 
 
 def may_have_card(text: str) -> bool:
-    """Whether a text has eight digits with at most two separators, as each card number has."""
+    """Whether a text has four digits, up to two separators, and four digits, as each card has."""
     return _EIGHT_DIGITS.search(text) is not None
 
 
@@ -122,12 +123,12 @@ def _hide_basic(match: re.Match[str]) -> str:
 
 
 def _hide_card(match: re.Match[str]) -> str:
-    """Hide a number of a known issuer with a correct check digit (Luhn algorithm)."""
+    """Hide a card number: the issuer is known, and the check digit is right (Luhn algorithm)."""
     if _HEX_BEFORE.search(match.string, max(0, match.start() - 64), match.start()):
         return match[0]  # these digits end a hexadecimal id
     digits = [int(character) for character in match[0] if character.isdecimal()]
-    number = "".join(map(str, digits))
-    has_issuer = any(len(digits) in lengths and start.match(number) for start, lengths in _ISSUERS)
+    card = "".join(map(str, digits))
+    has_issuer = any(len(digits) in lengths and start.match(card) for start, lengths in _ISSUERS)
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
-    is_checked = (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
-    return REDACTED if has_issuer and is_checked else match[0]
+    has_check_digit = (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+    return REDACTED if has_issuer and has_check_digit else match[0]

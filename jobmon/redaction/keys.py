@@ -27,26 +27,29 @@ _MEASURE_WORDS = split_words(
 )
 # All values in a document or an array under a key with such a word are credentials.
 _CREDENTIAL_WORDS = split_words("auth auths oauth authentication authn sasl")
-# Words that may follow them: a text under authHeader is a credential, a text under authType is not.
+# Words that may follow a credential word: a text under authHeader is a credential, a text under
+# authType is not.
 _CREDENTIAL_SUFFIXES = split_words(
     "header headers data info details value string code key config params"
 )
-# In a text, a key that ends with such a word is the name of a part of a program, or of an error.
+# In a text, a key that ends with such a word names a part of a program or an error, no secret.
 _PROGRAM_SUFFIXES = split_words(
     """error exception err service manager provider handler controller middleware factory validator
     expired invalid failed failure missing required type policy url uri endpoint method store js
     ts jsx tsx mjs cjs py rb go java kt php cs rs ex c h cpp html json yml yaml"""
 )
-_LONGEST_KEY = 200
+_LONGEST_KEY = 200  # characters that are cached, or searched for measure and credential words
 _KEY = re.compile(r"[^\s=:]{1,200}")
 
 
 class SecretKeys:
     """Decides whether the value of a key is secret, by the names of secret `keys`.
 
-    A name of five characters or more is found anywhere in a key, whatever the case, underscores and
-    hyphens (`token` in `refreshTokenV2`). A shorter name is found only as a whole word of a key
-    (`pan` in `card-pan` and `cardPan`, not in `company`).
+    A name of five characters or more is found anywhere in a key (`token` in `refreshTokenV2`). A
+    shorter name is found only as a whole word of a key (`pan` in `card-pan` and `cardPan`, not in
+    `company`). If the last of several words has one or two characters (`account_no`), the name is
+    found only as whole words or at the end of a key (not in `accountNote`). The case, underscores
+    and hyphens do not matter.
 
     >>> SecretKeys(["token"]).includes("refreshTokenV2")
     True
@@ -54,7 +57,6 @@ class SecretKeys:
 
     def __init__(self, keys: Iterable[str] = DEFAULT_REDACT_KEYS) -> None:
         names = [name for name in keys if _normalize(name)]
-        # These match only whole words or the end of a key: `account_no` must not hide accountNote.
         self._names_with_short_end = tuple(
             _find_words(name)
             for name in names
@@ -68,7 +70,7 @@ class SecretKeys:
         self._long_names = tuple(name for name in normalized if len(name) > _SHORT_LENGTH)
         self._short_names = frozenset(name for name in normalized if len(name) <= _SHORT_LENGTH)
         self._measure_words = _MEASURE_WORDS.difference(*map(_find_words, names))
-        # A text that contains none of these is not searched for keys.
+        # The first word of each name. A text that contains none of these is not searched for keys.
         self.hints = _CREDENTIAL_WORDS | {
             (*_find_words(name), _normalize(name))[0] for name in names
         }
@@ -80,7 +82,7 @@ class SecretKeys:
         return self._includes(key) if len(key) <= _LONGEST_KEY else self._match(key)
 
     def find_secret_part(self, path: str) -> str | None:
-        """The first key in a path under which redaction may hide all values; None without one."""
+        """The first key in a path whose values redaction may hide; None if there is no such key."""
         parts = path.split(".")
         return next((key for key in parts if self.includes(key) or has_credential_word(key)), None)
 
@@ -96,7 +98,7 @@ class SecretKeys:
         return not self._measure_words.isdisjoint(_find_words(key[:_LONGEST_KEY]))
 
     def _match_name(self, name: str) -> bool:
-        """Whether the whole text is a secret key: an option, or the name in a pair."""
+        """Whether the text `name`, such as an option or the name in a pair, is a secret key."""
         name = name.strip(" \t:=")
         return _KEY.fullmatch(name) is not None and (self.includes(name) or is_credential_key(name))
 
@@ -135,6 +137,7 @@ def _normalize(key: str) -> str:
 
 @lru_cache(4_096)
 def _find_words(key: str) -> tuple[str, ...]:
+    """The words of a key, in lower case: `refreshTokenV2` has `refresh`, `token`, `v` and `2`."""
     return tuple(word.lower() for word in _WORD.findall(key))
 
 

@@ -15,22 +15,23 @@ from jobmon.redaction.keys import (
 )
 from jobmon.redaction.texts import KEY_BEFORE, TextRedactor
 
-# In documents such as {name: KEY, value: SECRET}: the fields of the key, and those of its value.
+# The fields with the key, and those with its value, in documents such as {name: KEY, value: SECRET}.
 _NAME_FIELDS = split_words(
     """name key k n header field param parameter property attribute option label variable var id
     type headername fieldname"""
 )
 _VALUE_FIELDS = split_words("value v val values")
-_SCALAR_FIELDS = frozenset(("content", "data"))  # value fields, too, without a dict or a list
+_SCALAR_FIELDS = frozenset(("content", "data"))  # also for the value, unless it is a dict or a list
 _SHORTEST_SECRET = 4  # characters
 _CACHED_LENGTH = 1_000  # characters; texts up to this length are cached, because errors repeat
 _LONGEST_JSON = 1_000_000  # characters; JSON in a longer text is not decoded
 _JSON_START = re.compile(r"[{\[]\s{0,20}[\"{\[]")
 _JSON_KEY_END = re.compile(r'"\s*:')
-_MAX_FAILED_STARTS = 16  # the decoder may read to the end of the text before it fails
+_MAX_FAILED_STARTS = 16  # of JSON in a text; at each, the decoder may read to the text's end
 
 
 def _read_int(digits: str) -> int | str:
+    """The number with these digits; REDACTED if it is a card number."""
     return int(digits) if hide_cards(digits) == digits else REDACTED
 
 
@@ -41,7 +42,7 @@ _CARD_DECODER = json.JSONDecoder(parse_int=_read_int)
 class Redactor:
     """Replaces the values of secret keys, and texts with the form of a secret.
 
-    In doubt it hides a value: hiding too much is a nuisance, hiding too little is a leak.
+    In doubt it hides a value: a hidden harmless value does less harm than a leaked secret.
 
     >>> Redactor().redact({"apiKey": "x", "note": "password=x", "size": 1})
     {'apiKey': '[redacted]', 'note': 'password=[redacted]', 'size': 1}
@@ -131,14 +132,14 @@ class Redactor:
     def _redact_json(self, text: str, start: int) -> tuple[str, int]:
         """The JSON text at `start` with its secrets replaced, and the index of its end.
 
-        JSON without a secret or a repeated key is returned unchanged. Raises ValueError if there is
-        no JSON at `start`, and RecursionError if it is nested too deeply.
+        JSON that has neither a secret nor a repeated key is returned unchanged. Raises ValueError
+        if there is no JSON at `start`, and RecursionError if it is nested too deeply.
         """
         document, end = _DECODER.raw_decode(text, start)
         json_text, redacted = text[start:end], self.redact(document)
         if may_have_card(json_text):
             redacted = self.redact(_CARD_DECODER.raw_decode(text, start)[0])
-        # Of a repeated key, `document` has only the last value: the others may be secret.
+        # `document` has only the last value of a repeated key: the earlier values may be secret.
         has_repeated_key = len(_JSON_KEY_END.findall(json_text)) > _count_keys(document)
         is_same = redacted == document and not has_repeated_key
         return json_text if is_same else json.dumps(redacted, ensure_ascii=False), end

@@ -1,7 +1,7 @@
 """Hides secrets in texts: the values of secret keys, and parts with the form of a secret.
 
 Each pattern takes time in proportion to the length of the text. The patterns of detect-secrets are
-not used: they are for source code, give no position to replace, and take ids for random secrets.
+not used: they are for source code, give no position to replace, and mistake ids for secrets.
 """
 
 import re
@@ -15,7 +15,7 @@ from jobmon.redaction.forms import (
 )
 from jobmon.redaction.keys import SecretKeys
 
-_AUTHORIZATION_SCHEMES = frozenset(("token", "jwt"))
+_AUTHORIZATION_SCHEMES = frozenset(("token", "jwt"))  # these are also HARMLESS_WORDS
 _XML = re.compile(
     r"(<(?P<key>[\w:.-]{1,64})(?:\s[^<>]{0,200})?>)"
     r"(?:[^<]{1,1000}|<!\[CDATA\[.{0,1000}?\]\]>)(?=</|<? …\Z)",  # … ends a truncated text

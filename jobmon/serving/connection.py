@@ -32,8 +32,8 @@ class Stage(Enum):
 class Connection:
     """A client's connection; gunicorn writes answers to it as to a socket.
 
-    Bytes that the client does not take at once are kept, and `report_unsent` is called in the
-    thread that writes: the event loop must send them.
+    Bytes that the client does not accept at once are kept. Then the thread that writes calls
+    `report_unsent`: the event loop must send these bytes.
     """
 
     # Read by gunicorn's worker; the connection is always initialized and HTTP/1.
@@ -134,8 +134,8 @@ class Connection:
             self.unsent_bytes += len(data)
             if not is_sending:
                 self._send()
-            has_more = bool(self._unsent)
-        if has_more and not is_sending:
+            has_unsent = bool(self._unsent)
+        if has_unsent and not is_sending:
             self._report_unsent(self)
 
     def flush(self) -> bool:
@@ -184,7 +184,7 @@ class Connection:
 
 
 class WaitingList:
-    """Connections that wait for their client, first the connection that has waited longest."""
+    """Connections that wait for their client, in the order in which their waits began."""
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
@@ -197,12 +197,12 @@ class WaitingList:
         return iter(self._since)
 
     def add(self, connection: Connection) -> None:
-        """Start to wait; a connection that waits already starts again."""
+        """Add a connection; if it is in the list already, its wait begins again."""
         self._since.pop(connection, None)
         self._since[connection] = time.monotonic()
 
     def discard(self, connection: Connection) -> None:
-        """Stop waiting; does nothing for a connection that is not in the list."""
+        """Remove a connection; does nothing if it is not in the list."""
         self._since.pop(connection, None)
 
     def oldest(self) -> Connection | None:

@@ -32,7 +32,7 @@ _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's variable
 
 
 def _read_number(name: str, default: int) -> int:
-    """A setting as a number, or the default; `on_starting` refuses a value that is no number."""
+    """A setting as a number; the default if it is no number, which `on_starting` refuses."""
     value = os.environ.get(name, "")
     return int(value) if value.isdecimal() else default
 
@@ -42,12 +42,12 @@ workers = _read_number("JOBMON_WORKERS", Settings.workers)
 threads = pool_size(_read_number("JOBMON_THREADS", Settings.threads))
 worker_class = "jobmon.serving.worker.BufferedWorker"
 timeout = 30
-graceful_timeout = 20  # after SIGTERM, for requests that are under way
+graceful_timeout = 20  # seconds after SIGTERM, for requests that are under way
 keepalive = 15
 limit_request_line = 8_190  # a cursor over unusual documents can be long
 control_socket_disable = True
-# Only jobmon/web/proxies.py trusts proxies' headers, if JOBMON_TRUSTED_PROXIES is set; gunicorn
-# would trust any program on this machine.
+# Only jobmon/web/proxies.py trusts proxies' headers, if JOBMON_TRUSTED_PROXIES is set. By default,
+# gunicorn would trust the headers of any program on this machine.
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
@@ -83,8 +83,8 @@ def on_starting(server: Any) -> None:
     if not _SCRIPTS.is_dir():
         log.warning("the pages work without their scripts, which are not built: run `make assets`")
     stopping.keep_signals_while_forking()
-    # The workers count their requests in files of a folder. The files of a worker that has ended
-    # stay, because a counter must never fall; only files of gauges would have to be removed.
+    # The workers count their requests in the files of a folder. When a worker ends, its files stay,
+    # because a counter must never fall; only files of gauges would have to be removed.
     os.environ.pop(_METRICS_FOLDER, None)
     if settings.metrics != "off":
         server.jobmon_metrics_folder = os.environ[_METRICS_FOLDER] = metrics_folder.make_folder()
@@ -134,9 +134,9 @@ def on_exit(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """With JOBMON_COLLECTOR, let each worker try to be the collector; one of them becomes it."""
+    """With JOBMON_COLLECTOR, run a collector in each worker; for each queue, one of them counts."""
     if folder := getattr(worker, "jobmon_metrics_folder", None):
-        os.environ[_METRICS_FOLDER] = folder  # its /metrics adds up the counts of the others
+        os.environ[_METRICS_FOLDER] = folder  # its /metrics adds up the other workers' counts
     worker.jobmon_resources = ExitStack()
     settings = Settings.from_env()
     if settings.collector:

@@ -28,12 +28,12 @@ def make_folder() -> str:
     parent = "/dev/shm" if is_in_memory else tempfile.gettempdir()  # noqa: S108
     _remove_abandoned(parent)
     while not _lock(folder := tempfile.mkdtemp(prefix=_PREFIX, dir=parent)):
-        pass  # another start removed it before it was locked
+        pass  # another gunicorn removed it before it was locked
     return folder
 
 
 def has_space(folder: str) -> bool:
-    """Whether a worker's counts can be written there; the log has the reason if not."""
+    """Whether a worker's counts can be written there; if not, the reason is logged."""
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(_NEEDED_BYTES))

@@ -21,7 +21,7 @@ _PROXY_HEADER_BYTES = 16
 
 
 class _ReceivedBytes(Unreader):
-    """Gives gunicorn's parser the received bytes, and no others."""
+    """Gives gunicorn's parser only the bytes that were received: it never waits for more."""
 
     is_head_too_large = False
 
@@ -50,7 +50,7 @@ class _ChunkScanner:
         self._line_bytes = 0  # of the lines with sizes, and of the trailer
 
     def scan(self, data: bytes) -> bool:
-        """Whether the body ends in `data`, or it is useless to wait for its end."""
+        """Whether the body ends in `data`, or it is useless to wait for more of the body."""
         position = 0
         while position < len(data):
             if self._bytes_to_skip:

@@ -14,11 +14,11 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 # A BPF program for a TCP segment: drop it if SYN is set and ACK is not, else accept it.
 _DROP_SYN = (
-    (0x30, 0, 0, 13),  # the flags
-    (0x54, 0, 0, 0x12),
-    (0x15, 0, 1, 0x02),
-    (0x06, 0, 0, 0),
-    (0x06, 0, 0, 0xFFFFFFFF),
+    (0x30, 0, 0, 13),  # load the flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # if only SYN is left,
+    (0x06, 0, 0, 0),  # drop the segment,
+    (0x06, 0, 0, 0xFFFFFFFF),  # else accept it
 )
 _SO_ATTACH_FILTER = 26
 
@@ -30,13 +30,13 @@ def refuse_before_stopping(server: Any) -> None:
     """
     stop = signal.getsignal(signal.SIGTERM)
 
-    def refuse_and_stop(number: int, frame: Any) -> None:
+    def refuse_and_stop(signal_number: int, frame: Any) -> None:
         # Sockets that systemd or another master shares must still accept.
         is_only_user = not (server.reexec_pid or server.master_pid or server.systemd)
         if os.getpid() == server.pid and is_only_user and not server.cfg.reuse_port:
             refuse_connections(server.LISTENERS)
         if callable(stop):
-            stop(number, frame)
+            stop(signal_number, frame)
 
     signal.signal(signal.SIGTERM, refuse_and_stop)
 
@@ -58,8 +58,8 @@ def refuse_connections(listeners: Iterable[socket.socket]) -> None:
 def keep_signals_while_forking() -> None:
     """Let a stop signal end a worker that was just forked.
 
-    The worker still has the master's handler, which only notes the signal: the worker would run on
-    until it is killed after `graceful_timeout`.
+    Such a worker still has the master's handler, which only notes the signal. So without this it
+    would run until it is killed after `graceful_timeout`.
     """
     os.register_at_fork(
         before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _STOP_SIGNALS),
@@ -69,18 +69,18 @@ def keep_signals_while_forking() -> None:
 
 
 def _exit_on_signals() -> None:
-    for number in _STOP_SIGNALS:
-        signal.signal(number, lambda *_: os._exit(0))
+    for stop_signal in _STOP_SIGNALS:
+        signal.signal(stop_signal, lambda *_: os._exit(0))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
 def exit_while_booting(worker: Any) -> None:
     """Let SIGTERM end a worker that still loads the app: it has no request to finish."""
-    handle_exit_later = worker.handle_exit
+    finish_requests = worker.handle_exit
 
-    def handle_exit(number: int, frame: Any) -> None:
+    def handle_exit(signal_number: int, frame: Any) -> None:
         if worker.booted:
-            handle_exit_later(number, frame)
+            finish_requests(signal_number, frame)
         else:
             os._exit(0)
 

@@ -198,7 +198,7 @@ class BufferedWorker(ThreadWorker):
             while self._received_bytes > limits.MAX_RECEIVED_BYTES:
                 self._abort_oldest(self._receiving)
             if connection.stage is Stage.CLOSED:
-                return  # it was the oldest connection
+                return  # it was the oldest connection that receives
 
     def _read_socket(self, connection: Connection) -> bytes | None:
         """The bytes that have arrived: empty at the end, None if there are none yet."""
@@ -230,7 +230,8 @@ class BufferedWorker(ThreadWorker):
         """Answer a request whose body is in memory; returns whether to keep the connection."""
         # Reading the body here lets gunicorn refuse a malformed body, outside of the app.
         assert req.body is not None  # noqa: S101 - there always is one
-        # A body that is too large was not received whole: zeros replace it, one too many.
+        # A body that is too large was not received completely. Zeros replace it: one byte more than
+        # is allowed.
         is_too_large = conn.parser.is_too_large
         body = bytes(MAX_BODY_BYTES + 1) if is_too_large else req.body.read(MAX_BODY_BYTES)
         req.body = io.BytesIO(body)  # type: ignore[assignment]
@@ -243,13 +244,13 @@ class BufferedWorker(ThreadWorker):
     # Sending
 
     def finish_request(self, conn: Connection, fs: Future[bool]) -> None:  # type: ignore[override]
-        """Continue after the thread has written the answer: the client may not have it yet."""
+        """Continue after the thread has written the answer; a part of it may still be unsent."""
         if conn.stage is Stage.CLOSED:
             return
         conn.keeps_alive = not fs.cancelled() and fs.exception() is None and fs.result()
         conn.stage = Stage.FLUSHING
         if not conn.unsent_bytes:
-            self._finish_answer(conn)  # else it is being sent
+            self._finish_answer(conn)  # else the event loop is still sending it
 
     def _defer_sending(self, connection: Connection) -> None:
         """Let the event loop send what the client did not accept while the thread wrote."""
@@ -339,7 +340,7 @@ class BufferedWorker(ThreadWorker):
             self._shut_down(connection)
 
     def _free_connection(self) -> None:
-        """Close the oldest connection that lingers, or else that receives, is idle, or sends."""
+        """Close the oldest connection: of those that linger, else receive, else idle, else send."""
         self._abort_oldest(self._lingering, self._receiving, self._idle, self._sending)
 
     def _abort_oldest(self, *lists: WaitingList) -> None:
