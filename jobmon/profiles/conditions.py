@@ -63,8 +63,12 @@ def parse_query(
         for name in condition:
             if name not in _OPERATORS:
                 allowed = ", ".join(_OPERATORS)
-                raise ProfileMistakeError((*key_path, name), f"unknown operator; allowed are {allowed}")
-        return {name: parse_value(raw, reading, (*key_path, name)) for name, raw in condition.items()}
+                raise ProfileMistakeError(
+                    (*key_path, name), f"unknown operator; allowed are {allowed}"
+                )
+        return {
+            name: parse_value(raw, reading, (*key_path, name)) for name, raw in condition.items()
+        }
 
     parsed: Query = {}
     for name, condition in query.items():

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.profiles.conditions import Query, has_now
-from jobmon.profiles.schema import UnlistedKeyError, ProfileMistakeError, profile_schema
+from jobmon.profiles.schema import ProfileMistakeError, UnlistedKeyError, profile_schema
 from jobmon.profiles.sources import Source, SourceContext, parse_source
 from jobmon.profiles.stored_values import PER_SECOND
 from jobmon.profiles.toml_lines import KeyPath
@@ -86,9 +86,9 @@ class ParsedAttempts:
 class ParsedLease:
     """The order in which workers take due jobs: pairs (field of the contract, 1 or -1).
 
-    With `each_type`, workers take the jobs of each type separately, in this order. `index`: the keys
-    of an index that serves the order, as pairs (field in the documents, 1 or -1); if empty,
-    `jobmon init` creates one.
+    With `each_type`, workers take the jobs of each type separately, in this order. `index`: an index
+    that serves the order, as pairs (field in the documents, 1 or -1); if empty, `jobmon init`
+    creates one.
     """
 
     order: tuple[tuple[str, int], ...]
@@ -211,7 +211,8 @@ def _check_statuses(names: Iterable[str], statuses: Collection[str], key_path: K
         if name not in statuses:
             allowed = ", ".join(sorted(statuses))
             raise ProfileMistakeError(
-                (*key_path, index), f"{name!r} is not one of {allowed}: the statuses of this profile"
+                (*key_path, index),
+                f"{name!r} is not one of {allowed}: the statuses of this profile",
             )
 
 
@@ -296,7 +297,9 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
         if (place == name) != (name in spec):
             raise ProfileMistakeError(key_path, f'{name} and in = "{name}" need each other')
     if "outcome" in spec and place not in ("job", "log"):
-        raise ProfileMistakeError((*key_path, "outcome"), 'is only used with in = "job" or in = "log"')
+        raise ProfileMistakeError(
+            (*key_path, "outcome"), 'is only used with in = "job" or in = "log"'
+        )
     element_context = job_context = context
     if array is not None:
         prefix = f"{array}."
@@ -315,7 +318,9 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
         _check_attempt_status(rule.status, (*key_path, "outcome", index, "is"))
     fields = _parse_fields(spec.get("fields", {}), context, (*key_path, "fields"))
     if place == "collection":
-        _check_attempt_paths(fields, (*key_path, "fields"), ("jobId", "attemptNumber", "finishedAt"))
+        _check_attempt_paths(
+            fields, (*key_path, "fields"), ("jobId", "attemptNumber", "finishedAt")
+        )
     if place in ("array", "collection") and not (status.rules or status.path):
         raise ProfileMistakeError(key_path, "needs status: without it, no attempt has one")
     return ParsedAttempts(
@@ -334,10 +339,14 @@ def _parse_log(spec: Mapping[str, Any], context: SourceContext) -> ParsedLog:
     for name in ("collection", "time", "status", "fields"):
         if name not in spec:
             raise ProfileMistakeError(key_path, f"needs {name}")
-    status = _parse_attempt_status(spec["status"], context, (*key_path, "status"), has_default=False)
+    status = _parse_attempt_status(
+        spec["status"], context, (*key_path, "status"), has_default=False
+    )
     statuses = {*status.names.values(), *(rule.status for rule in status.rules)}
     if AttemptStatus.SUCCEEDED not in statuses:
-        raise ProfileMistakeError((*key_path, "status"), "needs succeeded, for events that end a run")
+        raise ProfileMistakeError(
+            (*key_path, "status"), "needs succeeded, for events that end a run"
+        )
     if any(has_now(rule.when) for rule in status.rules):
         raise ProfileMistakeError((*key_path, "status"), "must not depend on $now")
     fields = _parse_fields(spec["fields"], context, (*key_path, "fields"))
@@ -385,7 +394,9 @@ def _check_attempt_paths(
             )
 
 
-def _parse_events(spec: Mapping[str, Any], context: SourceContext, key_path: KeyPath) -> ParsedEvents:
+def _parse_events(
+    spec: Mapping[str, Any], context: SourceContext, key_path: KeyPath
+) -> ParsedEvents:
     running = spec.get("running")
     if running is not None:
         running = _parse_timeless_query(running, context, (*key_path, "running"))

@@ -106,7 +106,9 @@ def profile_schema() -> dict[str, Any]:
     return schema
 
 
-def _check_value(value: Any, schema: dict[str, Any], path: KeyPath, definitions: dict[str, Any]) -> None:
+def _check_value(
+    value: Any, schema: dict[str, Any], path: KeyPath, definitions: dict[str, Any]
+) -> None:
     schema = _resolve_reference(schema, definitions)
     if "anyOf" in schema:
         schema = _choose_schema(value, schema["anyOf"], path, definitions)

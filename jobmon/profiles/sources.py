@@ -282,7 +282,9 @@ def _parse_constant(spec: Any, context: SourceContext, key_path: KeyPath) -> Sou
 
 def _parse_expression(spec: Any, context: SourceContext, key_path: KeyPath) -> Source:
     if context.base:
-        raise ProfileMistakeError((*key_path, "expression"), "not possible for an element of an array")
+        raise ProfileMistakeError(
+            (*key_path, "expression"), "not possible for an element of an array"
+        )
     expression = parse_expression(spec["expression"], context.constants, (*key_path, "expression"))
     return Source(
         read=lambda document: document.get("v"), expression=expression, computed={"v": expression}

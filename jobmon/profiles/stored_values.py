@@ -85,5 +85,7 @@ def parse_duration(text: str, key_path: KeyPath) -> timedelta:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         units = ", ".join(_UNIT_SECONDS)
-        raise ProfileMistakeError(key_path, f"{text!r} is not a duration such as 10 min (units: {units})")
+        raise ProfileMistakeError(
+            key_path, f"{text!r} is not a duration such as 10 min (units: {units})"
+        )
     return timedelta(seconds=float(match[1]) * _UNIT_SECONDS[match[2]])

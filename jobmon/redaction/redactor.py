@@ -15,7 +15,7 @@ from jobmon.redaction.keys import (
 )
 from jobmon.redaction.texts import KEY_BEFORE, TextRedactor
 
-# The fields with the key, and those with its value, in documents such as {name: KEY, value: SECRET}.
+# The fields with the key and with its value, in documents such as {name: KEY, value: SECRET}.
 _NAME_FIELDS = split_words(
     """name key k n header field param parameter property attribute option label variable var id
     type headername fieldname"""
