@@ -86,9 +86,9 @@ class ParsedAttempts:
 class ParsedLease:
     """The order in which workers take due jobs: pairs (field of the contract, 1 or -1).
 
-    With `each_type`, workers take the jobs of each type separately, in this order. `index`: an index
-    that serves the order, as pairs (field in the documents, 1 or -1); if empty, `jobmon init`
-    creates one.
+    With `each_type`, workers take the jobs of each type separately, in this order. `index`: the
+    index that serves the order, as pairs (field in the documents, 1 or -1); if empty,
+    `jobmon init` creates one.
     """
 
     order: tuple[tuple[str, int], ...]
