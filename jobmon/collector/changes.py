@@ -29,17 +29,18 @@ log = logging.getLogger(__name__)
 POLL_PAUSE_S = 0.5  # between two reads of changes
 IDLE_POLL_PAUSE_S = 1.0  # after half a minute without a change
 SWEEP_S = 120.0  # without a change stream, all segments are counted again in this time
-MAX_CLOCK_DIFFERENCE = timedelta(seconds=40)  # of writers; used only without a change stream
+# How far a writer's clock may be behind this machine's; used only without a change stream.
+MAX_CLOCK_DIFFERENCE = timedelta(seconds=40)
 
 # The collector pauses between two reads. It does not let the server wait for events: each write, to
 # any collection, would wake the waiting command. With 100 queues this kept a core busy.
 _AWAIT_MS = 1
-# Jobs whose changes were read in this time before the stream was reopened are counted again.
+# If the stream is reopened, the jobs whose changes were read in this time before are counted again.
 _REMEMBER_S = 30.0
 _TIMESTAMP_PREFIX = "82"  # the first characters of a resume token that begins with a timestamp
-# The most events in one batch, if their content is read.
+# The most events in one batch, if they contain fields of the jobs.
 _MAX_EVENTS = 1_000
-# A batch of this size may be cut: the server ends it before the event that would exceed 16 MB.
+# From this size on, more events may wait: a batch ends before the event that would exceed 16 MB.
 _FULL_BYTES = 8_000_000
 _RAW = CodecOptions(document_class=RawBSONDocument)
 _ENDING_OPERATIONS = ("drop", "rename", "dropDatabase", "invalidate")
@@ -58,7 +59,7 @@ class Changes(Protocol):
 
     @property
     def seen_until(self) -> datetime | None:
-        """Changes before this time (UTC) were read; None: all were read, or it is unknown."""
+        """Changes before this time (UTC) were read; None: all were read, or the time is unknown."""
 
     @property
     def is_at_end(self) -> bool:
@@ -67,8 +68,8 @@ class Changes(Protocol):
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         """Wait up to a second, and mark the jobs that may have changed since the last call.
 
-        Returns the events if fields of the jobs were requested, otherwise an empty sequence. When
-        the stream ends, this call still handles its last events; the next raises StreamLostError.
+        Returns the events if they contain fields of the jobs, otherwise an empty sequence. When the
+        stream ends, this call still handles its last events; the next call raises StreamLostError.
         """
 
     def close(self) -> None:
@@ -79,11 +80,11 @@ class StreamedChanges:
     """Changes from a change stream, read every half second, or at once if more events wait.
 
     After half a minute without a change, they are read every second. The stream begins after
-    `token`, or else at `start`, or else now. `fields` are the top-level fields of jobs that
-    `read_change` needs; without `fields` only the _ids of the jobs are read.
+    `token`, or else at `start`, or else now. The events contain the top-level `fields` of the jobs;
+    if `fields` is None, they contain only the _ids of the jobs.
 
-    It sends the cursor's commands itself: the driver's iterator does not show where a batch ends,
-    nor that it has opened the stream again on another primary.
+    This class sends the cursor's commands itself: the driver's iterator does not show where a batch
+    ends, nor that the driver has opened the stream again on another primary.
     """
 
     def __init__(
@@ -111,8 +112,8 @@ class StreamedChanges:
     def seen_until(self) -> datetime | None:
         """The token's time if the reads may lag: on a sharded cluster, or with unread events.
 
-        It is in whole seconds; None if the reads do not lag, or for a token of unknown form. A
-        mongos holds an event back until every shard, even an idle one, has passed the event's time.
+        The time is in whole seconds; None if the reads do not lag, or for a token of unknown form.
+        A mongos holds an event until every shard, even an idle one, has passed the event's time.
         """
         topology = self._jobs.database.client.topology_description
         may_lag = topology.topology_type_name == "Sharded" or not self.is_at_end
@@ -123,7 +124,7 @@ class StreamedChanges:
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         if self._ended_by:
             raise StreamLostError(self._ended_by)
-        self._stop.wait(self._pause_s)  # so that one read gets many events
+        self._stop.wait(self._pause_s)  # so that one read returns many events
         now, events = time.monotonic(), self._read_events()
         while self._recent and self._recent[0][0] < now - _REMEMBER_S:
             self._recent.popleft()
@@ -164,14 +165,14 @@ class StreamedChanges:
     def _read_events(self) -> list[Document] | None:
         """Read the next events, and set `token` and `is_at_end`.
 
-        None if the stream had to be opened again.
+        Returns None if the stream had to be opened again.
         """
         get_more: Document = {"getMore": self._cursor, "collection": self._jobs.name}
         if self._fields is not None:
             get_more["batchSize"] = _MAX_EVENTS
         try:
             answer, size = self._send_command({**get_more, "maxTimeMS": _AWAIT_MS})
-        except (ConnectionFailure, CursorNotFound):  # maybe another primary: resume there
+        except (ConnectionFailure, CursorNotFound):  # another server may be the primary now
             self._open_stream()
             self.is_at_end = False
             return None
@@ -256,8 +257,7 @@ def open_changes(
 ) -> Changes:
     """The changes after `token`, or else from `start` on, or else from now on.
 
-    `fields` are those of `StreamedChanges`. Raises StreamLostError if the server cannot resume at
-    the token.
+    `fields`: see `StreamedChanges`. Raises StreamLostError if the server cannot resume at `token`.
     """
     try:
         return StreamedChanges(jobs.collection, token, stop, start=start, fields=fields)
@@ -268,7 +268,7 @@ def open_changes(
 
 
 def _read_token_time(token: Document) -> datetime | None:
-    """The time in a resume token, which begins with a timestamp; None in an unknown form."""
+    """The time with which a resume token begins; None if the token has an unknown form."""
     data = token.get("_data")
     if not isinstance(data, str) or not data.startswith(_TIMESTAMP_PREFIX):
         return None
@@ -278,24 +278,24 @@ def _read_token_time(token: Document) -> datetime | None:
 
 def open_counted_changes(
     connection: Connection,
-    events: EventCounter,
+    counter: EventCounter,
     seen_until: datetime | None,
     stop: threading.Event,
 ) -> Changes:
-    """A source of the changes from now on; the caller starts the counting with `events.begin`.
+    """A source of the changes from now on; the caller starts the counting with `counter.begin`.
 
-    Without a change stream `events` records a gap, and runs are counted from documents.
-    `seen_until`: the time up to which an earlier stream was counted; None if there was none.
+    Without a change stream `counter` records a gap, and runs are counted from documents.
+    `seen_until`: the time up to which an earlier stream was counted; None without such a stream.
     """
     now = connection.cluster_time()
     start = None if now is None else Timestamp(now.time, now.inc + 1)
-    fields = events.rules.top_level_fields
+    fields = counter.rules.top_level_fields
     changes = open_changes(connection.jobs, None, stop, start=start, fields=fields)
     try:
         if now is None or changes.token is None:
-            events.record_missing_stream()
+            counter.record_missing_stream()
         else:
-            events.prepare(now, changes.token["_data"], seen_until)
+            counter.prepare(now, changes.token["_data"], seen_until)
     except BaseException:
         changes.close()
         raise

@@ -1,4 +1,4 @@
-"""Stores counts, remembered jobs and the stream's position, from which a collector continues."""
+"""Stores what a collector needs to continue: counts, remembered jobs, the stream's position."""
 
 import time
 import uuid
@@ -46,12 +46,12 @@ class Checkpoints:
         self._parts = own[CHECKPOINTS]
         self._keep_alive = keep_alive
         self._saving: Future[None] | None = None
-        # Of the stored checkpoint. None while it lacks changes: then `move` must not move it.
+        # Of the stored checkpoint; None if it lacks counted changes: `move` has no effect then.
         self._version: str | None = None
         self.took_s = 0.0  # how long the last write took
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint; the old one stays valid until all parts are written."""
+        """Replace the checkpoint; the old checkpoint stays valid until all parts are written."""
         if self._saving is not None:
             wait([self._saving])
         self._saving = None
@@ -64,7 +64,7 @@ class Checkpoints:
         executor.shutdown(wait=False)
 
     def is_saving(self) -> bool:
-        """Whether `start_saving` still writes; raises the exception with which it failed."""
+        """Whether `start_saving` still writes; raises the exception if the write failed."""
         if self._saving is None or not self._saving.done():
             return self._saving is not None
         saving, self._saving = self._saving, None
@@ -95,7 +95,7 @@ class Checkpoints:
         self.took_s = time.monotonic() - started
 
     def move(self, token: Document | None, seen_until: datetime | None) -> None:
-        """Replace only the position: while no job changes, the token would become too old.
+        """Replace only the position: while no job changes, the stored token would become too old.
 
         This has no effect if the latest checkpoint could not be stored.
         """
@@ -104,7 +104,7 @@ class Checkpoints:
         self._own[STATE].update_one(stored, {"$set": position})
 
     def load(self) -> Checkpoint | None:
-        """The stored checkpoint; None if there is none. Raises IncompleteCheckpointError."""
+        """The stored checkpoint; None if none is stored. Raises IncompleteCheckpointError."""
         head = self._own.find_state(CHECKPOINT, _load_head)
         if head is None:
             return None
@@ -122,7 +122,7 @@ class Checkpoints:
 
 
 def _split_segments(segments: list[Document]) -> Iterator[list[Document]]:
-    """The segments in parts, each of which fits into a document."""
+    """The segments in parts, each of which fits into a document; at least one part."""
     part: list[Document] = []
     counts_left = _COUNTS_PER_DOCUMENT
     for segment in segments:

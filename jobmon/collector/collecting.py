@@ -23,7 +23,7 @@ from jobmon.store.connection import Connection
 
 log = logging.getLogger(__name__)
 
-# The pause after an unexpected exception; it doubles if the collector ran for less than a minute.
+# The pause after an unexpected exception; it doubles after each run of less than a minute.
 RESTART_AFTER_S, MAX_RESTART_AFTER_S = 2.0, 60.0
 
 
@@ -37,30 +37,30 @@ def collecting(
             ...
 
     An unexpected exception is logged with its stack and sets the yielded event. If there is one
-    queue, `on_failure` is called then. Without `on_failure`, or with several queues, that queue's
-    collector is started again after a pause; the other queues are not affected. Raises
-    SettingsError, for example if a receiver of notifications cannot be used.
+    queue, `on_failure` is called then. Without `on_failure`, or with several queues, the failed
+    collector is started again after a pause; the other collectors go on. Raises SettingsError, for
+    example if a receiver of notifications cannot be used.
     """
     queues = load_queues(settings)
     stop, failed = threading.Event(), threading.Event()
     # Without majority reads, collectors could count writes that a failover undoes without an event.
     clients = {queue.mongo_uri: DatabaseClient(queue, majority_reads=True) for queue in queues}
-    own, share = connect_as_writer(settings), Share(queues)
+    own_connection, share = connect_as_writer(settings), Share(queues)
     redactor = Redactor(settings.redact_keys)
-    notifications = Notifications(settings, own, redactor)
+    notifications = Notifications(settings, own_connection, redactor)
     report_failure = on_failure if len(queues) == 1 else None
 
     def run_collector(queue: Settings) -> None:
         if settings.queues is not None:
             bind_contextvars(queue=queue.queue)
-        watched = Connection(queue, clients[queue.mongo_uri])
+        connection = Connection(queue, clients[queue.mongo_uri])
         pause_s, error_log = RESTART_AFTER_S, RepeatedErrorLog(logging.ERROR, "the collector waits")
         while not stop.is_set():
             started = time.monotonic()
             try:
                 Collector(
-                    watched,
-                    rollup_database(own),
+                    connection,
+                    rollup_database(own_connection),
                     stop,
                     share,
                     redactor,
@@ -76,14 +76,15 @@ def collecting(
                     report_failure()
                     return
                 with suppress(PyMongoError):
-                    _write_failure(OwnDatabase(rollup_database(own), watched.queue_key), error)
-                ran_long = time.monotonic() - started > MAX_RESTART_AFTER_S
-                pause_s = RESTART_AFTER_S if ran_long else min(2 * pause_s, MAX_RESTART_AFTER_S)
+                    database = rollup_database(own_connection)
+                    _write_failure(OwnDatabase(database, connection.queue_key), error)
+                has_run_long = time.monotonic() - started > MAX_RESTART_AFTER_S
+                pause_s = RESTART_AFTER_S if has_run_long else min(2 * pause_s, MAX_RESTART_AFTER_S)
                 stop.wait(pause_s)
 
     tasks = [partial(run_collector, queue) for queue in queues]
     if len(queues) > 1:
-        tasks.append(partial(share.run, lambda: rollup_database(own), stop))
+        tasks.append(partial(share.run, lambda: rollup_database(own_connection), stop))
     threads = [threading.Thread(target=task, name="collector", daemon=True) for task in tasks]
     try:
         with running_threads(threads, stop, STOP_TIMEOUT_S):
@@ -92,9 +93,9 @@ def collecting(
         notifications.close()
         for client in clients.values():
             client.close()
-        own.close()
+        own_connection.close()
 
 
 def _write_failure(own: OwnDatabase, error: Exception) -> None:
-    """Store the failure: the web services show it to people who do not see this log."""
+    """Store the failure, so that web services show it to people who cannot read this log."""
     own.write_state(FAILURE, {"exception": type(error).__name__})

@@ -43,22 +43,22 @@ from jobmon.store.stats import QueueHealth, QueueStats
 
 log = logging.getLogger(__name__)
 
-WRITE_AT_LEAST_EVERY_S = 1.5  # while no job changes: every 2 s, after the second read of changes
+WRITE_AT_LEAST_EVERY_S = 1.5  # while no job changes, reads come each second: a write every 2 s
 CHECKPOINT_EVERY_S = 60.0
 CHECKPOINT_PAUSE_FACTOR = 20  # the pause is this many times as long as writing a checkpoint took
-READ_FOR_S = 1.0  # the longest time of reading changes before stats are written
+READ_FOR_S = 1.0  # after this time of reading changes, stats are written
 SAMPLE_EVERY_S = 10.0
 RENAME_AFTER_S = 3_600.0  # then all jobs are counted again, if types in `(other)` can be named
 REPORT_BUILD_EVERY_S = 1.0
 # The pause between two reads of the health is this many times as long as the last read took.
 HEALTH_PAUSE_FACTOR = 20
-HEALTH_REST_S = 2.5  # while no job changes: every 4 s, with the second write of stats
+HEALTH_REST_S = 2.5  # while no job changes: with a write every 2 s, a read of health every 4 s
 RETRY_AFTER_S = 1.0
 STOP_TIMEOUT_S = 10
 
 
 class _StoppedError(Exception):
-    """The collector was stopped, or has to release its lease, while it counted all jobs."""
+    """The collector must stop or release its lease before it has counted all jobs."""
 
 
 class Collector:
@@ -80,20 +80,20 @@ class Collector:
         self._share = share
         self._redactor = redactor
         self._notifications = notifications
-        self._must_release = False  # whether another process shall get the lease
+        self._must_release = False  # so that another process can take the lease
         self._live_stats = LiveStats(connection)
         self._health: QueueHealth | None = None
         self._health_due_at = self._health_read_at = 0.0
-        self._is_health_outdated = True  # jobs have changed since it was read
+        self._is_health_outdated = True  # jobs have changed since the health was read
         self._changed = threading.Event()  # wakes the thread that counts the history
         self._sample_due_at = 0.0
-        self._failure: Exception | None = None  # of the thread that counts the history
+        self._failure: Exception | None = None  # raised in the thread that counts the history
 
     def run(self) -> None:
         """Wait for the lease, work while holding it, release it at the end.
 
-        Waits while the database is unreachable or refuses. Raises any other exception, even one of
-        the thread that counts the history.
+        Waits while the database is unreachable or refuses commands. Raises any other exception,
+        even from the thread that counts the history.
         """
         error_log = RepeatedErrorLog(logging.ERROR, "the collector waits")
         while not self._stop.is_set():
@@ -129,7 +129,7 @@ class Collector:
             self._milestones = MilestoneWriter(self._own, self._connection.jobs.mapping)
 
     def _must_end(self) -> bool:
-        """Whether to end the work: the process stops, or another process shall get the lease."""
+        """Whether to end the work: the process stops, or must leave the lease to another one."""
         self._must_release = self._must_release or self._share.must_release()
         return self._must_release or self._stop.is_set()
 
@@ -160,13 +160,13 @@ class Collector:
         self._groups = ErrorGroups(self._own, self._redactor)
         # With an event log, runs are counted from it alone, even while it is empty.
         has_log = self._connection.profile.log is not None
-        counts_events = not has_log and not self._connection.has_recorded_attempts()
-        events = (
+        counts_changes = not has_log and not self._connection.has_recorded_attempts()
+        counter = (
             EventCounter(self._connection, self._own, self._lease.renew, self._groups)
-            if counts_events
+            if counts_changes
             else None
         )
-        self._runs = RunCounting(self._connection, events, self._share)
+        self._runs = RunCounting(self._connection, counter, self._share)
         checkpoint, reason = self._load_checkpoint()
         if checkpoint is None or not checkpoint.token:
             pass
@@ -198,7 +198,7 @@ class Collector:
         AttributeError.
         """
         segments = None
-        # If statuses depend on the time, some may have changed since then without a write.
+        # A status that depends on the time may have changed since the checkpoint without a write.
         if not self._due_changes.is_needed:
             segments = SegmentMap(self._connection.jobs)
             segments.load(checkpoint.segments, self._lease.renew)
@@ -263,7 +263,7 @@ class Collector:
     def _follow_changes(self, segments: SegmentMap, changes: Changes, *, is_new: bool) -> None:
         """Write stats until the work must end; `is_new`: the segments are in no checkpoint.
 
-        Returns early if types in `(other)` can be named: then all jobs must be counted again.
+        Returns earlier if types in `(other)` can be named: then all jobs must be counted again.
         """
         started_at = time.monotonic()
         save_at, rename_at = started_at + CHECKPOINT_EVERY_S, started_at + RENAME_AFTER_S
@@ -300,8 +300,8 @@ class Collector:
         """Read changes to the end of the stream, for a second, or until too many are uncounted.
 
         Returns the time up to which every change is read, by this machine's clock and by the
-        database's: the time before reading, or an earlier time. On an idle sharded cluster only the
-        first of the two is earlier, because the second shows that the collector works.
+        database's. At the end of a sharded cluster's stream, mongos may hold changes back. The
+        second time ignores that, because it must show that the collector works.
         """
         as_of, database_time = datetime.now(UTC), self._lease.database_time()
         until, has_room = time.monotonic() + READ_FOR_S, True
@@ -328,12 +328,12 @@ class Collector:
         return pause_s
 
     def _make_checkpoint(self, segments: SegmentMap, changes: Changes) -> Checkpoint:
-        """A checkpoint of all counts, with the token of the last change in them."""
+        """A checkpoint of all counts, with the token of the last change that they include."""
         jobs = self._runs.dump()
         return Checkpoint(segments.dump(), changes.token, jobs, self._runs.seen_until)
 
     def _count_all(self) -> SegmentMap:
-        """Count all jobs; changes wait in the stream meanwhile."""
+        """Count all jobs; meanwhile, changes wait in the stream."""
         jobs = self._connection.jobs
         self._due_changes.restart(self._lease.database_time())
         segments = SegmentMap(jobs)
@@ -361,7 +361,7 @@ class Collector:
         return segments
 
     def _write_stats(self, segments: SegmentMap, as_of: datetime, database_time: datetime) -> None:
-        """Write the stats; the times are those that `_read_changes` returns."""
+        """Write the stats; `_read_changes` returns `as_of` and `database_time`."""
         health = self._read_health(segments, as_of)
         if not self._share.is_starting():
             self._milestones.write(segments)
@@ -385,9 +385,9 @@ class Collector:
             self._samples.write(as_of, sample)
 
     def _read_health(self, segments: SegmentMap, as_of: datetime) -> QueueHealth:
-        """The health; the longer it takes to read it from the jobs, the less often it is read.
+        """The queue's health; the longer it takes to read, the less often it is read.
 
-        It is also read less often while no job changes: then only the passing of time changes it.
+        It is also read less often while no job changes: then it changes only because time passes.
         """
         started = time.monotonic()
         rest_until = 0.0 if self._is_health_outdated else self._health_read_at + HEALTH_REST_S

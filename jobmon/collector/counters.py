@@ -1,12 +1,12 @@
-"""Keeps totals of activity for Prometheus: they never fall, and every reader gets the same.
+"""Keeps totals of activity for Prometheus: they never fall, and all readers get the same totals.
 
 One document holds them. `closed` is the sum of all hours before `openSince`, which are not counted
 again. The hours since then, usually one or two, are read at each update. So all counts come
 from buckets: after a recount, a crash or a long pause nothing is lost or counted twice. One write
 adds an hour to `closed` and moves `openSince`, long before retention deletes the hour's bucket.
 
-`totals` has the maximum of each sum so far: if a recount finds less (jobs were deleted), a total
-stays until the sum has caught up. For Prometheus, a counter that falls has restarted.
+`totals` has the maximum of each sum so far: if a recount finds fewer runs (jobs were deleted), a
+total stays until the sum has reached it. Prometheus takes a fall of a counter for a restart.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from jobmon.rollup.documents import BUCKETS, COUNTERS, STATE, OwnDatabase, requi
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
-# Fewer than `MAX_TYPES`: each type's histograms are stored twice, with up to 12 KB.
+# Fewer than `MAX_TYPES`: each type's histograms are stored twice, which needs up to 12 KB.
 MAX_COUNTER_TYPES = 500
 
 
@@ -47,7 +47,7 @@ class _Counters:
 
 
 class Counters:
-    """Keeps the totals in jobmon's own database; they begin with the hour of the first update."""
+    """Keeps the totals in jobmon's own database, beginning with the hour of the first update."""
 
     def __init__(self, own: OwnDatabase) -> None:
         self._own = own

@@ -7,7 +7,7 @@ from jobmon.profiles.stored_values import encode_date
 from jobmon.store.connection import Connection
 from jobmon.store.read_collection import SIMPLE_COLLATION, request_comment
 
-_OVERLAP = timedelta(seconds=1)  # of two calls of `DueChanges.mark`
+_OVERLAP = timedelta(seconds=1)  # a call of `mark` begins this long before the last call
 
 
 class DueChanges:
@@ -31,7 +31,7 @@ class DueChanges:
         self._since = now
 
     def mark(self, segments: SegmentMap, now: datetime) -> None:
-        """Mark the jobs with a date that has passed at `now` (database clock). Index: the date."""
+        """Mark jobs with a date from the last call to `now` (database clock). Index: the date."""
         since = now if self._since is None else self._since
         self._since = now
         for path, date_form in self._fields:

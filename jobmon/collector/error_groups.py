@@ -30,16 +30,16 @@ from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
 MAX_GROUPS = 2_000
-MAX_GROUPS_OF_CODE = 100  # so that one code with endless messages leaves room for others
+MAX_GROUPS_OF_CODE = 100  # so that a code with ever new messages leaves room for other codes
 MAX_REMEMBERED = 50_000  # runs whose group is remembered: each minute is counted many times
 
 
 class ErrorGroups:
     """The groups of one queue; methods may be called from any thread.
 
-    `group` assigns runs to groups, `write` stores the changed groups; both raise PyMongoError. If
-    there are too many groups, some without recent errors are removed for new groups. `redactor`
-    hides secrets in the texts of errors and in names of workers.
+    `group` assigns runs to groups, `write` stores the changed groups. If there are too many groups,
+    some groups without recent errors are removed for new groups. `redactor` hides secrets in the
+    texts of errors and in names of workers. Methods raise PyMongoError.
     """
 
     def __init__(self, own: OwnDatabase, redactor: Redactor) -> None:
@@ -47,10 +47,10 @@ class ErrorGroups:
         self.redactor = redactor
         self._lock = threading.Lock()
         self._remembered: OrderedDict[int, str] = OrderedDict()  # hash of a run -> id of its group
-        # A group has its sample (message and stack) here only until it is stored: it may be large.
+        # A sample (message and stack) may be large: it is here only until its group is stored.
         self._groups: dict[str, ErrorGroup] | None = None
         self._ids_by_code: dict[str | None, set[str]] = {}
-        # By code (OTHER: all codes): a run that ended at this time or before gets no new group.
+        # By code (OTHER: all codes): a run that ended at this time or before it gets no new group.
         self._full_until: dict[str | None, datetime] = {}
         self._changed: set[str] = set()
         self._removed: set[str] = set()
@@ -105,11 +105,11 @@ class ErrorGroups:
 
     def _assign_group(self, run: FinishedRun) -> str:
         groups = self._load_groups()
-        # Several jobs without a known id may have runs that end at the same time.
+        # The job's id may be unknown, and then several runs may end at the same time.
         key = hash((run.job_id, run.finished_at, run.worker, run.outcome, repr(run.error)))
-        known = self._remembered.get(key)
-        if known is not None and (known in groups or known == OTHER):
-            return known
+        known_id = self._remembered.get(key)
+        if known_id is not None and (known_id in groups or known_id == OTHER):
+            return known_id
         group_id = self._remembered[key] = self._add_to_group(run)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
@@ -119,9 +119,9 @@ class ErrorGroups:
         groups = self._load_groups()
         error = prepare_error(run.error, run.outcome, self.redactor)
         kind = classify_error(error)
-        same_code = self._ids_by_code.get(kind.code, set())
+        ids_of_code = self._ids_by_code.get(kind.code, set())
         if kind.id not in groups and not self._make_room(
-            same_code, MAX_GROUPS_OF_CODE, run, kind.code
+            ids_of_code, MAX_GROUPS_OF_CODE, run, kind.code
         ):
             kind = fold_kind(kind)
         if kind.id not in groups and not self._make_room(groups, MAX_GROUPS, run, OTHER):
@@ -135,7 +135,7 @@ class ErrorGroups:
     def _make_room(
         self, ids: Collection[str], limit: int, run: FinishedRun, code: str | None
     ) -> bool:
-        """Whether these groups of a `code` (OTHER: all codes) have room for a new group.
+        """Whether the groups `ids` of a `code` (OTHER: all codes) have room for a new group.
 
         At the `limit`, up to a twentieth is removed: the oldest without recent errors; their counts
         stay in the history. A group with recent errors stays: otherwise runs that each need a new
@@ -159,9 +159,9 @@ class ErrorGroups:
 
     def _remove_group(self, group: ErrorGroup) -> None:
         del self._load_groups()[group.id]
-        same_code = self._ids_by_code[group.code]
-        same_code.discard(group.id)
-        if not same_code:
+        ids_of_code = self._ids_by_code[group.code]
+        ids_of_code.discard(group.id)
+        if not ids_of_code:
             del self._ids_by_code[group.code]
         self._removed.add(group.id)
 
@@ -182,7 +182,7 @@ class ErrorGroups:
         )
 
     def _make_update(self, group: ErrorGroup) -> UpdateOne:
-        """An update that merges the group with the same group as another collector stored it."""
+        """An update that merges the group with what another collector may have stored for it."""
         document = self._own.new(error_group_name(group.id), dump_error_group(group))
         merged: Document = {
             **{name: {"$ifNull": [f"${name}", f"$$new.{name}"]} for name in WITHOUT_SAMPLE},

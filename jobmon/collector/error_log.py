@@ -18,7 +18,7 @@ class RepeatedErrorLog:
         self._logged = ""
 
     def log(self, error: Exception) -> None:
-        """Log "the collector waits, the database refuses: …", unless that was logged last."""
+        """Log "the collector waits, the database refuses: …", unless this line was logged last."""
         reason = _describe_error(error)
         if reason != self._logged:
             log.log(self._level, "%s, %s", self._message, reason)

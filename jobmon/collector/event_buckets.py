@@ -1,7 +1,7 @@
 """Adds activity to the minutes of the history, each change exactly once.
 
-A stored minute has the position of the last change that was counted when it was written. A change
-may be read again, after a crash or by another collector: up to that position it is not added again.
+A stored minute has the position of the last change that was counted when it was written. After a
+crash, or by another collector, changes are read again: up to that position they are not added.
 """
 
 import threading
@@ -34,13 +34,13 @@ _KEEP_FOR = 2 * FINAL_AFTER  # the age at which a stored minute is dropped from 
 class _Bucket:
     tallies: Tallies
     details: RunDetails
-    position: str | None  # as stored; None if it is not stored, or was counted from documents
+    position: str | None  # as stored; None for a new minute, or if it was counted from documents
     is_stored: bool
     is_changed: bool = False
 
 
 class EventBuckets:
-    """The open minutes of a queue; its methods raise PyMongoError."""
+    """The minutes of a queue that may still change; its methods raise PyMongoError."""
 
     def __init__(self, own: OwnDatabase) -> None:
         self._own = own
@@ -56,9 +56,9 @@ class EventBuckets:
         position: str,
         add_details: Callable[[RunDetails], None] | None = None,
     ) -> None:
-        """Add a tally of this type to the minute `at`, unless the change at `position` is in it.
+        """Add a tally of this type to the minute `at`, unless it includes the change at `position`.
 
-        `add_details` adds the details of a run to those of the minute.
+        `add_details` adds the details of a run to the details of the minute.
         """
         bucket = self._find_bucket(at)
         if bucket.position is None or position > bucket.position:

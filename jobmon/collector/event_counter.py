@@ -1,8 +1,8 @@
 """Counts runs from the changes of jobs, for queues whose documents keep only the last run.
 
 An update event has only the fields that it changes. So the counter remembers, of each job that
-waits or runs, the fields that the profile's rules need. It applies each change to them, and lets
-the database evaluate the rules.
+waits or runs, the fields that the profile's rules need. It applies each change to these fields, and
+lets the database evaluate the rules.
 """
 
 import logging
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 WRITE_EVERY_S = 1.0
 # The counter is behind if it has not reached the end of the stream for this long.
 BEHIND_AFTER_S = 15.0
-MAX_PENDING = 20_000  # with this many events not counted yet, no more are read
+MAX_PENDING = 20_000  # while this many events wait to be counted, no more are read
 # A prepared stream is begun within about this time: a server keeps snapshots for five minutes.
 BEGIN_WITHIN_S = 60.0
 MAX_ERROR_BYTES = 2_000  # a longer error is not remembered
@@ -61,7 +61,7 @@ LOAD_PAUSE_FACTOR = 20
 
 
 class _AppliedChange(NamedTuple):
-    """A change with the document after it, None if deleted.
+    """A change, and the job's document after the change; None if the job was deleted.
 
     `knows_error`: whether the document has all fields of the job's error.
     """
@@ -101,7 +101,7 @@ class EventCounter:
         self._pending: deque[Document] = deque()
         self._prepared: tuple[Timestamp, str] | None = None  # time and position for `begin`
         self._begin_by = math.inf
-        # When the end of the stream was read last (monotonic), and the `end`; `count` uses both.
+        # When the end of the stream was read last (monotonic), and the `end` of that `add`.
         self._end_at: tuple[float, datetime] | None = None
         self._position = ""
         self._write_at = self._load_at = 0.0
@@ -145,7 +145,7 @@ class EventCounter:
         self._write_history(EventHistory(gaps=self._history.add(gap).gaps))
 
     def resume(self, position: str, jobs: Iterable[Document], seen_until: datetime) -> None:
-        """Continue after the change at `position` with the jobs that `dump` returned there."""
+        """Continue after the change at `position`, with the jobs that `dump` returned then."""
         self._position, self.seen_until = position, seen_until
         for batch in split_batches(jobs):
             self._remember_jobs(
@@ -156,8 +156,8 @@ class EventCounter:
     def prepare(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
         """Prepare a new stream of the changes after `at` (cluster time): `begin` will count it.
 
-        `position`: of its beginning. `seen_until`: the time up to which an earlier stream was
-        counted; None if there was none.
+        `position`: where the stream begins. `seen_until`: the time up to which an earlier stream
+        was counted; None without such a stream.
         """
         if self.must_begin:  # the kept events of the previous stream are older than `at`
             self._pending.clear()
@@ -179,7 +179,7 @@ class EventCounter:
         return len(self._pending) >= MAX_PENDING or time.monotonic() > self._begin_by
 
     def begin(self) -> None:
-        """Count the prepared stream from now on, and the minutes just before it from documents."""
+        """Count the prepared stream from now on, and the last minutes before it from documents."""
         assert self._prepared is not None  # noqa: S101
         (at, position), seen_until = self._prepared, self.seen_until
         moment, jobs = at.as_datetime(), self._evaluator.snapshot(at)
@@ -305,15 +305,15 @@ class EventCounter:
     def _add_entry(
         self, change: JobChange, entry: HistoryEntry, completed: FinishedRun | None
     ) -> None:
-        """Add an entry of a change; `completed` is its run unless the run's error is unknown."""
+        """Add an entry of a change; `completed`: its run, None without a run or a known error."""
         add_details: Callable[[RunDetails], None] | None = None
         if entry.run is not None:
             run = completed or entry.run._replace(error=None)
             run = run._replace(worker=self._groups.redact_worker(run.worker))
-            group: str | None = None
+            group_id: str | None = None
             if run.outcome != AttemptStatus.SUCCEEDED:
-                group = OTHER if completed is None else self._groups.group([run])[0]
-            add_details = partial(add_run, run=run, group=group)
+                group_id = OTHER if completed is None else self._groups.group([run])[0]
+            add_details = partial(add_run, run=run, group_id=group_id)
             self._run_lists.add(change.job_id, run, change.position)
         at = floor(entry.at, MINUTE)
         self._buckets.add(at, entry.type, entry.tally, change.position, add_details)
@@ -321,9 +321,9 @@ class EventCounter:
     def _reduce_job(
         self, document: Document, at: datetime, version: JobVersion | None, knows_error: bool
     ) -> KnownJob:
-        """What is remembered of a job, with its error unless that is unknown or too long.
+        """The job to remember; it keeps its error unless the error is unknown or too long.
 
-        If the next run fails with the same error, the change does not contain the error.
+        The error is needed if the next run fails with the same error: its change does not have it.
         """
         if version is not None and version.error is not None:
             version = replace(version, error=None)
@@ -337,11 +337,11 @@ class EventCounter:
     def _apply_changes(
         self, changes: Sequence[JobChange], bases: dict[bytes, Document]
     ) -> Iterator[_AppliedChange]:
-        """Apply each change to its job's document; updates that no rule needs are skipped.
+        """Apply each change to its job's document; skip updates of fields that no rule needs.
 
         `bases`: the documents of `_look_up_unknown`.
         """
-        # By key: the document after the last change, and its `knows_error`.
+        # By key: the document after the last applied change, and its `knows_error`.
         latest = {key: (document, False) for key, document in bases.items()}
         for change in changes:
             key, document = change.key, change.document
@@ -364,8 +364,8 @@ class EventCounter:
     def _look_up_unknown(self, changes: Sequence[JobChange]) -> dict[bytes, Document]:
         """The present documents, by key, of updated jobs that are not remembered; index: _id.
 
-        They may contain later changes, which are then applied again. Errors are left out: each may
-        be the error of a later run.
+        They may include later changes, which are then applied again. They have no errors, because
+        an error may be from a later run.
         """
         unknown: dict[bytes, Any] = {}
         known: set[bytes] = set()

@@ -50,14 +50,15 @@ from jobmon.store.read_collection import is_bad_hint
 log = logging.getLogger(__name__)
 Bucket = tuple[datetime, Tallies, RunDetails]  # the start of the span, activity, details of runs
 
-# By age: how often the minutes up to this age are counted; the current minute is counted each time.
+# By age: the seconds between two counts of the minutes up to this age. Every count includes the
+# current minute.
 RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, FINAL_AFTER: 120.0}
-# The pause between two counts is this many times as long as the last took, up to `MAX_PAUSE_S`.
-# So counting usually needs at most a fortieth of a core of the database.
+# The pause between two counts is this many times as long as the last count, up to `MAX_PAUSE_S`.
+# So counting usually needs at most a fortieth of one core of the database.
 PAUSE_FACTOR = 40
 MAX_PAUSE_S = 15.0
-# If no job has changed for `REST_AFTER_S`, a further pause of `REST_S`; before that, an attempt may
-# still be written after its job.
+# If no job has changed for `REST_AFTER_S`, a pause is up to `REST_S` longer. This does not begin
+# sooner, because an attempt may be written some seconds after its job.
 REST_S = 4.0
 REST_AFTER_S = 10.0
 INDEX_RETRY_S = 10.0
@@ -67,8 +68,8 @@ class HistoryWriter:
     """Counts activity, and writes it to the buckets in jobmon's own database.
 
     `groups` are the groups of errors. After each count, `on_counted` is called with its time, and
-    with whether the history is complete. Minutes that `events` writes are only summed here.
-    `changed` is set when jobs change, which ends a rest. Each count takes one of the `slots`.
+    with whether the history is complete. Minutes that `event_counter` writes are only summed here.
+    A job's change sets `changed`, which ends a rest. Each count takes one of the `slots`.
     """
 
     def __init__(
@@ -77,14 +78,14 @@ class HistoryWriter:
         own: OwnDatabase,
         groups: ErrorGroups,
         on_counted: Callable[[datetime, bool], None] = lambda _, __: None,
-        events: EventCounter | None = None,
+        event_counter: EventCounter | None = None,
         *,
         changed: threading.Event | None = None,
         slots: threading.Semaphore | None = None,
     ) -> None:
         self._groups = groups
         self._details = RunDetailsCounter(connection, groups)
-        self._events = events
+        self._event_counter = event_counter
         self._changed = changed or threading.Event()
         self._changed_at = time.monotonic()
         self._slots = slots or threading.Semaphore()
@@ -104,7 +105,7 @@ class HistoryWriter:
         self._has_missed = True
         # Larger spans (length, start) to sum later: their earlier parts are not counted yet.
         self._unsummed: set[tuple[timedelta, datetime]] = set()
-        # The history is complete from this time on; None if it is complete altogether.
+        # The history is complete from this time on; None if the whole history is complete.
         self._counted_from: datetime | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -136,7 +137,7 @@ class HistoryWriter:
             self._has_indexes = True
         if self._missed_boundary != self._boundary:  # for example, because changes were lost
             self._restart_missed(now)
-        is_behind = self._events is not None and self._events.is_behind
+        is_behind = self._event_counter is not None and self._event_counter.is_behind
         self._count_young(now)
         is_complete = not (self._has_missed or is_behind)
         if is_complete:
@@ -159,7 +160,7 @@ class HistoryWriter:
     @property
     def _boundary(self) -> datetime | None:
         """The first minute that is counted from changes; None if changes are not counted."""
-        return None if self._events is None else self._events.boundary
+        return None if self._event_counter is None else self._event_counter.boundary
 
     def _rest(self, stop: threading.Event) -> bool:
         """Rest if no job has changed for a while; returns whether `stop` is set afterwards."""
@@ -171,7 +172,7 @@ class HistoryWriter:
         return stop.is_set()
 
     def _count_missed(self, stop: threading.Event) -> bool:
-        """Count missed spans for a second, or until `stop`; returns whether more may be left."""
+        """Count missed spans for a second, or until `stop`; returns whether there may be more."""
         until = time.monotonic() + 1
         for start, end, span in self._missed:
             self._count(start, end, span)
@@ -186,7 +187,7 @@ class HistoryWriter:
         return False
 
     def _sum_missed(self, start: datetime, end: datetime, span: timedelta) -> None:
-        """Sum the larger spans that begin in this window: later windows are counted already."""
+        """Sum the larger spans that begin in this window; all later windows are counted already."""
         for larger in SPANS[SPANS.index(span) + 1 :]:
             first = floor(start, larger)
             if first < start:
@@ -198,7 +199,7 @@ class HistoryWriter:
                 self._write_sums(larger, first, end)
 
     def _write_progress(self, now: datetime, *, is_complete: bool) -> None:
-        """Store the times of the last counts, and since when the history is complete."""
+        """Store the time of the last count, and since when the history is complete."""
         fields = {**self._own.scope, "name": PROGRESS, "countedAt": now, "countersAt": now}
         fields |= {"countedFrom": self._counted_from} | (
             {"completeUntil": now} if is_complete else {}
@@ -214,7 +215,7 @@ class HistoryWriter:
         # A writer's clock may be ahead: the next minute is counted, too.
         start, end = floor(now - max_age, MINUTE), floor(now, MINUTE) + 2 * MINUTE
         has_changed = self._count(start, end, MINUTE)
-        if self._events is not None and (written := self._events.take_written()):
+        if self._event_counter is not None and (written := self._event_counter.take_written()):
             start, has_changed = min(start, *written), True
         if has_changed:
             self._sum_larger_spans(start, end, MINUTE)
@@ -288,7 +289,7 @@ class HistoryWriter:
     def _make_sums(
         self, parts: Iterable[Document], larger: timedelta, stored: Mapping[datetime, Tallies]
     ) -> Iterator[Bucket]:
-        """The sums of these parts that replace the `stored` sums, in order of time."""
+        """The sums of these parts, in order of time; only sums that replace the `stored` sums."""
         dated = (part for part in parts if isinstance(part["at"], datetime))
         for at, group in groupby(dated, lambda part: floor(part["at"], larger)):
             span_parts = list(group)
@@ -300,7 +301,7 @@ class HistoryWriter:
     def _count_in_pieces(
         self, start: datetime, end: datetime, span: timedelta
     ) -> dict[datetime, Tallies]:
-        """`count_activity`, in pieces that are short enough for the query time limit."""
+        """Call `count_activity` for pieces that are short enough for the query time limit."""
         counted: dict[datetime, Tallies] = {}
         while start < end:
             until = min(start + self._longest_query, end)
@@ -342,7 +343,7 @@ class HistoryWriter:
         )
 
     def _delete_expired(self, now: datetime) -> None:
-        """Delete buckets and error groups after their retention, once a day, in whole days."""
+        """Once a day, delete the buckets and error groups of whole days after their retention."""
         if floor(now, DAY) == self._expired_on:
             return
         for span, kept_for in self._retention.items():
@@ -353,5 +354,5 @@ class HistoryWriter:
 
 
 def _measure(tallies: Tallies) -> tuple[int, int]:
-    """The numbers of events and of known durations, by which two counts are compared."""
+    """The numbers of events and of known durations; `_must_replace` compares counts by them."""
     return count_events(tallies), sum(tally.durations for tally in tallies.values())

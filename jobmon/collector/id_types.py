@@ -21,7 +21,7 @@ def _number_key(value: Any) -> Any:
 
 
 def date_key(value: Any) -> Any:
-    """The date in ms since 1970."""
+    """A date as ms since 1970."""
     if isinstance(value, datetime):
         return int(DatetimeMS(to_utc(value)))
     return int(value)
@@ -54,7 +54,7 @@ ID_TYPES = (
     _OBJECT,
 )
 OTHER_TYPE = IdType("other", (), None)
-OTHER_TYPES = [
+OTHER_TYPES = [  # the BSON types that are `OTHER_TYPE` here
     "null",
     "timestamp",
     "javascript",

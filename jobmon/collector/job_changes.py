@@ -34,7 +34,7 @@ class JobChange:
 
     @cached_property
     def key(self) -> bytes:
-        """The job's _id as a key of a dictionary."""
+        """The job's _id as bytes, to use as a key of a dictionary."""
         return encode_key(self.job_id)
 
     @cached_property
@@ -74,12 +74,12 @@ def _overlap(path: str, other: str) -> bool:
 
 
 def encode_key(job_id: Any) -> bytes:
-    """An _id of any type as a key of a dictionary."""
+    """An _id of any type as bytes, to use as a key of a dictionary."""
     return encode({"": job_id})
 
 
 def read_change(event: Document) -> JobChange | None:
-    """The change in an event of the form of `project_events`; None if it changes no job."""
+    """The change in an event that has the form of `project_events`; None if it changes no job."""
     if event["operationType"] not in _OPERATIONS:
         return None
     update = event.get("updateDescription") or {}
@@ -103,8 +103,9 @@ def _read_time(event: Document) -> datetime:
 
 def project_events(fields: Collection[str]) -> Document:
     """The projection of change events for `read_change`, with these top-level fields of jobs."""
-    head = {"$arrayElemAt": [{"$split": ["$$this.k", "."]}, 0]}
+    top_level_field = {"$arrayElemAt": [{"$split": ["$$this.k", "."]}, 0]}
     updated = {"$objectToArray": {"$ifNull": ["$updateDescription.updatedFields", {}]}}
+    names = {"$literal": sorted(fields)}
     return {
         "documentKey": True,
         "operationType": True,
@@ -113,7 +114,7 @@ def project_events(fields: Collection[str]) -> Document:
         "fullDocument": dict.fromkeys(["_id", *fields], True),
         "updateDescription": {
             "updatedFields": {
-                "$filter": {"input": updated, "cond": {"$in": [head, {"$literal": sorted(fields)}]}}
+                "$filter": {"input": updated, "cond": {"$in": [top_level_field, names]}}
             },
             "removedFields": True,
             "truncatedArrays": True,
@@ -169,9 +170,9 @@ def _write_path(parent: Document, path: list[str], value: Any, *, is_removed: bo
 def _write_element(
     elements: list[Any], path: list[str], value: Any, *, is_removed: bool
 ) -> list[Any]:
-    """As `_write_path`, in a copy of the array; the path begins with an element's index.
+    """A copy of the array after `_write_path`; the path begins with an element's index.
 
-    The server removes no element: it sets the element to null.
+    To remove an element, the server sets it to null.
     """
     name, *inner = path
     if not name.isdecimal() or int(name) > len(elements):
@@ -188,7 +189,7 @@ def _write_element(
 
 
 def select_paths(document: Document, paths: Iterable[str]) -> Document:
-    """The values at these paths, and the _id. An array on the way to a value is kept whole."""
+    """The values at these paths, and the _id. An array in a path is kept with all its elements."""
     selected: Document = {"_id": document["_id"]} if "_id" in document else {}
     for path in paths:
         source: Any = document

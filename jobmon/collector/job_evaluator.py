@@ -26,7 +26,7 @@ BATCH = 500  # documents in one command
 
 
 class _SnapshotAt(ReadConcern):
-    """Reads documents as of one moment, which is by default at most five minutes ago."""
+    """Reads documents as of one moment, by default at most five minutes ago."""
 
     def __init__(self, at: Timestamp) -> None:
         super().__init__("snapshot")
@@ -45,7 +45,7 @@ def split_batches(items: Iterable[T]) -> Iterator[list[T]]:
 
 
 class JobEvaluator:
-    """Evaluates documents of one queue by its rules; its methods raise PyMongoError."""
+    """Evaluates documents of one queue by the queue's rules; methods raise PyMongoError."""
 
     def __init__(self, jobs: ReadCollection, own: OwnDatabase, rules: RunRules) -> None:
         self._jobs = jobs
@@ -85,9 +85,9 @@ class JobEvaluator:
         return snapshot
 
     def evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobVersion | None]:
-        """The version that each document shows as of its time; None if it is no job.
+        """The version that each document shows as of its time; None if the document is no job.
 
-        Also None if the rules fail for a document; the first such failure is logged. Raises
+        Also None if the rules fail for a document; only the first such failure is logged. Raises
         LeaseLostError if the lease was removed.
         """
         if not documents:

@@ -30,7 +30,7 @@ class KnownJob:
 
 
 class JobMemory:
-    """Running jobs, waiting jobs and the last other jobs that changed, each kind up to a limit.
+    """Running jobs, waiting jobs, and other jobs that changed last; each kind up to a limit.
 
     Waiting jobs beyond their limit are not remembered: `has_unknown_waiting` is true until they are
     loaded.

@@ -28,12 +28,12 @@ class LeaseLostError(Exception):
 
 
 def make_holder() -> str:
-    """A new name for a holder of leases; it contains the machine and the process."""
+    """A new name for a holder of leases; it contains the host name and the process id."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 class LeaseGroup:
-    """The leases of the many queues of a process, renewed together by one thread.
+    """The leases of all queues of a process, renewed together by one thread.
 
     A lease is renewed only if `request` was called for it since the last renewal: if its collector
     hangs, the lease ends.
@@ -46,7 +46,7 @@ class LeaseGroup:
         self._renewals = dict[str, _Renewal]()
 
     def request(self, lease_id: str) -> "_Renewal | None":
-        """Request the next renewal of a lease; returns the last renewal, None if there is none."""
+        """Request the next renewal of a lease; returns the last renewal, None before the first."""
         with self._lock:
             self._requested.add(lease_id)
             return self._renewals.get(lease_id)
@@ -100,7 +100,7 @@ class LeaderLease:
     def take(self) -> bool:
         """Take the lease if it is free, or renew it; returns False if another holder has it."""
         sent_at = time.monotonic()
-        # A lease that does not exist yet has no date; a missing value sorts before all dates.
+        # A new lease has no `expiresAt`, and a missing value sorts before all dates.
         may_take = {"$or": [{"$eq": ["$holder", self.holder]}, {"$lt": ["$expiresAt", "$$NOW"]}]}
         change: Document = {
             **self._scope,
@@ -111,7 +111,7 @@ class LeaderLease:
             lease = self._leases.find_one_and_update(
                 self._key, [{"$set": change}], upsert=True, return_document=ReturnDocument.AFTER
             )
-        except DuplicateKeyError:  # another collector created it in this moment
+        except DuplicateKeyError:  # another collector has just created it
             return False
         if lease is None or lease["holder"] != self.holder:
             return False
@@ -123,7 +123,7 @@ class LeaderLease:
     def database_time(self) -> datetime:
         """The time by the database's clock, from the last renewal: no command is sent.
 
-        It is behind by at most the round trip of that renewal. Call `take` before.
+        It is behind by at most the round trip of that renewal. Call `take` first.
         """
         assert self._last is not None  # noqa: S101
         return self._last.time + timedelta(seconds=time.monotonic() - self._last.answered_at)
@@ -145,6 +145,6 @@ class LeaderLease:
         self._leases.delete_one({**self._key, "holder": self.holder})
 
     def end(self) -> None:
-        """Let another holder take over at once, but keep the document, with the time of the end."""
+        """Let another holder take over at once, but keep the document with the end of the lease."""
         ended: Document = {"expiresAt": {"$subtract": ["$$NOW", 1]}}
         self._leases.update_one({**self._key, "holder": self.holder}, [{"$set": ended}])

@@ -19,13 +19,13 @@ from jobmon.store.client import DatabaseClient
 from jobmon.store.connection import Connection
 from jobmon.store.failures import describe_error, is_unauthorized
 
-MAX_KEPT = 1_000  # marks of a queue; the oldest marks are deleted first
+MAX_KEPT = 1_000  # marks of a queue; of more, the oldest are deleted
 
 
 def write_marks(
     settings: Settings, queues: Sequence[Settings], mark: Mark
 ) -> Iterator[tuple[str, str | None]]:
-    """Mark each queue; yields its name and why it was not marked (None if it was).
+    """Mark each queue; yields its name, and why it was not marked (None if it was marked).
 
     A stored mark with the same time and text is replaced. Raises MarkError if the time is before
     the retained history or in the future.
@@ -34,12 +34,12 @@ def write_marks(
     mark.require_within(retention, datetime.now(UTC))
     # Queues with the same connection string share a client, which reads only their keys.
     clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
-    own = connect_as_writer(settings)
+    own_connection = connect_as_writer(settings)
     try:
         for queue in queues:
-            watched = Connection(queue, clients[queue.mongo_uri])
+            connection = Connection(queue, clients[queue.mongo_uri])
             try:
-                marks = OwnDatabase(state_database(own), watched.queue_key)
+                marks = OwnDatabase(state_database(own_connection), connection.queue_key)
                 failure = _write_mark(marks, mark, mark.at + retention)
             except PyMongoError as error:
                 failure = describe_error(error)
@@ -47,13 +47,13 @@ def write_marks(
                     failure = describe_missing_right(settings, settings.state_db, "write", "mark")
             yield queue.queue, failure
     finally:
-        own.close()
+        own_connection.close()
         for client in clients.values():
             client.close()
 
 
 def _write_mark(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | None:
-    """Store a mark, and delete the marks beyond the limit; returns why it is deleted, or None."""
+    """Store a mark and delete marks above the limit; returns why this one was deleted, or None."""
     marks = own[MARKS]
     marks.create_index(own.index("at"))
     marks.create_index("expiresAt", expireAfterSeconds=0)

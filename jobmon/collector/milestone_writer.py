@@ -15,14 +15,14 @@ from jobmon.store.milestones import IdRange, Milestone, MilestoneChanges, Milest
 
 MIN_JOBS = 20_000  # among fewer jobs, skipping index keys takes only a few milliseconds
 MAX_MILESTONES = 1_024
-MAX_NUMBERS = 40_000  # in a document: a number for each milestone and label
+MAX_NUMBERS = 40_000  # in the document, which has a number for each milestone and label
 MAX_LABELS = 400  # with more, the jobs are counted by status only
 # The most segments with jobs on both sides of a milestone: each request counts their older jobs.
 MAX_SHARED = 4
-READ_TIMES_SHARE = 0.1  # a call of `write` reads times for this share of the time since the last
+READ_TIMES_SHARE = 0.1  # `write` reads times for this share of the time since its last call
 MAX_READ_TIMES_S = 0.2  # but at most this long, because the stats wait for it
 WRITE_EVERY_S = 20.0
-RETRY_AFTER_S = 3_600.0  # if there are no milestones
+RETRY_AFTER_S = 3_600.0  # if milestones are not possible
 PAUSE_FACTOR = 50  # the pause is this many times as long as counting and writing took
 # Milliseconds since 1970 that a datetime can hold in any time zone.
 _MIN_MS = int(datetime(2, 1, 1, tzinfo=UTC).timestamp() * 1_000)
@@ -48,11 +48,11 @@ class MilestoneWriter:
     def write(self, segments: SegmentMap) -> None:
         """Count and store the milestones if jobs have changed and the pause is over.
 
-        Before that, several calls read the unknown times of segments, a part of them each.
+        First, several calls read the unknown times of segments; each call reads a part of them.
         """
         started = time.monotonic()
         since_s, self._called_at = started - self._called_at, started
-        if segments is not self._segments:  # how many jobs have changed is unknown
+        if segments is not self._segments:  # it is unknown how many jobs have changed
             self._segments, self._version, self._due_at = segments, None, started
         is_due = started >= self._due_at and (self._version is None or segments.changes > 0)
         if not self._has_dates or not is_due or segments.totals.total() < MIN_JOBS:
@@ -62,7 +62,7 @@ class MilestoneWriter:
             return
         milestones = count_milestones(segments)
         if not milestones.entries or (self._by_id and not _has_only_object_ids(segments)):
-            # There are none, or the _ids and the lists are in different orders.
+            # No moment is suitable, or the order of the _ids is not the order of the lists.
             segments.keeps_times, self._version = False, None
             self._due_at = started + RETRY_AFTER_S
             return
@@ -85,7 +85,7 @@ class _Sweep:
 
     `by_first`, `by_last`: all segments in the order of their first and of their last time.
     `opened`, `closed`: how many of them begin before the moment, and how many end before it.
-    `around`: by place, the segments that begin, but do not end, before it. `older`: the number of
+    `divided`: by place, the segments that begin, but do not end, before it. `older`: the number of
     jobs in the segments that end before it, by column of `labels`.
     """
 
@@ -94,7 +94,7 @@ class _Sweep:
     by_last: list[_Timed]
     opened: int = 0
     closed: int = 0
-    around: dict[tuple[str, int], SegmentRange] = field(default_factory=dict)
+    divided: dict[tuple[str, int], SegmentRange] = field(default_factory=dict)
     older: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,11 +104,11 @@ class _Sweep:
         """Move to a later moment."""
         while self.opened < len(self.by_first) and self.by_first[self.opened][0].first < at_ms:
             _, segment = self.by_first[self.opened]
-            self.around[segment.place] = segment
+            self.divided[segment.place] = segment
             self.opened += 1
         while self.closed < len(self.by_last) and self.by_last[self.closed][0].last < at_ms:
             _, segment = self.by_last[self.closed]
-            del self.around[segment.place]
+            del self.divided[segment.place]
             for (status, job_type), count in segment.counts.items():
                 column = self.labels.get((status, job_type))
                 self.older[self.labels[status, None] if column is None else column] += count
@@ -127,17 +127,17 @@ def count_milestones(segments: SegmentMap) -> Milestones:
     by_last = sorted(known, key=lambda timed: timed[0].last)
     sweep = _Sweep(labels, by_first, by_last)
     step = segments.totals.total() / min(MAX_MILESTONES, MAX_NUMBERS // max(1, len(labels)))
-    milestones, passed_jobs, due_jobs, last_ms = [], 0, step, float(_MIN_MS)
+    milestones, passed_jobs, jobs_before_next, last_ms = [], 0, step, float(_MIN_MS)
     for times, segment in by_first:
         at_ms = times.first
-        if passed_jobs >= due_jobs and last_ms < at_ms < _MAX_MS:
+        if passed_jobs >= jobs_before_next and last_ms < at_ms < _MAX_MS:
             sweep.move_to(at_ms)
-            around = list(sweep.around.values())
-            if len(around) <= MAX_SHARED and all(each.has_bounds for each in around):
-                uncounted = sum(each.counts.total() for each in around)
-                ranges = tuple(_join_ranges(around))
+            divided = list(sweep.divided.values())
+            if len(divided) <= MAX_SHARED and all(each.has_bounds for each in divided):
+                uncounted = sum(each.counts.total() for each in divided)
+                ranges = tuple(_join_ranges(divided))
                 milestones.append(Milestone(int(at_ms), tuple(sweep.older), uncounted, ranges))
-                due_jobs, last_ms = passed_jobs + step, at_ms
+                jobs_before_next, last_ms = passed_jobs + step, at_ms
         passed_jobs += segment.counts.total()
     return Milestones(tuple(labels), tuple(milestones))
 

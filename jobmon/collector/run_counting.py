@@ -11,16 +11,16 @@ from jobmon.collector.share import Share
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
-CHECK_EVERY_S = 5.0  # how often to check whether attempts are recorded now
-COUNT_FOR_S = 0.5  # how long one call of `count` counts, while the stats wait
+CHECK_EVERY_S = 5.0  # between two checks whether attempts are recorded now
+COUNT_FOR_S = 0.5  # the time for which a call of `count` counts; meanwhile, the stats wait
 
 
 class RunCounting:
     """Counts runs with `counter`, which is None if attempts are recorded or there is no stream.
 
     Counting begins when all queues of this process have their first stats (it waits up to 15 s for
-    each), or once it is urgent.
-    Methods raise PyMongoError, and LeaseLostError if another collector counts.
+    each), or once it is urgent. Methods raise PyMongoError, and LeaseLostError if another collector
+    counts.
     """
 
     def __init__(self, connection: Connection, counter: EventCounter | None, share: Share) -> None:
@@ -41,9 +41,9 @@ class RunCounting:
         return None if self.counter is None else self.counter.seen_until
 
     def open_new_changes(self, seen_until: datetime | None, stop: threading.Event) -> Changes:
-        """The changes from now on; without a stream, runs are counted no more.
+        """The changes from now on; without a stream, runs are not counted from changes any more.
 
-        `seen_until`: the time up to which changes were counted before; None if none were counted.
+        `seen_until`: the time up to which earlier changes were counted; None if none were counted.
         """
         if self.counter is None:
             return open_changes(self._connection.jobs, None, stop)
@@ -53,7 +53,7 @@ class RunCounting:
         return changes
 
     def can_resume(self, checkpoint: Checkpoint) -> bool:
-        """Whether the changes since the checkpoint can be read and counted."""
+        """Whether the checkpoint has what `resume` needs to count the changes since then."""
         if self.counter is None:
             return True
         return checkpoint.seen_until is not None and self.counter.boundary is not None
@@ -85,7 +85,7 @@ class RunCounting:
                     self.begin()
 
     def count(self) -> None:
-        """Count changes for at most half a second; stop for good if attempts are recorded now."""
+        """Count changes for about half a second; stop for good if attempts are recorded now."""
         self.begin_if_allowed()
         if self.counter is None or self.counter.must_begin:
             return

@@ -42,7 +42,7 @@ from jobmon.store.short_errors import make_short_error_expression, shorten_error
 log = logging.getLogger(__name__)
 
 MAX_ERRORS_READ = 10_000  # failed runs in one query; further runs are counted as `(other)`
-MAX_WHOLE_ERRORS = 100  # the same, if the server cannot shorten their errors
+MAX_WHOLE_ERRORS = 100  # in place of `MAX_ERRORS_READ` if the server cannot shorten the errors
 # After such a failure the query may succeed for a shorter window, or without a malformed document.
 # None is an unclassified failure, for example because a text is not valid UTF-8.
 _DIVIDED_FAILURES = (None, Failure.TOO_SLOW, Failure.TOO_LARGE)
@@ -68,7 +68,7 @@ class RunDetailsCounter:
         only: Collection[datetime] | None = None,
         jobs: ReadCollection | None = None,
     ) -> dict[datetime, RunDetails]:
-        """The details of the spans that begin at the times in `only`, or of all.
+        """The details of the spans that begin at the times in `only`; by default of all spans.
 
         `counted` is the activity of all spans. Each failed run is in one group: `(other)` if its
         error cannot be read. `jobs`: a snapshot to count instead of the present jobs.
@@ -160,7 +160,7 @@ class RunDetailsCounter:
     def _read_errors(
         self, jobs: ReadCollection, span: timedelta, start: datetime, end: datetime
     ) -> dict[datetime, RunDetails]:
-        """The errors of the failed runs by span, of at most `MAX_ERRORS_READ` runs of a source."""
+        """The errors of the failed runs by span; at most `MAX_ERRORS_READ` runs of each source."""
         errors: dict[datetime, RunDetails] = {}
         for source in find_run_sources(self._connection, jobs, {"$gte": start, "$lt": end}):
             try:
@@ -234,7 +234,7 @@ class RunDetailsCounter:
 
 @dataclass
 class _SpanCounts:
-    """A span's details without errors, its counts of failed runs, and the errors that were read."""
+    """A span's details without errors, its counts of failed runs, and the errors read so far."""
 
     details: RunDetails = field(default_factory=RunDetails)
     failed_by_type: Counter[str] = field(default_factory=Counter)
@@ -272,7 +272,7 @@ def _add_unread(read: Counter[ErrorPair], failed: Counter[str]) -> Counter[Error
 def _list_windows(
     failed: Mapping[datetime, int], span: timedelta
 ) -> Iterator[tuple[datetime, datetime]]:
-    """Start and end of windows: each is one span, or has at most `MAX_ERRORS_READ` failed runs."""
+    """Start and end of windows: one span, or several with up to `MAX_ERRORS_READ` failed runs."""
     start: datetime | None = None
     end, total = datetime.max.replace(tzinfo=UTC), 0
     for at, count in failed.items():
@@ -288,13 +288,13 @@ def _count_finished(tallies: Tallies) -> int:
     return sum(tally.outcomes.total() for tally in tallies.values())
 
 
-def add_run(details: RunDetails, run: FinishedRun, group: str | None) -> None:
-    """Add a run; `group` is the id of the group of its error, None if the run succeeded."""
+def add_run(details: RunDetails, run: FinishedRun, group_id: str | None) -> None:
+    """Add a run; `group_id`: the group of its error, None if the run succeeded."""
     duration_ms = None
     if run.started_at is not None and run.started_at <= run.finished_at:
         duration_ms = (run.finished_at - run.started_at) // timedelta(milliseconds=1)
-    if group is not None:
-        add_error(details, run, group)
+    if group_id is not None:
+        add_error(details, run, group_id)
     if run.worker is not None:
         tally = details.find_tally(WorkerType(run.worker, run.type))
         tally.outcomes[run.outcome] += 1
@@ -315,11 +315,11 @@ def add_run(details: RunDetails, run: FinishedRun, group: str | None) -> None:
         details.slowest[run.type] = select_slowest([*slowest, slow])
 
 
-def add_error(details: RunDetails, run: FinishedRun, group: str) -> None:
-    """Count a failed run of this group."""
-    details.by_type[ErrorPair(group, run.type)] += 1
+def add_error(details: RunDetails, run: FinishedRun, group_id: str) -> None:
+    """Count a failed run with an error of this group."""
+    details.by_type[ErrorPair(group_id, run.type)] += 1
     if run.worker is not None:
-        details.by_worker[ErrorPair(group, run.worker)] += 1
+        details.by_worker[ErrorPair(group_id, run.worker)] += 1
 
 
 def _group_runs(source: RunSource) -> Iterator[Document]:

@@ -30,9 +30,9 @@ def complete_errors(
 ) -> list[FinishedRun | None]:
     """Each run with its error; None for a failed run whose error is unknown.
 
-    A change does not contain an error that equals the previous error, or that is written later.
-    Then the error in the present document is used if the document shows the same run. Otherwise the
-    previous error is used if it is remembered. Index: _id. Raises PyMongoError.
+    A change does not contain the run's error if the previous error was the same, or if the error is
+    written later. Then the error in the present document is used if the document shows the same
+    run; otherwise the previous error, if it is remembered. Index: _id. Raises PyMongoError.
     """
     if not rules.reads_error:
         return [None if each.run.outcome == AttemptStatus.FAILED else each.run for each in ended]

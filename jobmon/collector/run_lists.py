@@ -1,7 +1,7 @@
 """Keeps the newest runs of each recurring job; the job's document has only the last run.
 
-A stored list has the position of the last change that was counted when it was written. A change
-may be read again, after a crash or by another collector: up to that position it is not added again.
+A stored list has the position of the last change that was counted when it was written. After a
+crash, or by another collector, changes are read again: up to that position they are not added.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ _IDLE_AFTER = timedelta(days=7)
 class _RunList:
     runs: list[RecordedRun]
     position: str | None = None  # as stored; None if it is not stored yet
-    at: datetime | None = None  # when the run that was added last ended
+    at: datetime | None = None  # the end of the run that was added last
     is_changed: bool = False
 
 
@@ -52,7 +52,7 @@ class RunLists:
         self._lists: dict[str, _RunList] | None = None
 
     def add(self, job_id: Any, run: FinishedRun, position: str) -> None:
-        """Add a run of the job with this _id, which the change at `position` shows.
+        """Add a run of the job with this _id; the change at `position` shows the run.
 
         Runs of jobs that do not recur are ignored. If there are `MAX_JOBS` jobs, a new job is kept
         only if an idle job can be removed for it.

@@ -50,7 +50,7 @@ class HistoryEntry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class JobVersion:
-    """A job as its document shows it at one moment; dates are UTC, an unknown value is None."""
+    """A job as its document shows it at one moment; dates are UTC; None means unknown."""
 
     type: str
     status: str | None
@@ -110,8 +110,8 @@ def count_change(
 ) -> Iterator[HistoryEntry]:
     """The entries for the activity that a change shows.
 
-    `before` is None if the job is new, was not remembered, or its document was no job; `after` is
-    None if it was deleted, or its document is no job any more.
+    `before` is None if the job is new, was not remembered, or its document was no job. `after` is
+    None if the job was deleted, or its document is no job any more.
     """
     if change.operation == "delete":
         if before is not None and before.is_running and rules.deleted is not None:
@@ -147,7 +147,7 @@ def _has_ended(
     if not any(map(change.has_written, rules.end_fields)):
         return False
     if before is not None and _lacks_end_date(before) and not rules.has_own_end:
-        return False  # its end was counted when the status was written; the date comes later
+        return False  # the end was counted with the status; this change only writes its date
     if after.finished_at is None or change.operation == "update":
         return rules.has_own_end or after.finished_at is not None
     if not _is_near(after.finished_at, change.at):
@@ -251,5 +251,5 @@ def _tally_run(outcome: str, started_at: datetime | None, ended_at: datetime) ->
 
 
 def _find_bucket(start: datetime, end: datetime) -> list[int]:
-    """The histogram bucket of the time from start to end, as a list; empty if that is negative."""
+    """The histogram bucket of the time from start to end, as a list; empty for a negative time."""
     return [bucket((end - start) / timedelta(milliseconds=1))] if start <= end else []

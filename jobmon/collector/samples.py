@@ -31,7 +31,7 @@ class QueueSamples:
         self._minute: datetime | None = None  # of the last sample
 
     def write(self, now: datetime, sample: QueueSample) -> None:
-        """Store this sample as the newest of the minute that `now` (UTC) lies in.
+        """Store this sample as the newest of the minute that contains `now` (UTC).
 
         The first sample of a minute is also stored as the newest of each larger span.
         """

@@ -61,7 +61,7 @@ class TimeRange(NamedTuple):
         return self._replace(first=min(self.first, other.first), last=max(self.last, other.last))
 
 
-_NO_TIMES = TimeRange(math.inf, -math.inf)  # of no jobs
+_NO_TIMES = TimeRange(math.inf, -math.inf)  # without jobs
 _ANY_TIME = TimeRange(-math.inf, math.inf)
 
 
@@ -120,7 +120,7 @@ class _TypeSegments:
         del self.segments[index], self._keys[index - 1]
 
     def bounds(self, index: int) -> tuple[Any, Any]:
-        """The first _id of the segment, and the first of the next segment; None for no bound."""
+        """The first _ids of this segment and of the next segment; None for no bound."""
         following = self.segments[index + 1 : index + 2]
         return self.segments[index].low, following[0].low if following else None
 
@@ -131,7 +131,7 @@ class _TypeSegments:
         condition = {operator: value for operator, value in bounds.items() if value is not None}
         if self.bson_type.name == "number" and low is None and condition:
             condition = {"$type": "number", "$not": {"$gte": high}}  # finds NaN, unlike $lt
-        # A comparison finds only values of its own type; without a comparison, name the type.
+        # A comparison finds only values of one type; without a comparison, name the type.
         name = self.bson_type.name
         return {"_id": condition or {"$type": [name, *SORTED_ALIKE.get(name, [])]}}
 
@@ -233,7 +233,7 @@ class SegmentMap:
         return [self._rows[types[0].name]] if has_one_type else self._rows.values()
 
     def recount(self) -> int:
-        """Count all marked segments and those of marked jobs again; returns their number.
+        """Count again all marked segments and the segments of marked jobs; returns their number.
 
         After a failure of the database, the segments that were not counted are still marked.
         """
@@ -247,14 +247,14 @@ class SegmentMap:
             self._record_change(segment, counted, is_certain=(name, index) in with_marked_jobs)
             self._set_counts(segment, counted)
             self._resize_segment(row, index)
-            self._marked_segments.discard((name, index))  # a merge may end with fewer segments
+            self._marked_segments.discard((name, index))  # at once: a merge may have deleted it
         self.changes += len(self._marked_ids)
         self._marked_ids.clear()
         return len(marked)
 
     @property
     def has_free_names(self) -> bool:
-        """Whether types are folded into `(other)`, although half of all names are free now."""
+        """Whether types are folded into `(other)`, although at least half of all names are free."""
         types = {job_type for _, job_type in self.totals}
         return OTHER in types and len(types) <= MAX_TYPES // 2
 
@@ -305,7 +305,7 @@ class SegmentMap:
                 row.merge_into_left(index)
 
     def _split_segment(self, row: _TypeSegments, index: int) -> bool:
-        """Split a segment after its first thousand jobs; False if it has no place to split.
+        """Split a segment after its first thousand jobs; returns False if that is not possible.
 
         Both parts are counted before anything changes: a failure must not lose a count.
         """
@@ -320,7 +320,7 @@ class SegmentMap:
         return True
 
     def _find_split(self, row: _TypeSegments, low: Any, high: Any) -> Any:
-        """The _id of the job after the first thousand; None without such a job or an order."""
+        """The _id of the job after the first thousand; None without such a job or a known order."""
         if row.bson_type.key is None:
             return None
         jobs = self._jobs.find(  # index: _id, keys only
@@ -348,7 +348,7 @@ class SegmentMap:
     def _set_counts(self, segment: Segment, counted: _Counted) -> None:
         self.totals.subtract(segment.counts)
         self.totals.update(counted.counts)
-        self.totals += Counter()  # drops zeros
+        self.totals += Counter()  # drops counts of 0
         segment.counts, segment.times = counted
 
 

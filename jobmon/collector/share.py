@@ -18,10 +18,10 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 RENEW_EVERY_S = 1.0
-_KEPT_MS = 3_600_000  # how long the entry of a dead process is kept
-# How many histories of a deployment may be counted at a time: first stats must not wait for them.
+_KEPT_MS = 3_600_000  # how long the entry of a process is kept after its lease has expired
+# How many histories of a deployment are counted at the same time: they must not delay first stats.
 HISTORY_SLOTS = 4
-# How many queues of a deployment may begin to count changes at a time: their stats wait meanwhile.
+# How many queues of a deployment begin to count changes at the same time: their stats wait for it.
 BEGIN_SLOTS = 4
 STATS_FIRST_S = 15.0  # the longest that other work waits for first stats, which may take minutes
 
@@ -71,7 +71,7 @@ class Share:
                     self._leaving = max(0, self._leaving - 1)
 
     def report_start(self, queue: str) -> None:
-        """Report that a queue with a place starts its first count; only its first report counts."""
+        """Report that a queue with a place starts its first count; later reports have no effect."""
         with self._lock:
             if queue not in self._has_started:
                 self._starting[queue] = time.monotonic()
@@ -84,7 +84,7 @@ class Share:
                 self._lock.notify_all()
 
     def is_starting(self) -> bool:
-        """Whether a queue that started in the last `STATS_FIRST_S` has no stats yet.
+        """Whether a queue that started in the last `STATS_FIRST_S` seconds has no stats yet.
 
         Work that is less urgent than these stats should wait.
         """
@@ -92,28 +92,28 @@ class Share:
         return any(at > since for at in self._starting.copy().values())
 
     def await_start(self) -> None:
-        """Wait until no queue is starting, `STATS_FIRST_S` at most."""
+        """Wait until no queue is starting, for up to `STATS_FIRST_S` seconds."""
         with self._lock:
             self._lock.wait_for(lambda: not self.is_starting(), STATS_FIRST_S)
 
     def must_release(self) -> bool:
         """Whether the caller must end its `reserve` block: too many queues have a place here.
 
-        If there are two queues too many, it is true for two callers.
+        With two queues too many, it is true for the next two callers.
         """
         with self._lock:
             exceeds = self._reserved - self._leaving > self._max_reserved
             self._leaving += exceeds
             return exceeds
 
-    def history_slots(self, watched: Connection) -> threading.Semaphore:
+    def history_slots(self, connection: Connection) -> threading.Semaphore:
         """The semaphore that limits how many histories of the queue's deployment are counted."""
-        return self._history_slots[watched.settings.mongo_uri]
+        return self._history_slots[connection.settings.mongo_uri]
 
     @contextmanager
-    def try_to_begin(self, watched: Connection) -> Iterator[bool]:
-        """Yields whether a queue may begin to count changes in this block: few may at a time."""
-        slots = self._begin_slots[watched.settings.mongo_uri]
+    def try_to_begin(self, connection: Connection) -> Iterator[bool]:
+        """Yields whether a queue may begin to count changes in this block; see `BEGIN_SLOTS`."""
+        slots = self._begin_slots[connection.settings.mongo_uri]
         is_allowed = slots.acquire(blocking=False)
         try:
             yield is_allowed
