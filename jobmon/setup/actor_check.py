@@ -19,14 +19,14 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 ACTOR_URI = "JOBMON_ACTOR_MONGO_URI"
-_REQUEST_COLLECTIONS = (DECISIONS, MUTES, PROGRESS, OUTCOMES)  # requests and mutes need these
+_REQUEST_COLLECTIONS = (DECISIONS, MUTES, PROGRESS, OUTCOMES)  # for requests and mutes
 _GRANT = "Run `jobmon init --actor USER`: it also grants this to the queue's readers."
 
 
 def check_requester(deployment: Deployment) -> Iterator[Finding]:
     """Report whether the web service may store requests, and whether it may also change records.
 
-    `deployment` must be the one that has jobmon's own databases.
+    `deployment` must be the deployment with jobmon's own databases.
     """
     settings = deployment.settings
     if settings.actor_mongo_uri is not None and settings.has_key:
@@ -68,7 +68,7 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_actor(deployment: Deployment, own_connection: Connection) -> Iterator[Finding]:
-    """Report the rights of the actor's user, if the settings have one, and whether an actor works.
+    """Report the rights of the actor's user, if its URI is set, and whether an actor works.
 
     Reports nothing if neither JOBMON_ACTIONS nor JOBMON_ACTOR_MONGO_URI is set. `own_connection`
     reads jobmon's own databases. Raises PyMongoError.
@@ -105,15 +105,15 @@ def _check_controls(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[Finding]:
-    """Compare the rights of the actor's user with those that `jobmon init --actor` grants."""
-    queue = deployment.settings.choose_actor_uri()
+    """Compare the rights of the actor's user with the rights that `jobmon init --actor` grants."""
+    queue_settings = deployment.settings.choose_actor_uri()
     own_settings = own_connection.settings.choose_actor_uri()
     try:
-        users, queue_privileges = _read_privileges(queue)
-        is_same_uri = queue.mongo_uri == own_settings.mongo_uri
+        users, queue_privileges = _read_privileges(queue_settings)
+        is_same_uri = queue_settings.mongo_uri == own_settings.mongo_uri
         own_privileges = queue_privileges if is_same_uri else _read_privileges(own_settings)[1]
     except (PyMongoError, OSError, ValueError) as error:
-        setting = queue.uri_setting
+        setting = queue_settings.uri_setting
         setting = ACTOR_URI if setting == Settings.uri_setting else setting
         message = f"The actor's connection does not work: {describe(error)}."
         yield problem("actor", message, remedy=f"Correct {setting}.")
@@ -122,7 +122,7 @@ def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[
         return
     missing, extra = [], []
     state_db = deployment.settings.state_db
-    for database, name, needed in _list_needed(deployment):
+    for database, name, needed in _list_needed_rights(deployment):
         privileges = own_privileges if database == state_db else queue_privileges
         granted = granted_actions(privileges, database, name)
         missing += [f"{action} in {name}" for action in sorted(needed - granted)]
@@ -152,7 +152,7 @@ def _read_privileges(settings: Settings) -> tuple[list[Document], list[Document]
     return status["authenticatedUsers"], status["authenticatedUserPrivileges"]
 
 
-def _list_needed(deployment: Deployment) -> Iterator[tuple[str, str, set[str]]]:
+def _list_needed_rights(deployment: Deployment) -> Iterator[tuple[str, str, set[str]]]:
     """The rights that `jobmon init --actor` grants, as (database, collection, actions)."""
     rights = deployment.list_action_rights(find_support(deployment.settings))
     roles = replace(deployment.roles, own=deployment.own_names, actions=rights)

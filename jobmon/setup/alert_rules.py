@@ -13,7 +13,7 @@ from jobmon.settings.name_patterns import pattern_regex
 from jobmon.settings.rules import Rules, Thresholds
 
 T = TypeVar("T")
-_INDENT = " " * 10  # of each line of an expression but the first
+_INDENT = " " * 10  # of each line of an expression; the template has the first indent
 _OLDEST_DUE = """\
       - alert: JobmonOldestDueJob
         expr: |-
@@ -35,17 +35,17 @@ def render_alert_rules(rules: Rules) -> str:
     """The file of rules as YAML; for the default rules it is deploy/prometheus/alerts.yml."""
     template = files("jobmon.setup").joinpath("alerts.yml.template").read_text(encoding="utf-8")
     rule_sets = [rules, *(queue_rules for _, queue_rules in rules.by_queue)]
-    stalled_after = min(each.thresholds.stalled_after for each in rule_sets)
-    thresholds = [each for rule_set in rule_sets for each in rule_set.list_thresholds()]
+    stalled_after = min(rule_set.thresholds.stalled_after for rule_set in rule_sets)
+    thresholds = [limits for rule_set in rule_sets for limits in rule_set.list_thresholds()]
     oldest_due = _join(_render_oldest_due(rules))
     return _RulesTemplate(template).substitute(
         stalled=_join(_render_stalled(rules)),
         least_stalled_minutes=stalled_after // timedelta(minutes=1),
         backlog_growing=_join(_render_backlog_growing(rules)),
-        least_backlog_growth=f"{min(each.backlog_growth for each in rule_sets):g}",
+        least_backlog_growth=f"{min(rule_set.backlog_growth for rule_set in rule_sets):g}",
         dead_letters=_join(_render_dead_letters(rules)),
         failure_rate=_join(_render_failure_rate(rules)),
-        least_failure_rate=percent(min(each.failure_rate for each in thresholds)),
+        least_failure_rate=percent(min(limits.failure_rate for limits in thresholds)),
         oldest_due_alert=_RulesTemplate(_OLDEST_DUE).substitute(expression=oldest_due)
         if oldest_due
         else "",
@@ -53,7 +53,7 @@ def render_alert_rules(rules: Rules) -> str:
 
 
 def _join(expressions: Iterator[str]) -> str:
-    """One expression that is true if any of these is; the template has its first indent."""
+    """One expression that is true if any of these expressions is true."""
     return indent("\nor\n".join(expressions), _INDENT).removeprefix(_INDENT)
 
 
@@ -68,7 +68,7 @@ def _render_stalled(rules: Rules) -> Iterator[str]:
 
 
 def _read_stalled_after(rules: Rules) -> tuple[timedelta]:
-    """The limit of the queue; types have none here, as due jobs are not counted by type."""
+    """The queue's limit, as a tuple; types have no limit here: due jobs are not counted by type."""
     return (rules.thresholds.stalled_after,)
 
 

@@ -1,8 +1,8 @@
 """`jobmon check`: checks whether a deployment has what jobmon needs, and reports what is missing.
 
 It writes nothing. It reads samples of the documents, the names of collections and indexes, the
-user's rights, jobmon's own databases, and the identity provider's keys. No finding has a password
-or a job's payload.
+user's rights, jobmon's own databases, and the identity provider's keys. No finding contains a
+password or a job's payload.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +79,7 @@ def check_deployment(
 
 
 def check_settings(settings: Settings, watched: str, queues: Sequence[str]) -> Iterator[Finding]:
-    """Report how tokens are checked, deprecated names, unused rules, and problems of sign-in.
+    """Report invalid or deprecated settings, the key for tokens, unused rules, sign-in problems.
 
     `watched`: the part of a message before "watched", such as `jobs is`. `queues`: the names of all
     queues.
@@ -97,7 +97,7 @@ def check_settings(settings: Settings, watched: str, queues: Sequence[str]) -> I
 
 
 class DeploymentCheck:
-    """The checks of one queue in its deployment; later checks use the results of earlier ones.
+    """The checks of one queue in its deployment; later checks use the results of earlier checks.
 
     `own_connection` reads jobmon's own databases; without it, collector and actor are not checked.
     """
@@ -129,7 +129,7 @@ class DeploymentCheck:
             "search": self._check_search,
             "links": self._check_links,
             "profile": self._check_profile,
-            "attempts": self._find_logs,
+            "attempts": self._check_logs,
             "changes": self._check_changes,
             "collector": self._check_collector,
             "actor": self._check_actor,
@@ -151,7 +151,7 @@ class DeploymentCheck:
 
     def _check_clocks(self) -> Iterator[Finding]:
         client = self._connection.client
-        tries = []
+        measured = []  # (uncertainty, difference) pairs
         for _ in range(_CLOCK_TRIES):
             sent_at = self._clock()
             server_time = client.admin.command("hello", codec_options=client.codec_options)[
@@ -159,14 +159,14 @@ class DeploymentCheck:
             ]
             round_trip = self._clock() - sent_at
             # The server read its clock at an unknown moment of the round trip.
-            tries.append((round_trip / 2, server_time - (sent_at + round_trip / 2)))
-        uncertainty, ahead = min(tries)
-        direction = "ahead of" if ahead > timedelta() else "behind"
+            measured.append((round_trip / 2, server_time - (sent_at + round_trip / 2)))
+        uncertainty, difference = min(measured)
+        direction = "ahead of" if difference > timedelta() else "behind"
         message = (
-            f"The database's clock is {_format_ms(abs(ahead))} {direction} this machine's "
+            f"The database's clock is {_format_ms(abs(difference))} {direction} this machine's "
             f"(± {_format_ms(uncertainty)}, half of a round trip)."
         )
-        if abs(ahead) - uncertainty > TOLERATED_CLOCK_DIFFERENCE:
+        if abs(difference) - uncertainty > TOLERATED_CLOCK_DIFFERENCE:
             remedy = "Ages and expired leases are wrong by that much: run NTP on both machines."
             yield warning("clock", message, remedy=remedy)
         else:
@@ -181,31 +181,31 @@ class DeploymentCheck:
         kinds = self._deployment.kinds
         settings = map(self._settings.describe_setting, COLLECTION_SETTINGS)
         for watched, setting in zip(self._watched, settings, strict=False):
-            where, is_jobs = watched.full_name, watched is self._watched[0]
+            name, is_jobs = watched.full_name, watched is self._watched[0]
             if watched.name not in kinds:
-                if watched.name in self._unreadable:  # it may exist all the same
+                if watched.name in self._unreadable:  # it may exist, but the user may not see it
                     continue
                 elsewhere = find_jobs_elsewhere(self._deployment) if is_jobs else None
                 report = problem if is_jobs else warning
                 yield report(
                     "collections",
-                    f"There is no collection {where}.",
+                    f"There is no collection {name}.",
                     remedy=elsewhere
                     or f"If it has another name, set {setting}. For a new queue in jobmon's own "
                     "format, create it with `jobmon init --create`.",
                     commands=() if elsewhere else (self._deployment.init_command("--create"),),
                 )
-            elif unsuitable := explain_unsuitable_kind(where, kinds[watched.name], setting):
+            elif unsuitable := explain_unsuitable_kind(name, kinds[watched.name], setting):
                 yield unsuitable
             else:
                 size = watched.estimated_document_count(maxTimeMS=self._connection.max_time_ms)
                 if size:
                     self._filled.add(watched.name)
-                    yield ok("collections", f"{where} holds about {count(size, 'document')}.")
+                    yield ok("collections", f"{name} holds about {count(size, 'document')}.")
                     yield from _check_collation(watched)
                 else:
                     elsewhere = find_jobs_elsewhere(self._deployment) if is_jobs else None
-                    yield warning("collections", f"{where} is empty.", remedy=elsewhere)
+                    yield warning("collections", f"{name} is empty.", remedy=elsewhere)
 
     def _check_indexes(self) -> Iterator[Finding]:
         if not self._filled:  # the fields are not known yet
@@ -262,15 +262,15 @@ class DeploymentCheck:
         if self._settings.jobs_collection in self._filled:
             yield from check_paths(self._settings.profile, self._connection)
 
-    def _find_logs(self) -> Iterator[Finding]:
-        """A warning if the program records runs in a log that another shipped profile reads."""
+    def _check_logs(self) -> Iterator[Finding]:
+        """A warning if the queue has a log of runs that another shipped profile reads."""
         for profile in profiles_with_log(self._settings.profile):
             log = str(profile.attempts_collection)
             if log not in self._deployment.kinds:
                 continue
             try:
                 sample = read_sample(self._connection.database, log)
-            except OperationFailure:  # `jobmon init` grants the right only with that profile
+            except OperationFailure:  # `jobmon init` grants this right only for that profile
                 continue
             if has_events(profile, sample):
                 yield warning(
@@ -352,7 +352,7 @@ def _check_collation(watched: Collection[Document]) -> Iterator[Finding]:
     """A warning if the collection compares strings by the rules of a language."""
     try:
         (id_index,) = (index for index in watched.list_indexes() if index["name"] == "_id_")
-    except (OperationFailure, ValueError):  # another check reports missing rights
+    except (OperationFailure, ValueError):  # no `_id_` index, or no right: another check reports it
         return
     if (collation := id_index.get("collation")) is not None:
         rules = f"locale {collation['locale']}, strength {collation.get('strength', 3)}"

@@ -1,7 +1,7 @@
 """`jobmon check` of several queues: checks each queue, and jobmon's own databases once.
 
 Up to 32 queues are checked at the same time: deployments that do not answer share one timeout.
-Findings are in the order of the file.
+Findings are in the order of the queues in the file.
 """
 
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def _check_own_databases(own_connection: Connection) -> Iterator[Finding]:
 
 
 class _QueueChecks:
-    """Checks queues in threads; a deployment that did not answer is not queried again."""
+    """Checks queues in threads; after a deployment did not answer, it is not queried again."""
 
     def __init__(self, own_connection: Connection | None) -> None:
         self._own_connection = own_connection

@@ -24,10 +24,10 @@ from jobmon.store.decoding import decode
 from jobmon.store.labels import label
 from jobmon.store.mapping import Document
 
-HALF_SAMPLE = 100  # the newest documents, and as many random documents
+HALF_SAMPLE = 100  # a sample has this many of the newest documents, and this many random ones
 _MAX_TIME_MS = 1_500
 _MAX_BYTES = 8 * 1_024 * 1_024
-_MAX_PATHS = 300  # documents that use ids as keys have more
+_MAX_PATHS = 300  # documents that use ids as keys would have many more
 _MAX_DEPTH = 3
 _MAX_DISTINCT = 40  # values of a field, and keys of an embedded document
 _MAX_VALUE_LENGTH = 40
@@ -43,11 +43,11 @@ class SampledField:
     """The values that the documents of a sample have at a path.
 
     `present`: how many documents have the path. `documents`: how many have a value that is not null
-    there. `types`: the number of values of each BSON type. `forms`: the number of dates by their
-    form (`date`, `iso`, `seconds`, …). `value_counts`: how often each value occurs, by its label;
-    None if there are more than 40 values, or one is long, or is no text, number or boolean.
+    there. `types`: the number of values by `type_name`. `forms`: the number of dates by their form
+    (`date`, `iso`, `seconds`, …). `value_counts`: how often each value occurs, by its label; None
+    with more than 40 different values, or with a value that is long, or no text, number or boolean.
     `distinct`: hashes of the texts, numbers and booleans. `keys`: the keys of embedded documents,
-    also of those in arrays.
+    even of documents in arrays.
     """
 
     path: str
@@ -61,7 +61,7 @@ class SampledField:
 
     @property
     def date_form(self) -> str | None:
-        """The form of a date that all values have; None if there is none."""
+        """The form of a date that all values have; None if there is no such form."""
         forms = [form for form, count in self.forms.items() if count == self.documents]
         return forms[0] if forms and self.documents else None
 
@@ -137,9 +137,9 @@ def read_sample(
     """A sample of the newest and of random documents that match; raises OperationFailure."""
     sample = CollectionSample(database.name, collection)
     options = CodecOptions(document_class=RawBSONDocument)
-    raw = database[collection].with_options(codec_options=options)
+    raw_collection = database[collection].with_options(codec_options=options)
     sampled_ids: set[str] = set()
-    for document in _read_documents(raw, query or {}):
+    for document in _read_documents(raw_collection, query or {}):
         document_id = repr(document.get("_id"))
         if document_id not in sampled_ids:
             sampled_ids.add(document_id)

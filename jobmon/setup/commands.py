@@ -22,6 +22,7 @@ from jobmon.setup.removal import remove, script_removal
 from jobmon.setup.users import User, UserKind
 
 Command = Callable[..., Any]
+_SAFER_IN_VARIABLE = "The user's password. The variable is safer than this option."
 
 
 @click.command("check")
@@ -109,24 +110,22 @@ def _secret_option(flag: str, variable: str, text: str) -> Callable[[Command], C
     "folder",
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
-    help="With --discover: write the profiles and settings to files; existing ones are kept.",
+    help="With --discover: write the profiles and settings to files; existing files are kept.",
 )
 @click.option(
     "--queue",
     metavar="NAME",
     help="Prepare only this queue of JOBMON_QUEUES; by default all queues in the database.",
 )
-@click.option("--jobs", metavar="NAME", help="Instead of JOBMON_JOBS_COLLECTION.")
-@click.option("--attempts", metavar="NAME", help="Instead of JOBMON_ATTEMPTS_COLLECTION.")
+@click.option("--jobs", metavar="NAME", help="Overrides JOBMON_JOBS_COLLECTION.")
+@click.option("--attempts", metavar="NAME", help="Overrides JOBMON_ATTEMPTS_COLLECTION.")
 @click.option("--replica-set", metavar="NAME/HOST:PORT", help="Start this replica set first.")
 @click.option("--reader", metavar="USER", help="Create this read-only user for the web service.")
-@_secret_option("--reader-password", "JOBMON_READER_PASSWORD", "Better set in the environment.")
+@_secret_option("--reader-password", "JOBMON_READER_PASSWORD", _SAFER_IN_VARIABLE)
 @click.option("--collector", metavar="USER", help="Create this user for the collector.")
-@_secret_option(
-    "--collector-password", "JOBMON_COLLECTOR_PASSWORD", "Better set in the environment."
-)
+@_secret_option("--collector-password", "JOBMON_COLLECTOR_PASSWORD", _SAFER_IN_VARIABLE)
 @click.option("--actor", metavar="USER", help="Create this user for the actor: docs/actions.md.")
-@_secret_option("--actor-password", "JOBMON_ACTOR_PASSWORD", "Better set in the environment.")
+@_secret_option("--actor-password", "JOBMON_ACTOR_PASSWORD", _SAFER_IN_VARIABLE)
 @click.option(
     "--change-passwords",
     is_flag=True,

@@ -29,7 +29,7 @@ from jobmon.store.mapping import Document
 from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
 
 _MAX_SEARCHED = 50  # other collections, and other databases, that are searched for jobs
-_MIN_COMMON_FIELDS = 3  # a collection with this many of a job's fields may hold jobs
+_MIN_COMMON_FIELDS = 3  # a document with this many of a job's fields may be a job
 _TYPICAL_JOB_FIELDS = frozenset({"jobId", "status", "type", "payload", "nextRunAt", "maxAttempts"})
 COLLECTION_SETTINGS = ("jobs_collection", "attempts_collection")
 ADMIN_URI = "JOBMON_ADMIN_MONGO_URI"  # the setting with the administrator's connection string
@@ -38,7 +38,7 @@ _SERVER_SELECTION_MS = 10_000  # the default for that connection string
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment, as the user of the connection string sees it.
+    """A deployment, as the user in the connection string sees it.
 
     `hello` is the server's reply to the command `hello`. `kinds` maps each collection that the user
     may list to `collection`, `view` or `timeseries`; it is empty for a user without any right.
@@ -106,7 +106,7 @@ class Deployment:
 
     @property
     def replica_set(self) -> str | None:
-        """The name of the replica set; None if the deployment is no replica set."""
+        """The name of the replica set; None for another kind of deployment."""
         return self.hello.get("setName")
 
     @property
@@ -186,18 +186,18 @@ def admin_client(settings: Settings) -> Iterator[MongoClient[Document]]:
         raise SetupError(unreachable(error, uri, ADMIN_URI, no_user)) from None
 
 
-def explain_unsuitable_kind(where: str, kind: str, setting: str) -> Finding | None:
-    """The problem that the collection `where` has an unsuitable kind; None if it is suitable."""
+def explain_unsuitable_kind(name: str, kind: str, setting: str) -> Finding | None:
+    """The problem that the collection `name` has an unsuitable kind; None if it is suitable."""
     if kind == "view":
         return problem(
             "collections",
-            f"{where} is a view: it has no indexes and no change stream.",
+            f"{name} is a view: it has no indexes and no change stream.",
             remedy=f"Set {setting} to the collection behind the view.",
         )
     if kind == "timeseries":
         return problem(
             "collections",
-            f"{where} is a time series collection: its documents cannot change, and it has no "
+            f"{name} is a time series collection: its documents cannot change, and it has no "
             "change stream.",
             remedy=f"Set {setting} to an ordinary collection.",
         )
@@ -205,7 +205,7 @@ def explain_unsuitable_kind(where: str, kind: str, setting: str) -> Finding | No
 
 
 def find_jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> str | None:
-    """A remedy with the collections or databases where the jobs may be; None if there are none.
+    """A remedy that names the collections or databases where the jobs may be, or None.
 
     `setting`: the name of the setting with the connection string, by default the queue's.
     """

@@ -46,7 +46,7 @@ def discover(
     """Search the deployment of a connection string for queues; raises SetupError.
 
     `source`: the setting that has the connection string. `own_databases`: jobmon's own databases,
-    which are not searched. `collection`: search only collections with this name; None for all.
+    which are not searched. `collection`: search only collections with this name; None: search all.
     """
     try:
         require_mongo_uri(uri, source)
@@ -62,7 +62,8 @@ class _Search:
         self._excluded = own_databases | {"admin", "config", "local"}
         self._client = client
         self._limits: list[str] = []
-        self._attempts_collections: set[tuple[str, str]] = set()  # of the recognized queues
+        # (database, collection) of the attempts of recognized queues.
+        self._attempts_collections: set[tuple[str, str]] = set()
         self._deadline = monotonic() + _MAX_SECONDS
 
     def run(self, only_name: str | None) -> Discovery:
@@ -136,9 +137,9 @@ class _Search:
     def _examine(
         self, database: Database[Document], sample: CollectionSample
     ) -> Candidate | str | None:
-        """The queue in a collection.
+        """The queue in a collection, or the reason why a collection with signs of a queue is none.
 
-        The reason if a collection has signs of a queue but is none; None if it has no such signs.
+        None if the collection has no such signs.
         """
         resample = partial(read_sample, database, sample.collection)
         try:

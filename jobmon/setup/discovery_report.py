@@ -21,7 +21,7 @@ _CERTAINTIES = {
     Certainty.PROBABLE: "probably a queue",
     Certainty.POSSIBLE: "possibly a queue",
 }
-# Options of a connection string that have no secret and that the reader of the queue needs, too.
+# Options of a connection string that contain no secret, and that the queue's reader also needs.
 _KEPT_OPTIONS = ("replicaset", "authsource", "tls", "ssl", "directconnection", "readpreference")
 
 
@@ -31,8 +31,8 @@ class Candidate:
 
     `profile`: the value of JOBMON_PROFILE; None if the queue cannot be watched yet. `text`: the
     content of the profile's file; None for a shipped profile. `uri`: the connection string for the
-    settings, without a user. `needs_user`: whether that string had a user. `jobs`: the rows of the
-    preview; the first row has the titles.
+    settings, without a user. `needs_user`: whether the searched connection string has a user.
+    `jobs`: the rows of the preview; the first row has the titles.
     """
 
     sample: CollectionSample
@@ -56,7 +56,7 @@ class Discovery:
     """The result of a search, the most certain queues first.
 
     `searched`: the number of searched collections. `others`: (name, reason) pairs of collections
-    that have signs of a queue but are none. `limits`: what was not searched or read, and why.
+    that have signs of a queue, but are none. `limits`: what was not searched or read, and why.
     """
 
     searched: int
@@ -66,12 +66,12 @@ class Discovery:
 
 
 def describe_discovery(discovery: Discovery) -> Iterator[str]:
-    """The lines to print: each queue with its reasons, its files and its jobs, then the others."""
+    """The lines to print: each queue with its reasons, files and jobs; then other collections."""
     queues = count(len(discovery.candidates), "possible queue")
     searched = count(discovery.searched, "collection")
     yield f"{searched} searched, {queues} found. Nothing was written to MongoDB."
     for candidate in discovery.candidates:
-        yield from ("", *_describe(candidate))
+        yield from ("", *_describe_candidate(candidate))
     if discovery.others:
         yield from ("", "Not queues, although they have signs of one:")
         yield from (f"  {name}: {reason}" for name, reason in discovery.others[:_SHOWN_OTHERS])
@@ -125,7 +125,7 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _describe(candidate: Candidate) -> Iterator[str]:
+def _describe_candidate(candidate: Candidate) -> Iterator[str]:
     profile = f"with the profile {candidate.profile}" if candidate.profile else "without a profile"
     yield f"{candidate.sample.name}: {_CERTAINTIES[candidate.certainty]}, {profile}"
     yield from (f"  because {reason}" for reason in candidate.reasons[:1])

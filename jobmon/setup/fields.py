@@ -96,8 +96,8 @@ def required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ..
 class ExpectedFields(NamedTuple):
     """A collection, the fields that its documents should have, and their known statuses.
 
-    People set other paths for the fields in the `table` of a profile's `file` or, if it is None, in
-    `setting`.
+    People set other paths for the fields in the `table` of a profile's `file` or, without a file,
+    in `setting`.
     """
 
     collection: ReadCollection
@@ -108,7 +108,7 @@ class ExpectedFields(NamedTuple):
     file: str | None
 
     def write_paths(self, paths: Mapping[str, str]) -> str:
-        """The text of a message that shows how to set these paths of fields."""
+        """The part of a message that shows how to set these paths, by the names of their fields."""
         if self.file is None:
             return f"{self.setting}={','.join(f'{name}={path}' for name, path in paths.items())}"
         keys = {"status": f"{self.table.removesuffix('fields')}status.path"}
@@ -173,7 +173,7 @@ def find_used_paths(
 ) -> set[str]:
     """The paths that occur in up to 3,000 documents: the newest, the oldest and random ones.
 
-    `error.code` counts also where `error` is null, because `error` may be null until a job fails.
+    `error.code` counts even where `error` is null, because `error` may be null until a job fails.
     With `require_value`, a path counts only where its value is not null.
     """
     paths_by_key = {f"p{index}": path for index, path in enumerate(sorted(set(paths)))}
@@ -203,7 +203,7 @@ def find_used_paths(
                     [*sample_stages, {"$group": group}], maxTimeMS=watched.max_time_ms
                 )
             )
-        except ExecutionTimeout:  # the other samples must be enough
+        except ExecutionTimeout:  # use only the other samples
             continue
         used |= {path for row in rows for key, path in paths_by_key.items() if row[key]}
     return used
@@ -286,11 +286,11 @@ class Sample:
             similar = [
                 printable(name) for name in sorted(names) if _normalize(name) == _normalize(path)
             ]
-            where = f"with status {' or '.join(field.statuses)} " if field.statuses else ""
+            condition = f"with status {' or '.join(field.statuses)} " if field.statuses else ""
             report = problem if field.is_essential else warning
             yield report(
                 "fields",
-                f"None of the newest {len(documents)} of {self.name} {where}has "
+                f"None of the newest {len(documents)} of {self.name} {condition}has "
                 f"{path}: {field.consequence}.",
                 remedy=f"If {similar[0]} is that field, set "
                 f"{self._write_paths({field.name: similar[0]})}."
@@ -299,7 +299,7 @@ class Sample:
             )
 
     def explain_unusable(self) -> Finding | None:
-        """The problem that an essential field is missing in every document, or None."""
+        """The problem that essential fields are missing in every document, or None."""
         missing = [
             field
             for field in self._fields
@@ -337,7 +337,7 @@ class Sample:
                 )
 
     def find_unknown_statuses(self, known: type[StrEnum]) -> Iterator[Finding]:
-        """A warning with the statuses that are not in the contract."""
+        """A warning with the statuses that are not `known`, if there are any."""
         counts = Counter(
             document["status"] for document in self._documents if document["status"] is not None
         )

@@ -12,7 +12,7 @@ from pymongo.uri_parser import parse_uri
 from jobmon.settings import MistakePlace, SettingsError
 from jobmon.store.failures import AUTHENTICATION_FAILED, UNAUTHORIZED, name_error
 
-# MongoDB's message if a user lacks a right. jobmon does not show the values in its command.
+# MongoDB's message if a user lacks a right. It contains the command; jobmon shows only its name.
 _NOT_AUTHORIZED = re.compile(
     r"not authorized on (?P<database>\S+) to execute command \{ (?P<command>\w+):"
 )
@@ -35,9 +35,9 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was checked: its state and, if something is wrong, the remedy.
+    """The result of a check: the state of one thing and, if something is wrong, the remedy.
 
-    `commands` are lines to paste into a shell, the best one first. Lines for mongosh may follow.
+    `commands` are lines to paste into a shell, the best line first. Lines for mongosh may follow.
     """
 
     check: str
@@ -89,7 +89,7 @@ def unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Findi
 
     `no_user` is the remedy if the database requires a user and the connection string has none.
     """
-    where = describe_address(uri)
+    address = describe_address(uri)
     if isinstance(error, OperationFailure):
         if error.code == AUTHENTICATION_FAILED:
             remedy = (
@@ -97,29 +97,29 @@ def unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Findi
                 "password: a change in the environment alone does not change it there."
             )
             return problem(
-                "database", f"{where} does not know this user or password.", remedy=remedy
+                "database", f"{address} does not know this user or password.", remedy=remedy
             )
         if error.code == UNAUTHORIZED:
             refused = _NOT_AUTHORIZED.search(str(error))
             if refused is None:
-                return problem("database", f"{where} requires a user.", remedy=no_user)
+                return problem("database", f"{address} requires a user.", remedy=no_user)
             return problem(
                 "rights",
                 f"The user in {setting} may not run {refused['command']} on {refused['database']}.",
                 remedy="Use a user with more rights: docs/operations.md lists the required ones.",
             )
-        return problem("database", f"{where} could not run a command: {describe(error)}.")
+        return problem("database", f"{address} could not run a command: {describe(error)}.")
     if not isinstance(error, PyMongoError | OSError):  # a bad option or name
         return problem(
             "database",
-            f"No connection to {where[0].lower() + where[1:]} is possible: {describe(error)}",
+            f"No connection to {address[0].lower() + address[1:]} is possible: {describe(error)}",
         )
     remedy = f"Is it running? Is the address in {setting} correct from this machine?"
-    return problem("database", f"{where} does not answer: {describe(error)}", remedy=remedy)
+    return problem("database", f"{address} does not answer: {describe(error)}", remedy=remedy)
 
 
 def describe_address(uri: str) -> str:
-    """`The database at HOSTS`, with which messages begin."""
+    """`The database at HOSTS`, the beginning of a message."""
     return f"The database at {split_uri(uri)[1]}"
 
 
@@ -142,7 +142,7 @@ def describe(error: Exception) -> str:
 
 
 def granted_actions(privileges: list[dict[str, Any]], database: str, collection: str) -> set[str]:
-    """The actions that a user may perform on a collection; "" means the whole database."""
+    """The actions that a user may perform on a collection (`""`: on the whole database)."""
     actions: set[str] = set()
     for privilege in privileges:
         resource = privilege["resource"]
@@ -155,7 +155,7 @@ def granted_actions(privileges: list[dict[str, Any]], database: str, collection:
 
 
 def format_setting(value: object) -> str:
-    """The value of a setting as text, as the environment has it."""
+    """The value of a setting in the form that its environment variable has."""
     if isinstance(value, Mapping):
         return ",".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, tuple):

@@ -21,7 +21,7 @@ from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection, exact
 CREATED_INDEXES = "init_indexes"  # a collection of JOBMON_STATE_DB
 FORMAT = 1
 _SAMPLE = 1_000  # random documents, to estimate sizes
-_ENTRY_BYTES = 6  # the size of an index entry without its keys
+_ENTRY_BYTES = 6  # the size of an index entry without its values
 
 
 class State(StrEnum):
@@ -72,9 +72,9 @@ def missing_indexes(
 def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str, str]:
     """Create every missing index; needs a user who may create indexes.
 
-    For a queue whose documents follow the contract; `jobmon init` checks other queues first. Each
-    collection gets its indexes in one command, so that MongoDB scans it once. Returns "created" or
-    "exists" for each index, by its description.
+    Use this only if the documents follow the contract; `jobmon init` checks other queues first.
+    Each collection gets its indexes in one command, so that MongoDB scans it once. Returns
+    "created" or "exists" for each index, by its description.
     """
     outcome = {}
     by_collection: dict[str, list[Index]] = {}
@@ -102,11 +102,11 @@ def create_index(index: Index, *, unique: bool = False) -> str:
 
 
 def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
-    """The options to create an index with: its name and all options that are not the default.
+    """The options for creating an index: its name, and each option that is not the default.
 
     The index compares by bytes, even in a collection with a collation. If possible it has the
-    default name: if another program later creates the same index, MongoDB reuses this one. If that
-    program would make the index unique, the default name stays free, so that both can exist.
+    default name: if another program later creates the same index, MongoDB keeps this index. If
+    other programs make such an index unique, the default name stays free, so that both can exist.
     """
     return _choose_options(index, list(index.collection.list_indexes()), unique=unique)
 
@@ -114,7 +114,7 @@ def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
 def _choose_options(
     index: Index, present: Sequence[Mapping[str, Any]], *, unique: bool
 ) -> dict[str, Any]:
-    """The options of `index_options`, if its collection has the indexes `present`."""
+    """The result of `index_options` for a collection that has the indexes `present`."""
     is_unique = unique and index.may_be_unique
     options: dict[str, Any] = {"name": default_name(index)}
     if any("collation" in existing for existing in present if existing["name"] == "_id_"):
@@ -189,7 +189,7 @@ def _estimate_sizes(watched: ReadCollection, indexes: list[Index]) -> dict[str, 
 
 
 def _unused_indexes(settings: Settings, connection: Connection, required: list[Index]) -> set[str]:
-    """The indexes whose field no sampled document has, unless jobs of the profile get it later."""
+    """The indexes, by description, whose field no sampled document has or may get later."""
     unused: set[str] = set()
     for watched in (connection.jobs, connection.attempts):
         if watched is None:
@@ -199,15 +199,15 @@ def _unused_indexes(settings: Settings, connection: Connection, required: list[I
             for index in required
             if index.collection.name == watched.collection.name
             and index.path is not None
-            and not _always_gets_field(settings, index)
+            and not _may_get_field_later(settings, index)
         }
         in_use = find_used_paths(watched, candidates.values())
         unused |= {name for name, path in candidates.items() if path not in in_use}
     return unused
 
 
-def _always_gets_field(settings: Settings, index: Index) -> bool:
-    """Whether jobs of this profile get the field at some time, even if no sampled job has it."""
+def _may_get_field_later(settings: Settings, index: Index) -> bool:
+    """Whether jobs of this profile may get the field later, even if no sampled job has it."""
     field = str(index.field).partition(".")[0]
     return settings.profile != Settings.profile and field not in settings.job_fields
 
@@ -222,7 +222,7 @@ def _average_widths(
     paths_by_key = {f"p{index}": path for index, path in enumerate(sorted(set(paths)))}
     group: Document = {"_id": None, "documents": {"$sum": 1}}
     for key, path in paths_by_key.items():
-        # The document `v` takes 8 bytes besides its value. A missing value counts as 1 byte.
+        # The document with `v` has 8 bytes without its value. A missing value counts as 1 byte.
         size: Document = {"$subtract": [{"$bsonSize": {"v": f"${path}"}}, 8]}
         group[key] = {"$avg": {"$max": [size, 1]}}
     rows = watched.collection.aggregate(

@@ -1,8 +1,8 @@
 """`jobmon init`: creates indexes, roles and users for a queue.
 
 It starts a replica set first, if requested. Before it creates anything else, it stops if a
-collection does not match the settings, or if a right is missing. It removes nothing but rights that
-older versions granted too widely.
+collection does not match the settings, or if a right is missing. It removes only rights that older
+versions granted too widely.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ from jobmon.store.indexes import Index
 from jobmon.web.revocation import RevokedTokens
 
 _MIB = 1 << 20
-# The setting for the connection string of a user, if it is not JOBMON_MONGO_URI.
+# The setting for a user's connection string; for the reader it is JOBMON_MONGO_URI.
 _URI_SETTINGS = {
     UserKind.COLLECTOR: "JOBMON_ROLLUP_URI",
     UserKind.ACTOR: "JOBMON_ACTOR_MONGO_URI",
@@ -131,7 +131,7 @@ def _prepare_actions(plan: InitPlan, actions: ActionRights) -> Finding:
             remedy="Use a user who may create collections and indexes in "
             f"{plan.roles.database} and {plan.deployment.settings.state_db}.",
         )
-    return ok("actions", "what jobmon stores for actions: exists")
+    return ok("actions", "collections for actions: exist")
 
 
 def _create_indexes(plan: InitPlan, options: InitOptions) -> Iterator[Finding]:
@@ -173,7 +173,7 @@ def _create_indexes(plan: InitPlan, options: InitOptions) -> Iterator[Finding]:
 
 
 def _create_revocations(plan: InitPlan) -> Iterator[Finding]:
-    """Create the list of revoked tokens, so that jobmon can notice if the list disappears."""
+    """Create the list of revoked tokens, so that jobmon notices if the list disappears later."""
     try:
         RevokedTokens(plan.deployment.connection).create()
     except OperationFailure as error:
@@ -201,7 +201,7 @@ def _find_refusals(plan: InitPlan, options: InitOptions) -> dict[str, Finding]:
 
 
 def _refuse_unique(plan: InitPlan, index: Index) -> Finding | None:
-    """The problem that a unique index would refuse documents like some in the sample, or None."""
+    """The problem that a unique index would refuse documents that lack its fields, or None."""
     sample = plan.samples.get(index.collection.name)
     if sample is None or not index.may_be_unique:
         return None

@@ -31,7 +31,7 @@ class InitOptions:
 
     users: Sequence[User] = ()
     replica_set: str | None = None  # NAME/HOST:PORT
-    create: bool = False  # for an empty queue: also create collections, and every index
+    create: bool = False  # for an empty queue: create its collections, and every index
     unique: bool = False
     change_passwords: bool = False
     has_own_databases: bool = True  # whether jobmon's own databases are in this deployment
@@ -43,7 +43,7 @@ class InitPlan:
 
     deployment: Deployment
     roles: QueueRoles
-    samples: dict[str, Sample]  # by name of a collection, without empty collections
+    samples: dict[str, Sample]  # by the collection's name; an empty collection has none
     new_collections: list[str]
     indexes: list[PlannedIndex]
     notes: list[Finding]
@@ -55,7 +55,7 @@ class InitPlan:
 
 
 def make_plan(settings: Settings, client: MongoClient[Document], options: InitOptions) -> InitPlan:
-    """Decide what to create; raises SetupError if documents are missing or do not match."""
+    """Decide what to create; raises SetupError if documents are missing or unsuitable."""
     connection = Connection(settings, client)
     deployment = Deployment.inspect(
         settings, connection, has_own_databases=options.has_own_databases
@@ -67,13 +67,13 @@ def make_plan(settings: Settings, client: MongoClient[Document], options: InitOp
     for fields, setting in zip(expected, names, strict=False):
         collection = fields.collection.collection
         kind = deployment.kinds.get(collection.name)
-        if kind is None:  # it does not exist; or the user may not read it, then this raises
+        if kind is None:  # there is no such collection, or the user may not read it: this raises
             collection.find_one({}, {"_id": True}, max_time_ms=connection.max_time_ms)
         elif sample := _read_sample(fields, kind, setting):
             samples[collection.name] = sample
             continue
         is_jobs = fields.collection is connection.jobs
-        # The program that writes a log creates the log's indexes, under names of its own.
+        # The program that writes a log also creates the log's indexes, under names of its own.
         if options.create and (is_jobs or connection.profile.log is None):
             empty.append(collection.name)
             if kind is None:
@@ -109,7 +109,7 @@ def _find_action_rights(deployment: Deployment, options: InitOptions) -> ActionR
 
 
 def _read_sample(fields: ExpectedFields, kind: str, setting: str) -> Sample | None:
-    """A sample; None if the profile reads no document. Raises SetupError for bad ones."""
+    """A sample; None if the profile reads no document. Raises SetupError if it cannot be used."""
     if unsuitable := explain_unsuitable_kind(fields.collection.collection.full_name, kind, setting):
         raise SetupError(unsuitable)
     sample = Sample(fields)

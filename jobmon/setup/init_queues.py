@@ -1,4 +1,4 @@
-"""Decides which of several queues `jobmon init` prepares: those in the database to administer."""
+"""Decides which queues `jobmon init` prepares, usually all in the administrator's database."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +14,7 @@ from jobmon.setup.findings import Finding, SetupError, problem, split_uri, warni
 from jobmon.store.connection import DEFAULT_DATABASE
 from jobmon.store.mapping import Document
 
-OWN_URI = "JOBMON_MONGO_URI"  # the setting that leads to jobmon's own databases
+OWN_URI = "JOBMON_MONGO_URI"  # the setting with the address of jobmon's own databases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,8 @@ def find_targets(
     """The queues to prepare, and findings about queues that are not prepared.
 
     `settings` have the administrator's connection string; `own_uri` is JOBMON_MONGO_URI, or empty.
-    Without JOBMON_QUEUES there is one queue. Otherwise, without a `name`, these are all queues in
-    the administrator's database. Raises SetupError and SettingsError.
+    Without JOBMON_QUEUES there is one queue. With it, these are the queues with this `name` or, if
+    it is None, all queues in the administrator's database. Raises SetupError and SettingsError.
     """
     if settings.queues is None:
         return [InitTarget(settings=settings)], []

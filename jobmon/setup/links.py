@@ -1,4 +1,4 @@
-"""Checks the links from jobs to other systems: whether jobs have the fields in their addresses."""
+"""Checks the links from jobs to other systems: whether jobs have the fields that links need."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,8 @@ def check_links(settings: Settings, connection: Connection) -> Iterator[Finding]
     if unused := [name for name, path in paths.items() if path not in used]:
         yield warning(
             "links",
-            f"No job of a sample has a value in {', '.join(unused)}: a link to it has no address.",
+            f"No job of a sample has a value in {', '.join(unused)}: links that need it have no "
+            "address.",
             remedy=f"Correct {settings.describe_setting('links')} if a name is misspelled.",
         )
     else:
@@ -27,7 +28,7 @@ def check_links(settings: Settings, connection: Connection) -> Iterator[Finding]
 
 
 def _find_paths(settings: Settings) -> dict[str, str]:
-    """The path in documents of each payload field in links, by name; without computed fields."""
+    """The path in documents of each payload field in links, by its name; no computed fields."""
     payload = settings.read_profile().parse(settings.jobs_collection).fields.get("payload")
     names = (name for link in settings.links for name in link.fields if name.startswith(PAYLOAD))
     paths = {

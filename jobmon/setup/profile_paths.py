@@ -12,7 +12,7 @@ from jobmon.setup.findings import Finding, warning
 from jobmon.store.connection import Connection
 from jobmon.store.conversions import list_paths
 
-# Fields that another check reports.
+# Fields that `Sample.find_absent` checks in every profile.
 _CHECKED = ("jobId", "createdAt")
 
 
@@ -43,14 +43,14 @@ def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
 
 
 def _list_keys(file: ProfileFile, collection: str) -> dict[tuple[str, str], None]:
-    """The (key, path) pairs of a profile: each key that names paths in a job, with each path."""
+    """The (key, path) pairs of a profile: each key that names paths of jobs, with each path."""
     parsed = file.parse(collection)
     keys: dict[tuple[str, str], None] = {}
     for key, path in _list_job_paths(parsed):
         keys.setdefault((key, path))
     inputs = {path for _, path in keys}
     for path in file.content.get("readings", {}):
-        # Not a path inside an array or a JSON text: the database cannot search there.
+        # Leave out a path inside an array or a JSON text: the database does not look there.
         if not any(path.startswith(f"{outer}.") for outer in inputs):
             keys.setdefault(("readings", path))
     return keys

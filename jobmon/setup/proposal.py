@@ -71,7 +71,7 @@ class _Line:
 
 
 def propose(sample: CollectionSample, resample: Resample) -> Proposal | None:
-    """A proposal; None for a collection without a status and with fewer than two signs of a queue.
+    """A proposal; None if a collection has no status, is no log, and has at most one queue sign.
 
     `resample` reads a sample of the documents that match a query.
     """
@@ -146,7 +146,7 @@ class _Proposer:
     ) -> SampledField | None:
         """The field with the first of these names that `accept` accepts; later calls skip it.
 
-        With `nested`, also fields of embedded documents.
+        With `nested`, fields of embedded documents are searched, too.
         """
         paths = [
             path
@@ -190,7 +190,7 @@ class _Proposer:
         return [status for status, _ in self._status.value_counts.most_common()]
 
     def _recognize_statuses(self, statuses: list[str]) -> tuple[float, bool]:
-        """The share of documents with a known status; whether a status means queued or leased."""
+        """The share of documents with a known status, and whether one means queued or leased."""
         if self._status is None or self._status.value_counts is None:
             return 0.0, False
         known = [name for name in statuses if normalize(name) in {*STATUS_WORDS, *FAILED_WORDS}]
@@ -320,8 +320,8 @@ class _Proposer:
     def _map_creation(self) -> list[_Line]:
         if (created := self._dates["createdAt"]) is not None:
             return [self._make_line("createdAt", created)]
-        ids = self._sample.fields.get("_id")
-        if ids is not None and ids.has_only("objectId"):
+        id_field = self._sample.fields.get("_id")
+        if id_field is not None and id_field.has_only("objectId"):
             return [_Line("createdAt", '"_id"', "the time in the ObjectId")]
         self._doubts.append("no field has the time of creation in every document")
         return []
@@ -342,11 +342,11 @@ class _Proposer:
                 f"{self._retries.path} may count retries or failures: if it counts retries, add "
                 f"attemptCount = {{ path = {_quote(self._retries.path)}, plus = 1 }}"
             )
-        limit = self._find(MAX_RETRIES, _is_number)
-        if limit is not None and self._max_attempts is None:
+        max_retries = self._find(MAX_RETRIES, _is_number)
+        if max_retries is not None and self._max_attempts is None:
             self._doubts.append(
-                f"{limit.path} may limit retries: then add maxAttempts = "
-                f"{{ path = {_quote(limit.path)}, plus = 1 }}"
+                f"{max_retries.path} may limit retries: then add maxAttempts = "
+                f"{{ path = {_quote(max_retries.path)}, plus = 1 }}"
             )
         if self._lease_start is not None and self._dates["leaseExpiresAt"] is None:
             self._doubts.append(
@@ -359,12 +359,12 @@ class _Proposer:
                 f"{owner} may be a job's owner: users would see the jobs with their id there. If "
                 f"that is right, add createdBy = {_quote(owner)}"
             )
-        runs = self._find(
+        array = self._find(
             ATTEMPT_ARRAYS, lambda sampled: sampled.has_only("array") and bool(sampled.keys)
         )
-        if runs is not None:
+        if array is not None:
             self._doubts.append(
-                f'the array {runs.path} may hold attempts: see `in = "array"` in docs/adapters.md'
+                f'the array {array.path} may hold attempts: see `in = "array"` in docs/adapters.md'
             )
 
 

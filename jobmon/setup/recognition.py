@@ -15,8 +15,8 @@ Content = dict[str, Any]
 
 _OWN_PROFILE = "jobmon"  # the profile for the format of `jobmon.queue`
 _REQUIRED_OWN_FIELDS = ("jobId", "status", "createdAt")
-# Shares of the documents that have each field that the program always writes. Below the first, the
-# certainty is PROBABLE at most; below the second, the profile does not fit.
+# Shares of the documents that have the rarest of the fields that the program always writes. Below
+# the first, the certainty is PROBABLE at most; below the second, the profile does not fit.
 _ALWAYS, _MOSTLY = 0.95, 0.5
 # The share of a profile's fields that each certainty needs at least. PROBABLE needs only
 # `_PROBABLE_BY_NAME` if the collection has the profile's default name.
@@ -80,7 +80,7 @@ def recognize(
 
 
 def profiles_with_log(name: str) -> Iterator[ProfileFile]:
-    """The shipped profiles that differ from this one only by reading attempts from a log."""
+    """The shipped profiles that differ from this profile only by reading attempts from a log."""
 
     def drop_attempts(profile: ProfileFile) -> Content:
         return {key: value for key, value in profile.content.items() if key != "attempts"}
@@ -93,7 +93,7 @@ def profiles_with_log(name: str) -> Iterator[ProfileFile]:
 
 
 def has_events(profile: ProfileFile, sample: CollectionSample) -> bool:
-    """Whether a collection has the fields of the log from which a profile reads attempts."""
+    """Whether a collection has the fields that a profile reads from its log of attempts."""
     log = profile.content["attempts"]["log"]
     paths = {log["time"], log["fields"]["jobId"]}
     if isinstance(log["status"], dict):
@@ -120,18 +120,19 @@ def _match(
     distinctive = present - _COMMON
     # A date in an unusual form also identifies the program.
     dated = {source.path for source in parsed.fields.values() if source.reading} & present
-    has_name = sample.collection == profile.collection and name != _OWN_PROFILE
-    if not (name == _OWN_PROFILE or has_name or len(distinctive) + len(dated) >= _MIN_DISTINCTIVE):
+    is_own = name == _OWN_PROFILE
+    has_default_name = sample.collection == profile.collection and not is_own
+    if not (is_own or has_default_name or len(distinctive) + len(dated) >= _MIN_DISTINCTIVE):
         return
     share = len(present) / len(used)
-    certainty = _certainty_from_share(share, has_name=has_name)
+    certainty = _choose_certainty(share, has_default_name=has_default_name)
     if certainty is None:
         return
     reasons = [
         f"its documents have {len(present)} of the {len(used)} fields that the profile {name} "
         f"reads, among them {', '.join(sorted(distinctive or present)[:4])}"
     ]
-    if has_name:
+    if has_default_name:
         reasons.append(f"{sample.collection} is the default name of the collection in that profile")
     if unknown := _describe_unknown_statuses(parsed, sample):
         certainty = Certainty.POSSIBLE
@@ -144,7 +145,7 @@ def _match(
         missing = ", ".join(sorted(used - present)[:4])
         reasons.append(f"but no document of the sample has {missing}")
     rank = list(reversed(Certainty)).index(certainty)
-    has_log = profile.has_event_log  # then the profile fits better than one without a log
+    has_log = profile.has_event_log  # a profile with a log fits better than one without
     yield Recognition(
         profile=name,
         certainty=certainty,
@@ -154,16 +155,16 @@ def _match(
     )
 
 
-def _certainty_from_share(share: float, *, has_name: bool) -> Certainty | None:
+def _choose_certainty(share: float, *, has_default_name: bool) -> Certainty | None:
     if share >= _CERTAIN:
         return Certainty.CERTAIN
-    if share >= _PROBABLE or (has_name and share >= _PROBABLE_BY_NAME):
+    if share >= _PROBABLE or (has_default_name and share >= _PROBABLE_BY_NAME):
         return Certainty.PROBABLE
     return Certainty.POSSIBLE if share >= _POSSIBLE else None
 
 
 def _list_used_fields(content: dict[str, Any]) -> set[str]:
-    """The names of the documents' fields that a profile reads."""
+    """The top-level fields of the documents that a profile reads, without the _id."""
     specs = [spec for name, spec in content["fields"].items() if name != "attempts"]
     paths = {path for spec in specs for path in _list_spec_paths(spec)}
     status = content["status"]
@@ -189,7 +190,7 @@ def _list_spec_paths(spec: Any) -> Iterator[str]:
 
 
 def _is_constant(path: str) -> bool:
-    """Whether `$` and this text name a constant of profiles, such as `$now`, and no path."""
+    """Whether `$` and this text name a constant of profiles, such as `$now`, instead of a path."""
     return path in ("null", "now", "collection") or path.startswith("const.")
 
 
@@ -199,7 +200,7 @@ def _find_least_share(name: str, parsed: ParsedProfile, sample: CollectionSample
     Fewer documents may have all these fields. 0 if a date has another form than the profile reads.
     """
 
-    def share(path: str) -> float:
+    def find_share(path: str) -> float:
         sampled = sample.fields.get(path.partition(".")[0])
         return sampled.present / sample.documents if sampled else 0.0
 
@@ -207,10 +208,10 @@ def _find_least_share(name: str, parsed: ParsedProfile, sample: CollectionSample
     for field in _REQUIRED_OWN_FIELDS if name == _OWN_PROFILE else parsed.always:
         is_status = field == "status" and parsed.status.path is not None
         paths = (str(parsed.status.path),) if is_status else parsed.fields[field].inputs
-        shares.append(max(map(share, paths), default=0.0))
+        shares.append(max(map(find_share, paths), default=0.0))
     for source in parsed.fields.values():
-        stored = sample.fields.get(source.path or "")
-        if source.reading and stored and stored.documents and stored.date_form != source.reading:
+        date = sample.fields.get(source.path or "")
+        if source.reading and date and date.documents and date.date_form != source.reading:
             return 0.0
     return min(shares)
 

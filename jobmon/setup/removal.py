@@ -16,14 +16,14 @@ from jobmon.store.mapping import Document
 
 
 def remove(settings: Settings, *, dry_run: bool = False) -> Iterator[Finding]:
-    """Remove users, roles and indexes of the queue; each finding is about one of them.
+    """Remove users, roles and indexes of the queue; findings report what is removed or kept.
 
     With `dry_run`, report what would be removed, and write nothing. Raises SetupError.
     """
     with admin_client(settings) as client:
         deployment = Deployment.inspect(settings, Connection(settings, client))
         created = CreatedIndexes(deployment.connection)
-        # Read these first: without the right to read the records, nothing is removed.
+        # Read the records first: without the right to read them, nothing is removed.
         entries = created.list_entries(deployment.roles.database, deployment.roles.collections)
         yield from remove_users(client, deployment.roles, dry_run=dry_run)
         for entry in entries:

@@ -19,9 +19,10 @@ def replica_set_config(name: str, member: str) -> Document:
 
 
 def initiate_replica_set(client: MongoClient[Document], name: str, member: str) -> bool:
-    """Initiate replica set `name` with `member` (host:port); False if it was initiated already.
+    """Initiate replica set `name` with `member` (host:port) unless it is already initiated.
 
-    Returns once this server is the primary; raises TimeoutError if that takes over a minute.
+    Waits until this server is the primary; returns whether the set is new. Raises TimeoutError if
+    that takes over a minute.
     """
     try:
         client.admin.command("replSetInitiate", replica_set_config(name, member))
@@ -39,7 +40,7 @@ def initiate_replica_set(client: MongoClient[Document], name: str, member: str) 
 
 
 def must_initiate(client: MongoClient[Document], replica_set: str) -> bool:
-    """Whether `start_replica_set` would initiate the set; raises SetupError as it does."""
+    """Whether `start_replica_set` would initiate the set; raises SetupError for a wrong server."""
     hello = client.admin.command("hello")
     _require_suitable_server(hello, replica_set.partition("/")[0])
     return "setName" not in hello

@@ -53,7 +53,7 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
 
 
 def check_own_databases(deployment: Deployment) -> Iterator[Finding]:
-    """Report whether the user may read jobmon's own databases and a collector may write them."""
+    """Report whether the user may read jobmon's own databases, and a collector may write them."""
     settings = deployment.settings
     names = f"{settings.rollup_db} and {settings.state_db}"
     refused = [name for _, name, read in _list_own_reads(deployment) if not _is_allowed(read)]
@@ -78,7 +78,7 @@ def find_refused_actions(deployment: Deployment) -> list[tuple[str, str]]:
 
 
 def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) -> Finding:
-    """The problem that rights are missing; if others can be read, the remedy is another setting."""
+    """The problem of missing rights; the remedy may be to watch other, readable collections."""
     message = f"The user may not {'; may not '.join(map(' '.join, refused))}."
     unreadable = {name for action, name in refused if action == "read"}
     watched = set(deployment.connection.collection_names)
@@ -105,7 +105,7 @@ def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) ->
 
 
 def _list_readable_collections(deployment: Deployment) -> set[str]:
-    """The collections of the database for which the user has the right to read them by name."""
+    """The collections that the user may read by a right on the collection, not on the database."""
     database = deployment.connection.database.name
     return {
         name
@@ -116,7 +116,7 @@ def _list_readable_collections(deployment: Deployment) -> set[str]:
 
 
 def _check_collector_rights(deployment: Deployment) -> Iterator[Finding]:
-    """Report whether a collector could write, as the user in JOBMON_ROLLUP_URI if that is set."""
+    """Report whether a collector could write, with JOBMON_ROLLUP_URI if that is set."""
     settings, privileges = deployment.settings, deployment.privileges
     if settings.rollup_uri:
         try:
@@ -137,8 +137,8 @@ def _check_collector_rights(deployment: Deployment) -> Iterator[Finding]:
         if not granted_actions(privileges, database, name) >= writes
     ]
     yield _describe_collector_writes(deployment, refused)
-    on_decisions = granted_actions(privileges, settings.state_db, DECISIONS)
-    if settings.rollup_uri and settings.actions and on_decisions & OWN_WRITES:
+    decision_rights = granted_actions(privileges, settings.state_db, DECISIONS)
+    if settings.rollup_uri and settings.actions and decision_rights & OWN_WRITES:
         yield warning(
             "rights",
             f"The collector's user may also write {settings.state_db}.{DECISIONS}: with its "
@@ -166,14 +166,14 @@ def _describe_collector_writes(deployment: Deployment, refused: list[str]) -> Fi
 def _list_reads(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
     """The reads of jobmon and its commands, as (action, name, a function that tries the read)."""
     connection = deployment.connection
-    limit = connection.max_time_ms
-    size: list[Document] = [{"$collStats": {"count": {}}}]
+    max_time_ms = connection.max_time_ms
+    count_stages: list[Document] = [{"$collStats": {"count": {}}}]
     for watched in deployment.watched:
         name = watched.name
-        yield "read", name, partial(watched.find_one, {}, {"_id": True}, max_time_ms=limit)
+        yield "read", name, partial(watched.find_one, {}, {"_id": True}, max_time_ms=max_time_ms)
         yield "list the indexes of", name, watched.list_indexes
         if name in deployment.kinds:  # a missing collection has no statistics
-            statistics = partial(watched.aggregate, size, maxTimeMS=limit)
+            statistics = partial(watched.aggregate, count_stages, maxTimeMS=max_time_ms)
             yield "read the size (collStats) of", name, statistics
     if deployment.has_own_databases:
         yield from _list_own_reads(deployment)
@@ -190,5 +190,5 @@ def _is_allowed(read: Callable[[], object]) -> bool:
     try:
         read()
     except OperationFailure as error:
-        return error.code != UNAUTHORIZED  # a later check reports other failures
+        return error.code != UNAUTHORIZED  # later checks report all other failures
     return True

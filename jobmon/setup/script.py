@@ -21,7 +21,7 @@ from jobmon.web.revocation import FORMAT, MARKER, REVOKED
 def create_index_line(index: Index) -> str:
     """The line that creates an index, for a mongosh that uses the index's database."""
     collection = index.collection.name
-    # In mongosh, `db._queue` is no collection.
+    # In mongosh, `db._queue` does not name a collection.
     has_property = collection.isidentifier() and not collection.startswith("_")
     target = f".{collection}" if has_property else f".getCollection({_js(collection)})"
     options = index_options(index)
@@ -141,5 +141,5 @@ def _database(name: str) -> str:
 
 
 def _js(value: Any) -> str:
-    """A value as JavaScript; quoting makes any name in it safe to paste."""
+    """A value as JavaScript; any name in it is quoted, so that it is safe to paste."""
     return json.dumps(value)

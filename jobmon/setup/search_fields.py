@@ -1,4 +1,4 @@
-"""Checks the search fields: whether jobs have values there, and whether redaction hides these.
+"""Checks the search fields: whether jobs have values in them, and whether redaction hides these.
 
 It reads payloads, but no finding shows a value.
 """
@@ -35,7 +35,7 @@ def find_unused_fields(settings: Settings, connection: Connection) -> Iterator[F
 
 
 def check_search_fields(settings: Settings, connection: Connection) -> Iterator[Finding]:
-    """Report whether sampled jobs have the search fields, and whether redaction hides them."""
+    """Report whether sampled jobs have the search fields, and whether redaction hides values."""
     fields = connection.jobs.mapping.search_paths
     if not fields:
         return
@@ -43,13 +43,13 @@ def check_search_fields(settings: Settings, connection: Connection) -> Iterator[
     findings = list(find_unused_fields(settings, connection))
     for name in fields:
         jobs = _read_sample(connection, name)
-        if hidden := sum(_is_hidden(job, name, redactor) for job in jobs):
+        if hidden_count := sum(_is_hidden(job, name, redactor) for job in jobs):
             setting = settings.describe_setting("search_fields")
             findings.append(
                 problem(
                     "search",
-                    f"Redaction hides the value of {name} in {hidden} of {len(jobs)} jobs, but a "
-                    "search that ends in `*` can find it character by character.",
+                    f"Redaction hides the value of {name} in {hidden_count} of {len(jobs)} jobs, "
+                    "but a search that ends in `*` can find it character by character.",
                     remedy=f"Remove {name} from {setting}.",
                 )
             )
@@ -60,14 +60,14 @@ def _read_sample(connection: Connection, name: str) -> list[Document]:
     """Jobs that have the field, with their payload; the newest jobs if its index is missing."""
     has_field: list[Document] = [{"$match": {name: {"$exists": True}}}]
     try:
-        return _read(connection, has_field, search_index(name))
+        return _read_jobs(connection, has_field, search_index(name))
     except OperationFailure as error:
         if not is_bad_hint(error):
             raise
-    return _read(connection, [{"$sort": {"_id": -1}}], [("_id", 1)])
+    return _read_jobs(connection, [{"$sort": {"_id": -1}}], [("_id", 1)])
 
 
-def _read(connection: Connection, first_stages: list[Document], index: Keys) -> list[Document]:
+def _read_jobs(connection: Connection, first_stages: list[Document], index: Keys) -> list[Document]:
     is_small = {"$lte": [{"$bsonSize": "$$ROOT"}, _MAX_BYTES]}
     pipeline = [
         *first_stages,
@@ -86,7 +86,7 @@ def _is_hidden(job: Document, name: str, redactor: Redactor) -> bool:
 
 
 def _get_values(value: Any, parts: list[str]) -> list[Any]:
-    """The values at a path, also inside arrays."""
+    """The values at a path, even inside arrays."""
     if isinstance(value, list):
         return [inner for element in value for inner in _get_values(element, parts)]
     if not parts:

@@ -23,7 +23,7 @@ _ON_ONE_SHARD = {
 
 
 def check_sharding(deployment: Deployment) -> Iterator[Finding]:
-    """Report the differences, and how watched collections are sharded; only through a mongos."""
+    """Report the differences, and how watched collections are sharded; nothing without a mongos."""
     if not deployment.is_sharded:
         return
     yield ok(
@@ -44,26 +44,26 @@ def check_sharding(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _describe_key(deployment: Deployment, watched: Collection[Document]) -> Iterator[Finding]:
-    where = watched.full_name
+    name = watched.full_name
     try:
         key = _find_shard_key(deployment, watched)
     except OperationFailure as error:
         if not is_unauthorized(error):
             raise
-        message = f"The shard key of {where} is unknown: the user may not read config.collections."
+        message = f"The shard key of {name} is unknown: the user may not read config.collections."
         yield ok("sharding", message)
         return
     if key is None:
-        yield ok("sharding", f"{where} is not sharded: one shard answers every query.")
+        yield ok("sharding", f"{name} is not sharded: one shard answers every query.")
         return
     is_jobs = watched.name == deployment.connection.collection_names[0]
     mapping = deployment.connection.jobs.mapping
-    fields = {path: name for name, path in mapping.paths.items()} if is_jobs else {}
+    fields = {path: field for field, path in mapping.paths.items()} if is_jobs else {}
     query = _ON_ONE_SHARD.get(fields.get(next(iter(key)), ""))
     answers = f"one shard answers {query}, all shards the other queries"
     yield ok(
         "sharding",
-        f"{where} is sharded by {_format_key(key)}: "
+        f"{name} is sharded by {_format_key(key)}: "
         f"{answers if query else 'all shards answer every query'}.",
     )
     if any(fields.get(path) == "status" for path in key):

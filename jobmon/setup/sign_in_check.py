@@ -19,7 +19,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def check_sign_in(settings: Settings) -> Iterator[Finding]:
-    """Check JOBMON_JWT_JWKS_URL and JOBMON_OIDC_ISSUER, if set."""
+    """Check JOBMON_JWT_JWKS_URL and JOBMON_OIDC_ISSUER, if they are set."""
     if settings.jwt_jwks_url:
         yield from _warn_of_http("JOBMON_JWT_JWKS_URL", settings.jwt_jwks_url)
         yield _check_keys(settings.jwt_jwks_url, settings.jwt_algorithm, "JOBMON_JWT_JWKS_URL")

@@ -1,7 +1,7 @@
 """Creates the roles and users of one watched queue: only the actor's user may change jobs.
 
-It removes only rights that `jobmon init` granted: `remove_users` removes the roles, `create_roles`
-the rights that older versions granted on all of JOBMON_STATE_DB.
+It removes only rights that `jobmon init` granted: `remove_users` removes the roles, and
+`create_roles` removes the rights that older versions granted on all of JOBMON_STATE_DB.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ ACTOR_ROLE = "jobmonActor"
 READING = ("find", "changeStream", "listIndexes", "collStats")
 WRITING = ("find", "insert", "update", "remove", "createCollection", "createIndex")
 MADE_BY = {"madeBy": "jobmon init"}  # stored with each user that `jobmon init` creates
-# Options of an administrator's connection string that other users must not inherit.
+# Options of an administrator's connection string that are not copied for other users.
 _ADMIN_ONLY_OPTIONS = frozenset(
     {"authsource", "authmechanism", "authmechanismproperties", "directconnection", "replicaset"}
     | {"tlscertificatekeyfile", "tlscertificatekeyfilepassword", "serverselectiontimeoutms"}
@@ -34,7 +34,7 @@ _ADMIN_ONLY_OPTIONS = frozenset(
 
 
 class UserKind(StrEnum):
-    """The process that uses the user; `jobmon init` has an option with the same name."""
+    """The process that signs in as the user; `jobmon init` has an option with the same name."""
 
     READER = "reader"
     COLLECTOR = "collector"
@@ -80,10 +80,10 @@ class OwnNames(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ActionRights:
-    """The rights of the actor's user: it may update documents of these watched `collections`.
+    """The rights of the actor's user, which may update documents of these watched `collections`.
 
-    `has_controls`: it may also update the list of paused types. `may_delete`: it may also delete
-    documents.
+    `has_controls`: the user may also update the list of paused types. `may_delete`: the user may
+    also delete documents.
     """
 
     collections: Sequence[str]
@@ -96,8 +96,8 @@ class QueueRoles:
     """The roles of the queue in `database`; the first of its `collections` holds the jobs.
 
     They are roles of `admin`, because they span several databases. Their names contain the queue,
-    so that the setup of one queue never changes the roles of another. The actor has a role only
-    with `actions`.
+    so that the setup of one queue never changes the roles of another queue. The actor has a role
+    only with `actions`.
     """
 
     database: str
@@ -136,11 +136,11 @@ class QueueRoles:
         for name in self.collections:
             yield self._grant(self.database, name, self._list_watched_rights(kind, name))
         if self.own is not None and kind is not UserKind.ACTOR:
-            on_rollups = WRITING if kind is UserKind.COLLECTOR else ("find",)
-            yield self._grant(self.own.rollups, "", on_rollups)
+            rollup_rights = WRITING if kind is UserKind.COLLECTOR else ("find",)
+            yield self._grant(self.own.rollups, "", rollup_rights)
         if self.actions is not None and self.actions.has_controls:
-            on_controls = ("find", "update") if kind is UserKind.ACTOR else ("find",)
-            yield self._grant(self.database, CONTROLS, on_controls)
+            control_rights = ("find", "update") if kind is UserKind.ACTOR else ("find",)
+            yield self._grant(self.database, CONTROLS, control_rights)
         if self.own is not None:
             state_rights = list_state_rights(kind, has_actions=self.actions is not None)
             for name, rights in state_rights.items():
@@ -162,7 +162,7 @@ class QueueRoles:
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """A user to create; `password` may be None if the user is only described."""
+    """A user to create; `password` may be None if no user is created, as with --dry-run."""
 
     name: str
     kind: UserKind = UserKind.READER
@@ -185,7 +185,7 @@ class User:
 
 
 def create_roles(client: MongoClient[Document], roles: QueueRoles) -> Iterator[Finding]:
-    """Create the roles, or add missing rights and remove superseded ones; raises PyMongoError."""
+    """Create roles, or add missing rights and remove superseded rights; raises PyMongoError."""
     admin = client["admin"]
     for name, privileges in roles.privileges.items():
         existing = admin.command("rolesInfo", name, showPrivileges=True)["roles"]
@@ -209,10 +209,10 @@ def create_users(
     *,
     change_passwords: bool = False,
 ) -> Iterator[Finding]:
-    """Create users of the watched database, or grant the role to existing ones.
+    """Create users of the watched database, or grant the role to users that exist.
 
-    The roles must exist. An existing user keeps its other roles. It gets the new password only if
-    `jobmon init` created it, or with `change_passwords`. Raises PyMongoError.
+    The roles must exist. An existing user keeps its other roles. Its password is changed only if
+    `jobmon init` created the user, or with `change_passwords`. Raises PyMongoError.
     """
     database = client[roles.database]
     for user in users:
@@ -239,7 +239,7 @@ def create_users(
 def _describe_existing(
     description: str, existing: Document, role: Document, *, has_role: bool, sets_password: bool
 ) -> Finding:
-    other_roles = [f"{kept['role']}@{kept['db']}" for kept in existing["roles"] if kept != role]
+    other_roles = [f"{held['role']}@{held['db']}" for held in existing["roles"] if held != role]
     message = f"{description}: exists, {'had the role' if has_role else 'role added'}"
     message += ", password set" if sets_password else ", password not changed"
     if other_roles:
@@ -275,7 +275,7 @@ def remove_users(
             if not dry_run:
                 database.command("dropUser", user["user"])
             yield ok("user", f"{name}: {outcome}")
-        else:  # the user loses the role when the role is dropped
+        else:  # `dropRole` below takes the role from this user
             has_others = bool(_list_other_roles(user, roles))
             reason = "has other roles" if has_others else "was not created by `jobmon init`"
             yield ok("user", f"{name}: kept, without the role; it {reason}")
@@ -303,8 +303,8 @@ def _is_made_by_init(user: Document) -> bool:
 def connection_string(admin_uri: str, user: str, database: str, replica_set: str | None) -> str:
     """The connection string of a user of `database`, with PASSWORD in place of the password.
 
-    It has the addresses of the administrator's connection string, and those of its options that do
-    not belong to the administrator's user.
+    It has the addresses and the options of the administrator's connection string, except
+    `_ADMIN_ONLY_OPTIONS`.
     """
     scheme, hosts = split_uri(admin_uri)
     options = {"authSource": database}

@@ -1,7 +1,7 @@
 """The names that job queues give to their fields and statuses, by jobmon's names.
 
-They have only lower-case letters and digits: `next_run_at` is `nextrunat`, and `lock.until` is
-`lockuntil`.
+Names are written with lower-case letters and digits only: `next_run_at` is `nextrunat`, and
+`lock.until` is `lockuntil`.
 """
 
 import re
@@ -97,7 +97,7 @@ _WORDS = {
     ),
     JobStatus.CANCELLED: "cancelled canceled cancel aborted revoked killed skipped deleted",
 }
-# Statuses that do not show whether the program tries such a job again.
+# Words for a failed job that do not show whether the program tries it again.
 FAILED_WORDS = _split("failed failure fail error errored timedout timeout expired stalled")
 STATUS_WORDS = {word: status.value for status, words in _WORDS.items() for word in _split(words)}
 
@@ -117,7 +117,7 @@ def find_path(names: Iterable[str], paths: Iterable[str], *, are_dates: bool = F
 
 
 def find_owner(paths: Iterable[str], payload: str | None) -> str | None:
-    """The path of a field that may have an owner, at the top or in the payload: `args.user.id`."""
+    """The path of a field that may hold a job's owner: top-level, or in the payload."""
     inner = f"{payload}." if payload else None
     owners: dict[str, str] = {}
     for path in sorted(paths, key=len):
