@@ -1,4 +1,4 @@
-"""Finds the last attempt and the number of attempts in a job itself, and numbers attempts."""
+"""Reads the last attempt and the number of attempts from a job itself, and numbers attempts."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -17,8 +17,8 @@ MAX_ATTEMPTS_SHOWN = 1_000
 def last_attempt(job: Document) -> list[Document]:
     """The last attempt, from the job's own fields, for a queue that records no attempts.
 
-    Empty if neither the job's status nor its startedAt shows an attempt. A value that the job lacks
-    is None.
+    The list is empty if neither the job's status nor its startedAt shows an attempt. A value that
+    the job lacks is None.
     """
     outcome = LAST_OUTCOMES.get(to_text(job.get("status")))
     started, ended = job.get("startedAt"), job.get("finishedAt")
@@ -43,11 +43,11 @@ def last_attempt(job: Document) -> list[Document]:
 def number_attempts(
     attempts: list[Document], job: Document, *, is_complete: bool
 ) -> list[Document]:
-    """The attempts, which are in their order, each with a number.
+    """The attempts, oldest first, each with its number.
 
-    The newest attempt gets the job's count as its number, or the number of attempts if that is
-    larger. If older attempts may exist that were not read (`is_complete` is false), and the job
-    counts fewer attempts than were read, the numbers are unknown: nothing is changed.
+    The number of the newest attempt is the job's own count, or the length of the list if that is
+    larger. If `is_complete` is false, older attempts may exist that were not read. If then the job
+    also counts fewer attempts than were read, the numbers are unknown and none is added.
     """
     count, read_count = attempt_count(job, default=0), len(attempts)
     if count < read_count and not is_complete:
@@ -59,9 +59,9 @@ def number_attempts(
 
 
 def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool) -> str | None:
-    """The reason why this list lacks attempts; None if it lacks none, as far as is known.
+    """The reason why this list lacks attempts; None if no attempt is known to be missing.
 
-    `count`: the number of attempts of the job. `is_recurring`: it may have had uncounted attempts.
+    `count`: the attempts that the job counts. `is_recurring`: it may have had more attempts.
     """
     if count > len(attempts) >= MAX_ATTEMPTS_SHOWN:
         return f"only the newest {MAX_ATTEMPTS_SHOWN:,} attempts are read"

@@ -16,7 +16,7 @@ from bson.regex import Regex
 from bson.tz_util import utc
 
 UUID_SUBTYPES = (4, 3)  # 3 was written by old drivers, some with the bytes in another order
-_DECIMAL = Context(prec=34)  # as many digits as a Decimal128 has
+_DECIMAL128 = Context(prec=34)  # the digits of a Decimal128
 _IN_UTC = (utc, UTC)  # the driver's zone and Python's
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS_IN_400_YEARS = 146_097 * 86_400_000  # the Gregorian calendar repeats after that
@@ -42,14 +42,14 @@ def to_json(value: Any) -> Any:
 
 
 def read_date(value: Any) -> datetime | None:
-    """A date in UTC; None for any other value."""
+    """A date with its time zone, UTC if it had none; None for any other value."""
     return to_utc(value) if isinstance(value, datetime) else None
 
 
 def to_text(value: Any) -> str:
     """Any value as a text; `null` for None.
 
-    Numbers that MongoDB finds equal have one text: `1` for 1, 1.0 and 1.00.
+    Equal whole numbers of up to 64 bits have one text, in every type: `1` for 1, 1.0 and 1.00.
     """
     if isinstance(value, float | Decimal128):
         return str(number_to_json(value))
@@ -58,7 +58,7 @@ def to_text(value: Any) -> str:
 
 
 def number_to_json(value: float | Decimal128) -> int | str:
-    """An int, or a text if it is not whole; the same for equal numbers, such as 1, 1.0 and 1.00."""
+    """A whole number of up to 64 bits as an int, any other number as a text: see `to_text`."""
     number = value.to_decimal() if isinstance(value, Decimal128) else value
     try:
         whole = int(number)
@@ -68,7 +68,7 @@ def number_to_json(value: float | Decimal128) -> int | str:
         return "inf" if number > 0 else "-inf"
     if number == whole and -(2**63) <= whole < 2**63:
         return whole
-    return str(number.normalize(_DECIMAL) if isinstance(number, Decimal) else number).lower()
+    return str(number.normalize(_DECIMAL128) if isinstance(number, Decimal) else number).lower()
 
 
 def is_uuid(value: Any) -> bool:
@@ -104,7 +104,7 @@ def to_iso(moment: datetime | DatetimeMS) -> str:
 
 
 def to_utc(moment: datetime) -> datetime:
-    """`moment` with a time zone: MongoDB's dates are UTC, naive ones too."""
+    """`moment` with its time zone, or with UTC if it has none: MongoDB's dates are in UTC."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

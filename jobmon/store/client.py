@@ -23,7 +23,7 @@ from jobmon.store.slow_queries import SlowQueries
 
 log = logging.getLogger(__name__)
 
-# A frozen server neither answers nor closes its sockets: they time out this long after maxTimeMS.
+# A frozen server neither answers nor closes its sockets: these time out this long after a query.
 _SOCKET_GRACE_MS = 1_000
 # The driver's monitors check each server at this interval. With the default of 10 s, they would
 # notice too late that a server is frozen, or is back.
@@ -53,9 +53,9 @@ class _OutageDetector:
 
         Until the selection timeout, queries wait for a server, because a new primary is usually
         elected soon. Later queries fail at once, so that they do not hold threads. This check uses
-        the state that the driver's monitors know; only a direct connection may need a ping. An
-        outage ends when the primary is back: jobmon reads its own documents from it, because a
-        secondary does not know at once that a token is revoked.
+        the state that the driver's monitors know; only a direct connection may need a ping, and is
+        refused at once if it leads to a secondary. An outage ends when the primary is back: jobmon
+        reads its own documents, such as the revoked tokens, only from the primary.
         """
         now = time.monotonic()
         topology = client.topology_description
@@ -88,7 +88,7 @@ def _has_primary(client: MongoClient[Document]) -> bool:
 
 
 def _raise_refusal(client: MongoClient[Document]) -> None:
-    """Raise OperationFailure if a server refused the sign-in; its type is then `Unknown`."""
+    """Raise OperationFailure if a server refused the sign-in: to the driver it is `Unknown`."""
     for server in client.topology_description.server_descriptions().values():
         if isinstance(refusal := server.error, OperationFailure):
             raise OperationFailure("the sign-in was refused", refusal.code, refusal.details)
@@ -97,7 +97,7 @@ def _raise_refusal(client: MongoClient[Document]) -> None:
 def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
     """Raise DatabaseUnreachableError if the server of a direct connection is a secondary.
 
-    The driver would send all queries to it. With `wait`, wait until the server's state is known.
+    The driver would send all queries to it. With `wait`, a ping first waits for the server's state.
     """
     if wait and not client.topology_description.has_readable_server():
         client.admin.command("ping")
@@ -106,7 +106,7 @@ def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
 
 
 def select_one_router(servers: list[ServerDescription]) -> list[ServerDescription]:
-    """The same mongos each time, because each knows only its own cursors; else all servers."""
+    """Always the same mongos, because each knows only its own cursors; all servers without one."""
     routers = [server for server in servers if server.server_type_name == "Mongos"]
     return [min(routers, key=lambda server: server.address)] if routers else servers
 
@@ -114,8 +114,8 @@ def select_one_router(servers: list[ServerDescription]) -> list[ServerDescriptio
 class _ClientMaker:
     """Creates one client; for mongodb+srv:// in a thread that retries until the DNS answers.
 
-    The driver resolves such a name when it creates a client, and fails if the DNS is unreachable.
-    Callers wait for the client until `timeout_ms` after the first try.
+    The driver resolves the name in such an address when it creates a client, and fails if the DNS
+    is unreachable. Callers wait for the client until `timeout_ms` after the first try.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class DatabaseClient:
 
     @property
     def client(self) -> MongoClient[Document]:
-        """This process's client; it connects, and connects again, in the background.
+        """This process's client; it connects and reconnects in the background.
 
         Raises DatabaseUnreachableError if it cannot be created: UnresolvedHostError while the host
         name of a mongodb+srv:// address is not resolved.
@@ -216,9 +216,9 @@ class DatabaseClient:
 
     @property
     def reachable_client(self) -> MongoClient[Document]:
-        """The client, unless `_OutageDetector.check` raises an error.
+        """The client, after `_OutageDetector.check`.
 
-        That is DatabaseUnreachableError in a long outage, or OperationFailure if a server refused
+        Raises DatabaseUnreachableError in a long outage, and OperationFailure if a server refused
         the sign-in. A client that the constructor got is not checked.
         """
         client = self.client

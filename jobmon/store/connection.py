@@ -35,7 +35,7 @@ class Connection:
             client = DatabaseClient(settings, client)
         self._client = client
         self._queue_key: str | None = None
-        self._database: Database[Document] | None = None  # the result of the last `database`
+        self._cached_database: Database[Document] | None = None
         self.profile = Profile.from_settings(settings)
         self.jobs = self._make_collection(settings.jobs_collection, self.profile.jobs)
         # None if the profile has no collection of attempts.
@@ -66,11 +66,11 @@ class Connection:
         Raises PyMongoError, for example DatabaseUnreachableError.
         """
         client = self.reachable_client
-        preference, last = self._choose_read_preference(client), self._database
-        if last is None or last.client is not client or last.read_preference != preference:
-            last = client.get_default_database(DEFAULT_DATABASE, read_preference=preference)
-            self._database = last
-        return last
+        preference, cached = self._choose_read_preference(client), self._cached_database
+        if cached is None or cached.client is not client or cached.read_preference != preference:
+            cached = client.get_default_database(DEFAULT_DATABASE, read_preference=preference)
+            self._cached_database = cached
+        return cached
 
     def own_database(self, name: str) -> Database[Document]:
         """A database of jobmon's own in the same deployment, always read from the primary.
@@ -82,10 +82,11 @@ class Connection:
     def data_time(self) -> datetime:
         """The time (UTC) up to which reads of the watched collections have every change.
 
-        For a secondary it is the time of its last write, in whole seconds: without other writes, it
-        is up to ten seconds ago. If several secondaries may be read, it is the earliest of their
-        times. The driver may choose another server during a read: call this before and after the
-        read, and take the earlier time. Raises PyMongoError.
+        For a secondary it is the time of its last write, in whole seconds, and never later than the
+        last write of a majority. An idle primary writes every ten seconds, so the time may be ten
+        seconds ago. If several secondaries may be read, it is the earliest of their times. The
+        driver may choose another server during a read: call this before and after the read, and
+        take the earlier time. Raises PyMongoError.
         """
         now, client = datetime.now(UTC), self.reachable_client
         preference = self._choose_read_preference(client)
@@ -100,8 +101,8 @@ class Connection:
         if not written_at:  # no secondary, or a standalone server, whose `hello` has no times
             return now
         # A snapshot has only the writes that, as far as the server knows, a majority has.
-        in_majority: datetime = hello["lastWrite"]["majorityWriteDate"].replace(tzinfo=UTC)
-        return min(now, in_majority, *written_at)
+        majority_at: datetime = hello["lastWrite"]["majorityWriteDate"].replace(tzinfo=UTC)
+        return min(now, majority_at, *written_at)
 
     def _choose_read_preference(self, client: MongoClient[Document]) -> _ServerMode:
         """The URI's preference; the primary with `majority_reads` or behind a mongos.
@@ -124,7 +125,7 @@ class Connection:
         return [collection.name for collection in watched if collection is not None]
 
     def has_recorded_attempts(self) -> bool:
-        """Whether any attempt is recorded; if not, only the job itself can show its attempts."""
+        """Whether any attempt is recorded; if not, only a job itself can show its attempts."""
         if self.attempts is None:
             return False
         index = [("_id", 1)] if self.profile.log is None else EVENT_TIME
@@ -158,13 +159,13 @@ class Connection:
         self.reachable_client.admin.command("ping")
 
     def _make_collection(self, name: str, mapping: FieldMapping) -> ReadCollection:
-        last: Collection[Document] | None = None
+        cached: Collection[Document] | None = None
 
         def find_collection() -> Collection[Document]:
-            nonlocal last
+            nonlocal cached
             database = self.database
-            if last is None or last.database is not database:
-                last = database[name]
-            return last
+            if cached is None or cached.database is not database:
+                cached = database[name]
+            return cached
 
         return ReadCollection(name, find_collection, mapping, self.settings.query_timeout_ms)

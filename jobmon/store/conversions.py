@@ -1,6 +1,6 @@
 """Converts conditions and expressions from the contract's values to the values in documents.
 
-This module also reads the values at paths of documents.
+It also reads the values at paths of documents.
 """
 
 import math
@@ -34,7 +34,7 @@ def replace_references(expression: Any, replace: Callable[[str], Any]) -> Any:
 
 
 def prefix_expression(expression: Any, prefix: str) -> Any:
-    """The expression with `prefix` in place of the `$` of each path."""
+    """The expression with `prefix` in place of the `$` of each path; variables are unchanged."""
     return replace_references(
         expression, lambda name: f"${name}" if name.startswith("$") else prefix + name
     )
@@ -58,7 +58,7 @@ def list_paths(expression: Any) -> Iterator[str]:
 
 
 def subtract_offset(condition: Any, offset: timedelta) -> Any:
-    """The condition on a date, for documents that store a date earlier by `offset`."""
+    """The condition on a date, for documents in which the stored date is earlier by `offset`."""
     if isinstance(condition, dict):
         return {operator: subtract_offset(value, offset) for operator, value in condition.items()}
     return condition - offset if isinstance(condition, datetime) else condition
@@ -70,7 +70,7 @@ def to_stored(condition: Any, date_form: str) -> Any:
     match condition:
         case dict():
             return {operator: to_stored(value, date_form) for operator, value in condition.items()}
-        case list():  # the types in a `$type` condition for values that are no dates
+        case list():  # the types of a `$type` condition that matches values other than dates
             return ["date" if value == stored_type else value for value in condition]
         case datetime():
             return encode_date(condition, date_form)
@@ -87,7 +87,7 @@ def match_creation_time(condition: Any) -> Any:
     """The condition on createdAt, for documents whose ObjectId holds that date."""
     if isinstance(condition, dict):
         return {operator: match_creation_time(value) for operator, value in condition.items()}
-    if condition == "date":  # the type of a $type
+    if condition == "date":  # the type in a `$type` condition
         return "objectId"
     if isinstance(condition, datetime):
         # An ObjectId has whole seconds: the first ObjectId after 3.5 s has 4 s.
@@ -98,7 +98,7 @@ def match_creation_time(condition: Any) -> Any:
 
 
 def matches_constant(constant: Any, value: Any) -> bool:
-    """Whether a value or a pattern in a query matches a constant."""
+    """Whether a constant matches `value`, the value or the pattern in a query."""
     if isinstance(value, Regex):
         return isinstance(constant, str) and value.try_compile().match(constant) is not None
     return bool(constant == value)
@@ -115,6 +115,6 @@ def get_at_path(document: dict[str, Any], path: str, default: Any) -> Any:
 
 
 def split_path(path: str) -> list[str]:
-    """The path and the paths that contain it: `a`, `a.b` and `a.b.c` for `a.b.c`."""
+    """The paths that contain a path, and the path itself: `a`, `a.b` and `a.b.c` for `a.b.c`."""
     parts = path.split(".")
     return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]

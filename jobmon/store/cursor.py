@@ -2,7 +2,7 @@
 
 A list is in the order of a date (createdAt, nextRunAt, …) and the _id. A cursor has these two
 values of a job, so that the next page costs the same at any depth. MongoDB's aggregation compares
-values of all types, in the order in which an index sorts them. Arrays are the exception: an index
+values of all types, in the order in which an index sorts them. Arrays are an exception: an index
 sorts an array by its greatest or its least element, but a comparison uses the whole array. So a
 cursor has only its page number if there are arrays, or if a value is secret, too long or not exact.
 
@@ -29,12 +29,12 @@ from jobmon.store.mapping import STORED_DATES, Document, FieldMapping, Keys
 NEWEST_FIRST: Keys = [("createdAt", -1), ("_id", -1)]
 OLDEST_FIRST: Keys = [("createdAt", 1), ("_id", 1)]
 SOONEST_FIRST: Keys = [("nextRunAt", 1), ("_id", 1)]
-FIRST_FINISHED: Keys = [("finishedAt", 1), ("_id", 1)]
+EARLIEST_FINISH_FIRST: Keys = [("finishedAt", 1), ("_id", 1)]
 
-# By the date that orders a list: the key that an encoded cursor has for it; none for createdAt.
+# By the date that orders a list: the key that marks it in an encoded cursor. createdAt has no mark.
 _MARKS = {"nextRunAt": "n", "finishedAt": "f", "leaseExpiresAt": "l"}
 _EXACT_TYPES = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
-# Decoding may change binary values of these subtypes.
+# Decoding may change binary values of these subtypes: see `store.decoding`.
 _INEXACT_SUBTYPES = (OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE)
 _MAX_LENGTH = 200  # of a text in characters, of a binary value in bytes
 
@@ -49,8 +49,8 @@ class Cursor:
 
     With `backwards`, the place is before this job, which is the first job of the page. `at`: the
     value of the job's date `order_by`, which orders the list. `neighbor_differs`: the job next to
-    it in its page has another date, so one query usually finds the jobs beyond. A cursor `by_page`
-    has no values of a job: the jobs beyond are found by skipping pages.
+    this job in the page has another date, so one query usually finds the jobs beyond. A cursor
+    `by_page` has no values of a job: the jobs beyond are found by skipping pages.
     """
 
     page: int
@@ -64,12 +64,12 @@ class Cursor:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the values are short, and the same as in the database."""
+        """Whether the values are short, and exactly the values in the database."""
         return _is_exact(self.at) and _is_exact(self.id)
 
     @property
     def ascending(self) -> bool:
-        """Whether the jobs beyond have later dates, the nearest first."""
+        """Whether the jobs beyond are read in ascending order of the date."""
         return self.oldest_first != self.backwards
 
     def drop_values(self) -> Self:
@@ -89,7 +89,7 @@ class Cursor:
 
     @classmethod
     def decode(cls, encoded: str) -> Self:
-        """The cursor that `encoded` stands for; ValueError unless `encode` can return it."""
+        """The cursor of a text; raises ValueError for a text that `encode` never returns."""
         try:
             padded = encoded + "=" * (-len(encoded) % 4)
             raw = base64.b64decode(padded, altchars="-_", validate=True)
@@ -129,26 +129,26 @@ class Cursor:
         return {"$expr": {operator: [f"${self.order_by}", {"$literal": self.at}]}}
 
     def select_beyond(self, jobs: list[Document]) -> list[Document] | None:
-        """The jobs beyond the cursor; `jobs` are results of `query_from`, in list order.
+        """The jobs beyond the cursor; `jobs` are the results of `query_from`, in its direction.
 
         None if they are unknown: jobs have the cursor's date, but the cursor's job is not among
         them.
         """
         # With each _id, whether it is a boolean: for Python, True is equal to 1.
-        own_key, keys = (isinstance(self.id, bool), self.id), []
+        cursor_key, keys = (isinstance(self.id, bool), self.id), []
         at = read_date(self.at)
         for job in jobs:
             if read_date(stored_date(job, self.order_by)) != at:
                 break
             keys.append((isinstance(job["_id"], bool), job["_id"]))
-        if own_key in keys:
-            return jobs[keys.index(own_key) + 1 :]
+        if cursor_key in keys:
+            return jobs[keys.index(cursor_key) + 1 :]
         return None if keys else jobs
 
     def queries_beyond(self, *, by_id: bool = False) -> Iterator[tuple[Document, Keys]]:
         """Queries that together match every job beyond the cursor once, each with its sort order.
 
-        They need dates that are no arrays. `by_id`: the list is in the order of _id.
+        They are right only if no date is an array. `by_id`: the order of _id is the list's order.
         """
         field = self.order_by
         operator, direction = ("$gt", 1) if self.ascending else ("$lt", -1)
@@ -157,7 +157,7 @@ class Cursor:
         if by_id:
             yield is_id_beyond, order
             return
-        # For one date, MongoDB uses an index only for an order without the date.
+        # If the date is fixed, MongoDB uses an index only for a sort order without the date.
         yield {field: {"$eq": self.at}, **is_id_beyond}, order[1:]
         if self.at is None and not self.ascending:
             # An index sorts a missing value like null, but an expression sorts it before null.
@@ -167,7 +167,7 @@ class Cursor:
 
 
 def stored_date(job: Document, field: str) -> Any:
-    """The value of a date that orders lists, in the form in which the document stores it."""
+    """The value of a job's date that orders a list, in the form that the document stores."""
     return job.get(STORED_DATES.get(field, field), job.get(field))
 
 

@@ -1,7 +1,7 @@
 """Decodes every document that a server stores, even those that the driver refuses.
 
 A binary value of the old subtype 2 contains its length twice. A server also stores a value whose
-two lengths differ. The driver then raises an error without its position: the whole reply is lost.
+two lengths differ. The driver then raises an error that names no value: the whole reply is lost.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ _DECODED: CodecOptions[dict[str, Any]] = CodecOptions(
 )
 _WITH_NAIVE_DATES = _DECODED.with_options(tz_aware=False)
 
-# Decoded and encoded as an answer, a document may need thirty times its size in memory.
+# To decode a document and encode it as an answer may need thirty times its size in memory.
 LARGE_BYTES = 256 * 1_024
-# Called in the context of the reader before a larger document or reply is decoded. May raise.
+# Called in the reader's context before a larger document or reply is decoded. May raise an error.
 before_large: ContextVar[Callable[[], None] | None] = ContextVar("before_large", default=None)
 
-# The size of a value in bytes, by its type. Values of the types in `_BEYOND_LENGTH` begin with a
-# length that does not count these bytes.
+# The size of a value in bytes, by its BSON type. Values of the types in `_BEYOND_LENGTH` begin with
+# a length, which does not count these bytes.
 _SIZES = {
     **dict.fromkeys((0x06, 0x0A, 0x7F, 0xFF), 0),
     0x08: 1,
@@ -55,18 +55,18 @@ class _DecodedWithNaiveDates(RawBSONDocument):
         return decode(data, _WITH_NAIVE_DATES)  # type: ignore[return-value]
 
 
-# For a client's `document_class`: `decode` is called for each reply that it reads.
+# For a client's `document_class`: `decode` is called for each reply that the client reads.
 Decoded = cast(type[dict[str, Any]], _Decoded)
-# For a collection: decodes dates in a third of the time.
+# For a collection: dates have no time zone, so decoding a date takes a third of the time.
 WITH_NAIVE_DATES = CodecOptions(cast(type[dict[str, Any]], _DecodedWithNaiveDates))
 
 
 def decode(data: bytes, options: CodecOptions[dict[str, Any]] = _DECODED) -> dict[str, Any]:
-    """A document as a dict. It decodes every document that a server stores.
+    """A document as a dict, for every document that a server stores.
 
-    Dates are in UTC, by default aware, and `DatetimeMS` beyond the years 1 to 9999. Invalid UTF-8
-    has replacement characters. A binary value with two different lengths gets the subtype 128.
-    Only `before_large` raises an error.
+    Dates are in UTC, by default aware, and `DatetimeMS` beyond the years 1 to 9999. U+FFFD replaces
+    invalid UTF-8. A binary value with two different lengths gets the subtype 128. Only
+    `before_large` raises an error.
     """
     if len(data) > LARGE_BYTES and (check := before_large.get()) is not None:
         check()

@@ -11,7 +11,7 @@ from pymongo import ASCENDING
 from pymongo.collection import Collection
 
 from jobmon.store.connection import Connection
-from jobmon.store.cursor import FIRST_FINISHED, NEWEST_FIRST, SOONEST_FIRST
+from jobmon.store.cursor import EARLIEST_FINISH_FIRST, NEWEST_FIRST, SOONEST_FIRST
 from jobmon.store.event_log import EVENT, EVENT_TIME
 from jobmon.store.mapping import Document, FieldMapping, Keys
 from jobmon.store.profiles import Profile
@@ -34,13 +34,13 @@ BY_NEXT_RUN: Keys = [_STATUS, *SOONEST_FIRST, _TYPE]  # has the type, so that no
 # Without a status field: BY_WAITING if nextRunAt decides whether a job waits, else BY_DUE_TIME.
 BY_WAITING: Keys = [*SOONEST_FIRST, ("finishedAt", ASCENDING)]
 BY_DUE_TIME: Keys = SOONEST_FIRST
-BY_FINISH: Keys = [_STATUS, *FIRST_FINISHED]
+BY_FINISH: Keys = [_STATUS, *EARLIEST_FINISH_FIRST]
 # Only for filters: see `_FILTER_INDEXES`. Few jobs have several attempts or an error, and few
 # priorities change, so most of these indexes cost little when a job changes.
 BY_ATTEMPTS: Keys = [("attemptCount", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
 BY_PRIORITY: Keys = [("priority", ASCENDING), *NEWEST_FIRST]
-BY_TYPE_AND_FINISH: Keys = [_TYPE, _STATUS, *FIRST_FINISHED]
-BY_CODE_AND_FINISH: Keys = [("lastError.code", ASCENDING), *FIRST_FINISHED, _STATUS, _TYPE]
+BY_TYPE_AND_FINISH: Keys = [_TYPE, _STATUS, *EARLIEST_FINISH_FIRST]
+BY_CODE_AND_FINISH: Keys = [("lastError.code", ASCENDING), *EARLIEST_FINISH_FIRST, _STATUS, _TYPE]
 BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change streams
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
 ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
