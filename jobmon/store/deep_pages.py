@@ -35,25 +35,25 @@ class PageGuide:
 
 
 class PageStart(NamedTuple):
-    """Where a read starts: `skip` jobs beyond the date `at`, or if that is None, the list's end.
+    """Where a read starts: at `date`, or at the end of the list if that is None, after `skip` jobs.
 
-    `ascending`: the direction; if the list has the other direction, the jobs have to be reversed.
-    `limit`: the number of jobs to read. `max_shift`: by how many places the page may begin too
-    early or too late; None if that is unknown.
+    `ascending`: the direction of the read; if the list has the other direction, the jobs have to be
+    reversed. `limit`: the number of jobs to read. `max_shift`: by how many places the page may
+    begin too early or too late; None if that is unknown.
     """
 
-    at: datetime | None
+    date: datetime | None
     skip: int
     ascending: bool
     limit: int
     max_shift: int | None
 
     def query(self) -> Document:
-        """The query for the jobs beyond the date."""
-        if self.at is None:
+        """The query for the jobs from the date on, in the direction of the read."""
+        if self.date is None:
             return {}
         # Without `$expr`, MongoDB checks the condition in the index: skipping reads no documents.
-        return {"createdAt": {"$gte" if self.ascending else "$lt": self.at}}
+        return {"createdAt": {"$gte" if self.ascending else "$lt": self.date}}
 
 
 class FoundPage(NamedTuple):
@@ -68,7 +68,7 @@ class BusyPagesError(Exception):
 
 
 class ReadJobs(Protocol):
-    """Reads `limit` jobs of a list after `skip` jobs, from the beginning or from `start` on."""
+    """Reads `limit` jobs of a list after `skip` jobs, counted from `start` or the beginning."""
 
     def __call__(
         self,
@@ -111,9 +111,9 @@ class DeepPages:
             jobs = self._read(
                 job_filter, start, start.limit, ascending=start.ascending, skip=start.skip
             )
-            if len(jobs) == start.limit:  # else jobs without a date were not found
-                in_order = jobs if start.ascending == ascending else jobs[::-1]
-                return FoundPage(in_order, start.max_shift)
+            if len(jobs) == start.limit:  # else jobs are missing, for example without a date
+                in_list_order = jobs if start.ascending == ascending else jobs[::-1]
+                return FoundPage(in_list_order, start.max_shift)
         return FoundPage(self._skip(job_filter, skip, limit, ascending=ascending))
 
     def _skip(
@@ -140,7 +140,7 @@ class DeepPages:
     def _find_start(
         self, job_filter: JobFilter, guide: PageGuide, skip: int, limit: int, *, ascending: bool
     ) -> PageStart | None:
-        """The start of the read; None if jobs have to be skipped from the beginning of the list."""
+        """The start of the read; None to skip all earlier jobs from the beginning of the list."""
         remaining = guide.total - skip
         if skip <= MAX_CHEAP_SKIP or remaining <= 0:
             return None
@@ -150,15 +150,15 @@ class DeepPages:
             return PageStart(None, remaining - limit, not ascending, limit, shift)
         if guide.milestones is None or guide.changes is None:
             return None
-        older = skip if ascending else remaining
+        older_than_start = skip if ascending else remaining  # jobs older than the page's start
         nearest = guide.milestones.find(
-            older, job_filter.statuses, job_filter.types, after=not ascending
+            older_than_start, job_filter.statuses, job_filter.types, after=not ascending
         )
         if nearest is None:
             return None
-        milestone, counted = nearest
-        counted += sum(self._count_older(job_filter, milestone, ids) for ids in milestone.ranges)
-        distance = older - counted if ascending else counted - older
+        milestone, older = nearest
+        older += sum(self._count_older(job_filter, milestone, ids) for ids in milestone.ranges)
+        distance = older_than_start - older if ascending else older - older_than_start
         if distance < 0:  # jobs have changed since the total was counted
             return None
         shift = _find_shift(milestone, guide.changes)
@@ -174,5 +174,5 @@ class DeepPages:
 
 
 def _find_shift(milestone: Milestone, changes: MilestoneChanges) -> int:
-    """The largest number of places by which a page from this milestone may be shifted."""
+    """By how many places at most a page that was found from this milestone may be shifted."""
     return 0 if milestone.at_ms <= changes.oldest_ms else changes.jobs

@@ -17,13 +17,13 @@ from jobmon.store.mapping import Document, FieldMapping, Keys
 EVENT: Keys = [("jobId", 1), ("finishedAt", -1)]
 EVENT_TIME: Keys = [("finishedAt", -1)]
 DURATION = "_duration"
-_SEARCH_BACK = timedelta(days=1)  # runs that ended in a window may have started so long before it
+_SEARCH_BACK = timedelta(days=1)  # how long before a window its runs may have started
 _LONGEST_MS = 100 * 365 * 86_400_000  # a larger number is not a duration
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventLog:
-    """The rules by which the events of a log are combined to attempts.
+    """The rules by which the events of a log are combined into attempts.
 
     `same`: the paths whose values the events of one run share. The mapping of the log has a run's
     duration as `DURATION`, in units of `duration_unit` milliseconds, and the time of an event as
@@ -35,14 +35,14 @@ class EventLog:
 
     @property
     def paths(self) -> dict[str, str]:
-        """A name for each path in `same`."""
+        """The paths in `same`, each by a name for its value."""
         return {f"_same{number}": path for number, path in enumerate(self.same)}
 
     @property
     def start_expression(self) -> Document:
-        """The start of a run from its last event: `startedAt`, or its time minus its duration.
+        """An expression for a run's start from the event at its end; null if that has no start.
 
-        Null if the event has neither.
+        It is the event's `startedAt`, or else the event's time minus the duration of the run.
         """
         time, duration = "$finishedAt", f"${DURATION}"
         is_known = [
@@ -60,8 +60,8 @@ class EventLog:
     ) -> list[Document]:
         """Stages, in the documents' names, that add the event that started a run as field `name`.
 
-        For most runs one event is read, by the index (jobId, -finishedAt). For a run whose start
-        has no event, all earlier events of the job are read, back to a day before `since`.
+        For most runs one event is read, by the index (jobId, -finishedAt). For a run without such
+        an event, all earlier events of the job may be read, back to a day before `since`.
         """
         job, time = mapping.paths["jobId"], mapping.paths["finishedAt"]
         paths = {f"same{number}": path for number, path in enumerate(self.same)}
@@ -84,14 +84,15 @@ class EventLog:
         return [{"$lookup": lookup}, {"$set": {name: {"$first": f"${name}"}}}]
 
     def pair(self, events: Sequence[Document], job: Document) -> list[Document]:
-        """The attempts of a job from its events, which are in any order.
+        """The attempts of a job from its events, which may be in any order.
 
         A run without an end is running if its start is the newest event of a leased job. Otherwise
-        it is expired: its worker crashed, or its end was not logged.
+        it is expired: its worker crashed, or its end was not logged. If the job itself has a newer
+        attempt, that is added.
         """
-        ordered = sorted(events, key=_sort_key)
-        attempts = self._pair_in_order(ordered)
-        newest = ordered[-1] if ordered else {}
+        oldest_first = sorted(events, key=_sort_key)
+        attempts = self._pair_in_order(oldest_first)
+        newest = oldest_first[-1] if oldest_first else {}
         for attempt in attempts:
             is_over = attempt["status"] != AttemptStatus.RUNNING
             is_newest = attempt.get("_id") == newest.get("_id")
@@ -108,7 +109,7 @@ class EventLog:
         for event in events:
             run = repr([event.get(name) for name in self.paths])
             if event.get("status") == AttemptStatus.RUNNING:
-                attempt = _keep(event, "attemptNumber", "workerId", "eligibleAt", "startedAt")
+                attempt = _copy(event, "attemptNumber", "workerId", "eligibleAt", "startedAt")
                 attempt.setdefault("startedAt", event.get("finishedAt"))
                 open_runs[run] = attempt
                 attempts.append(attempt)
@@ -117,14 +118,14 @@ class EventLog:
                 attempt = {} if open_attempt is None else open_attempt
                 if open_attempt is None:
                     attempts.append(attempt)
-                attempt |= _keep(event, "attemptNumber", "workerId", "eligibleAt", "error")
+                attempt |= _copy(event, "attemptNumber", "workerId", "eligibleAt", "error")
                 attempt["finishedAt"] = event.get("finishedAt")
                 if (start := self._find_start(event)) is not None:
                     attempt["startedAt"] = start
         return attempts
 
     def _find_start(self, event: Document) -> Any:
-        """The start of a run from its last event: `start_expression` in Python."""
+        """The start of a run from the event at its end: `start_expression` in Python."""
         time, duration = event.get("finishedAt"), event.get(DURATION)
         if (started_at := event.get("startedAt")) is not None:
             return started_at
@@ -136,17 +137,17 @@ class EventLog:
         return time - timedelta(milliseconds=int(milliseconds))
 
 
-def _keep(event: Document, *names: str) -> Document:
-    kept = {name: event[name] for name in names if event.get(name) is not None}
-    return {"_id": event.get("_id"), "status": event["status"]} | kept
+def _copy(event: Document, *names: str) -> Document:
+    copied = {name: event[name] for name in names if event.get(name) is not None}
+    return {"_id": event.get("_id"), "status": event["status"]} | copied
 
 
 def _list_unlogged(job: Document, logged_until: Any) -> list[Document]:
     """The last attempt that the job itself holds, if it started after the newest event."""
-    last: list[Document] = job.get("attempts") or []
+    embedded: list[Document] = job.get("attempts") or []
     return [
         attempt
-        for attempt in last[-1:]
+        for attempt in embedded[-1:]
         if isinstance(logged_until, datetime)
         and isinstance(started_at := attempt.get("startedAt"), datetime)
         and to_utc(started_at) > to_utc(logged_until)
@@ -154,7 +155,7 @@ def _list_unlogged(job: Document, logged_until: Any) -> list[Document]:
 
 
 def _sort_key(event: Document) -> tuple[float, str]:
-    """The time, then the _id. An event without a date is first, as in most of MongoDB's orders."""
+    """The time in seconds since 1970, then the _id. An event without a date comes first."""
     time = event.get("finishedAt")
     return to_utc(time).timestamp() if isinstance(time, datetime) else 0.0, str(event.get("_id"))
 

@@ -17,7 +17,7 @@ from pymongo.errors import (
 UNAUTHORIZED, AUTHENTICATION_FAILED, ATLAS_ERROR = 13, 18, 8_000
 BAD_VALUE, INDEX_NOT_FOUND, DUPLICATE_KEY = 2, 27, 11_000
 ALREADY_INITIALIZED, NOT_YET_INITIALIZED, NOT_A_REPLICA_SET = 23, 94, 40_573
-DOCUMENT_TOO_LARGE = (10_334, 17_419, 17_420)  # the last two: for the result of an update
+DOCUMENT_TOO_LARGE = (10_334, 17_419, 17_420)  # the last two: for an update and an upsert
 # ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken
 STREAM_LOST = (286, 280, 260)
 
@@ -26,9 +26,9 @@ class Failure(Enum):
     """A failure that the deployment causes: the same query may succeed later."""
 
     UNREACHABLE = "unreachable"
-    """No server is reachable, or the queried server is stopping or no longer primary."""
+    """No server is reachable, or the queried server is stopping, overloaded or not primary."""
     INTERRUPTED = "interrupted"
-    """The server ended the query: killed, a cursor or index dropped, a lock, or a full disk."""
+    """The server ended the query, for example by a kill, a dropped index, a lock or a full disk."""
     TOO_SLOW = "too slow"
     """The query reached its time limit."""
     TOO_LARGE = "too large"
@@ -37,7 +37,7 @@ class Failure(Enum):
     """The server knows no such user or password, or the user lacks a right."""
 
 
-# The categories of MongoDB's src/mongo/base/error_codes.yml, and other codes with the same effect.
+# By the categories of MongoDB's src/mongo/base/error_codes.yml; other codes have the same effect.
 _CODES: dict[Failure, tuple[int, ...]] = {
     Failure.UNREACHABLE: (
         *(6, 7, 89, 141, 202, 230, 231, 317, 384, 407, 9001, 56846),  # network between servers
@@ -95,7 +95,7 @@ def classify_failure(error: BaseException) -> Failure | None:
 
 
 def is_unauthorized(error: BaseException) -> bool:
-    """Whether the user is signed in and lacks the right that this query needs."""
+    """Whether the user lacks the right to this query; for Atlas also whether sign-in failed."""
     return isinstance(error, OperationFailure) and error.code in (UNAUTHORIZED, ATLAS_ERROR)
 
 
@@ -111,7 +111,7 @@ def name_error(error: OperationFailure) -> str:
 
 
 def describe_error(error: PyMongoError) -> str:
-    """A database error in one line. A server's error has only its name: its text may quote data."""
+    """A database error in one line. A server's error is only named: its text may quote data."""
     if isinstance(error, OperationFailure):
         return f"{type(error).__name__} {name_error(error)}"
     return f"{type(error).__name__}: {str(error).split(', Timeout:')[0]}"

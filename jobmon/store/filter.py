@@ -12,7 +12,7 @@ from jobmon.store.mapping import IS_ARRAY, NOT_DATES, Document, Keys
 from jobmon.store.repetition import INTERVAL, IS_SCHEDULE, TIME_OF_DAY
 from jobmon.store.search import SearchTerm, is_prefix, prefix_pattern
 
-# The statuses with which a job has a date that orders lists.
+# By date that orders lists, except createdAt: the statuses with which a job has this date.
 STATUSES_BY_DATE: dict[str, tuple[str, ...]] = {
     "nextRunAt": WAITING_STATUSES,
     "leaseExpiresAt": (JobStatus.LEASED.value,),
@@ -61,7 +61,7 @@ class GroupJobs(NamedTuple):
 class ListPlan:
     """How a list is read: by an index that has the jobs in list order.
 
-    Or by an index that has at most 1,000 jobs in another order, if `is_sorted_in_memory`.
+    If `is_sorted_in_memory`, the index has another order: at most 1,000 jobs are read and sorted.
     """
 
     index: Keys
@@ -71,8 +71,8 @@ class ListPlan:
 class FilterPart(NamedTuple):
     """A condition of a filter on one field.
 
-    `parameter`: the parameter that sets it. `is_point`: the condition lists single values, so that
-    for each value an index has the jobs in the order of its next keys. `is_small`: the condition
+    `parameter`: the parameter that sets it. `is_point`: the condition is a list of values. For each
+    of these values, an index has the jobs in the order of its next keys. `is_small`: the condition
     matches at most 1,000 jobs.
     """
 
@@ -94,9 +94,9 @@ class JobFilter:
     `is_own`: the caller is the owner; then a refusal must not depend on jobs of other owners.
     `created_from`, `finished_from`, `due_from` (inclusive) and `…_to` (exclusive): aware dates. A
     value that is no date is in no range. `due_…` limits the nextRunAt of waiting jobs.
-    `error_code`: the code of the newest error. `error_group`: the id of its group, whose jobs are
-    in `group_jobs`. `worker`: the text in leasedBy; with `worker_jobs`, these jobs instead.
-    `job_id`: a prefix of the printed id. `condition`: the condition at the time of the query.
+    `error_code`: the code of the newest error. `error_group`: the id of an error group, whose jobs
+    are in `group_jobs`. `worker`: the text in leasedBy; with `worker_jobs`, these jobs instead.
+    `job_id`: a prefix of the printed id. `condition` is checked at the time of the query.
     `min_attempts`: the least attemptCount. `priority`: exactly this priority.
     `order_by`: the date that orders the list, `createdAt` or one of `STATUSES_BY_DATE`. None means
     `date_field`, or else createdAt.
@@ -134,7 +134,7 @@ class JobFilter:
     worker_statuses: tuple[str, ...] | None = field(default=None, compare=False)
     worker_jobs: WorkerJobs | None = field(default=None, compare=False)
     group_jobs: GroupJobs | None = field(default=None, compare=False)
-    # The values that occur in the range of a type with `*`, and of `min_attempts`.
+    # The values that occur, in place of types with `*` and of `min_attempts`; None for the range.
     type_values: tuple[str, ...] | None = field(default=None, compare=False)
     attempt_values: tuple[int | float, ...] | None = field(default=None, compare=False)
 
@@ -169,7 +169,7 @@ class JobFilter:
     def select_latest(self, count: int) -> Self | None:
         """The same filter with only the latest `count` jobs of its group.
 
-        None if it has no group, or a group without more jobs or with another order than the list.
+        None if it has no group, if the group has no more jobs, or if the list has another order.
         """
         group = self.group_jobs
         if group is None or len(group.ids) <= count or group.order_field != self.order_field:
@@ -199,7 +199,7 @@ class JobFilter:
             yield FilterPart("status", "status", {"status": {"$in": list(statuses)}}, is_point=True)
         if self.types:
             yield self._make_type_part()
-        yield from self._list_ids()
+        yield from self._list_id_parts()
         if self.error_code is not None:
             codes = {"lastError.code": {"$in": list_code_values(self.error_code)}}
             yield FilterPart("error_code", "lastError.code", codes, is_point=True)
@@ -207,7 +207,7 @@ class JobFilter:
             yield FilterPart("priority", "priority", {"priority": self.priority}, is_point=True)
         if self.min_attempts is not None:
             yield self._make_attempts_part(self.min_attempts)
-        yield from self._list_dates()
+        yield from self._list_date_parts()
         for term in self.search:
             query = {term.field: term.condition()}
             yield FilterPart(term.field, term.field, query, is_point=not term.has_prefix)
@@ -217,7 +217,7 @@ class JobFilter:
                 has_schedule[INTERVAL] = {"$not": IS_SCHEDULE}
             yield FilterPart("sort", self.repeats_by, has_schedule)
 
-    def _list_ids(self) -> Iterator[FilterPart]:
+    def _list_id_parts(self) -> Iterator[FilterPart]:
         """The conditions on the owner, the worker, the error group and the job id."""
         if self.owner is not None:
             is_owner = {"createdBy": {"$in": identity_values(self.owner)}}
@@ -242,8 +242,8 @@ class JobFilter:
             limits.append(self.worker_statuses)
         if not limits:
             return None
-        first, *others = limits
-        return tuple(status for status in first if all(status in limit for limit in others))
+        first, *further = limits
+        return tuple(status for status in first if all(status in limit for limit in further))
 
     def _make_type_part(self) -> FilterPart:
         exact = [label for label in self.types if not is_prefix(label)]
@@ -284,7 +284,7 @@ class JobFilter:
             case JobCondition.EXPIRED:
                 return FilterPart("condition", "leaseExpiresAt", {"leaseExpiresAt": {"$lte": now}})
 
-    def _list_dates(self) -> Iterator[FilterPart]:
+    def _list_date_parts(self) -> Iterator[FilterPart]:
         if self.condition is not None:
             yield self._make_condition_part(self.condition)
         for field_name, prefix, start, end in (
@@ -302,7 +302,7 @@ class JobFilter:
 
 
 def list_code_values(code: str) -> list[Any]:
-    """The values that a printed code means: the text, and for `11000` also the whole number."""
+    """The values that a printed code means: the text, and also the number if it is whole."""
     digits = code.removeprefix("-")
     if digits.isascii() and digits.isdecimal() and len(digits) <= 18 and str(int(code)) == code:
         return [code, int(code)]

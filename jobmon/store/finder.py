@@ -19,7 +19,7 @@ _FIELDS = ("jobId", "type", "status")
 class JobFinder:
     """Looks up jobs by ids and values; raises PyMongoError.
 
-    It never scans: without the index of a value, nothing is found or counted.
+    It never scans: without the index for a value, nothing is found or counted.
     """
 
     def __init__(self, connection: Connection) -> None:

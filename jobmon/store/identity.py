@@ -28,7 +28,7 @@ LAST_CHARACTER = "\U0010ffff"  # sorts after all characters that ids and types c
 
 
 def identity_values(printed: str) -> list[Any]:
-    """The values that a text means as an id or an owner; MongoDB finds no two of them equal."""
+    """The values, of all possible types, that a text means as an id or an owner."""
     return list(_parse_identity(printed))
 
 
@@ -53,7 +53,7 @@ def match_prefix(field: str, prefix: str) -> dict[str, Any]:
 
 
 def identity_ranges(prefix: str) -> list[dict[str, Any]]:
-    """Conditions on a field that together match every identity printed with this prefix."""
+    """Conditions on a field that together match the identities printed with this prefix."""
     ranges: list[dict[str, Any]] = [{"$gte": prefix, "$lt": f"{prefix}{LAST_CHARACTER}"}]
     if len(prefix) <= OBJECT_ID_DIGITS and _HEX.issuperset(prefix):
         first, last = (ObjectId(prefix.ljust(OBJECT_ID_DIGITS, digit)) for digit in "0f")
@@ -64,16 +64,17 @@ def identity_ranges(prefix: str) -> list[dict[str, Any]]:
         strict=True,
     ):
         ranges.append({"$gte": first_uuid, "$lte": last_uuid})
-    # A number with a point or an exponent is found only by its whole text.
-    exact = [{"$eq": number} for number in _parse_numbers(prefix) if not isinstance(number, int)]
-    return [*ranges, *_list_number_ranges(prefix), *exact]
+    numbers = _list_number_ranges(prefix)
+    if not numbers:  # `0`, a point or an exponent: only the number with this whole text is found
+        numbers = [{"$eq": number} for number in _parse_numbers(prefix)]
+    return ranges + numbers
 
 
 @lru_cache(maxsize=1_000)
 def label_values(printed: str) -> tuple[Any, ...]:
     """The values of a status or a type whose `label` is this text; None stands for a missing one.
 
-    For `{…}`, the label that all documents share, only the string `{…}` is such a value.
+    Documents, whose label is `{…}`, and values of rare types such as a timestamp are not included.
     """
     values: list[Any] = [printed, *_parse_json(printed), *_parse_dates(printed)]
     if len(printed) > 1 and printed[0] == printed[-1] == '"':
@@ -107,7 +108,7 @@ def _parse_uuids(printed: str) -> list[Binary]:
 def _parse_numbers(printed: str) -> list[Any]:
     """The numbers that a text means: one int, which also matches equal numbers of other types.
 
-    For a number that is not whole, a double and a decimal.
+    For a number that is not whole, or beyond 64 bits: a double, a decimal, or both.
     """
     if len(printed) > _LONGEST_NUMBER:
         return []
@@ -143,7 +144,7 @@ def _list_number_ranges(prefix: str) -> list[dict[str, Any]]:
 
 
 def _parse_json(printed: str) -> list[Any]:
-    """The null, boolean or array that a text is in JSON; empty for any other text."""
+    """The null, the boolean or the array that a text is in JSON; an empty list for other texts."""
     with suppress(ValueError):
         value = json.loads(printed)
         if value is None or isinstance(value, bool | list):

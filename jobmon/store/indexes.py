@@ -30,7 +30,7 @@ BY_OWNER: Keys = [_OWNER, *NEWEST_FIRST, _TYPE]
 BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
 BY_ERROR_CODE: Keys = [("lastError.code", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
 BY_LEASE: Keys = [_STATUS, ("leaseExpiresAt", ASCENDING)]
-BY_NEXT_RUN: Keys = [_STATUS, *SOONEST_FIRST, _TYPE]  # has the type, so that no job is read
+BY_NEXT_RUN: Keys = [_STATUS, *SOONEST_FIRST, _TYPE]  # to count by type without reading a job
 # Without a status field: BY_WAITING if nextRunAt decides whether a job waits, else BY_DUE_TIME.
 BY_WAITING: Keys = [*SOONEST_FIRST, ("finishedAt", ASCENDING)]
 BY_DUE_TIME: Keys = SOONEST_FIRST
@@ -45,8 +45,8 @@ BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change s
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
 ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
 
-# The values of leasedBy that are in `worker_index`: texts, except the empty one.
-NAMED: Document = {"$gt": ""}
+# The values of leasedBy that are in `worker_index`: texts, except the empty text.
+HAS_NAME: Document = {"$gt": ""}
 
 # The least number of attempts of the jobs in BY_ATTEMPTS.
 RETRIED = 2
@@ -79,7 +79,7 @@ def recurring_indexes(mapping: FieldMapping) -> dict[str, Keys]:
 def search_index(field: str) -> Keys:
     """The partial index of the jobs that have this field of the payload.
 
-    Its fields rarely change after the insert, so other changes of a job do not write to it.
+    The fields of the index rarely change, so most changes of a job do not write to it.
     """
     return [(field, ASCENDING), *NEWEST_FIRST]
 
@@ -89,7 +89,8 @@ class ListIndex(NamedTuple):
 
     `setting`: its name in JOBMON_FILTERS, if only filters need it. `is_chosen`: whether that
     setting has this name. `partial`: the filter of a partial index; if empty, the index has the
-    jobs that match a filter by its first key. `needs`: the fields of the filters that it serves.
+    jobs that match a filter by its first key. None for an index of all jobs. `needs`: the fields
+    that a filter must have for this index.
     """
 
     keys: Keys
@@ -214,7 +215,7 @@ def lease_index(profile: Profile) -> Keys | StoredIndex | None:
     status = [_STATUS] if profile.jobs.has_status else []
     if lease.each_type:
         return [*status, _TYPE, *lease.order]
-    return [*status, *lease.order, _TYPE]  # has the type, so that no job is read
+    return [*status, *lease.order, _TYPE]  # to count by type without reading a job
 
 
 def attempt_end_index(profile: Profile) -> Keys:
@@ -223,7 +224,7 @@ def attempt_end_index(profile: Profile) -> Keys:
 
 
 def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
-    """(collection, served field, keys) of each index that is not partial, with contract names."""
+    """(collection, served field, keys) of each index of all documents, with contract names."""
     job_indexes = [
         ("jobId", JOB_ID),
         ("createdAt", NEWEST_FIRST),
@@ -294,7 +295,7 @@ def required_indexes(connection: Connection) -> list[Index]:
         required.setdefault((jobs.name, tuple(keys)), Index(jobs, list(keys)))
     if (by_worker := worker_index(connection.jobs.mapping)) is not None:
         keys = connection.jobs.mapping.translate_keys(by_worker) or []
-        partial = connection.jobs.mapping.translate_query({"leasedBy": NAMED})
+        partial = connection.jobs.mapping.translate_query({"leasedBy": HAS_NAME})
         path = keys[0][0]
         required[jobs.name, tuple(keys)] = Index(jobs, keys, False, "leasedBy", path, partial)
     for listed in filter_indexes(connection.jobs.mapping, connection.settings.filters):
@@ -312,7 +313,7 @@ def required_indexes(connection: Connection) -> list[Index]:
 
 
 def _make_filter_index(jobs: ReadCollection, index: ListIndex) -> Index | None:
-    """The index with the documents' names; None if they lack one of its fields."""
+    """The index with the documents' names; None if the documents lack one of its fields."""
     keys = jobs.mapping.translate_keys(index.keys)
     if keys is None or not all(map(jobs.mapping.can_query, index.needs)):
         return None

@@ -18,11 +18,11 @@ from jobmon.store.indexes import attempt_index
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.truncate import CharacterBudget
 
-_MAX_EVENTS = 2 * MAX_ATTEMPTS_SHOWN + 1  # two for each attempt; one more shows that others exist
+_MAX_EVENTS = 2 * MAX_ATTEMPTS_SHOWN + 1  # two for each attempt; one more shows that more exist
 # In characters; a document may have 16 MB.
 MAX_ATTEMPTS_LENGTH = 10_000_000
 MIN_FIELD_LENGTH = 2_000
-_CONTRACT = FieldMapping(paths={name: name for name in ATTEMPT_FIELDS})
+_CONTRACT_MAPPING = FieldMapping(paths={name: name for name in ATTEMPT_FIELDS})
 
 
 class JobStore:
@@ -52,8 +52,8 @@ class JobStore:
             query["createdBy"] = match_any(identity_values(owner))
 
         def is_requested(job: Document) -> bool:
-            owns = owner is None or is_identity(job.get("createdBy"), owner)
-            return owns and is_identity(job.get("jobId"), job_id)
+            is_owned = owner is None or is_identity(job.get("createdBy"), owner)
+            return is_owned and is_identity(job.get("jobId"), job_id)
 
         job_and_attempts = self._read_job(job_id, query, is_requested)
         if job_and_attempts is None:
@@ -135,7 +135,7 @@ class JobStore:
         if not isinstance(embedded, list):
             return []
         mapping = self._profile.attempts if self._profile.log is None else None
-        mapping = mapping or _CONTRACT
+        mapping = mapping or _CONTRACT_MAPPING
         return [
             {"attemptNumber": number, **mapping.to_contract(attempt)}
             for number, attempt in enumerate(embedded, start=1)

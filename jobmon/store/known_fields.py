@@ -58,8 +58,8 @@ class KnownFields:
     def _has_finish_times(self) -> bool:
         """Whether attempts can be counted by the time when they ended.
 
-        True if attempts are recorded, computed or counted from changes, or if each group of jobs
-        below is empty or has a job with finishedAt. With a log, true only if the log has events.
+        True if attempts are recorded, computed or counted from changes, or if each group of jobs in
+        `groups` is empty or has a job with finishedAt. With a log, true only if it has events.
         """
         if self._connection.profile.log is not None:
             return self._connection.has_recorded_attempts()
@@ -70,8 +70,8 @@ class KnownFields:
         jobs = self._connection.jobs
 
         def has_any(query: Document, index: Keys = indexes.BY_FINISH) -> bool:
-            is_needed = index == indexes.BY_FINISH
-            return bool(jobs.find(query, ("_id",), index=index, limit=1, require_index=is_needed))
+            is_required = index == indexes.BY_FINISH
+            return bool(jobs.find(query, ("_id",), index=index, limit=1, require_index=is_required))
 
         def match_ended(statuses: Iterable[str]) -> Document:
             return {"status": {"$in": list(statuses)}}
@@ -80,7 +80,7 @@ class KnownFields:
             dated = jobs.mapping.select_statuses("finishedAt", statuses)
             return match_ended(dated) | {"finishedAt": {"$type": "date"}}
 
-        # There is no group of failed jobs: one that waits for its retry may lack finishedAt.
+        # There is no group of failed jobs: a job that waits for its retry may lack finishedAt.
         groups = (STATUSES_AFTER_ATTEMPT, (JobStatus.SUCCEEDED.value,), (JobStatus.DLQ.value,))
         try:
             return all(

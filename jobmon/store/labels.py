@@ -22,7 +22,7 @@ def label(value: Any) -> str:
     Documents share the label `{…}`, so that no value in them is shown. The text `(other)` becomes
     `(other)…`, because `(other)` means the values that are not counted by name. The text `null`,
     the empty text and a text of at most 198 characters that ends in `*` are in quotes: without
-    quotes, a filter by this text means a missing value, no filter, or a beginning.
+    quotes, a filter by this text means a missing value, no filter, or all texts with a prefix.
     """
     text = to_text(_drop_secrets(value))
     if text == OTHER:
@@ -46,11 +46,11 @@ def can_filter_by(value_label: str) -> bool:
 
 
 class LabelBudget:
-    """Gives a label to each of the first values, `limit` at most, and `(other)` to all others.
+    """Gives the first values their own labels, at most `limit`, and all later values `(other)`.
 
-    The labels in `always` are given from the start. If each job has another type, the stats must
-    not grow with the jobs. While `(other)` is in use, no new value gets a label, because its jobs
-    may be counted as `(other)` already.
+    So the stats do not grow with the jobs, even if each job has another type. The labels in
+    `always` count as given from the start. While `(other)` is in use, no new value gets its own
+    label, because jobs with this value may already be counted as `(other)`.
     """
 
     def __init__(self, limit: int, always: Iterable[str] = ()) -> None:
@@ -63,7 +63,7 @@ class LabelBudget:
         self._labels.update(labels)
 
     def forget(self, *, all_but: Iterable[str]) -> None:
-        """Free all labels except these, once the limit is reached and `(other)` is not in use."""
+        """At the limit, free all labels except these and `always`; none if these have `(other)`."""
         if len(self._labels) < self._limit:
             return
         in_use = set(all_but)

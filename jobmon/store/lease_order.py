@@ -20,12 +20,12 @@ from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 
-# The most index keys that are read at a time; a server reads them in about 10 ms.
+# The most index keys that one query reads; a server reads them in about 10 ms.
 MAX_AHEAD = 10_000
-# The most documents that are read instead if no field holds the status.
+# The most documents that one query reads instead, if no field holds the status.
 MAX_READ = 1_000
-# If more jobs than SHARE_FROM are ahead, callers share the counts for a place for SHARE_S seconds,
-# and the due jobs that were read for SHARE_DUE_S seconds.
+# If more jobs than SHARE_FROM are ahead, callers share the counts for a place, for SHARE_S seconds.
+# They share the due jobs, once these are read, for SHARE_DUE_S seconds.
 SHARE_FROM, SHARE_S, SHARE_DUE_S = 200, 1, 5
 MAX_CACHED_PLACES = 1_000
 MAX_CACHED_DUE = 20  # `_DueJobs` of a queue in each process; each takes up to 2 MB
@@ -40,10 +40,10 @@ class UnknownPlaceError(Exception):
 class Place:
     """The place of a job among the due jobs, in the order in which workers take them.
 
-    `ahead`: the jobs before it. `tied`: the other jobs with the same place. `same_type`: the jobs
-    of its type in these two numbers, a lower bound unless `ahead` is exact. `outranking`: the jobs
-    of its type that are ahead by their priority. `each_type`: only jobs of its type are counted,
-    because workers take the jobs of each type separately.
+    `ahead`: the jobs before it. `tied`: the other jobs with the same place. `same_type`: how many
+    of these two are of the job's type, a lower bound unless `ahead` is exact. `outranking`: the
+    jobs of this type that are ahead by their priority. `each_type`: only jobs of this type are
+    counted, because workers take the jobs of each type separately.
     """
 
     ahead: CappedCount
@@ -60,9 +60,9 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class _OrderKey:
-    """The values that decide the place of a job: its type, and the fields of the order.
+    """The values that decide the place of a job: its type, and the fields of the lease order.
 
-    `order` has the name of each field, the job's value, and a direction (1 or -1).
+    `order` has the name of each of these fields, the job's value, and a direction (1 or -1).
     """
 
     job_type: Any
@@ -74,29 +74,32 @@ class _DueJobs:
     """The waiting jobs that differ only in the last field of the order, a date.
 
     `before` counts the jobs that are ahead of all these, by type label. `dates` has the sorted
-    dates of each type label; a job without a date comes first. Not all jobs with dates after
-    `horizon` were read; None if all jobs were read.
+    dates of each type label; a job without a date comes first. `horizon`: the date up to which all
+    jobs were read; None if all jobs were read.
     """
 
     before: Counter[str]
     dates: Mapping[str, list[datetime]]
     horizon: datetime | None
 
-    def count_ahead(self, job_type: str, at: datetime, limit: int) -> Counter[str]:
+    def count_ahead(self, job_type: str, date: datetime, limit: int) -> Counter[str]:
         """The counts of `PlaceFinder._count` for a job with this type label and date."""
         outranking, before = self.before[job_type], self.before.total()
-        ahead = before + sum(bisect_left(dates, at) for dates in self.dates.values())
-        reached = before + sum(bisect_right(dates, at) for dates in self.dates.values())
-        tied = reached - ahead
-        same = outranking + bisect_right(self.dates.get(job_type, []), at)
-        if reached > limit or (self.horizon is not None and at > self.horizon):
+        ahead = before + sum(bisect_left(dates, date) for dates in self.dates.values())
+        up_to_date = before + sum(bisect_right(dates, date) for dates in self.dates.values())
+        tied = up_to_date - ahead
+        same = outranking + bisect_right(self.dates.get(job_type, []), date)
+        if up_to_date > limit or (self.horizon is not None and date > self.horizon):
             return Counter(read=limit + 1, jobs=limit + 1, same=same, outranking=outranking)
-        return Counter(read=reached, jobs=reached, tied=tied, same=same, outranking=outranking)
+        return Counter(
+            read=up_to_date, jobs=up_to_date, tied=tied, same=same, outranking=outranking
+        )
 
 
 class PlaceFinder:
-    """Finds the place of a job; reads about 10,000 index keys at most for each field of the order.
+    """Finds the place of a job by the lease order.
 
+    For each field of the order it reads at most about 10,000 index keys, for the last one 20,000.
     If many jobs are ahead, one read serves all jobs that differ only in the last date of the order.
     """
 
@@ -111,8 +114,8 @@ class PlaceFinder:
     def find_place(self, job: Document, now: datetime) -> Place:
         """The place of a job that is due; `job` has the contract's names.
 
-        Beyond 200 jobs ahead, the count may be six seconds old. Raises UnknownPlaceError and
-        PyMongoError.
+        With more than 200 jobs ahead, the counts may be six seconds old. Raises UnknownPlaceError
+        and PyMongoError.
         """
         key = self._find_key(job)
         counts = self._shared.get(
@@ -140,7 +143,7 @@ class PlaceFinder:
         return MAX_AHEAD if self._has_status else MAX_READ
 
     def _find_key(self, job: Document) -> _OrderKey:
-        """The values that decide the place of the job; UnknownPlaceError if they are unknown."""
+        """The values that decide the job's place; raises UnknownPlaceError if they are unknown."""
         if self._lease is None:
             raise UnknownPlaceError("it is unknown in which order the workers take jobs")
         job_type = job.get("type")
@@ -155,17 +158,17 @@ class PlaceFinder:
         return _OrderKey(job_type=job_type, order=tuple(order))
 
     def _find_counts(self, key: _OrderKey, now: datetime) -> Counter[str]:
-        """The result of `_count`: first for few jobs, then up to the limit of `_max_read`."""
+        """The counts of `_count`: of up to 200 jobs, or if there are more, up to `_max_read`."""
         ranges = self._match_ahead(key, now)
         counts = self._count({"$or": ranges} if len(ranges) > 1 else ranges[0], key, SHARE_FROM)
         if counts["read"] <= SHARE_FROM:
             return counts
-        last, at, direction = key.order[-1]
+        field, date, direction = key.order[-1]
         # Documents of other programs may hold a date or a status in several forms.
-        if self._jobs.mapping.is_identity and isinstance(at, datetime) and direction > 0:
+        if self._jobs.mapping.is_identity and isinstance(date, datetime) and direction > 0:
             shared_key = key.job_type if self._each_type else None, key.order[:-1]
-            due = self._due.get(shared_key, lambda: self._read_due(last, ranges), SHARE_DUE_S)
-            return due.count_ahead(label(key.job_type), at, self._max_read)
+            due = self._due.get(shared_key, lambda: self._read_due(field, ranges), SHARE_DUE_S)
+            return due.count_ahead(label(key.job_type), date, self._max_read)
         # For many jobs, a query for each range costs less than one query for all ranges.
         counts.clear()
         for ahead in ranges:
@@ -173,19 +176,20 @@ class PlaceFinder:
                 counts.update(self._count(ahead, key, self._max_read - counts["read"]))
         return counts
 
-    def _read_due(self, last: str, ranges: list[Document]) -> _DueJobs:
-        """The waiting jobs of the last range, with any date `last`; counts of the other ranges."""
+    def _read_due(self, field: str, ranges: list[Document]) -> _DueJobs:
+        """The waiting jobs of the last range, with any date in `field`; counts of the others."""
         before, dates = Counter[str](), dict[str, list[datetime]]()
         horizon: datetime | None = None
         for ahead in ranges[:-1]:
             for group in self._group(ahead, {"_id": "$type", "count": {"$sum": 1}}):
                 before[label(group["_id"])] += group["count"]
         for status in WAITING_STATUSES:  # for one status, the index has the dates in order
-            query = {name: value for name, value in ranges[-1].items() if name != last}
-            parts = {"_id": "$type", "count": {"$sum": 1}, "dates": {"$push": f"${last}"}}
+            query = {name: value for name, value in ranges[-1].items() if name != field}
+            group_spec = {"_id": "$type", "count": {"$sum": 1}, "dates": {"$push": f"${field}"}}
             newest, count = _NEVER, 0
-            for group in self._group(query | {"status": {"$in": [status]}}, parts):
-                in_group = [at if isinstance(at, datetime) else _NEVER for at in group["dates"]]
+            for group in self._group(query | {"status": {"$in": [status]}}, group_spec):
+                values = group["dates"]
+                in_group = [date if isinstance(date, datetime) else _NEVER for date in values]
                 in_group += [_NEVER] * (group["count"] - len(in_group))  # $push skips missing dates
                 newest, count = max([newest, *in_group]), count + group["count"]
                 dates.setdefault(label(group["_id"]), []).extend(in_group)
@@ -216,12 +220,12 @@ class PlaceFinder:
         groups = self._group(query, counts, limit) or [{}]
         return Counter({name: number for name, number in groups[0].items() if name != "_id"})
 
-    def _group(self, query: Document, parts: Document, limit: int | None = None) -> list[Document]:
+    def _group(self, query: Document, spec: Document, limit: int | None = None) -> list[Document]:
         """Groups of the first `limit + 1` matches; UnknownPlaceError if too slow, or no index."""
         limit = self._max_read if limit is None else limit
         try:
             return self._jobs.aggregate(
-                [{"$match": query}, {"$limit": limit + 1}, {"$group": parts}],
+                [{"$match": query}, {"$limit": limit + 1}, {"$group": spec}],
                 index=self._index,
                 require_index=True,
             )
@@ -233,7 +237,7 @@ class PlaceFinder:
             raise UnknownPlaceError("indexes are missing") from None
 
     def _match_ahead(self, key: _OrderKey, now: datetime) -> list[Document]:
-        """Queries for the due jobs up to the place, its own included: an index range per field."""
+        """Queries for the due jobs up to the job's own place: an index range for each field."""
         common: Document = {}
         if self._each_type:
             common["type"] = key.job_type
@@ -269,7 +273,7 @@ class PlaceFinder:
 
 
 def _read_value(name: str, value: Any) -> Any:
-    """The value of a field that orders jobs; UnknownPlaceError if it has an unexpected type."""
+    """The value of a field of the order; UnknownPlaceError if it has an unexpected type."""
     match value:
         case None:
             return None

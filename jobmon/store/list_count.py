@@ -6,7 +6,7 @@ from jobmon.store.filter import JobFilter
 from jobmon.store.list_plan import ListPlanner, get_plan
 
 COUNT_EXACTLY_UP_TO = 10_000
-# Counting takes 0.7 µs a job. A count above SHARE_FROM is shared for SHARE_S seconds.
+# Counting takes 0.7 µs a job. Callers share a count above SHARE_FROM for SHARE_S seconds.
 SHARE_FROM = 100
 SHARE_S = 2
 MAX_CACHED_TOTALS = 1_000

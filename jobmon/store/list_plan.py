@@ -36,7 +36,8 @@ MAX_SCANNED = 10_000
 # The most values that replace a range. For 20 values and ten statuses, MongoDB still merges the
 # jobs in list order.
 MAX_VALUES = 20
-# How long results (whether few jobs match, which values occur) are kept, and how many of them.
+# For how many seconds results (plans, whether few jobs match, which values occur) are kept, and how
+# many results of each kind.
 TTL_S, MAX_CACHED = 2.0, 1_000
 
 _TOO_MANY = f"More than {MAX_MATCHES:,} jobs match"
@@ -61,7 +62,7 @@ _REFUSAL_ORDER = (
 
 
 def get_plan(job_filter: JobFilter) -> ListPlan:
-    """The plan of a prepared filter; ValueError for another one."""
+    """The plan of a prepared filter; raises ValueError for a filter that is not prepared."""
     if job_filter.plan is None:
         raise ValueError("the filter is not prepared")
     return job_filter.plan
@@ -186,7 +187,7 @@ class ListPlanner:
     def _list_forms(self, job_filter: JobFilter) -> Iterator[JobFilter]:
         """The filter, and then the same filter with the values that occur in place of a range.
 
-        For one value, an index has the jobs in list order; for a range, it has not.
+        An index has the jobs with one value in list order, but not the jobs of a range.
         """
         yield job_filter
         if job_filter.is_own:  # the result must not depend on the types of other owners' jobs
@@ -220,7 +221,7 @@ class ListPlanner:
             jobs = self._read_first(field, index, bounds)
             while jobs:
                 value = jobs[0].get(field)
-                # An array is found by each of its elements: its value cannot be compared.
+                # A query finds an array by each of its elements: an array cannot be a bound.
                 if not isinstance(value, str | int | float) or len(values) == limit:
                     return None
                 values.append(value)
@@ -321,7 +322,7 @@ def _is_in_order(keys: Keys, order: Keys) -> bool:
 def _may_use(
     index: ListIndex, fields: set[str], job_filter: JobFilter, mapping: FieldMapping
 ) -> bool:
-    """Whether an index has all jobs that match, and shows the caller only what it may know.
+    """Whether an index has all jobs that match, and shows the callers only what they may know.
 
     `fields`: the fields of the filter.
     """
@@ -351,7 +352,7 @@ def _needs_no_index(part: FilterPart, job_filter: JobFilter, mapping: FieldMappi
             return not mapping.has_status and job_filter.order_field != "createdAt"
         case "leasedBy":  # only running jobs have a worker: they are found by their status
             return indexes.worker_index(mapping) is None
-        case "type":
+        case "type":  # a constant type matches all jobs or none
             return part.field in mapping.constants
         case _:
             return False
@@ -360,7 +361,7 @@ def _needs_no_index(part: FilterPart, job_filter: JobFilter, mapping: FieldMappi
 def _rank_bounded(use: _IndexUse) -> tuple[bool, int, int]:
     """The order in which indexes are tried: first the indexes that usually find few jobs.
 
-    The owner is before the payload: so an owner with few jobs learns nothing about other jobs.
+    The owner comes before the payload, so an owner with few jobs learns nothing about other jobs.
     """
     first = use.index.keys[0][0].partition(".")[0]
     best_first = ("_id", "jobId", "createdBy", "payload")
@@ -373,8 +374,8 @@ def _rank_for_refusal(part: FilterPart) -> int:
     return _REFUSAL_ORDER.index(field) if field in _REFUSAL_ORDER else len(_REFUSAL_ORDER)
 
 
-def _explain_many(job_filter: JobFilter, parameter: str, parts: int) -> str:
-    """The message about `parameter`, with which a filter of `parts` parts matches too many jobs."""
+def _explain_many(job_filter: JobFilter, parameter: str, part_count: int) -> str:
+    """The message about `parameter` of a filter with so many parts, which matches too many jobs."""
     if parameter == "job_id":
         return f"Matches more than {MAX_MATCHES:,} jobs: give more of the id."
     term = next((term for term in job_filter.search if term.field == parameter), None)
@@ -387,5 +388,5 @@ def _explain_many(job_filter: JobFilter, parameter: str, parts: int) -> str:
         return f"{_TOO_MANY}, of more than {MAX_VALUES} types: give more of the type."
     if parameter == "min_attempts" and (job_filter.min_attempts or 0) < indexes.RETRIED:
         return f"{_TOO_MANY}: give {indexes.RETRIED} or more, or add {_NARROWER}"
-    cause = "no index finds them" if parts == 1 else "no index has these filters together"
+    cause = "no index finds them" if part_count == 1 else "no index has these filters together"
     return f"{_TOO_MANY}, and {cause}. Add {_NARROWER}"

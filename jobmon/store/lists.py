@@ -24,7 +24,7 @@ from jobmon.store.worker_jobs import WorkerJobFinder
 BATCH = 500
 # Values without a text that redaction could hide.
 _NO_TEXTS = {datetime, ObjectId}
-# No page begins at this place or later: skipping so many jobs exceeds every time limit.
+# No page begins here or later in a list: skipping so many jobs exceeds every time limit.
 _MAX_SKIP = 2**31
 
 
@@ -48,7 +48,7 @@ class JobPage:
 
 
 class _PageSlice(NamedTuple):
-    """The jobs of a page, and whether it is the first or the last page of the list."""
+    """The jobs of a page, and whether it is the first or last one; `max_shift` as in `JobPage`."""
 
     jobs: list[Document]
     page: int
@@ -116,24 +116,26 @@ class JobLists:
         job_filter = self.prepare(job_filter)
         has_keyset = self._has_keyset(job_filter)
         if cursor is not None:
-            part = self._read_beyond(cursor, job_filter, per_page, has_keyset)
+            page_slice = self._read_beyond(cursor, job_filter, per_page, has_keyset)
         else:
             end = total.value if total is not None and total.is_exact else _MAX_SKIP
             guide = guide if has_keyset and job_filter.order_field == "createdAt" else None
-            part = self._read_page(job_filter, page, per_page, oldest_first, end=end, guide=guide)
-        jobs, next_cursor, prev_cursor = part.jobs, None, None
-        arguments = job_filter, has_keyset, part.page, part.oldest_first
-        if jobs and not part.is_last:
+            page_slice = self._read_page(
+                job_filter, page, per_page, oldest_first, end=end, guide=guide
+            )
+        jobs, next_cursor, prev_cursor = page_slice.jobs, None, None
+        arguments = job_filter, has_keyset, page_slice.page, page_slice.oldest_first
+        if jobs and not page_slice.is_last:
             next_cursor = self._make_cursor(jobs[-1], *arguments, neighbor=jobs[-2:-1])
-        if jobs and not part.is_first:
+        if jobs and not page_slice.is_first:
             first = self._make_cursor(jobs[0], *arguments, neighbor=jobs[1:2])
             prev_cursor = replace(first, backwards=True)
         return JobPage(
             jobs=jobs,
-            page=part.page,
+            page=page_slice.page,
             next_cursor=next_cursor,
             prev_cursor=prev_cursor,
-            max_shift=part.max_shift,
+            max_shift=page_slice.max_shift,
         )
 
     def batches(
@@ -186,7 +188,7 @@ class JobLists:
     def look_up(
         self, ids: Collection[str], job_filter: JobFilter, owner: str | None = None
     ) -> list[tuple[Document, bool]]:
-        """The jobs that have these ids now, each with whether `job_filter` matches it.
+        """The jobs that have these ids, each with whether `job_filter` matches it now.
 
         With `owner`, only jobs of that owner. Index: (jobId).
         """
@@ -272,7 +274,7 @@ class JobLists:
         ascending: bool,
         skip: int = 0,
     ) -> list[Document]:
-        """The first jobs in ascending or descending order, or the first jobs beyond `start`."""
+        """Up to `limit` jobs after `skip` jobs, counted from `start` or the beginning."""
         direction, plan = 1 if ascending else -1, get_plan(job_filter)
         ascending_order = list_order(job_filter.order_field, self._jobs.mapping)
         order = [(name, direction) for name, _ in ascending_order]
@@ -300,7 +302,7 @@ class JobLists:
         return _select_owned(jobs, job_filter)
 
     def _sort(self, job_filter: JobFilter, order: Keys, limit: int, skip: int) -> list[Document]:
-        """The jobs of a filter whose index has at most 1,000, sorted in memory."""
+        """The jobs of a filter whose index has at most 1,000 jobs, sorted in memory."""
         if order[0][1] < 0 and (latest := job_filter.select_latest(2 * (skip + limit))) is not None:
             jobs = self._sort(latest, order, limit, skip)
             if len(jobs) == limit:  # else too few of the latest jobs of the group still match
@@ -347,7 +349,7 @@ class JobLists:
     ) -> Cursor:
         """The cursor at a job; by page if the list has no keyset, or the values are not suitable.
 
-        `neighbor`: the job next to it in its page, if there is one.
+        `neighbor`: the job next to `job` in its page, if there is one.
         """
         field = job_filter.order_field
         values = stored_date(job, field), job["_id"]
@@ -381,7 +383,7 @@ def _find_beyond(
     *,
     by_id: bool,
 ) -> list[Document]:
-    """Up to `limit` jobs beyond a cursor, by as few queries as possible."""
+    """Up to `limit` jobs beyond a cursor, usually by one query."""
     if not by_id and (query := cursor.query_from()) is not None:
         from_date = find(query, order, limit + 1)
         jobs = cursor.select_beyond(from_date)

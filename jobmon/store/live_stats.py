@@ -38,7 +38,7 @@ class _WaitingCounts(NamedTuple):
 
 
 class LiveStats:
-    """Counts the watched jobs; only `health` can reuse values. Methods raise PyMongoError."""
+    """Counts the watched jobs; methods raise PyMongoError."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -97,8 +97,8 @@ class LiveStats:
     ) -> QueueHealth:
         """The health at `now`. `counts`: the jobs by (status, type); None if they are unknown.
 
-        `unchanged`: an earlier health, if no job has changed since then; values that do not depend
-        on the time are taken from it.
+        `unchanged`: an earlier health, if no job has changed since then; its values that do not
+        depend on the time are used again.
         """
         unknown: dict[str, str] = {}
         all_waiting = None
@@ -156,8 +156,8 @@ class LiveStats:
     ) -> int | None:
         """The leased jobs whose lease has ended, counted up to 500,000.
 
-        With a reason in `unknown` the number is a lower bound. `are_dates`: each leaseExpiresAt of
-        a leased job is a date.
+        If there is a reason in `unknown`, the number is a lower bound or None. `are_dates`: the
+        leaseExpiresAt of each leased job is a date.
         """
 
         def count(condition: Document) -> CappedCount:
@@ -166,7 +166,7 @@ class LiveStats:
             return CappedCount(counted, counted < MAX_COUNTED)
 
         can_query = self._jobs.mapping.can_query("leaseExpiresAt")
-        # Without counts it takes a query to know this, which the query for leases replaces.
+        # Without counts, only a query shows whether jobs are leased: the query for leases does.
         if (counts is not None or not can_query) and not self._has_any(JobStatus.LEASED, counts):
             return 0
         if not can_query:
@@ -204,7 +204,7 @@ class LiveStats:
         """The numbers of the due and of the scheduled jobs.
 
         The scheduled jobs are counted; the other waiting jobs are due. From 500,000 scheduled jobs
-        on, the due jobs are counted instead. `are_dates`: each nextRunAt is a date.
+        on, the due jobs are counted instead. `are_dates`: each waiting job's nextRunAt is a date.
         """
         both = ("due", "scheduled")
         if all_waiting == 0:
@@ -277,7 +277,7 @@ class LiveStats:
     ) -> tuple[datetime | None, dict[str, datetime]]:
         """`_find_oldest_queued` for documents without a status field: it scans all queued jobs.
 
-        A recurring job that has run before has not waited since its creation: it is left out.
+        A recurring job that has run before has not waited since its creation, so it is left out.
         """
         query: Document = {"status": JobStatus.QUEUED.value}
         if self._is_recurring:
@@ -310,5 +310,5 @@ def _describe(count: CappedCount) -> str:
 
 
 def _find_readable(health: QueueHealth | None) -> set[str]:
-    """The counts of this health without a reason in `unknown`: their dates are all readable."""
+    """The names of the counts without a reason in `unknown`: all their dates are readable."""
     return set() if health is None else {"due", "expired_leases"} - health.unknown.keys()

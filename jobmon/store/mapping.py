@@ -1,8 +1,8 @@
 """Maps the contract's field names (`jobId`, `status`, …) to the field names of the documents.
 
 Queries are written with the contract's names. `FieldMapping` translates queries to the documents'
-names, and documents to the contract's names. If the documents already have the contract's names,
-it changes nothing.
+names, and documents to the contract's names. If the documents already have the contract's names
+and values, it changes nothing.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ _MISSING = object()
 NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
 # The condition that the field, or a field that contains it, is an array.
 IS_ARRAY: Document = {"$type": "array"}
-# For the dates that order lists: the keys of their stored values, if these are not BSON dates.
+# By date that orders lists: the key of the stored value in a job, if that is not a BSON date.
 STORED_DATES = {"createdAt": "_at", "nextRunAt": "_nextRunAt", "finishedAt": "_finishedAt"}
 
 
@@ -89,8 +89,8 @@ class FieldMapping:
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     computed: Mapping[str, Any] = field(default_factory=dict)
     add_fields: Callable[[Document, Document], Document] = lambda _, document: document
-    # How queries match such a field: it has the same value in each document, or the value at the
-    # first of several paths that has one.
+    # How queries match such a field: its value is the same in each document (`constants`), or it is
+    # at the first of several paths with a value (`alternatives`).
     constants: Mapping[str, Any] = field(default_factory=dict)
     alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # By field: its value as an aggregation expression, if that is not just the value at its path.
@@ -131,7 +131,7 @@ class FieldMapping:
 
     @property
     def waits_by_date(self) -> bool:
-        """Whether an index on nextRunAt finds all waiting jobs, since it decides their status."""
+        """Whether an index on nextRunAt finds all waiting jobs, because it decides their status."""
         path = self.paths.get("nextRunAt")
         needs = {} if self.derived is None else self.derived.needs
         return bool(needs) and all(
@@ -147,7 +147,7 @@ class FieldMapping:
         return self._find_path(name) is not None
 
     def select_statuses(self, name: str, statuses: Iterable[str]) -> tuple[str, ...]:
-        """Those of `statuses` with which a job has this field."""
+        """The elements of `statuses` with which a job has this field."""
         possible = self.only_in.get(name)
         return tuple(status for status in statuses if possible is None or status in possible)
 
@@ -161,14 +161,14 @@ class FieldMapping:
         )
 
     def translate_keys(self, keys: Keys) -> Keys | None:
-        """The keys of an index in the documents' names; None if a field has no path."""
+        """The keys of an index in the documents' names; None if a field but the type has no path."""
         if self.is_identity:
             return keys
         translated: dict[str, int] = {}
         for name, order in keys:
             path = self._find_path(name)
             if path is None and name == "type" and (translated or not self.alternatives):
-                continue  # the index is used without the type, which each job is compared with
+                continue  # the index is used without the type: each job is compared with the type
             if path is None or (name == "status" and self.derived is not None):
                 return None
             translated.setdefault(path, order)

@@ -36,7 +36,7 @@ class MilestoneChanges(NamedTuple):
 class Milestone:
     """A date `at_ms` in ms since 1970, and how many jobs are `older`, for each of the `labels`.
 
-    The `uncounted` jobs in `ranges` are not included, because only some of them are older.
+    `older` does not include the `uncounted` jobs in `ranges`, because only some of them are older.
     """
 
     at_ms: int
@@ -63,11 +63,11 @@ class Milestones:
     def find(
         self, position: int, statuses: Collection[str], types: Collection[str], *, after: bool
     ) -> tuple[Milestone, int] | None:
-        """The milestone nearest to a place of a list, and its number of older jobs of the list.
+        """The milestone nearest to a place in a list, and how many jobs of the list are older.
 
         `position`: how many jobs of the list are older than that place. With `after` the milestone
-        is at the place or newer, else at the place or older, for any number of older uncounted
-        jobs. None without such a milestone, or if the types are not counted.
+        is at the place or newer, else at the place or older, even if all its uncounted jobs are
+        older. None without such a milestone, or if the types are not counted.
         """
         if types and any(job_type is None for _, job_type in self.labels):
             return None

@@ -55,7 +55,7 @@ class PausedTypes:
         try:
             stored = controls.find_one({"_id": PAUSED}, max_time_ms=limit, **request_comment())
         except PyMongoError as error:
-            if not is_unauthorized(error):  # `jobmon check` reports that
+            if not is_unauthorized(error):  # `jobmon check` reports a missing right
                 log.error("the paused types cannot be read: %s", describe_error(error))
             return None
         values = _list_values((stored or {}).get("types"))

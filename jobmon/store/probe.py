@@ -31,8 +31,8 @@ _REASONS = {
 class DatabaseHealth:
     """The result of a check.
 
-    `is_up`: a server responded. `ping_ms`: how long the response to a ping took; None after an
-    error. `is_readable`: whether the user may read the watched collections, None if unknown.
+    `is_up`: a server responded. `ping_ms`: how long the response to a ping took; None if the check
+    failed. `is_readable`: whether the user may read the watched collections, None if unknown.
     `reason`: why `is_readable` is not True, without secrets. `is_ready` is also true for a server
     that responds to a ping but is too busy to read a document in time: another instance of jobmon
     would have the same problem.

@@ -14,8 +14,8 @@ from jobmon.store.mapping import FieldMapping, Keys
 def list_profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Keys, ...]:
     """The keys of each index, in the documents' names. No index is a prefix of another.
 
-    A rule has an index for its fields. If the rule has one value for each of them, the fields that
-    order lists come after them.
+    A rule has an index for its fields. If the rule has one value for each field, the keys of the
+    list order follow.
     """
     order = jobs.paths["createdAt"]
     in_list_order: Keys = ([] if order == "_id" else [(order, -1)]) + [("_id", -1)]
@@ -39,7 +39,7 @@ def list_profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Key
 
 
 def _list_waiting_keys(jobs: FieldMapping) -> Keys:
-    """The keys that have waiting jobs in the order of nextRunAt; none if it has no path."""
+    """The keys that have waiting jobs in the order of nextRunAt; empty if that has no path."""
     if (due := jobs.paths.get("nextRunAt")) is None:
         return []
     finished = jobs.paths.get("finishedAt") if jobs.waits_by_date else None

@@ -43,7 +43,7 @@ class Profile:
     jobs: FieldMapping
     # None if attempts have no collection: then a job contains its attempts, or only the last one.
     attempts: FieldMapping | None
-    # How to combine the documents of the attempts' collection, if each is an event of an attempt.
+    # How to combine the documents of the attempts' collection, if they are events of attempts.
     log: EventLog | None = None
     # An expression for the status of the last attempt; None if the job's status shows it.
     outcome: Any = None
@@ -61,7 +61,7 @@ class Profile:
     always: tuple[str, ...] = ()
     # The name of a shipped profile, or a hash of the content of a file.
     identity: str = ""
-    # The dates that change a status when they pass: pairs of the path and the form of the date.
+    # The dates that change a status when they pass: pairs of a path and the date's form there.
     due_fields: tuple[tuple[str, str], ...] = ()
     # How changes of jobs show their runs, where no attempts are recorded.
     runs: RunRules = field(default_factory=RunRules)
@@ -153,8 +153,8 @@ def _map_log(log: ParsedLog) -> FieldMapping:
     else:
         values = [value for name in log.status.names for value in label_values(name)]
         where = {log.status.path: match_any(values)}
-    others = Rule(when=None, status="ignored")  # events that `where` excludes
-    rules = (*log.status.rules, others) if log.status.rules else ()
+    fallback = Rule(when=None, status="ignored")  # for events that `where` excludes
+    rules = (*log.status.rules, fallback) if log.status.rules else ()
     mapping = _map_attempts(log.fields, replace(log.status, rules=rules))
     paths = {**mapping.paths, **_make_log(log).paths}
     if log.duration is not None:
@@ -170,7 +170,7 @@ def _map_fields(fields: Mapping[str, Source], status: ParsedStatus) -> FieldMapp
     paths = {name: source.path for name, source in fields.items() if source.path is not None}
     if status.path is not None:
         paths["status"] = status.path
-    others = {name: source for name, source in fields.items() if source.path is None}
+    pathless = {name: source for name, source in fields.items() if source.path is None}
     return FieldMapping(
         paths=paths,
         statuses=status.names,
@@ -184,11 +184,11 @@ def _map_fields(fields: Mapping[str, Source], status: ParsedStatus) -> FieldMapp
             if source.expression is not None and source.expression != f"${source.path}"
         },
         alternatives={
-            name: source.alternatives for name, source in others.items() if source.alternatives
+            name: source.alternatives for name, source in pathless.items() if source.alternatives
         },
-        constants={name: source.read({}) for name, source in others.items() if source.is_constant},
-        reads={name: source.inputs for name, source in others.items()},
-        computed={name: source.computed for name, source in others.items() if source.computed},
+        constants={name: source.read({}) for name, source in pathless.items() if source.is_constant},
+        reads={name: source.inputs for name, source in pathless.items()},
+        computed={name: source.computed for name, source in pathless.items() if source.computed},
     )
 
 
@@ -199,7 +199,7 @@ def _list_attempt_inputs(attempts: ParsedAttempts) -> tuple[str, ...]:
 
 
 def _make_attempt_expressions(attempts: ParsedAttempts) -> Document:
-    """Field of an attempt -> the expression that computes it. `status`: an array, by element."""
+    """By field of an attempt: its expression. `status` is an array: one value for each element."""
     expressions: Document = {
         name: source.computed
         for name, source in attempts.fields.items()
@@ -227,19 +227,19 @@ def _make_status_expression(rules: Iterable[Rule]) -> Any:
 
 def _derive_status(status: ParsedStatus) -> DerivedStatus:
     needs: dict[str, list[Query]] = {}
-    certain: Query = {}  # matches every document that matches none of the rules so far
+    unmatched: Query = {}  # matches every document that no earlier rule matches
     for rule in status.rules:
-        query = certain if rule.when is None else select_indexable(rule.when)
+        query = unmatched if rule.when is None else select_indexable(rule.when)
         needs.setdefault(rule.status, []).append(dict(query))
         if rule.when is not None:
-            implied: Mapping[str, Any] = certain
+            implied: Mapping[str, Any] = unmatched
             open_clauses = {
                 name: condition
                 for name, condition in rule.when.items()
                 if name not in implied or implied[name] != condition
             }
             for name, condition in negate_query(open_clauses).items():
-                certain.setdefault(name, condition)
+                unmatched.setdefault(name, condition)
     return DerivedStatus(
         expression=_make_status_expression(status.rules),
         needs={

@@ -8,8 +8,8 @@ from typing import Any
 from jobmon.settings import Settings
 from jobmon.store.profiles import Profile
 
-_PREFIX_LENGTH = 80
-_DIGITS = 16
+_MAX_NAME_LENGTH = 80
+_DIGEST_LENGTH = 16
 SHARDED_CLUSTER = "sharded cluster"
 
 
@@ -47,5 +47,5 @@ def queue_key(deployment: str | None, database: str, settings: Settings, profile
     if settings.uri_setting != Settings.uri_setting:
         identity["queue"] = settings.queue
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(canonical.encode()).hexdigest()[:_DIGITS]
-    return f"{database}.{jobs}"[:_PREFIX_LENGTH] + f"#{digest}"
+    digest = hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return f"{database}.{jobs}"[:_MAX_NAME_LENGTH] + f"#{digest}"

@@ -33,7 +33,7 @@ _INDEXES_TTL_S = 10.0
 
 @dataclass(frozen=True)
 class StoredIndex:
-    """An index by its keys with the documents' names, for fields that the contract lacks."""
+    """An index, by its keys with the documents' names: it may have fields beyond the contract."""
 
     keys: Keys
 
@@ -63,6 +63,7 @@ class ReadCollection:
         self.mapping = mapping
         self.max_time_ms = max_time_ms
         self._projections: dict[tuple[str, ...], Any] = {}
+        # The collection, and the same collection with naive dates.
         self._naive: tuple[Collection[Document], Collection[Document]] | None = None
         self._warned: set[str] = set()
         # The results of `has_no_arrays` and `has_index`, each with its time (monotonic seconds).
@@ -112,7 +113,7 @@ class ReadCollection:
 
     @property
     def _naive_collection(self) -> Collection[Document]:
-        """The collection, read with naive dates."""
+        """The collection with naive dates."""
         collection, cached = self.collection, self._naive
         if cached is None or cached[0] is not collection:
             naive = collection.with_options(codec_options=WITH_NAIVE_DATES)
@@ -187,7 +188,7 @@ class ReadCollection:
         )
 
     def touch(self) -> None:
-        """Read one _id from its index, and no document; raises PyMongoError if that is refused."""
+        """Read one _id from its index, and no document; raises PyMongoError if that fails."""
 
         def run(hint: Hint) -> list[Document]:
             limits = self.limits("max_time_ms")
@@ -241,7 +242,7 @@ class ReadCollection:
         return self._run_with_index(index, run)
 
     def explain(self, find: Document) -> Document:
-        """The planner's output for a find. The driver's own `explain` would also run the query.
+        """The planner's output for a find. The driver's own `explain` would also run the find.
 
         The primary runs this: no secondary has an array in an index before the primary has it.
         """

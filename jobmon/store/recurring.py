@@ -15,7 +15,7 @@ from jobmon.store.summaries import SUMMARY_FIELDS, summarize
 from jobmon.store.truncate import CharacterBudget
 
 MAX_RUNS = 20  # attempts shown of a job that contains its attempts
-_MAX_ERROR_LENGTH = 2_000  # characters, on average for each of these attempts
+_MAX_ATTEMPT_LENGTH = 2_000  # characters, on average for each of these attempts
 _SEPARATOR = "."
 
 
@@ -46,7 +46,7 @@ class RecurringJobs:
         connection = planner.connection
         mapping = connection.jobs.mapping
         self._is_recurring = connection.profile.is_recurring
-        self._names = tuple(recurring_indexes(mapping))
+        self._path_names = tuple(recurring_indexes(mapping))
         repetition = (name for name in mapping.paths if name.startswith("_"))
         self._lists = JobLists(
             planner,
@@ -60,7 +60,7 @@ class RecurringJobs:
     @property
     def unknown(self) -> str:
         """The reason why recurring jobs are unknown; empty if they are known."""
-        if self._names:
+        if self._path_names:
             return ""
         if not self._is_recurring:
             return "no job of this kind of queue is known to run repeatedly"
@@ -71,10 +71,11 @@ class RecurringJobs:
 
         Raises BadCursorError for any other text.
         """
-        name, place = _decode(cursor, self._names)
+        first_name, place = _decode(cursor, self._path_names)
         jobs: list[Document] = []
         next_cursor = None
-        for path_name in self._names[self._names.index(name) :] if self._names else ():
+        names = self._path_names
+        for path_name in names[names.index(first_name) :] if names else ():
             job_filter = JobFilter(repeats_by=path_name)
             if len(jobs) == per_page:
                 if self._lists.page(job_filter, per_page=1, oldest_first=True).jobs:
@@ -90,7 +91,7 @@ class RecurringJobs:
         return RecurringPage(jobs=jobs, next_cursor=next_cursor, total=self._count())
 
     def _count(self) -> CappedCount:
-        filters = (JobFilter(repeats_by=name) for name in self._names)
+        filters = (JobFilter(repeats_by=name) for name in self._path_names)
         counts = [self._counter.count(job_filter) for job_filter in filters]
         return CappedCount(
             sum(count.value for count in counts), all(count.is_exact for count in counts)
@@ -112,9 +113,9 @@ def _decode(cursor: str, names: tuple[str, ...]) -> tuple[str, Cursor | None]:
 
 
 def _summarize(job: Document) -> Document:
-    """A job of the list, with the newest of its attempts."""
+    """A job as the list shows it, with its newest attempts."""
     attempts = job.get("attempts")
-    budget = CharacterBudget(_MAX_ERROR_LENGTH * MAX_RUNS)
+    budget = CharacterBudget(_MAX_ATTEMPT_LENGTH * MAX_RUNS)
     return summarize(job) | {
         "attempts": [
             {name: budget.truncate(value) for name, value in attempt.items()}

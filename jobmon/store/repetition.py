@@ -28,7 +28,7 @@ class Repetition(NamedTuple):
 
 
 def list_repetition_paths(parsed: ParsedRepetition | None) -> dict[str, str]:
-    """The paths that hold how often a job runs, by the names that jobmon gives them."""
+    """The paths that hold how often a job runs, by the names that jobmon uses for them."""
     if parsed is None:
         return {}
     paths = {

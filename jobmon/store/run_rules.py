@@ -25,14 +25,15 @@ _JOB_FIELDS = (
 class RunRules:
     """The rules of a profile for runs that are counted from changes, in the documents' names.
 
-    `paths`: the fields that are read. `remembered`: those of `paths` that later changes of the job
-    need, too; the others are read only for its error. `facts`: expressions for a document of these
-    fields, with `CHANGED_AT` as the present moment. `end_fields`: a run has ended when one of them
-    is written. Unless `has_own_end`, a run has also ended when a running job stops running.
+    `paths`: the fields that are read. `remembered`: the fields in `paths` that later changes of the
+    job need, too; the other fields are read only for the error. `facts`: expressions for a document
+    of these fields, with `CHANGED_AT` as the present moment. `end_fields`: a run has ended when one
+    of them is written. Unless `has_own_end`, a run has also ended when a running job stops running.
     `finished_path`: the path of the date of the end; None if no field holds it. `error_reads`: all
     fields from which the error of the last run is computed; empty if documents do not hold it. If
-    `reads_error` is false, changes are read without the error. `has_wait`: whether the time before
-    a run can be measured. Fields that are not named here are those of `ParsedEvents`.
+    `reads_error` is false, changes are read without the error. `has_outcome`: whether a fact has
+    the outcome of the last run. `has_wait`: whether the time before a run can be measured. For
+    `running`, `end_statuses`, `lease_field` and `deleted` see `ParsedEvents`.
     """
 
     paths: tuple[str, ...] = ()

@@ -51,8 +51,8 @@ class RunningJob(NamedTuple):
 class RunningJobs:
     """The jobs that ran at `as_of` (UTC), in the order in which their leases end.
 
-    If `is_complete` is false, other jobs ran, too. `reason`: why no job was read; empty if jobs
-    were read.
+    If `is_complete` is false, other jobs ran, too. `reason`: why the jobs could not be read; empty
+    if they were read.
     """
 
     as_of: datetime
@@ -114,7 +114,7 @@ class RunningJobReader:
     def _look_up_starts(self, jobs: list[Document]) -> dict[tuple[str, int], datetime]:
         """The starts of attempts, by job id and attempt number, for jobs without a startedAt.
 
-        Index: (jobId, attemptNumber). For each of the jobs, it reads a key for each of the numbers.
+        Index: (jobId, attemptNumber). For each job, it reads a key for each attempt number.
         """
         incomplete = [
             job
@@ -125,7 +125,7 @@ class RunningJobReader:
             return {}
         ids = [job["jobId"] for job in incomplete]
         query = {
-            "jobId": {"$in": list(_list_forms(ids))},
+            "jobId": {"$in": list(_list_id_forms(ids))},
             "attemptNumber": {"$in": sorted({job["attempt"] for job in incomplete})},
         }
         fields = ("jobId", "attemptNumber", "startedAt")
@@ -139,7 +139,7 @@ class RunningJobReader:
             (to_text(attempt["jobId"]), number): started_at
             for attempt in attempts
             if (started_at := read_date(attempt.get("startedAt"))) is not None
-            and (number := _read_number(attempt.get("attemptNumber"))) is not None
+            and (number := _read_attempt_number(attempt.get("attemptNumber"))) is not None
         }
 
 
@@ -152,7 +152,7 @@ def _find_numbered_attempts(connection: Connection) -> ReadCollection | None:
     return attempts if all(has_fields) else None
 
 
-def _list_forms(ids: Iterable[Any]) -> Iterable[Any]:
+def _list_id_forms(ids: Iterable[Any]) -> Iterable[Any]:
     """Each id unchanged, and as text: an attempt may hold the ObjectId of its job as text."""
     for value in ids:
         yield value
@@ -169,7 +169,7 @@ def _extract_values(job: Document) -> Document:
         "id": printed if is_identity(job_id, printed) else None,
         "type": label(job.get("type")),
         "worker": worker_label(job.get("leasedBy")),
-        "attempt": _read_number(job.get("attemptCount")),
+        "attempt": _read_attempt_number(job.get("attemptCount")),
         "startedAt": read_date(job.get("startedAt")),
         "expiresAt": read_date(job.get("leaseExpiresAt")),
     }
@@ -186,5 +186,5 @@ def _make_job(values: Document, starts: dict[tuple[str, int], datetime]) -> Runn
     )
 
 
-def _read_number(value: Any) -> int | None:
+def _read_attempt_number(value: Any) -> int | None:
     return attempt_count({"attemptCount": value}, default=0) or None

@@ -34,7 +34,7 @@ NO_INDEX = "an index is missing: `jobmon init` creates it"
 class ScheduledStep:
     """The jobs that become due from `start` to before `end` (UTC), in total and by type.
 
-    `jobs` is None if reading stopped before this step, and a lower bound if it is not exact.
+    `jobs` is None if reading stopped before this step; without `is_exact` it is a lower bound.
     """
 
     start: datetime

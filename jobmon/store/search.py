@@ -111,7 +111,7 @@ def _read_string(text: str) -> str:
 
 
 def _list_other_types(text: str) -> Iterator[Any]:
-    """The values that a text means besides strings; MongoDB finds no two of them equal."""
+    """The values that a text means in addition to strings."""
     if text in ("true", "false"):
         yield text == "true"
     if _OBJECT_ID.fullmatch(text):
@@ -130,7 +130,7 @@ def _list_other_types(text: str) -> Iterator[Any]:
 def _list_numbers(text: str) -> Iterator[Any]:
     """The numbers that a text means: one int, which also finds equal numbers of other types.
 
-    For a number that is not whole, a double and a decimal.
+    For a number that is not whole, or beyond 64 bits: a double, a decimal, or both.
     """
     if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
         return

@@ -11,7 +11,7 @@ from bson import Decimal128, ObjectId
 from jobmon.store.truncate import CUT
 
 MAX_LINE = 1_000  # characters of a text with one line
-HEAD, TAIL = 4_000, 6_000  # of a longer text with several lines
+HEAD, TAIL = 4_000, 6_000  # characters of a longer text with several lines
 GAP = f"\n{CUT}\n"  # between the two ends
 _PARTS = ("code", "message", "stack")
 _NUMBERS = ("int", "long", "double", "decimal", "bool", "objectId")

@@ -26,7 +26,7 @@ class SlowQueries(CommandListener):
         self._running: dict[int, Mapping[str, Any]] = {}
 
     def started(self, event: CommandStartedEvent) -> None:
-        """Remember the command, unless it waits on purpose, for example for the next change."""
+        """Remember the command, unless it waits on purpose for the next change."""
         if not (event.command_name == "getMore" and "maxTimeMS" in event.command):
             self._running[event.request_id] = event.command
 

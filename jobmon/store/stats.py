@@ -59,7 +59,7 @@ class QueueStats:
     milestones: MilestoneChanges | None = None
 
     def status_counts(self) -> dict[str, int] | None:
-        """Jobs by each status of the contract, and each other that occurs; None in an estimate."""
+        """Jobs by status: of the contract, and others that occur; None in an estimate."""
         if self.counts is None:
             return None
         by_status = {status.value: 0 for status in JobStatus}
@@ -79,9 +79,9 @@ class QueueStats:
     def type_counts_for(self, types: Collection[str]) -> dict[str, Mapping[str, int] | None] | None:
         """Jobs by type and status: each of `types` has a row.
 
-        If `(other)` is one of `types`, its row counts all types that are not; otherwise each type
-        that occurs has a row, too. A row is None if its jobs may be counted in `(other)`. The
-        result is None in an estimate.
+        If `(other)` is one of `types`, its row counts all types that are not in `types`. Otherwise
+        each type that occurs has a row, too. A row is None if its jobs may be counted in `(other)`.
+        The result is None in an estimate.
         """
         if self.counts is None:
             return None
@@ -113,7 +113,7 @@ class QueueStats:
     def count_matching(self, statuses: Collection[str], types: Collection[str]) -> int | None:
         """The number of jobs with any of `statuses` and any of `types`; empty means all.
 
-        None if jobs are not counted, or not by all of these labels.
+        None in an estimate, and if jobs with one of these labels may be counted in `(other)`.
         """
         if self.counts is None:
             return None

@@ -42,7 +42,7 @@ def summarize(job: Document) -> Document:
 
 
 def shorten_last_error(job: Document) -> Document:
-    """A job whose last error is shortened, but still has what decides its group."""
+    """The job with a shortened last error, which still has all that decides its error group."""
     return job | {"lastError": shorten_error(job.get("lastError"))}
 
 

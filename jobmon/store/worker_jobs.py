@@ -37,8 +37,8 @@ class WorkerJobFinder:
     def find(self, worker: str) -> WorkerJobs:
         """The jobs of the worker's newest attempts, and the jobs that name it; kept for 2 s.
 
-        Index: (workerId, startedAt). Raises RefusedFilterError if it is missing although attempts
-        have workers.
+        Index: (workerId, startedAt). Raises RefusedFilterError if attempts have workers, but the
+        index is missing.
         """
         return self._cache.get(worker, lambda: self._find(worker), TTL_S)
 

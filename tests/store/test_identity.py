@@ -127,10 +127,11 @@ def test_identity_ranges_match_the_numbers_that_begin_with_the_digits(number: fl
 
 
 @pytest.mark.parametrize(
-    "number", [1_152_921_504_606_846_976, float(2**60), -(2**62), 2**63 - 1, 1e300, 1.5e-7, 12.25]
+    "number",
+    [0, 1_152_921_504_606_846_976, float(2**60), -(2**62), 2**63 - 1, 1e300, 1.5e-7, 12.25],
 )
 def test_identity_ranges_of_all_digits_match_the_number(number: float) -> None:
-    """Catches a filter that finds no id of 19 digits (a snowflake), and no number with exponent."""
+    """Catches a filter that misses the id 0, ids of 19 digits, or numbers with an exponent."""
     assert any(
         matches_condition(number, condition) for condition in identity_ranges(to_text(number))
     )
