@@ -161,7 +161,7 @@ class FieldMapping:
         )
 
     def translate_keys(self, keys: Keys) -> Keys | None:
-        """The keys of an index in the documents' names; None if a field but the type has no path."""
+        """The keys of an index in the documents' names; None if any but the type has no path."""
         if self.is_identity:
             return keys
         translated: dict[str, int] = {}

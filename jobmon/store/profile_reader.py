@@ -109,7 +109,7 @@ def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> l
 
 
 def _find_outcome(outcome: Any, started: Any, ended: Any, job: Document) -> Document:
-    """Status, end and error of the last run. Without an end it is running (leased) or expired."""
+    """The last run's status, end and error; without a later end: running if leased, or expired."""
     if isinstance(ended, datetime) and (
         not isinstance(started, datetime) or to_utc(ended) >= to_utc(started)
     ):

@@ -186,7 +186,9 @@ def _map_fields(fields: Mapping[str, Source], status: ParsedStatus) -> FieldMapp
         alternatives={
             name: source.alternatives for name, source in pathless.items() if source.alternatives
         },
-        constants={name: source.read({}) for name, source in pathless.items() if source.is_constant},
+        constants={
+            name: source.read({}) for name, source in pathless.items() if source.is_constant
+        },
         reads={name: source.inputs for name, source in pathless.items()},
         computed={name: source.computed for name, source in pathless.items() if source.computed},
     )
