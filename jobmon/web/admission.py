@@ -37,7 +37,7 @@ def pool_size(at_once: int) -> int:
 
 
 class ConcurrencyLimit:
-    """A semaphore with `slots`, whose queue has a limited length and is first come, first served.
+    """A semaphore with `slots` and a queue of limited length, in which callers wait in order.
 
     With `per_key`, callers with the same key take at most that many slots, and at most half of the
     places in the queue. So if their work is slow, other callers still get slots.
@@ -89,7 +89,7 @@ class ConcurrencyLimit:
             return granted.is_set()
 
     def release(self, key: str = "") -> None:
-        """Free a slot, or hand it to the caller that waits longest and may have it."""
+        """Free a slot, or give it to the caller that waits longest and is below `per_key`."""
         with self._lock:
             self._taken[key] -= 1
             for waiting_key, granted in self._queue:
@@ -104,11 +104,11 @@ class ConcurrencyLimit:
 def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
     """Limit how many requests are worked on at a time, except for `ALWAYS_ANSWERED`.
 
-    If the queues are in several deployments, requests for each take at most half of the slots, so
-    that a deployment that does not answer does not delay the others. Call it after the functions
-    whose hooks must also run for refused requests.
+    If the queues are in several deployments, requests for one of these take at most half of the
+    slots: a deployment that does not answer must not delay the others. Call this function after the
+    functions whose hooks must also run for refused requests.
     """
-    per_key = max(1, settings.threads // 2) if queues.deployments > 1 else None
+    per_key = max(1, settings.threads // 2) if queues.deployment_count > 1 else None
     limit = ConcurrencyLimit(settings.threads, per_key=per_key)
     large_limit = ConcurrencyLimit(LARGE_AT_ONCE, MAX_LARGE_WAITING, MAX_LARGE_WAIT_S)
 
@@ -145,7 +145,7 @@ def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
 
 
 def _receive_body() -> None:
-    """Read the body before a slot is taken, so that a slow client holds none; 413 if it is too big.
+    """Read the body before a slot is taken: a slow client holds no slot. 413 if it is too large.
 
     Behind jobmon's own gunicorn worker the body is in memory already.
     """

@@ -39,7 +39,7 @@ from jobmon.web.sessions import SessionKeys, is_session_token
 from jobmon.web.trusted_header import TrustedHeader
 
 SESSION_COOKIE = "jobmon_session"
-# The length of a header line; a longer token is refused before it is parsed.
+# gunicorn's limit for a header line; a longer token is refused before it is parsed.
 MAX_TOKEN_LENGTH = 8_190
 # The `typ` of access tokens (RFC 7519, RFC 9068); other tokens of the same keys are refused.
 _ACCESS_TOKEN_TYPES = ("jwt", "at+jwt", "application/at+jwt")
@@ -223,7 +223,7 @@ def _refuse_revoked(access: AccessToken) -> None:
 
 @contextmanager
 def _refusing_with_401() -> Iterator[None]:
-    """Replace every fault of a token by an ApiError 401; of the faults it names only expiry."""
+    """Replace every fault of a token by an ApiError 401: missing, expired, or not valid."""
     try:
         yield
     except NoAuthorizationError:
@@ -301,7 +301,7 @@ def permission_error(needed: str) -> ApiError:
 def require_owners() -> None:
     """Raise ApiError 404 if the queue is closed to owners and the caller has no permission for it.
 
-    `current_queue` answers the same about a queue that does not exist.
+    `current_queue` raises the same error for a queue that does not exist.
     """
     settings = current_settings()
     if settings is not None and not may_know(settings):
@@ -309,14 +309,14 @@ def require_owners() -> None:
 
 
 def is_authenticated() -> bool:
-    """Whether this request's token was checked and is valid."""
+    """Whether the caller is known: by a valid token, or by the header of a trusted proxy."""
     return "jobmon_caller" in request_values()
 
 
 def caller() -> tuple[str, bool] | None:
-    """The subject of the request's token, and whether it is an admin's; None without a valid one.
+    """The caller's subject, and whether it has the queue's permission; None if nobody is known.
 
-    For display only: while the database does not answer, the token may be revoked.
+    For display only: while the database does not answer, the caller's token may be revoked.
     """
     current: Caller | None = g.get("jobmon_caller") or g.get("jobmon_unconfirmed_caller")
     return (current.subject, _needed_permission() in current.permissions) if current else None

@@ -41,7 +41,7 @@ class CheckedTokens:
         self._tokens: OrderedDict[bytes, _CheckedToken] = OrderedDict()
 
     def find(self, token: str) -> AccessToken | None:
-        """A token that would be accepted again; None if it must be checked.
+        """A remembered token that would be accepted again; None if the token must be checked.
 
         Raises what `find_key` raises.
         """

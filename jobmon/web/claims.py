@@ -33,7 +33,7 @@ class Caller:
 class AccessToken:
     """What a valid token's claims mean. Times are in seconds since 1970, UTC."""
 
-    id: str  # by which it is revoked
+    id: str  # the token can be revoked by it
     caller: Caller
     issued_at: float  # 0 for a token without `iat`
     begins_at: int
@@ -43,12 +43,13 @@ class AccessToken:
     def from_claims(cls, claims: dict[str, Any], settings: Settings) -> Self | None:
         """The token with these checked claims; None if it has no subject.
 
-        Raises ValueError, TypeError or OverflowError if a time is no number.
+        Raises ValueError, TypeError or OverflowError if a time is no number, or if the subject has
+        an unpaired surrogate.
         """
         subject = find_claim(claims, settings.subject_claim)
         if not isinstance(subject, str) or not subject:
             return None
-        subject.encode()  # raises UnicodeEncodeError for an unpaired surrogate
+        subject.encode()  # raises UnicodeEncodeError, which is a ValueError
         role_claim = find_claim(claims, settings.role_claim)
         roles = role_claim if isinstance(role_claim, list) else [role_claim]
         names = [role for role in roles if isinstance(role, str)]
@@ -92,7 +93,7 @@ def put_claim(claims: dict[str, Any], path: str, value: Any) -> None:
 
 
 def is_refresh_token(claims: dict[str, Any]) -> bool:
-    """Whether a token only serves to obtain other tokens, by any of the claims for a type."""
+    """Whether a token only serves to obtain other tokens, by any claim that has its type."""
     types = [
         str(value).lower()
         for name, value in claims.items()

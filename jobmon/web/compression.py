@@ -13,7 +13,7 @@ from werkzeug.http import parse_accept_header
 
 from jobmon.web.context import current_request
 
-_ENCODINGS = ("br", "gzip")  # the better one first
+_ENCODINGS = ("br", "gzip")  # the better encoding first
 _BROTLI_QUALITY = 6
 _MIN_BYTES = 500  # shorter answers are not compressed
 _MAX_CACHED_HEADERS = 100
@@ -76,7 +76,7 @@ class SharedContent:
 
 @lru_cache(_MAX_CACHED_HEADERS)
 def _choose_encoding(header: str) -> str | None:
-    """The best encoding that an `Accept-Encoding` header allows; browsers send only a few."""
+    """The best encoding that an `Accept-Encoding` header allows; cached, as few headers differ."""
     accepted = parse_accept_header(header)
     return next((name for name in _ENCODINGS if accepted[name] > 0), None)
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
 RETRY_SLOW_AFTER_S = 10
 
-# For each kind of failure of the database: the message, and the seconds of Retry-After.
+# By kind of database failure: the message, and the seconds of Retry-After.
 _UNAVAILABLE = {
     Failure.UNREACHABLE: ("The database does not answer. Try again.", RETRY_AFTER_S),
     Failure.INTERRUPTED: (
@@ -99,7 +99,7 @@ def invalid(parameter: str, *messages: str) -> ApiError:
 def invalid_parameters(messages: Mapping[str, Any]) -> ApiError:
     """An ApiError 422 with marshmallow's messages by parameter, each message once.
 
-    For a repeated parameter, marshmallow has them by the position of the value.
+    For a repeated parameter, marshmallow has the messages by the position of the value.
     """
     details = {}
     for parameter, errors in messages.items():

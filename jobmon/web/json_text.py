@@ -20,7 +20,7 @@ class JSONProvider(DefaultJSONProvider):
     ensure_ascii = False
 
     def dumps(self, obj: Any, **options: Any) -> str:
-        """`obj` as JSON; with options such as an indentation, Flask's own provider writes it."""
+        """`obj` as JSON; Flask's own provider writes it if options such as an indent are given."""
         options.pop("separators", None)  # Flask's separators have no spaces either
         return super().dumps(obj, **options) if options else dump_json(obj)
 

@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 MAX_WAIT_S = 1.0  # for a slot, if half of the threads use the provider already
 DISCOVERY_REFRESH_S = 600  # an older document is read again; if that fails, it is still used
-# For how long an identity is valid.
+# How long an identity is valid.
 MIN_LIFETIME_S = 60
 DEFAULT_LIFETIME_S = 300  # if the provider names no time
-MAX_RENEWED_LIFETIME_S = 3_600  # if it can be renewed
+MAX_RENEWED_LIFETIME_S = 3_600  # if the identity can be renewed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class IdentityProvider:
         self._slots = threading.BoundedSemaphore(max(1, settings.threads // 2))
 
     def begin(self, redirect_uri: str) -> SignInFlow:
-        """Where to send a person who wants to sign in."""
+        """The values for a sign-in: the person has to go to its `address`."""
         with self._open_protocol() as protocol:
             flow = {name: generate_token(48) for name in ("state", "nonce", "code_verifier")}
             address, _ = protocol.open_client().create_authorization_url(
@@ -215,7 +215,7 @@ def _select_roles(roles: Any, settings: Settings) -> tuple[str, ...]:
 
 
 def _read_lifetime(answer: Claims, id_claims: Claims | None) -> float:
-    """For how many seconds an identity is valid: a minute or more, at most an hour if renewable."""
+    """For how many seconds an identity is valid: at least 60, and at most an hour if renewable."""
     expires_in: Any = answer.get("expires_in")
     if expires_in is None and id_claims is not None:
         expires_in = id_claims["exp"] - time.time()

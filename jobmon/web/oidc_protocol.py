@@ -78,7 +78,7 @@ class Protocol(OpenIDMixin):
         return self.metadata
 
     def fetch_jwk_set(self, force: bool = False) -> Any:
-        """The provider's keys; `force` fetches them again if they are older than five seconds."""
+        """The provider's keys, at most five minutes old; with `force`, at most five seconds old."""
         with self._lock:
             age = time.monotonic() - self._keys_fetched_at
             if self._keys is None or age > (KEYS_COOLDOWN_S if force else KEYS_REFRESH_S):
@@ -108,14 +108,14 @@ class Protocol(OpenIDMixin):
         }
         try:
             return self.parse_id_token(answer, nonce, options, leeway=leeway_s) or {}
-        except BadSignatureError:  # perhaps a key was replaced by one with the same id
+        except BadSignatureError:  # perhaps a new key has the id of an old key
             self.fetch_jwk_set(force=True)
             return self.parse_id_token(answer, nonce, options, leeway=leeway_s) or {}
 
     def find_claims(
         self, id_claims: Claims | None, answer: dict[str, Any], subject: str
     ) -> Iterator[Claims]:
-        """The claims about a person in the ID token, the access token and at the userinfo endpoint.
+        """The claims about a person: of the ID token, the access token, and the userinfo endpoint.
 
         Keycloak, for instance, has roles only in the access token.
         """

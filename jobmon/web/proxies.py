@@ -75,7 +75,7 @@ def external_address(path: str) -> str:
 
 
 def cookie_name(name: str) -> str:
-    """The name of a cookie: over TLS with a prefix that makes browsers check where it is from.
+    """The name of a cookie: over TLS with a prefix, so that browsers accept it only over TLS.
 
     Below a path it is `__Secure-`, because `__Host-` would send the cookie to the whole host.
     """

@@ -53,7 +53,7 @@ from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-# Threads for each deployment: a hundred queries, one after the other, would take seconds.
+# Threads for each deployment: in one thread, a hundred queries would take seconds.
 READERS = 8
 _PATH = re.compile(r"(/queues/([^/]+))(/.*)?", re.DOTALL)
 # Keys in the WSGI environment: the queue's name, its settings, and the path before `/queues`.
@@ -115,7 +115,7 @@ class WatchedQueue:
         redactor: Redactor,
         series_cache: SeriesCache,
     ) -> "WatchedQueue":
-        """The queue that `connection` watches; `own` is the connection to jobmon's databases."""
+        """The queue that `connection` watches; `own`: the connection to jobmon's own databases."""
         rollup = RollupReader(connection, own)
         series = SeriesReader(connection, rollup, series_cache)
         planner = ListPlanner(connection)
@@ -159,7 +159,7 @@ class WatchedQueue:
 
 
 class WatchedQueues:
-    """The queues of an app, the default one first. Each is opened when it is first used.
+    """The queues of an app, the default queue first. Each is opened when it is first used.
 
     Queues with the same connection string share a client. If `client` is given, all queues use it.
     """
@@ -188,8 +188,8 @@ class WatchedQueues:
         return len(self._settings)
 
     @property
-    def deployments(self) -> int:
-        """How many deployments (connection strings) the queues are in."""
+    def deployment_count(self) -> int:
+        """In how many deployments (by connection string) the queues are."""
         return len({queue.mongo_uri for queue in self.all_settings()})
 
     def open_all(self, may_see: Callable[[Settings], bool] | None = None) -> list["WatchedQueue"]:
@@ -305,10 +305,10 @@ def root_path() -> str:
 
 
 class QueueReading(Generic[T]):
-    """Calls `read` for many queues at once, within a limited time.
+    """Calls `read` for many queues at once, and waits for the results for a limited time.
 
     Each deployment has up to `READERS` threads of its own, so a deployment that does not answer
-    delays no other deployment. Callers share the read of a queue that waits or is in progress.
+    delays no other deployment. Callers share a read that waits for a thread or is in progress.
 
         totals = QueueReading[int](lambda queue: queue.stats.stats().total)
         totals.read(queues, within_s=2)
@@ -339,8 +339,8 @@ class QueueReading(Generic[T]):
             return running
         deployment = self._deployments.setdefault(queue.settings.mongo_uri, _Deployment())
         if deployment.readers < READERS:
-            work = partial(self._work, deployment)
-            threading.Thread(target=work, name="reading", daemon=True).start()
+            read_waiting = partial(self._read_waiting, deployment)
+            threading.Thread(target=read_waiting, name="reading", daemon=True).start()
             deployment.readers += 1
         result = self._running[queue.name] = Future[T]()
         deployment.waiting.append((queue, copy_context(), result))
@@ -351,7 +351,7 @@ class QueueReading(Generic[T]):
             bind_contextvars(queue=queue.name)  # in this thread's log
         return self._read(queue)
 
-    def _work(self, deployment: "_Deployment[T]") -> None:
+    def _read_waiting(self, deployment: "_Deployment[T]") -> None:
         while True:
             with self._lock:
                 if not deployment.waiting:

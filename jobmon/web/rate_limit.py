@@ -27,7 +27,7 @@ from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-# Paths that are probed by the program that restarts the service.
+# The program that restarts the service probes these paths.
 NOT_COUNTED = frozenset({"/healthz", "/readyz"})
 IPV6_PREFIX = 64  # a provider's customer can use every address of such a network
 MONGODB_TIMEOUT_MS = 500  # for a count in MongoDB; the driver's default is 30 s

@@ -46,7 +46,7 @@ class Renewals:
         try:
             self._require_private_folder()
             file = (self._folder / token_hash).open("a+b")
-        except OSError:  # the folder is read-only or of another user: no process shares its answer
+        except OSError:  # the folder is read-only or another user's: processes share no answer
             return renew()
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or the process ends

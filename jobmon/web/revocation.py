@@ -72,7 +72,7 @@ class RevokedTokens:
         return token_id in listed.ids or (before is not None and issued_at < before.timestamp())
 
     def are_lost(self) -> bool:
-        """Whether the list is gone or can no longer be read: revoked tokens may be accepted."""
+        """Whether the list is gone or unreadable: this process may accept some revoked tokens."""
         self._list.get()
         return self._is_gone
 
@@ -87,7 +87,7 @@ class RevokedTokens:
     def add(self, token_id: str, until: datetime | None) -> None:
         """Refuse a token; the entry is deleted after `until` (UTC), None for never.
 
-        Of an earlier entry and this one, the later end counts.
+        If the token already has an entry, the later end counts.
         """
         entries, query = self._collection(), {"_id": token_id}
         entries.create_index("expiresAt", expireAfterSeconds=0)
@@ -112,7 +112,7 @@ class RevokedTokens:
         entries.update_one(query, {"$setOnInsert": change}, upsert=True)
 
     def describe_entries(self) -> Iterator[tuple[str, str]]:
-        """Two texts for each entry: a token's id and its end, or a subject and `issued before`."""
+        """Two texts for each entry: a token's id and its end, or a subject and a time of issue."""
         for entry in (
             self._collection().find().sort("_id").max_time_ms(self._connection.max_time_ms)
         ):
@@ -151,7 +151,7 @@ class RevokedTokens:
         return current.merge(self._lost)
 
     def _find(self) -> tuple[_RevocationList, str | None]:
-        """The list, and a message if it cannot be read any more."""
+        """The list, and a message if the list can no longer be read."""
         try:
             cursor = self._collection().find({}, {"before": True, "since": True})
             entries = list(cursor.max_time_ms(self._connection.max_time_ms))

@@ -38,7 +38,7 @@ class ProtectedAnswers:
         def start(status: str, headers: Headers, *exc_info: Any) -> Any:
             set_names = {name.lower() for name, _ in headers}
             headers += [header for header in _DEFAULT_HEADERS if header[0].lower() not in set_names]
-            headers += _FIXED_HEADERS  # no view sets them
+            headers += _FIXED_HEADERS  # no view sets these headers
             # Not over plain HTTP (RFC 6797). Below a path, the host also serves other programs.
             if environ["wsgi.url_scheme"] == "https" and not root_path():
                 headers.append(_TLS_HEADER)

@@ -109,7 +109,7 @@ class SessionKeys:
         return sealed
 
     def unseal(self, purpose: str, sealed: str, max_age_s: int | None = None) -> Any:
-        """The JSON value that `seal` encrypted for this purpose; None for another or older text."""
+        """The value that `seal` encrypted for this purpose; None for other or too old texts."""
         try:
             packed = self._sealing.decrypt(sealed.encode(errors="replace"), max_age_s)
         except InvalidToken:
@@ -138,6 +138,6 @@ def is_session_token(token: str) -> bool:
 
 
 def _derive_key(secret: str, purpose: str) -> bytes:
-    """32 bytes that reveal nothing about the secret or about the key of another purpose."""
+    """A key of 32 bytes, which reveals neither the secret nor the key for another purpose."""
     info = f"jobmon {purpose}".encode()
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret.encode())

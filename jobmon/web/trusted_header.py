@@ -30,8 +30,8 @@ class TrustedHeader:
     def read_caller(self, request: Request) -> Caller | None:
         """The named person with their groups as roles; None if the name is refused.
 
-        It is refused from an untrusted address, if it is empty, too long or no plain text, and if
-        it has a comma: the values of a header that is sent twice are joined by a comma.
+        A name is refused if it is from an untrusted address, is empty, too long or not plain text,
+        or has a comma: a comma joins the values of a header that is sent twice.
         """
         user = _decode(request.headers.get(self._user, ""))
         if not user or "," in user or not self._is_from_proxy(request):

@@ -128,7 +128,7 @@ def test_queues_of_a_file_keep_its_order_and_share_a_client_per_deployment(queue
     watched_queues = queues_api.app.extensions["jobmon_queues"]
     clients = {id(queue.connection.client) for queue in watched_queues.open_all()}
     assert len(clients) == 1
-    assert watched_queues.deployments == 1
+    assert watched_queues.deployment_count == 1
     settings = queues_api.app.extensions["jobmon_settings"]
     assert [queue.queue for queue in load_queues(settings)] == ["mails", "payouts", "internal"]
 
