@@ -118,6 +118,8 @@ def _check_finishing(evidence: Evidence) -> Check:
     last_finish = find_last_finish(evidence.minutes, MINUTE) or find_last_finish(
         evidence.day, 10 * MINUTE
     )
+    if not last_finish and isinstance(evidence.day, Missing):
+        return _skip_check(kind, evidence.day)
     if not last_finish:
         return Check(kind=kind, not_checked=RUNS_MAY_BE_MISSING if gaps else "")
     since, rate = last_finish

@@ -204,6 +204,12 @@ def test_without_finish_times_four_checks_are_not_made() -> None:
     )
 
 
+def test_silent_hour_without_earlier_history_is_unknown() -> None:
+    """Catches an all-clear for a queue whose last finished job is in a history that is missing."""
+    queue = replace(evidence(**STOPPED), day=MISSING)
+    assert list_unchecked(queue) == {"whether jobs finish": MISSING.reason}
+
+
 def add_gap(queue: Evidence, start: datetime, end: datetime | None = None) -> Evidence:
     """The queue with a gap in each of its histories, during which runs may be missing."""
     gap = Gap(start=start, end=end, reason=GapReason.STREAM_LOST)
