@@ -12,6 +12,7 @@ from jobmon.store.profiles import Profile
 NO_TRANSITIONS = "The profile of this queue declares no transitions, so its jobs cannot be changed."
 CELERY = "Celery's results are only what its workers report: changing one does not run its task."
 DELETION_OFF = "Deletion is switched off: set JOBMON_ACTIONS_ALLOW_DELETE=true."
+ONLY_DELETIONS = f"All actions of this queue delete jobs. {DELETION_OFF}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +75,13 @@ def find_support(settings: Settings) -> ActionSupport:
         statuses = {name: transition.statuses for name, transition in transitions.items()}
         deletions = {name for name, transition in transitions.items() if transition.deletes}
     deletions_off = set[str]() if settings.actions_allow_delete else deletions
+    allowed_statuses = {
+        name: value for name, value in statuses.items() if name not in deletions_off
+    }
     return ActionSupport(
-        statuses={name: value for name, value in statuses.items() if name not in deletions_off},
+        statuses=allowed_statuses,
         deletions_off=deletions_off,
+        reason="" if allowed_statuses else ONLY_DELETIONS,
         transitions=transitions,
         has_type_actions=transitions is None,
     )

@@ -4,6 +4,7 @@ although it is expired or stopped, a stored filter that changes, and a self-appr
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from jobmon.actions.catalog import ACTIONS, RequestError
 from jobmon.actions.records import Decision, Progress
 from jobmon.actions.request import MAX_JOBS, ActionRequest, Person, make_id
 from jobmon.actions.state import Phase, conclude_state
-from jobmon.actions.support import ActionSupport, find_support
+from jobmon.actions.support import ONLY_DELETIONS, ActionSupport, find_support
 from jobmon.actions.target import Target, dump_filter, load_filter, narrow_filter
 from jobmon.domain import JobCondition
 from jobmon.rollup.documents import MalformedError
@@ -231,6 +232,22 @@ def test_refused_deletion_names_the_setting_only_if_the_setting_helps(
         find_support(replace(settings, actions_allow_delete=True)).require(action)
     with pytest.raises(RequestError, match=r"no action delete\. It has: retry\."):
         ActionSupport(statuses={"retry": ("dlq",)}).require("delete")
+
+
+def test_queue_with_only_deletions_gives_the_reason_why_it_has_no_actions(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """Catches a log line or a finding of `jobmon check` that ends before its reason."""
+    profile = tmp_path / "shop.toml"
+    profile.write_text(
+        'fields = { jobId = "_id" }\nstatus = { path = "state", names = { done = "succeeded" } }\n'
+        'transitions.delete = { from = ["succeeded"], delete = true }\n'
+    )
+    settings = replace(make_settings(), profile=str(profile))
+    support = find_support(settings)
+    assert (support.list_actions(), support.reason) == ([], ONLY_DELETIONS)
+    allowed = find_support(replace(settings, actions_allow_delete=True))
+    assert (allowed.list_actions(), allowed.reason) == (["delete"], "")
 
 
 def test_every_action_has_a_label_and_a_permission() -> None:
