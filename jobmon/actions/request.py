@@ -70,7 +70,7 @@ def explain_required_reason(target: Target, *, dry_run: bool) -> str:
 
 
 def check_target(action: str, target: Target) -> ActionKind:
-    """The kind of an action; RequestError for an unknown action, or one not for such a target."""
+    """The kind of an action; RequestError if it is unknown, or not for this kind of target."""
     kind = ACTIONS.get(action)
     if kind is None:
         raise RequestError("action", f"Unknown. These are known: {', '.join(ACTIONS)}.")

@@ -1,4 +1,4 @@
-"""Which actions a queue has: those of jobmon's own library, or those of its profile."""
+"""Finds the actions that a queue has: by the rules of jobmon's own library, or by its profile."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

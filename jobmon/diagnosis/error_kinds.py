@@ -63,7 +63,7 @@ def classify_error(error: Any) -> ErrorKind:
 
 
 def fold_kind(kind: ErrorKind) -> ErrorKind:
-    """The kind for all errors with this code whose kind has no group of its own."""
+    """The kind `(other messages)` of a code, for errors of kinds that have no own group."""
     digest = hashlib.sha256(f"{OTHER_MESSAGES}\0{kind.code}".encode()).hexdigest()
     return ErrorKind(id=digest[:16], code=kind.code, pattern=OTHER_MESSAGES, frame=None)
 

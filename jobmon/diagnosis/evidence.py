@@ -43,7 +43,7 @@ class Missing:
 NO_END_TIMES = Missing(reason="succeeded or dead jobs do not record when they finished")
 STILL_COUNTING = Missing(reason="the collector is still counting the history")
 NOT_COUNTED = Missing(reason="the window is in the future or not counted yet")
-COUNTED_TOGETHER = Missing(reason="its activity is counted together with that of other types")
+COUNTED_TOGETHER = Missing(reason="its activity is counted together with other types")
 RUNS_MAY_BE_MISSING = "runs may be missing from the history"
 
 

@@ -19,9 +19,9 @@ from jobmon.store.labels import OTHER
 
 # Rates are counted over the last half hour, in three blocks whose counts must be similar.
 BLOCK_LENGTH, BLOCK_COUNT = 10 * MINUTE, 3
-# How far a block's count may be from the mean: half the mean or, if more, three deviations.
+# How far a block's count may be from the mean: half of it or, if more, three standard deviations.
 MAX_SWING, MAX_DEVIATIONS = 0.5, 3
-MIN_JOBS = 20  # if fewer jobs came or ended in the half hour, the rates are unknown
+MIN_JOBS = 20  # if fewer jobs came and ended in the half hour (their sum), the rates are unknown
 # A difference within two standard deviations counts as zero. A forecast is for at most a day.
 NOISE, MAX_FORECAST = 2, DAY
 # There is no forecast if more jobs are scheduled for later than this share of the waiting jobs or,

@@ -1,4 +1,4 @@
-"""The facts that explain a job: facts of its own document, and facts of its queue."""
+"""The facts that explain a job: the values in its document, and facts about its queue."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

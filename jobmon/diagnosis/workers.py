@@ -18,8 +18,8 @@ from jobmon.store.labels import OTHER
 from jobmon.store.running_jobs import RunningJob, RunningJobs
 from jobmon.store.stats import QueueStats
 
-# A worker that has ended no run for longer is not shown as stopped: probably a person removed it.
-# With an expired lease it is still shown as `expired`.
+# A worker that has ended no run for longer than this is not shown as stopped: probably it was
+# removed. With an expired lease it is still shown as `expired`.
 FORGOTTEN_AFTER = DAY
 # A worker that has ended no run for so long may have stopped.
 STOPPED_AFTER = 10 * MINUTE

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 CHECK_EVERY_S = 15.0
-CHECK_INTERVAL_FACTOR = 20  # checks start at least so many times the duration of a check apart
+CHECK_INTERVAL_FACTOR = 20  # so that checks take at most a 20th of the time
 # The first retry is later than the timeout of an attempt: two attempts never run at the same time.
 FIRST_RETRY, LAST_RETRY = timedelta(seconds=40), timedelta(minutes=5)
 # A message that could not be delivered for so long is replaced by one with the present notices.
@@ -146,7 +146,7 @@ class Notifier:
         self._try("store what is sent", self._save)
 
     def _try(self, task: str, action: Callable[[], None]) -> bool:
-        """Run the action of a task; False if it failed. The same failure is logged once in a row.
+        """Run the action of a task; False if it failed. A repeated failure is not logged again.
 
         No exception is raised: the collector counts even without notifications.
         """

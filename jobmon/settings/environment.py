@@ -42,7 +42,7 @@ from jobmon.settings.token_keys import (
     read_pem,
 )
 
-MAX_LEEWAY_S = 300  # for clock differences: so long a token can be valid after its end
+MAX_LEEWAY_S = 300  # because clocks differ, a token can be accepted for so long after its end
 # The filters whose indexes are optional; docs/operations.md has the cost of each index.
 FILTERS = ("attempts", "finished", "priority")
 DEFAULT_FILTERS = ("attempts", "finished")

@@ -118,7 +118,7 @@ def describe_pace(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> str:
 
 
 def show_notices(queue: Mapping[str, Any]) -> list[Text]:
-    """A line for each notice and each failed check; a sentence if there is neither."""
+    """A line for each notice and each check that was not made; a sentence if there is neither."""
     notices = queue.get("notices")
     if notices is None:
         return [Text("notices: unknown", style="yellow")]

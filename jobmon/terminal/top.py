@@ -165,7 +165,7 @@ class Top(App[None]):
         super().__init__()
         self._client, self._window = client, window
         self._job_filters: dict[str, str] = {}
-        self._cursors: list[str | None] = [None]  # of the first page of jobs up to the shown page
+        self._cursors: list[str | None] = [None]  # of each page of jobs from the first to the shown
         self._next_cursor: str | None = None
         self._is_paused = False
 

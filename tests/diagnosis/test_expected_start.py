@@ -22,7 +22,7 @@ def test_the_rate_of_a_type_that_is_counted_with_others_is_unknown() -> None:
     for block in queue.blocks:
         block.activity[OTHER] = block.activity.pop("mail")
     reason = find_start_rate(queue, "mail")
-    assert reason == "its activity is counted together with that of other types"
+    assert reason == "its activity is counted together with other types"
 
 
 def test_start_rates_are_the_rate_of_the_type_and_of_all_other_types() -> None:

@@ -180,7 +180,7 @@ def test_a_type_that_is_counted_with_others_has_no_forecast() -> None:
     for block in queue.blocks:
         del block.activity["mail"]  # type: ignore[attr-defined]
     forecast = forecast_types(queue)["mail"]
-    assert forecast.reason == "its activity is counted together with that of other types"
+    assert forecast.reason == "its activity is counted together with other types"
 
 
 def test_the_forecast_of_a_queue_with_many_scheduled_jobs_is_unknown() -> None:
