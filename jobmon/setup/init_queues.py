@@ -37,10 +37,11 @@ class _DatabaseAddress:
 
     @classmethod
     def from_uri(cls, uri: str) -> "_DatabaseAddress":
-        uri_without_srv = uri.replace("mongodb+srv", "mongodb", 1)
-        database = parse_uri(uri_without_srv, warn=False)["database"] or DEFAULT_DATABASE
+        # Without options: the parser refuses those that need mongodb+srv, such as srvMaxHosts.
+        uri_without_srv = uri.partition("?")[0].replace("mongodb+srv", "mongodb", 1)
+        database = parse_uri(uri_without_srv)["database"] or DEFAULT_DATABASE
         hosts = {host.lower() for host in split_uri(uri)[1].split(",")}
-        if uri_without_srv != uri:
+        if uri.startswith("mongodb+srv"):
             with suppress(PyMongoError, OSError):  # if DNS fails, only the SRV name is compared
                 nodes = parse_uri(uri, warn=False)["nodelist"]
                 hosts |= {f"{host}:{port}".lower() for host, port in nodes}
@@ -81,7 +82,7 @@ def find_targets(
         selected = tuple(
             queue for queue in queues if queue.mongo_uri and _is_in_database(queue, admin_address)
         )
-        notes = list(_describe_unknown(queues))
+        notes = list(_describe_unknown_databases(queues))
     if not selected:
         raise SetupError(_explain_no_queue(queues, admin_address))
     own_address = _DatabaseAddress.from_uri(own_uri) if own_uri else None
@@ -133,7 +134,7 @@ def _require_same_database(queue: Settings, admin_address: _DatabaseAddress) -> 
         )
 
 
-def _describe_unknown(queues: Sequence[Settings]) -> Iterator[Finding]:
+def _describe_unknown_databases(queues: Sequence[Settings]) -> Iterator[Finding]:
     for queue in queues:
         if not queue.mongo_uri:
             yield warning(

@@ -239,6 +239,15 @@ def test_init_works_before_the_queues_have_connection_strings(
     assert result.exit_code == 0, result.output
 
 
+def test_init_accepts_a_queue_with_an_option_of_srv_addresses(environment: dict[str, str]) -> None:
+    """Catches an exception: the driver refuses such an option in the address without `+srv`."""
+    srv_uri = "mongodb+srv://nowhere.invalid/shop?srvMaxHosts=2"
+    result = init(environment | {"MAILS_URI": srv_uri})
+    assert result.exit_code == 0, result.output
+    other_uri = init(environment | {"MAILS_URI": srv_uri}, "--queue", "mails")
+    assert "mails is in the database shop at nowhere.invalid, by MAILS_URI" in other_uri.output
+
+
 @pytest.mark.parametrize("options", [("--jobs", "x"), ("--remove",)])
 def test_init_of_several_queues_refuses_options_for_one_queue(
     environment: dict[str, str], options: tuple[str, ...]
