@@ -51,7 +51,7 @@ class StreamLostError(Exception):
 
 
 class Changes(Protocol):
-    """A source of changes, which marks the jobs that change for a new count."""
+    """A source of changes: it marks the jobs that change, so that they are counted again."""
 
     @property
     def token(self) -> Document | None:

@@ -137,9 +137,9 @@ class ErrorGroups:
     ) -> bool:
         """Whether the groups `ids` of a `code` (OTHER: all codes) have room for a new group.
 
-        At the `limit`, up to a twentieth is removed: the oldest without recent errors; their counts
-        stay in the history. A group with recent errors stays: otherwise runs that each need a new
-        group would remove all others. `run`: the run that needs the new group.
+        At the `limit`, up to a twentieth of the groups is removed: the oldest, if they have no
+        recent errors; their counts stay in the history. A group with recent errors stays: otherwise
+        runs that each need a new group would remove all others. `run` needs the new group.
         """
         if len(ids) < limit:
             return True

@@ -109,7 +109,7 @@ class HistoryWriter:
         self._counted_from: datetime | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Count young minutes, then missed spans, until `stop` is set; raises PyMongoError."""
+        """Count minutes that are not final, then missed spans until `stop`; raises PyMongoError."""
         self._buckets.create_index(self._own.index("span", "at"))
         self._restart_missed(datetime.now(UTC))
         pause_s, is_urgent = 0.0, True

@@ -53,7 +53,7 @@ class Share:
         self._has_started = set[str]()
         self._max_reserved = self._total
         self._reserved = 0
-        self._leaving = 0
+        self._leaving = 0  # places that must be left, but are still in use
 
     @contextmanager
     def reserve(self, queue: str) -> Iterator[bool]:

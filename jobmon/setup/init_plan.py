@@ -63,8 +63,8 @@ def make_plan(settings: Settings, client: MongoClient[Document], options: InitOp
     samples: dict[str, Sample] = {}
     new_collections, empty, notes = [], [], []
     expected = expected_fields(settings, connection)
-    names = map(settings.describe_setting, COLLECTION_SETTINGS)
-    for fields, setting in zip(expected, names, strict=False):
+    setting_names = map(settings.describe_setting, COLLECTION_SETTINGS)
+    for fields, setting in zip(expected, setting_names, strict=False):
         collection = fields.collection.collection
         kind = deployment.kinds.get(collection.name)
         if kind is None:  # there is no such collection, or the user may not read it: this raises

@@ -85,7 +85,7 @@ class _Proposer:
         self._used: set[str] = set()
         self._doubts: list[str] = []
         self._readings: dict[str, str] = {}
-        self._payload: SampledField | None = None
+        self._payload: SampledField | None = None  # `_find` reads it
         self._payload = self._find(PAYLOADS, _is_content, nested=False)
         self._status = self._find(STATUS, _is_status, share=_MOST_DOCUMENTS)
         self._dates = {name: self._find_date(name) for name in DATES}
@@ -132,7 +132,7 @@ class _Proposer:
         reasons = [values, f"it has {', '.join(signs)}"]
         if known_share >= _MOST_DOCUMENTS:
             reasons.insert(1, "these are words for the statuses of jobs")
-        profile = self._write(self._status, statuses)
+        profile = self._format_profile(self._status, statuses)
         return Proposal(certainty=certainty, reasons=reasons, doubts=self._doubts, profile=profile)
 
     def _find(
@@ -244,7 +244,7 @@ class _Proposer:
         )
         return None
 
-    def _write(self, status: SampledField, statuses: list[str]) -> str:
+    def _format_profile(self, status: SampledField, statuses: list[str]) -> str:
         meanings = self._map_statuses(status.path, statuses)
         fields = self._map_fields({meaning for meaning, _ in meanings.values()})
         lines = [

@@ -106,6 +106,7 @@ def _match(
     sample: CollectionSample,
     resample: Callable[[dict[str, Any]], CollectionSample],
 ) -> Iterator[Recognition]:
+    """One recognition if the profile fits, else none."""
     profile = load_profile(name)
     parsed = profile.parse(sample.collection)
     if parsed.where:

@@ -59,7 +59,7 @@ _STATE_RIGHTS: Mapping[UserKind, Mapping[str, tuple[str, ...]]] = {
         ACTOR_LEASES: ("find", "insert", "update", "remove"),
     },
 }
-_INSERTED_BY_READERS = (DECISIONS, MUTES)  # if there are actions
+_INSERTED_BY_READERS = (DECISIONS, MUTES)  # a reader's user inserts here if there are actions
 
 
 def list_state_rights(kind: UserKind, *, has_actions: bool) -> dict[str, tuple[str, ...]]:
