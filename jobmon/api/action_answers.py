@@ -45,7 +45,7 @@ class PersonAnswer(Answer):
 
 
 class ActionTarget(Answer):
-    """The jobs or types that a request would change."""
+    """The jobs or types that a request is for."""
 
     kind = string("How the jobs or types were chosen.", enum=list(TargetKind))
     ids = fields.List(fields.String(), **describe("Ids of jobs, or null.", nullable=True))
@@ -69,7 +69,8 @@ class ActionAnswer(Answer):
     id = string("Id of the request.")
     action = string(_ACTION, enum=list(ACTIONS))
     phase = string(
-        "State of the request. `waiting`: for an actor. `refused`: by an actor, see `phaseReason`.",
+        "Phase of the request. `waiting`: no actor has begun it. `refused`: an actor could not "
+        "carry it out, see `phaseReason`.",
         enum=list(Phase),
     )
     phaseReason = string("Why it is paused, expired, rejected or refused; may be empty.")
@@ -88,7 +89,8 @@ class ActionAnswer(Answer):
     isApprovalNeeded = boolean("Whether another person has to approve it.")
     claimedAt = DateOrText("When an actor began; null before that.")
     progressAt = DateOrText(
-        "When the actor last recorded progress; null before it begins and after it has finished."
+        "When the actor last recorded progress; null until the actor begins, and after the actor "
+        "has finished."
     )
     endedAt = DateOrText("When it ended; null before that.")
 
@@ -151,13 +153,16 @@ class ActionPreviewAnswer(Answer):
 class JobOutcomeAnswer(Answer):
     """The outcome of one job or type of a request."""
 
-    jobId = Text("Id of the job; null for a type, and if the job no longer existed.")
+    jobId = Text(
+        "Id of the job; null for a type, and for a job that was found by a filter or for `undo` "
+        "but no longer existed."
+    )
     result = string("The result; `possible` only in a dry run.", enum=list(Result))
     reason = string("Why it was skipped, or why the result is uncertain; otherwise empty.")
     at = DateOrText("When the outcome was recorded.")
-    before = RedactedJson("The changed fields with their earlier values; empty if it was skipped.")
+    before = RedactedJson("The changed fields with their earlier values; empty if skipped.")
     after = RedactedJson(
-        "The same fields with their new values; empty if the job was skipped or deleted."
+        "The same fields with their new values; empty if skipped, and for a deleted job."
     )
 
 
@@ -259,7 +264,7 @@ def format_history(history: Iterable[Record]) -> list[dict[str, Any]]:
 def format_preview(
     action: str, preview: ActionPreview, text: str, warnings: list[str]
 ) -> dict[str, Any]:
-    """The first fields of an `ActionPreviewAnswer`; `make_preview` adds the others."""
+    """Some fields of an `ActionPreviewAnswer`; `make_preview` adds the others."""
     return {
         "action": action,
         "text": text,
@@ -285,7 +290,7 @@ def format_outcome(outcome: JobOutcome) -> dict[str, Any]:
 def format_done(
     outcome: JobOutcome, request: ActionRequest, *, shows_person: bool
 ) -> dict[str, Any]:
-    """The fields of a `DoneAction`; without `shows_person`, its author and reason are None."""
+    """The fields of a `DoneAction`; `by` and `reason` are None unless `shows_person`."""
     return {
         "requestId": request.id,
         "action": request.action,

@@ -1,4 +1,4 @@
-"""Example bodies and answers for the OpenAPI document: actions."""
+"""Example bodies and answers for the OpenAPI document: actions and mutes."""
 
 from jobmon.api.examples import JOB
 

@@ -60,7 +60,7 @@ def export_requests(file_format: ListFormat) -> Response:
 
 
 def export_outcomes(state: ActionState, file_format: ListFormat, result: Result | None) -> Response:
-    """A file of the outcomes of a request: of all, or only of those with this `result`."""
+    """A file of the outcomes of a request; with `result`, only of those with this result."""
     outcomes = queue_actions().requests.list_all_outcomes(state.request.id, result)
     batches = (list(map(format_outcome, batch)) for batch in outcomes)
     return export(OUTCOME_ROWS, batches, file_format, "" if state.is_over else UNFINISHED)

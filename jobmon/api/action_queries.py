@@ -30,9 +30,9 @@ from jobmon.store.bson_json import to_iso
 from jobmon.store.filter import RefusedFilterError
 from jobmon.web.errors import ApiError, invalid
 
-# The parameters of a list that do not choose its jobs, and the filters with several values.
+# The parameters of a list that are no filters.
 NO_FILTERS = frozenset(("page", "per_page", "cursor", "format", "sort"))
-REPEATABLE = ("status", "type")
+REPEATABLE = ("status", "type")  # the filters that can have several values
 # `undo` has a route of its own.
 _REQUESTABLE = tuple(name for name in ACTIONS if name != JobAction.UNDO)
 # The public names of fields that `jobmon.actions` names differently.
@@ -111,7 +111,8 @@ class _ListFilter(fields.Field[dict[str, Any]]):
 def _read_values(name: str, content: Any) -> Any:
     """The value of a filter: a list of texts if it may have several values, otherwise a text.
 
-    Raises ValidationError for an unknown filter, other types, and several values of a text.
+    Raises ValidationError for an unknown filter, a value that is not a text, and no or several
+    values of a filter that needs one.
     """
     # An unknown name must not be ignored: the action would change more jobs than the caller meant.
     if name in NO_FILTERS or (name not in LIST_PARAMETERS and not is_search(name)):
@@ -122,12 +123,12 @@ def _read_values(name: str, content: Any) -> Any:
     if name in REPEATABLE or is_search(name):
         return values
     if len(values) != 1:
-        raise ValidationError(f"{name} can have one value only.")
+        raise ValidationError(f"{name} must have exactly one value.")
     return values[0]
 
 
 def _reason_field(when_required: str = "") -> fields.String:
-    """The reason of a request or a decision; `when_required` is a sentence, or empty for never."""
+    """The field `reason` of a body; `when_required`: a sentence, empty if it is optional."""
     description = f"Why, for the records; secrets are replaced. {when_required}"
     return fields.String(
         load_default="",
@@ -137,7 +138,7 @@ def _reason_field(when_required: str = "") -> fields.String:
 
 
 class ActionBody(Body):
-    """An action, and the jobs to change: exactly one of `ids`, `filter` and `types`."""
+    """An action, and the jobs or types to change: exactly one of `ids`, `filter` and `types`."""
 
     action = fields.String(
         required=True,
@@ -165,8 +166,8 @@ class ActionBody(Body):
         validate=validate.Range(0, MAX_JOBS),
         **describe(
             "Required with a filter: the `count` of the preview that was confirmed. The request "
-            "changes at most 10 % more jobs than this, or 10 more jobs if 10 % is less. If more "
-            "jobs match, it is paused."
+            "changes at most 10 % or 10 jobs more than this, whichever is more. If still more jobs "
+            "match, it is paused."
         ),
     )
     reason = _reason_field("Required unless it is a dry run, or for a single id or type.")
@@ -330,7 +331,7 @@ class _PageParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class RequestListQuery:
-    """A page of requests, the newest or those filed before one of them; or a file of all."""
+    """A page of requests, the newest first, after the request `before`; or a file of all."""
 
     before: RequestPlace | None = None
     per_page: int = 20
@@ -391,7 +392,7 @@ class OutcomeParameters(_PageParameters):
 
 @contextmanager
 def explain_request_errors() -> Iterator[None]:
-    """Turn errors of `jobmon.actions` into ApiErrors: 422 with the field, 409 for a conflict."""
+    """Turn the errors of a request into ApiErrors: 422 with the field, 409 for a conflict."""
     try:
         yield
     except RequestError as error:

@@ -55,11 +55,11 @@ from jobmon.web import auth
 from jobmon.web.queues import current_queue
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
-_KEY = {
+_KEY_PARAMETER = {
     "name": IDEMPOTENCY_KEY,
     "in": "header",
     "description": "A text of your choice. If the same caller sends the same text again, no second "
-    "request is filed. If the request differs, the answer is 422.",
+    "request is filed. If the second request differs from the first, the answer is 422.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
 }
 _ACTION_ID = describe_record_id("action_id", "Id of the request.", action_examples.ACTION["id"])
@@ -67,9 +67,10 @@ _ACTION_ID = describe_record_id("action_id", "Id of the request.", action_exampl
 _DECISIONS = {
     "approve": "Approve a request that needs an approval and that another person filed.",
     "reject": "Reject a request that needs an approval.",
-    "pause": "Pause a request; the batch that runs is completed.",
+    "pause": "Pause a request; the running batch is completed.",
     "resume": "Resume a request that was paused.",
-    "stop": "Stop a request for ever; the batch that runs is completed. Changed jobs stay changed.",
+    "stop": "Stop a request permanently; the running batch is completed. Changed jobs stay "
+    "changed.",
 }
 
 
@@ -86,15 +87,15 @@ def blueprint() -> Routes:
         return make_preview(order)
 
     @routes.post("")
-    @routes.doc(operationId="requestAction", parameters=[_KEY])
+    @routes.doc(operationId="requestAction", parameters=[_KEY_PARAMETER])
     @routes.arguments(ActionBody, location="json", example=action_examples.ACTION_BODY)
     @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
     def file_request(order: ActionOrder) -> dict[str, Any]:
         """Request an action; an actor carries it out.
 
-        It also needs the permission of the action: JOBS_RETRY (`retry`, `release`), JOBS_CANCEL,
-        JOBS_DELETE, or JOBS_EDIT for all others. It needs a `reason`, unless it is a dry run or for
-        a single id or type.
+        The caller also needs the permission of the action: JOBS_RETRY (`retry`, `release`),
+        JOBS_CANCEL, JOBS_DELETE, or JOBS_EDIT for all others. The request needs a `reason`, unless
+        it is a dry run or for a single id or type.
         """
         require_right(order.action)
         return format_detail(file_order(order, request.headers.get(IDEMPOTENCY_KEY)))
@@ -119,7 +120,7 @@ def blueprint() -> Routes:
 
     @routes.get("/<string(length=20):action_id>", parameters=[_ACTION_ID])
     @routes.doc(operationId="getAction")
-    @_document_missing(routes)
+    @_document_not_found(routes)
     @routes.response(HTTPStatus.OK, ActionDetail, example=action_examples.ACTION)
     def action(action_id: str) -> dict[str, Any]:
         """Get a request with its progress and its history."""
@@ -128,7 +129,7 @@ def blueprint() -> Routes:
     @routes.get("/<string(length=20):action_id>/outcomes", parameters=[_ACTION_ID])
     @routes.doc(operationId="listOutcomes")
     @routes.arguments(OutcomeParameters, location="query")
-    @_document_missing(routes)
+    @_document_not_found(routes)
     @routes.response(HTTPStatus.OK, OutcomeList, example=action_examples.OUTCOME_LIST)
     @routes.document_files("outcome", "JobOutcome")
     def outcomes(query: OutcomeQuery, action_id: str) -> dict[str, Any] | Response:
@@ -149,17 +150,17 @@ def blueprint() -> Routes:
         }
 
     @routes.post("/<string(length=20):action_id>/undo", parameters=[_ACTION_ID])
-    @routes.doc(operationId="undoAction", parameters=[_KEY])
+    @routes.doc(operationId="undoAction", parameters=[_KEY_PARAMETER])
     @routes.arguments(UndoBody, location="json", example={"reason": "too early"})
     @_document_conflict(routes)
-    @_document_missing(routes)
+    @_document_not_found(routes)
     @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
     def undo_action(order: UndoOrder, action_id: str) -> dict[str, Any]:
         """Undo a request that is over, by a new request.
 
-        Each job gets its earlier values back; a job that has changed since is skipped. It needs
-        JOBS_EDIT, the permission of the earlier action and, except in a dry run, a `reason`. Some
-        queues and some actions have no undo.
+        Each job gets its earlier values back; a job that has changed since is skipped. The caller
+        needs JOBS_EDIT and the permission of the earlier action. A `reason` is required, except in
+        a dry run. Some queues and some actions have no undo.
         """
         key = request.headers.get(IDEMPOTENCY_KEY)
         return format_detail(undo(action_id, order.reason, key, dry_run=order.dry_run))
@@ -177,7 +178,7 @@ def _add_decision(routes: Routes, name: str, summary: str) -> None:
 
     view.__name__, view.__doc__ = name, summary
     documented = routes.response(HTTPStatus.OK, ActionDetail, example=action_examples.ACTION)(view)
-    documented = _document_missing(routes)(_document_conflict(routes)(documented))
+    documented = _document_not_found(routes)(_document_conflict(routes)(documented))
     documented = routes.arguments(
         DecisionBody, location="json", required=False, example={"reason": "wrong filter"}
     )(documented)
@@ -191,7 +192,7 @@ def add_owner_route(routes: Routes) -> None:
     """Add `POST /job/actions`, by which owners request actions, to the routes of jobs."""
 
     @routes.post("/job/actions")
-    @routes.doc(operationId="requestJobAction", parameters=[_KEY])
+    @routes.doc(operationId="requestJobAction", parameters=[_KEY_PARAMETER])
     @routes.arguments(JobParameters, location="query")
     @routes.arguments(OwnActionBody, location="json", example={"action": "retry"})
     @document_access_denied(routes)
@@ -245,8 +246,8 @@ def format_detail(state: ActionState) -> dict[str, Any]:
     }
 
 
-def _document_missing(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator for views of one request: documents the 404 if there is no such request."""
+def _document_not_found(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator for views of one request: documents the answer 404."""
     document: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
         HTTPStatus.NOT_FOUND,
         schema=Error,
@@ -257,7 +258,7 @@ def _document_missing(routes: Routes) -> Callable[[Callable[..., Any]], Callable
 
 
 def _document_conflict(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator for views of decisions and `undo`: documents the 409 if it is impossible now."""
+    """A decorator for the views of decisions and of `undo`: documents the answer 409."""
     document: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
         HTTPStatus.CONFLICT,
         schema=Error,

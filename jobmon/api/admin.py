@@ -77,8 +77,8 @@ def blueprint(
     def neighbors(query: NeighborQuery) -> dict[str, Any]:
         """Get the jobs before and after a job in the list of all jobs.
 
-        The filters and the order are those of `GET /admin/jobs/queue`. The job may no longer match
-        the filters.
+        The filters and the order are as in `GET /admin/jobs/queue`. A job that no longer matches
+        the filters has neighbors, too.
         """
         return find_neighbors(lists, query.list_query, get_callers_job(query.job_id))
 
@@ -88,7 +88,7 @@ def blueprint(
     def queue_stats() -> Response:
         """Get statistics of the whole queue.
 
-        `asOf` is the time that they describe, `source` how the jobs were counted.
+        `asOf` is the time that the statistics describe, `source` is how the jobs were counted.
         """
         queue = current_queue()
         current = queue.stats.stats()
@@ -154,8 +154,8 @@ def blueprint(
     return routes
 
 
-# By field of `QueueHealth` that may be unknown: the field of the answer.
-_FIELDS = {
+# The fields of `QueueHealth` that may be unknown, each with its field in the answer.
+_ANSWER_FIELDS = {
     "oldest_queued": "oldestQueuedJobAgeMs",
     "oldest_queued_by_type": "oldestQueuedJobAgeMsByType",
     "expired_leases": "expiredLeases",
@@ -166,7 +166,11 @@ _FIELDS = {
 
 def _format_stats(stats: QueueStats) -> dict[str, Any]:
     health = stats.health
-    reasons = {_FIELDS[name]: reason for name, reason in health.unknown.items() if name in _FIELDS}
+    reasons = {
+        _ANSWER_FIELDS[name]: reason
+        for name, reason in health.unknown.items()
+        if name in _ANSWER_FIELDS
+    }
     if stats.counts is None:
         reasons |= dict.fromkeys(("statusCounts", "typeCounts"), UNCOUNTED)
     return {
@@ -196,7 +200,11 @@ def _format_steps(
     return [
         {
             "at": start,
-            **(_NO_ACTIVITY if start in history.uncounted else _format_activity(activity, unknown)),
+            **(
+                _UNKNOWN_ACTIVITY
+                if start in history.uncounted
+                else _format_activity(activity, unknown)
+            ),
             **_format_sample(samples.get(start)),
         }
         for start, activity in history.activity.items()
@@ -212,10 +220,10 @@ def _format_types(
     if counts is None:
         counts = dict.fromkeys(history.activity)
     minutes = (min(window.end, history.as_of) - window.start) / MINUTE
-    idle, unknown = Activity.from_tallies([]), queue.known_fields.unknown
+    no_activity, unknown = Activity.from_tallies([]), queue.known_fields.unknown
     data = []
     for job_type in sorted(counts):
-        activity = history.activity.get(job_type, idle)
+        activity = history.activity.get(job_type, no_activity)
         rate = round(activity.finished / minutes, 3) if minutes > 0 else None
         data.append(
             {
@@ -223,7 +231,7 @@ def _format_types(
                 "forecast": forecasts.get(job_type),
                 "statusCounts": counts[job_type],
                 "finishedPerMinute": None if "finishedAt" in unknown else rate,
-                **(_NO_ACTIVITY if history.is_ahead else _format_activity(activity, unknown)),
+                **(_UNKNOWN_ACTIVITY if history.is_ahead else _format_activity(activity, unknown)),
             }
         )
     return data
@@ -248,7 +256,7 @@ def _format_marks(marks: Marks | None) -> dict[str, Any]:
 
 
 # The fields of the activity in a time that is not counted yet.
-_NO_ACTIVITY: dict[str, Any] = dict.fromkeys(
+_UNKNOWN_ACTIVITY: dict[str, Any] = dict.fromkeys(
     ("enqueued", "succeeded", "failed", "dlq", "failureRate")
 ) | dict.fromkeys(("waitMs", "runMs"), Durations.from_histogram(Counter()))
 

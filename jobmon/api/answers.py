@@ -1,4 +1,4 @@
-"""The answers about jobs, and the base class and the fields of all answers."""
+"""The answers about jobs, and what all answers need: their base class and their kinds of fields."""
 
 from datetime import datetime
 from functools import cached_property, partial
@@ -60,7 +60,7 @@ class Answer(Schema):
 
 
 def make_field(field_type: type[F], description: str, **options: Any) -> F:
-    """A field of a marshmallow type; the options are those of `describe`."""
+    """A field of a marshmallow type; the options are passed to `describe`."""
     return field_type(**describe(description, **options))
 
 
@@ -69,22 +69,22 @@ string, boolean = partial(make_field, fields.String), partial(make_field, fields
 
 
 def nested(answer: type[Answer], description: str, **options: Any) -> fields.Nested:
-    """Another answer."""
+    """A field that holds another answer."""
     return fields.Nested(answer, **describe(description, **options))
 
 
 def array(answer: type[Answer], description: str, **options: Any) -> fields.List[Any]:
-    """An array of answers."""
+    """A field that holds an array of answers."""
     return fields.List(fields.Nested(answer), **describe(description, **options))
 
 
 def mapping(values: fields.Field[Any], description: str, **options: Any) -> fields.Dict:
-    """An object with any keys; `values` is the field of each value."""
+    """A field that holds an object with any keys; `values` is the field of each value."""
     return fields.Dict(keys=fields.String(), values=values, **describe(description, **options))
 
 
 def counts(description: str, **options: Any) -> fields.Dict:
-    """Whole numbers, keyed by status or type."""
+    """A field that holds whole numbers by status or type."""
     return mapping(fields.Integer(), description, **options)
 
 
@@ -130,7 +130,9 @@ class ListedJob(JobSummary):
     """A job in a page of a list."""
 
     durationMs = make_field(
-        fields.Integer, "Length of its longest run in ms, with `sort=-duration`.", optional=True
+        fields.Integer,
+        "Only with `sort=-duration`: length in ms of the job's longest run in the window.",
+        optional=True,
     )
 
 
@@ -146,12 +148,12 @@ class Attempt(Answer):
     eligibleAt = DateOrText("When the attempt became due; null if the queue does not record it.")
     startedAt = DateOrText("When the attempt started.")
     finishedAt = DateOrText("When the attempt ended; null while it runs.")
-    waitMs = Number("Milliseconds from eligibleAt to startedAt, at least 0; null if one is null.")
-    durationMs = Number("Milliseconds from startedAt to finishedAt; null if one is null.")
+    waitMs = Number("Milliseconds from eligibleAt to startedAt, at least 0; null without a date.")
+    durationMs = Number("Milliseconds from startedAt to finishedAt; null without a date.")
     error = ErrorWithStack("Error of the attempt.")
     errorGroup = string(
         "Group of the error, for `GET /admin/jobs/errors/{group_id}`. Null for owners, without an "
-        "error, if no collector has grouped it, and for attempts before the latest 50.",
+        "error, for attempts before the latest 50, and if no collector has grouped the error.",
         nullable=True,
     )
 
@@ -196,7 +198,7 @@ class ExplanationAnswer(Answer):
         f"{MAX_AHEAD:,}. Null if that is unknown, or the job is not due.",
         nullable=True,
     )
-    aheadIsExact = boolean("Whether `ahead` is exact; otherwise it is a lower bound.")
+    aheadIsExact = boolean("Whether `ahead` is exact; if not, see `reasons.ahead`.")
     expectedStart = DateOrText("Approximate start of the job, at the present rate of its type.")
     reasons = mapping(
         fields.String(), "By field name: why the field is unknown, or why `ahead` is not exact."
@@ -275,10 +277,10 @@ class JobActions(Answer):
     """The actions that are possible on a job, and what earlier requests did."""
 
     possible = fields.List(
-        fields.String(), **describe("The actions that the caller may request for it now.")
+        fields.String(), **describe("The actions that the caller may request for the job now.")
     )
     done = array(
-        DoneAction, "What requests did with it, the newest first: at most 50.", nullable=True
+        DoneAction, "What requests did with the job, the newest first: at most 50.", nullable=True
     )
     reasons = mapping(fields.String(), "By field name: why it is null.")
 
@@ -292,7 +294,7 @@ class JobDetail(JobSummary):
     lastError = ErrorWithStack("Error of the latest failed attempt.")
     errorGroup = string(
         "Group of lastError, for `GET /admin/jobs/errors/{group_id}`. Null for owners, without an "
-        "error, and if no collector has grouped it.",
+        "error, and if no collector has grouped the error.",
         nullable=True,
     )
     isRecurring = boolean(

@@ -47,14 +47,15 @@ class ErrorGroupAnswer(Answer):
     previousCount = integer(
         "Errors in a time of the same length before the window; null if unknown.", nullable=True
     )
-    growth = integer("`count` minus `previousCount`; null if one is unknown.", nullable=True)
+    growth = integer("`count` minus `previousCount`; null if either is unknown.", nullable=True)
     typeCounts = counts(
-        f"Errors by type of job: the {MAX_NAMES} most frequent, and `(other)`. Null with `worker`.",
+        f"Errors by type of job: the {MAX_NAMES} types with the most errors, and `(other)`. Null "
+        "with `worker`.",
         nullable=True,
     )
     workerCounts = counts(
-        f"Errors by worker: the {MAX_NAMES} most frequent, and `(other)`. Errors of unknown "
-        "workers are not counted. Null with `type`, or if no worker is known.",
+        f"Errors by worker: the {MAX_NAMES} workers with the most errors, and `(other)`. Errors of "
+        "unknown workers are not counted. Null with `type`, or if no worker is known.",
         nullable=True,
     )
     trend = fields.List(

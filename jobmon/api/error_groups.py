@@ -228,7 +228,7 @@ def format_errors(found_errors: FoundErrors, query: ErrorQuery) -> dict[str, Any
 
 
 # The fields of a group that are null when the errors of the window are unknown.
-_COUNTS = ("count", "previousCount", "growth", "typeCounts", "workerCounts", "trend")
+_COUNT_FIELDS = ("count", "previousCount", "growth", "typeCounts", "workerCounts", "trend")
 
 
 def _format_window(found_errors: FoundErrors) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def _format_window(found_errors: FoundErrors) -> dict[str, Any]:
 
 def _format_group(found_errors: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
     group, reasons = summary.group, {}
-    unknown = _COUNTS if found_errors.reason else ()
+    unknown = _COUNT_FIELDS if found_errors.reason else ()
     if summary.previous is None:
         reason = found_errors.no_previous_reason or "no error of the group is in the window"
         reasons = dict.fromkeys(("previousCount", "growth"), reason)
@@ -280,7 +280,7 @@ def _format_job(job: FailedJob) -> dict[str, Any]:
 
 
 def fold_names(names: Counter[str], max_names: int = MAX_NAMES) -> dict[str, int]:
-    """The `max_names` names with the most errors, the most frequent first; the others summed."""
+    """The `max_names` names with the most errors, the most first; all others as `(other)`."""
     ranked: Iterable[tuple[str, int]] = sorted(
         names.items(), key=lambda pair: (pair[0] == OTHER, -pair[1], pair[0])
     )

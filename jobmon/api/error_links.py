@@ -22,7 +22,7 @@ def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Do
     """The job and its attempts, each with `errorGroup`: the id of the group of its error.
 
     The id is None without an error, without a known group, for attempts before the newest 50, and
-    everywhere if `may_see` is false.
+    always if `may_see` is false or the groups cannot be read.
     """
     attempts = job["attempts"]
     errors = [job.get("lastError"), *(attempt.get("error") for attempt in attempts[-MAX_ATTEMPTS:])]
@@ -39,7 +39,7 @@ def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Do
 
 
 def _try_find_groups(queue: WatchedQueue, errors: list[Any]) -> list[str | None]:
-    """As `find_error_groups`, but without any group if they cannot be read."""
+    """The result of `find_error_groups`; None for each error if the groups cannot be read."""
     try:
         return find_error_groups(queue, errors)
     except PyMongoError as error:  # the job can be shown without its groups
@@ -57,7 +57,7 @@ def find_error_groups(queue: WatchedQueue, errors: Iterable[Any]) -> list[str | 
         None if error is None else classify_error(prepare_error(error, None, redactor))
         for error in errors
     ]
-    # The ids of the error's own group, and of the group for rare messages with the same code.
+    # For each error: the ids of its own group, and of the group for other messages with its code.
     candidates = [() if kind is None else (kind.id, fold_kind(kind).id) for kind in kinds]
     ids = {group_id for pair in candidates for group_id in pair}
     known = queue.runs.known_error_groups(ids) if ids else frozenset()

@@ -52,7 +52,7 @@ def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Expla
 
     For a waiting job it reads the paused types, for a due job it also counts the jobs ahead. For a
     leased job, or a due job of a type that is not paused, it reads the history, if there is one.
-    PyMongoError if the watched collections cannot be read.
+    Raises PyMongoError if the watched collections cannot be read.
     """
     facts, queue_facts = _read_facts(queue, job), QueueFacts()
     if facts.status in WAITING_STATUSES:
@@ -135,7 +135,7 @@ def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
 
 
 def _read_pause(queue: WatchedQueue, job: Document) -> QueueFacts:
-    """Whether the job's type is paused, and other types; only operators see by whom and why."""
+    """Whether the job's type and other types are paused; only operators see by whom and why."""
     pauses = find_pauses(queue) or {}
     # A `bson.Code` is a str that cannot be hashed.
     pause = pauses.get(job["type"]) if type(job.get("type")) is str else None
@@ -197,7 +197,7 @@ def _read_runs(
                 by_period.append((period, activity))
                 if activity.run.count >= MIN_RUNS:
                     break
-    except NoCollectorError:  # it has stopped since its progress was read
+    except NoCollectorError:  # the collector has stopped since its progress was read
         return tuple(by_period)
     except PyMongoError as error:
         _log_failure(queue, error)

@@ -1,7 +1,7 @@
 """Streams all rows of a list as a CSV or NDJSON file.
 
 A complete file ends with a marker and the number of rows. A failure before that closes the
-connection. Behind an HTTP/1.0 proxy, the missing marker is the only sign of it.
+connection. Behind an HTTP/1.0 proxy, the missing marker is the only sign of the failure.
 """
 
 import csv
@@ -49,8 +49,8 @@ _FORMULA = re.compile(
 class FileRows:
     """The kind of rows in a file.
 
-    The name of the file begins with `name`. `answer` has the fields of a row. In CSV, `pick_cells`
-    makes the cells of a row, one for each of `columns`; the end of the file needs three columns.
+    The name of the file begins with `name`. `answer` serializes a row. In CSV, `pick_cells` makes
+    the cells of a row, one for each of `columns`. At least three columns: the end has three cells.
     """
 
     name: str
@@ -85,7 +85,7 @@ def _write_csv(lines: Iterable[Iterable[Any]]) -> bytes:
 
 
 def _escape_formula(text: str) -> str:
-    """`text`, with a quote in front if a spreadsheet may run it or if it is the end's marker."""
+    """`text`, with a quote in front if a spreadsheet may run it, or if it is the end marker."""
     return f"'{text}" if _FORMULA.match(text) or text == _CSV_END else text
 
 
@@ -187,7 +187,7 @@ def export(
 
 
 def _hold_slot(slot: ExitStack, content: Iterator[bytes]) -> Iterator[bytes]:
-    """The content; after it, the slot is released."""
+    """Yield the content, then release the slot."""
     with slot:
         yield from content
 

@@ -47,7 +47,7 @@ def clean_text(value: Any) -> str | None:
 
 
 def clean_free_text(value: Any) -> str | None:
-    """A text that no filter searches for, with secrets replaced."""
+    """A value as text, with secrets replaced."""
     return None if value is None else to_text(redact(value))
 
 
@@ -123,7 +123,7 @@ class FreeText(Text):
 class DateOrText(Text):
     """A date as ISO 8601 in UTC, or null; a value that is no date is shown as text."""
 
-    # The schema has no `format`: it may be text, or a year of five digits.
+    # The schema has no `format`: the value may be text, or have a year of five digits.
     clean: ClassVar[_Clean] = staticmethod(clean_date)
     unchanged_types: ClassVar[frozenset[type]] = frozenset({NoneType})
 
@@ -251,7 +251,7 @@ class EncodedCursor(fields.String):
     max_length: ClassVar[int]
 
     def decode(self, encoded: str) -> Any:
-        """The position that the cursor encodes; raises ValueError or OverflowError for others."""
+        """The position that a cursor encodes; ValueError or OverflowError for another text."""
         raise NotImplementedError
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:

@@ -75,10 +75,10 @@ def _select_ids(queue: WatchedQueue, jobs: list[Document], group_id: str) -> lis
 def _list_searches(
     queue: WatchedQueue, job_filter: JobFilter, code: str | None
 ) -> Iterator[tuple[JobFilter, str]]:
-    """The filters of one or two searches, each with the reason to give if too many jobs match.
+    """The filters of up to two searches, each with the reason to give if too many jobs match.
 
-    The first is by the group's code. The second, by status, finds jobs whose error has no code: the
-    group's code is from the message then.
+    One is by the group's code. The other, by status, finds jobs whose error has no code: then the
+    group's code is from the message.
     """
     other_filters = replace(job_filter, error_group=None, order_by=None)
     limit_reason = NEWEST_ONLY

@@ -91,7 +91,7 @@ class Readiness(Answer):
 
 
 def blueprint(revoked: RevokedTokens) -> Routes:
-    """The probes; at the top neither needs a token."""
+    """The probes; without a queue in the path they need no token."""
     routes = Routes("health", __name__, access=Access.ANYONE)
 
     @routes.get("/healthz")

@@ -48,7 +48,7 @@ def queue_actions() -> QueueActions:
 
 
 def may_request(action: str) -> bool:
-    """Whether an operator has the permission of an action, or an owner has it by the settings.
+    """Whether the caller may request an action: operators by permission, owners by the settings.
 
     Owners may request it only for their own jobs; this function does not check the job.
     """
@@ -78,7 +78,7 @@ def read_done_actions(
     """The fields of each `DoneAction` of a job, or None and why they are unknown.
 
     Operators see the author and the reason of every request, owners only of their own requests.
-    The answer may be up to `max_age_s` seconds old.
+    The result may be up to `max_age_s` seconds old.
     """
     job_id = job.get("jobId")
     if queue.actions is None or not isinstance(job_id, str):
@@ -90,13 +90,15 @@ def read_done_actions(
         return None, NOT_READ
     is_admin, subject = auth.is_admin(), auth.subject()
     return [
-        format_done(outcome, origin, shows_person=is_admin or origin.by.subject == subject)
-        for outcome, origin in outcomes
+        format_done(
+            outcome, action_request, shows_person=is_admin or action_request.by.subject == subject
+        )
+        for outcome, action_request in outcomes
     ], ""
 
 
 def describe_actions(queue: WatchedQueue, job: Document, now: datetime) -> dict[str, Any]:
-    """The fields of `JobActions`."""
+    """The fields of a `JobActions`."""
     done, reason = read_done_actions(queue, job)
     reasons = {"done": reason} if reason else {}
     return {"possible": list_possible(job, now), "done": done, "reasons": reasons}
@@ -108,10 +110,10 @@ def make_person() -> Person:
 
 
 def file_order(order: ActionOrder, key: str | None, owner: str | None = None) -> ActionState:
-    """File a request of the caller. Check the caller's right before.
+    """File an order as a request of the caller; it does not check the caller's right.
 
     `key`: the idempotency key. With `owner`, only jobs of this owner are changed. Raises ApiError
-    422 if the action cannot be requested.
+    404 if actions are switched off, 422 if the action cannot be requested.
     """
     queue, actions = current_queue(), queue_actions()
     with explain_request_errors():
@@ -143,7 +145,10 @@ def file_order(order: ActionOrder, key: str | None, owner: str | None = None) ->
 
 
 def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrder) -> int:
-    """The number of ids or types of an order; for a filter, the number that was confirmed."""
+    """The number of ids or types of an order; for a filter or `undo`, the number in the order.
+
+    Raises ApiError 422 for a filter without this number, RefusedFilterError for a refused filter.
+    """
     target = order.target
     if target.request_id is not None:
         return order.expected or 0
@@ -193,7 +198,7 @@ def may_decide(state: ActionState, decision: str) -> bool:
 
 def list_decisions(state: ActionState) -> list[str]:
     """The decisions that the caller may take now, or only `undo` if that is possible."""
-    is_own = state.request.by.subject == auth.subject()
+    has_filed = state.request.by.subject == auth.subject()
     if may_undo(state):
         return ["undo"]
     return [
@@ -201,7 +206,7 @@ def list_decisions(state: ActionState) -> list[str]:
         for decision in DECISIONS.get(state.phase, ())
         if auth.is_admin()
         and may_decide(state, decision)
-        and not (is_own and decision == "approve")
+        and not (has_filed and decision == "approve")
     ]
 
 
@@ -215,7 +220,7 @@ def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False
     for permission in _list_undo_permissions(state):
         if not auth.has_permission(permission):
             raise auth.permission_error(permission)
-    if not _has_undo(state):
+    if not _is_undoable(state):
         message = "This request cannot be undone."
         raise ApiError(HTTPStatus.CONFLICT, "conflict", message)
     target = Target(request_id=request_id)
@@ -233,7 +238,7 @@ def may_undo(state: ActionState) -> bool:
     """Whether the caller may undo a request, and it can be undone now."""
     return (
         auth.is_admin()
-        and _has_undo(state)
+        and _is_undoable(state)
         and all(map(auth.has_permission, _list_undo_permissions(state)))
     )
 
@@ -242,7 +247,7 @@ def _list_undo_permissions(state: ActionState) -> tuple[str, str]:
     return ACTIONS[JobAction.UNDO].permission, ACTIONS[state.request.action].permission
 
 
-def _has_undo(state: ActionState) -> bool:
+def _is_undoable(state: ActionState) -> bool:
     return (
         state.request.action in _UNDOABLE
         and state.is_over

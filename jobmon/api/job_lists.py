@@ -68,9 +68,9 @@ class Neighbors(NamedTuple):
 class ListResponder:
     """Answers a `ListQuery` about the request's queue, for the JSON routes and for the pages.
 
-    Raises ApiError 422 for a filter that matches too many jobs or that needs a field that the
-    documents lack, 429 for too many exports or pages far from 1 at once, and 503 for the longest
-    runs without a collector.
+    Raises ApiError 422 for a filter that is refused (it may match too many jobs, or need a field
+    that the documents lack), 429 for too many exports or pages far from 1 at once, and 503 for the
+    longest runs without a collector.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class ListResponder:
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             total = guide = None
-            if query.cursor is None and query.page > 1:  # the page may be beyond the end, or far
+            if query.cursor is None and query.page > 1:  # perhaps beyond the end, or far from 1
                 guide = queue.stats.find_page_guide(job_filter)
                 guide_total = None if guide is None else CappedCount(guide.total, True)
                 total = guide_total or queue.stats.count(job_filter)
@@ -131,7 +131,7 @@ class ListResponder:
     def find_neighbors(self, query: ListQuery, job: Document) -> Neighbors:
         """The jobs before and after a job (a document of the store) in the whole list.
 
-        It runs at most four queries, each for one job; or it searches the list of the longest runs.
+        At most four queries read jobs; in the list of the longest runs, it searches that list.
         """
         queue = current_queue()
         if query.by_duration:

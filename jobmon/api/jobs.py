@@ -104,7 +104,8 @@ def blueprint(lists: ListResponder, counter: owner_counts.OwnerJobCounter) -> Ro
     def own_neighbors(query: NeighborQuery) -> dict[str, Any]:
         """Get the jobs before and after a job in the list of the caller's own jobs.
 
-        The filters and the order are those of `GET /jobs`. The job may no longer match the filters.
+        The filters and the order are as in `GET /jobs`. A job that no longer matches the filters
+        has neighbors, too.
         """
         own_list = query.list_query.confine_to(auth.subject())
         return find_neighbors(lists, own_list, get_callers_job(query.job_id))
@@ -114,7 +115,7 @@ def blueprint(lists: ListResponder, counter: owner_counts.OwnerJobCounter) -> Ro
 
 
 def document_access_denied(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator for views of one job: documents the 403 for a caller who has no access to it."""
+    """A decorator for views of one job: documents the answer 403 for a caller without access."""
     document: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
         HTTPStatus.FORBIDDEN,
         schema=Error,
@@ -136,7 +137,7 @@ def get_detailed_job(job_id: str) -> Document:
 
 
 def require_own_job(job_ids: Collection[str]) -> None:
-    """Raise ApiError 403, as `get_callers_job` does, if none of the jobs is the caller's own."""
+    """Raise ApiError 403, as `get_callers_job` does, unless the caller owns one of these jobs."""
     if not current_queue().lists.look_up(job_ids, JobFilter(), auth.subject()):
         raise _make_access_error()
 
@@ -146,7 +147,7 @@ def _make_access_error() -> ApiError:
 
 
 def get_callers_job(job_id: str) -> Document:
-    """The job with this id if the caller may see it.
+    """The job with this id, its error groups and its repetition, if the caller may see it.
 
     Raises ApiError 403, the same for a job that does not exist and for another owner's job.
     """

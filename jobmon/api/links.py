@@ -62,7 +62,8 @@ def _to_value(value: Any) -> Any:
 def _read_payload(payload: Any, path: list[str]) -> Any:
     """The value at a path of the payload as JSON, redacted; None if there is no such path.
 
-    A text or a list before the end of the path is the value: a redacted object is a text.
+    If the path goes on below a text or a list, the value is this text or list: redaction can
+    replace an object with a text.
     """
     value = redact(_select(payload, path))
     for key in path:

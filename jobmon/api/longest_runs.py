@@ -40,9 +40,9 @@ class LongestRunReader:
     def list(self, queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
         """At most 100 jobs, each with the `durationMs` of its longest run, the longest first.
 
-        Only runs that ended from `finished_from` to before `finished_to` count, by default those
-        of the last 24 hours. Of the other filters, only status and type are used. Raises ApiError
-        422 or 503 for a window without a history, and PyMongoError.
+        Only runs that ended from `finished_from` to before `finished_to` count, by default runs of
+        the last 24 hours. Of the other filters, only status and type are used. Raises ApiError 422
+        or 503 for a window without a history, and PyMongoError.
         """
         key = queue.name, job_filter
         return self._lists.get(key, lambda: _read_longest(queue, job_filter), CACHE_TTL_S)
@@ -68,7 +68,7 @@ def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
 
 
 def _select_runs(details: RunDetails, job_filter: JobFilter) -> dict[str, SlowRun]:
-    """By id: the 100 jobs with the longest runs, each with its longest run, the longest first."""
+    """By job id: the longest run of each of the 100 jobs with the longest runs, longest first."""
     start, end, types = job_filter.finished_from, job_filter.finished_to, job_filter.types
     matching = [
         run

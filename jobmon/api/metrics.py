@@ -34,7 +34,7 @@ UNMATCHED = "unmatched"  # the route of a request for an unknown path
 HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # in seconds
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-disable_created_metrics()  # type: ignore[no-untyped-call] # they add a series to each counter
+disable_created_metrics()  # type: ignore[no-untyped-call] # they would add a series to each counter
 
 
 class RequestMetrics:

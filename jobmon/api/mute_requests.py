@@ -41,7 +41,8 @@ class MuteBody(Body):
         load_default=default_none,
         validate=validate.OneOf([kind.value for kind in CheckKind]),
         **describe(
-            "The check whose notices are muted. Without it: all checks, only with `mute`.",
+            "The check whose notices are muted. Without it, the notices of all checks are muted; "
+            "`acknowledge` requires it.",
             nullable=True,
         ),
     )
@@ -133,7 +134,7 @@ def require_right() -> None:
 def add_mute(until: datetime, **options: Any) -> Mute:
     """Record a mute of the caller, with the `options` of `Mute`; raises ApiError 422.
 
-    Check the caller's right before.
+    It does not check the caller's right.
     """
     try:
         now = to_milliseconds(datetime.now(UTC))
@@ -154,14 +155,14 @@ def add_mute(until: datetime, **options: Any) -> Mute:
 
 
 def end_mute(mute_id: str, reason: str) -> Mute:
-    """Record that the caller ends a mute; raises ApiError 404. Check the caller's right before."""
+    """Record that the caller ends a mute, without a check of the right; raises ApiError 404."""
     ended = current_queue().mutes.end(find_mute(mute_id), make_person(), reason)
     log.info("mute ended", mute=mute_id, user=auth.subject())
     return ended
 
 
 def find_mute(mute_id: str) -> Mute:
-    """A mute of the last 30 days; raises ApiError 404 if there is none with this id."""
+    """A mute that `list_recent` lists; raises ApiError 404 if none has this id."""
     for mute in current_queue().mutes.list_recent():
         if mute.id == mute_id:
             return mute

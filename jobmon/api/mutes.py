@@ -38,19 +38,19 @@ class MuteAnswer(Answer):
 
 
 class MuteList(Answer):
-    """The newest 1,000 mutes of the last 30 days, and all whose `until` is in the future."""
+    """The newest 1,000 mutes of the last 30 days, and the newest 1,000 with a future `until`."""
 
     data = array(MuteAnswer, "The mutes, the newest first.")
 
 
 def add_routes(routes: Routes) -> None:
-    """Add the route to those below `/admin/jobs`."""
+    """Add `/mutes` to the routes of operators."""
 
     @routes.get("/mutes")
     @routes.doc(operationId="listMutes")
     @routes.response(HTTPStatus.OK, MuteList, example=action_examples.MUTE_LIST)
     def mutes() -> dict[str, Any]:
-        """List the mutes of the last 30 days, with those that have ended.
+        """List the mutes of the last 30 days, even mutes that have ended.
 
         No message about a muted notice is sent, but pages show it.
         """

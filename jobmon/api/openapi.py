@@ -1,6 +1,6 @@
 """Makes the OpenAPI document from the declarations of the blueprints.
 
-The `access` of a `Routes` blueprint decides who may use its routes, and what is documented on it.
+The `access` of a `Routes` blueprint decides who may use its routes, and which errors they document.
 """
 
 import json
@@ -49,7 +49,7 @@ without it are about the default queue.
 _TAGS = {
     "jobs": "The caller's own jobs; any job for roles with the permission of the queue.",
     "admin": "The whole queue, for roles with its permission: ADMIN_DASHBOARD by default.",
-    "queues": "All watched queues.",
+    "queues": "The watched queues.",
     "actions": "Actions on jobs: requests, which an actor carries out, and their records. Only "
     "with JOBMON_ACTIONS; otherwise these paths return 404.",
     "health": "Liveness and readiness probes, without a token.",
@@ -160,7 +160,7 @@ class _ParameterReader:
 
     @staticmethod
     def use_args(schema: Parameters | Body, *, location: str) -> Callable[..., Any]:
-        """A decorator for views: the values follow the view's other positional arguments."""
+        """A decorator for views: what the schema reads becomes their last positional argument."""
         assert (location == "json") == isinstance(schema, Body)  # noqa: S101
 
         def decorate(view: Callable[..., Any]) -> Any:
@@ -174,7 +174,7 @@ class _ParameterReader:
 
 
 class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
-    """A blueprint whose routes require `access`, and are documented so."""
+    """A blueprint whose routes require `access`, and document it."""
 
     ARGUMENTS_PARSER = _ParameterReader()
 
@@ -201,7 +201,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         example: dict[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """A decorator for views: documents the answer, and serializes it."""
+        """A decorator for views: documents the answer, and serializes all except a `Response`."""
         serializer = schema()
         shared_example = None if example is None else _Example(example)
         document = super().response(status, serializer, example=shared_example, **options)
@@ -240,7 +240,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         return document
 
     def register_views_in_doc(self, api: "DocumentedApi", *arguments: Any, **options: Any) -> None:
-        """Document the routes when the document is first requested."""
+        """Postpone the documentation of the routes until the document is requested."""
         document = super().register_views_in_doc
         api.undocumented.append(lambda: document(api, *arguments, **options))
 
@@ -302,17 +302,17 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
     def _add_search_fields(self, document: dict[str, Any]) -> None:
         """Document the fields of the payload that can be searched in any of the queues."""
         queues: WatchedQueues = self._app.extensions["jobmon_queues"]
-        fields = dict.fromkeys(
+        names = dict.fromkeys(
             name for settings in queues.all_settings() for name in settings.search_fields
         )
         for path in _LISTS:
-            document["paths"][path]["get"]["parameters"] += document_search(fields)
+            document["paths"][path]["get"]["parameters"] += document_search(names)
 
     def _register_error_handlers(self) -> None:
         errors.register(self._app)
 
     def _register_pagination_header(self) -> None:
-        """jobmon has no pagination header."""
+        """Register nothing: jobmon has no pagination header."""
 
     def _register_responses(self) -> None:
         for status, (description, headers, codes) in _ERRORS.items():

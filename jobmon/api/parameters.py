@@ -22,8 +22,8 @@ from jobmon.web.errors import invalid_parameters
 
 ISO = "ISO 8601; UTC if it has no offset."
 
-MAX_CACHED = 200  # query strings of a schema
-MAX_CACHED_LENGTH = 500  # characters of a query string
+MAX_CACHED = 200  # queries of each schema
+MAX_CACHED_LENGTH = 500  # characters of the query string
 
 
 class SentParameters(dict[str, Any]):
@@ -44,7 +44,8 @@ class Parameters(Schema):
     others get their defaults from `_copy_defaults`.
     """
 
-    # Whether queries are cached: they must be immutable, and only `range` may depend on the time.
+    # Whether typed queries are cached. They must be immutable, and only the parameter `range` may
+    # make them depend on the time.
     is_cached: ClassVar[bool] = False
 
     class Meta:
@@ -74,7 +75,7 @@ class Parameters(Schema):
     def read(self, request: Request) -> Any:
         """The typed query of a request; raises ApiError 422 for bad parameters.
 
-        With `is_cached` the query is cached: pages and programs repeat the same requests.
+        With `is_cached`, a short query without `range` is cached: pages and programs repeat theirs.
         """
         query_string = request.query_string
         if (cached := self._cached.get(query_string)) is not None:
@@ -142,7 +143,10 @@ def check_range(query: Mapping[str, Any]) -> None:
 
 
 def repeatable_field(description: str, max_values: int) -> fields.List[Any]:
-    """Up to `max_values` labels, any of which may match; `description` is the first sentence."""
+    """Up to `max_values` labels, any of which may match.
+
+    `description`: the first sentence, without its full stop.
+    """
     return fields.List(
         fields.String(validate=validate.Length(max=MAX_LABEL_LENGTH)),
         load_default=list,

@@ -37,14 +37,14 @@ from jobmon.store.cursor import Cursor
 from jobmon.store.filter import JobFilter
 from jobmon.store.search import SearchTerm, explain_unsearchable
 
-MIN_ID_PREFIX = 4
+MIN_ID_PREFIX = 4  # characters
 _MAX_INT32 = 2**31 - 1
 _BY_CREATION = ("-createdAt", "createdAt")
 _BY_OTHER_DATES = tuple(
     sign + name for name in ("nextRunAt", "finishedAt", "leaseExpiresAt") for sign in ("-", "")
 )
 _BY_DURATION = "-duration"
-# The parameters with which this order can be combined.
+# The parameters that a list in the order of `-duration` may have.
 _DURATION_PARAMETERS = frozenset(
     ("sort", "status", "type", "finished_from", "finished_to", "page", "per_page", "format", "id")
 )
@@ -55,7 +55,7 @@ _ADMIN_FILTERS = ("owner", "error_code", "error_group", "worker", "condition")
 
 
 class ListFormat(StrEnum):
-    """How a list is answered: a page as JSON, or all matching jobs as a file."""
+    """How a list is answered: a page as JSON, or all matching entries as a file."""
 
     JSON = "json"
     CSV = "csv"
@@ -75,7 +75,7 @@ def format_field(items: str, excluded: str) -> fields.String:
 
 
 def find_page_mistakes(query: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, list[str]]:
-    """By parameter: messages about the parameters of a page that a request for a file has."""
+    """By parameter: messages about parameters of a page in a request for a file."""
     if query["format"] not in (ListFormat.CSV, ListFormat.NDJSON):
         return {}
     message = f"Cannot be combined with format={query['format']}."
@@ -118,7 +118,7 @@ class FilterParameters(Parameters):
 
     is_cached = True
 
-    # MongoDB reads at most 10 x 20 combinations of values in the order of an index.
+    # 10 statuses x 20 types: MongoDB reads at most 200 combinations in the order of an index.
     status = repeatable_field("Jobs with this status", 10)
     type = repeatable_field(
         "Jobs of this type; `text*` matches all types that begin with `text`", 20
@@ -160,7 +160,7 @@ class FilterParameters(Parameters):
     )
     job_id = optional_text(
         f"Jobs whose id starts with this text of at least {MIN_ID_PREFIX} characters. The answer "
-        "is 422 if the ids of more than 1,000 jobs start with it."
+        "can be 422 if the ids of more than 1,000 jobs start with it."
     )
     sort = fields.String(
         load_default=default_none,
@@ -311,7 +311,8 @@ class AdminFilters(FilterParameters):
     error_group = optional_text(
         "Jobs whose lastError belongs to the group with this id, from `GET /admin/jobs/errors`. Of "
         "the jobs that match the other filters, only the newest 500 with the group's code and the "
-        "newest 500 failed jobs are searched; `meta.reasons.data` is set if there are more.",
+        "newest 500 failed or dead-lettered jobs are searched; `meta.reasons.data` is set if there "
+        "are more.",
         max_length=100,
     )
     worker = optional_text(
@@ -347,7 +348,7 @@ class AdminFilters(FilterParameters):
     )
 
     @validates_schema(pass_original=True)
-    def _check_longest(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
+    def _check_by_duration(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
         if query["sort"] != _BY_DURATION:
             return
         excluded = ({*self.fields, "from", "to"} - _DURATION_PARAMETERS) | read_search(sent).keys()

@@ -40,7 +40,9 @@ class ForecastAnswer(Answer):
     )
     text = string("The outlook as a sentence without a full stop.")
     reason = string("Why the outlook is unknown; otherwise null.", nullable=True)
-    dueJobs = integer("The backlog: waiting jobs that are due.", nullable=True)
+    dueJobs = integer(
+        "The backlog: waiting jobs that are due; for one type, all its waiting jobs.", nullable=True
+    )
     arrivalsPerMinute = number("Jobs enqueued, per minute.", nullable=True)
     completionsPerMinute = number("Jobs that got a final status, per minute.", nullable=True)
     clearsInMs = integer(
@@ -97,8 +99,8 @@ class JobStats(Answer):
         nullable=True,
     )
     dueJobs = integer(
-        "Waiting jobs that are due. Null if unknown: in an estimate, if documents lack nextRunAt, "
-        "or if 500,000 or more jobs are due and as many are scheduled.",
+        "Waiting jobs that are due. Null if unknown: in an estimate, if documents do not record "
+        "when a job is due, or if 500,000 or more jobs are due and 500,000 or more are scheduled.",
         nullable=True,
     )
     scheduledJobs = integer(
@@ -110,7 +112,7 @@ class JobStats(Answer):
     )
     reasons = mapping(
         fields.String(),
-        "By field name: why the field is null, or why its number is a lower bound.",
+        "By field name: why the field is null or incomplete, or its number is a lower bound.",
     )
     forecast = nested(ForecastAnswer, "Whether the backlog clears at the present rates.")
     asOf = Date("The time that the statistics describe.")
@@ -262,7 +264,8 @@ class WindowMeta(WindowBounds):
     )
     gaps = array(Gap, "Parts of the window in which runs may be missing, in order.")
     reasons = mapping(
-        fields.String(), "`data`: why all activity is null, if the window begins after `as_of`."
+        fields.String(),
+        "`data`: why all activity is null, if the window begins at `as_of` or later.",
     )
 
 

@@ -40,7 +40,7 @@ F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily)
 
 SCRAPE_WITHIN_S = 5.0  # Prometheus waits ten seconds
 CHECK_WITHIN_S = 3.0  # longer than the default of JOBMON_SERVER_SELECTION_TIMEOUT_MS
-MAX_UNKNOWN_STATUSES = 10
+MAX_UNKNOWN_STATUSES = 10  # statuses that jobmon does not know, with labels of their own
 MAX_QUEUES = 1_000  # queues with cached values
 MAX_CACHED_AGE_S = 60.0  # of forecasts, and of counts of error groups
 MAX_REASONS = 5  # reasons in one line of the log
@@ -114,9 +114,9 @@ class QueueMetrics:
     """Reads the metrics of queues: the collector's documents and metadata. It counts no jobs.
 
     An unknown value has no sample: a 0 would look healthy. At most `max_types` types have
-    labels of their own. In gauges these are the types with the most jobs, or those that have been
-    due longest; in counters they are the types that were seen first, because a count must not move
-    between its type and `(other)`.
+    labels of their own. In gauges these are the types with the most jobs, or with the jobs that
+    have been due longest; in counters they are the types that were seen first, because a count must
+    not move between its type and `(other)`.
     """
 
     def __init__(self, max_types: int) -> None:
@@ -139,30 +139,33 @@ class QueueMetrics:
         answering = [queue for queue in queues if queue.name in checked.keys() - unreachable]
         details = self._details.read(answering, deadline - time.monotonic())
         parts: list[Families] = []
-        missing: dict[str, str | None] = {}
+        reasons: dict[str, str | None] = {}
         for name in (queue.name for queue in queues):
             queue_details = details.get(name) or _Details((), _NOT_READ)
             if name not in unreachable:  # the probe reports unreachable databases
-                missing[name] = queue_details.reason
+                reasons[name] = queue_details.reason
             is_complete = name not in unreachable and queue_details.reason is None
             health = _describe_reading(name, checked.get(name), is_complete=is_complete)
             parts += [health, *queue_details.parts]
-        self._report(missing)
+        self._report(reasons)
         return parts
 
-    def _report(self, missing: Mapping[str, str | None]) -> None:
-        """Log the queues whose metrics have become missing, and those that are complete again."""
+    def _report(self, reasons: Mapping[str, str | None]) -> None:
+        """Log the queues whose metrics have become incomplete, or are complete again.
+
+        `reasons`: by queue, why metrics are missing; None if they are complete.
+        """
         newly_missing = {
             name: reason
-            for name, reason in missing.items()
+            for name, reason in reasons.items()
             if reason and name not in self._reported
         }
-        complete = {name for name in self._reported if missing.get(name, "unreachable") is None}
+        complete = {name for name in self._reported if reasons.get(name, "unreachable") is None}
         self._reported = self._reported - complete | newly_missing.keys()
         if newly_missing:
             shown = islice(newly_missing.items(), MAX_REASONS)
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in shown)
-            log.error("metrics are missing for %d more queue(s): %s", len(newly_missing), reasons)
+            text = "; ".join(f"{name}: {reason}" for name, reason in shown)
+            log.error("metrics are missing for %d more queue(s): %s", len(newly_missing), text)
         if complete:
             log.warning("the metrics are complete again: %s", ", ".join(sorted(complete)))
 
@@ -232,7 +235,8 @@ class QueueMetrics:
         if forecast.outlook is Outlook.EMPTY or forecast.clears_in is not None:
             clears_in = forecast.clears_in or timedelta(0)
             help_text = (
-                "Time until no job is due at the present rates; absent if it does not clear."
+                "Time until no job is due at the present rates; absent if unknown, or if the "
+                "backlog does not clear within a day."
             )
             families.gauge("jobmon_backlog_clears_seconds", help_text, clears_in.total_seconds())
 

@@ -36,7 +36,7 @@ from jobmon.web.queues import QueueReading, WatchedQueue, WatchedQueues, all_que
 log = logging.getLogger(__name__)
 
 CACHE_TTL_MS = 500
-# A summary is reused for two seconds, or for ten times as long as it took to read (10 s at most).
+# A summary is reused for two seconds or, if that is longer, ten times its reading time (max. 10 s).
 SUMMARY_TTL_S = 2.0
 PAUSE_FACTOR = 10
 # For a queue that does not answer:
@@ -169,7 +169,8 @@ def _summarize(queue: WatchedQueue) -> QueueSummary:
 def list_queues(summaries: QueueSummaries) -> list[tuple[Settings, QueueSummary | None]]:
     """The queues that the caller may see, or may own jobs in, each with its summary.
 
-    The summary is None without the permission of the queue: then the caller sees only own jobs.
+    The summary is None without the permission of the queue: then the caller sees only their own
+    jobs in it.
     """
     by_name = summaries.get()
     return [
@@ -189,8 +190,8 @@ def blueprint(summaries: QueueSummaries) -> Routes:
     def queues() -> dict[str, Any]:
         """List the watched queues, each with its notices and main statistics.
 
-        Only callers with the permission of a queue see its notices and statistics. Other callers
-        see null values, and no queue that is closed to owners.
+        Only callers with the permission of a queue see its notices and statistics. For other
+        callers the values are null, and queues that are closed to owners are left out.
         """
         return {
             "data": [_format_queue(queue, summary) for queue, summary in list_queues(summaries)]

@@ -170,7 +170,7 @@ def list_recurring(queue: WatchedQueue, cursor: str, per_page: int) -> Recurring
 
 
 def find_repetition(queue: WatchedQueue, job: Document) -> JobRepetition | None:
-    """How often a job (from `JobStore.get_job`) runs; None if it does not, or if unknown."""
+    """How often a job (from `JobStore.get_job`) recurs; None if it does not, or if unknown."""
     repetition = Repetition() if queue.recurring.unknown else read_repetition(job)
     if repetition.interval is None and repetition.time_of_day is None:
         return None
@@ -208,11 +208,13 @@ class _RunHistory:
         self._jobs = queue.jobs
         profile = queue.connection.profile
         self._has_attempts = profile.log is not None or queue.connection.has_recorded_attempts()
-        self._are_in_job = profile.has_attempt_array or (self._has_attempts and have_attempts)
-        self._seen_runs: dict[str, list[RecordedRun]] = {}  # by the collector
+        self._has_attempts_in_job = profile.has_attempt_array or (
+            self._has_attempts and have_attempts
+        )
+        self._seen_runs: dict[str, list[RecordedRun]] = {}  # by `run_list_name`
         self.gaps: tuple[Gap, ...] = ()
         self._no_history = ""
-        if self._has_attempts or self._are_in_job:
+        if self._has_attempts or self._has_attempts_in_job:
             return
         events = queue.rollup.event_history()
         if events is None:
@@ -228,9 +230,9 @@ class _RunHistory:
         self._seen_runs = queue.rollup.recorded_runs([job["_id"] for job in jobs])
 
     def read(self, job: Document) -> tuple[list[Run], str]:
-        """The newest runs of a job in order of time; and why earlier runs are unknown, or empty."""
+        """The newest runs of a job in order of time; and why earlier runs are unknown, if so."""
         attempts = job.get("attempts") or []
-        if self._are_in_job:
+        if self._has_attempts_in_job:
             return list(map(_run_from_attempt, attempts[-MAX_RUNS:])), ""
         if self._has_attempts:
             recorded = self._jobs.list_runs(job, MAX_RUNS)
@@ -243,11 +245,12 @@ class _RunHistory:
             reason = "no run has ended since the collector began, or there are more than "
             return last_run, f"{reason}{MAX_JOBS:,} recurring jobs"
         runs = [_run_from_record(run) for run in seen_runs]
-        # Runs before a newer one may be missing: the collector stopped, or has not stored them.
-        newer = [
+        # Between the seen runs and a newer run, runs may be missing: the collector stopped, or has
+        # not stored them yet.
+        newer_runs = [
             replace(run, follows_unknown=True) for run in last_run if _is_newer(run, runs[-1:])
         ]
-        return runs + newer, ""
+        return runs + newer_runs, ""
 
 
 def _is_newer(run: Run, last_seen: Sequence[Run]) -> bool:

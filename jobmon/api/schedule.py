@@ -21,8 +21,10 @@ class ScheduledStepAnswer(Answer):
     start = Date("Start of the period.", data_key="from")
     end = Date("End of the period, exclusive.", data_key="to")
     count = integer("Jobs that become due in the period; null if not counted.", nullable=True)
-    isExact = boolean("Whether `count` is exact; otherwise it is a lower bound.")
-    typeCounts = counts("These jobs by type: the window's 20 most frequent types, and `(other)`.")
+    isExact = boolean("Whether `count` is exact; otherwise it is null or a lower bound.")
+    typeCounts = counts(
+        "These jobs by type: the 20 types with the most jobs in the window, and `(other)`."
+    )
 
 
 class ScheduledWindowAnswer(ScheduledStepAnswer):

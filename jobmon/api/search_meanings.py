@@ -32,14 +32,14 @@ from jobmon.store.search import is_prefix
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
-MAX_PER_KIND = 4  # inexact meanings of one kind
+MAX_PER_KIND = 4  # inexact meanings of one kind; for lists of jobs, with one note
 MAX_MEANINGS = 12  # in total
 NO_STATISTICS = "no collector keeps statistics"
 NO_COLLECTOR = "no collector keeps a history"
 
 Filters = Mapping[str, list[str]]
 
-# By parameter, if the field of the job has another name: the field.
+# The parameters that are not named like their field of the job, each with the field.
 _FIELDS = {"owner": "createdBy", "error_code": "lastError.code"}
 
 
@@ -58,11 +58,11 @@ class MeaningKind(StrEnum):
 class Meaning:
     """Something that a text may mean.
 
-    `value`: the id of a job or of a group of errors, a name, or a key. `title`: its title for
-    people. `note`: a description for people. `text`: the search text that finds exactly this
-    meaning; None if no text does. `filters`: the filters of the list of jobs. `jobs`: how many jobs
-    match; None if unknown. `is_exact`: whether the text is the whole value or name, not only a
-    part.
+    `value`: the id of a job or of a group of errors, a name, a key, or the title of a list.
+    `title`: its title for people. `note`: a description for people. `text`: the search text that
+    finds exactly this meaning; None if no text does. `filters`: the filters of the list of jobs.
+    `jobs`: how many jobs match; None if unknown. `is_exact`: whether the text is the whole value or
+    name, not only a part.
     """
 
     kind: MeaningKind
@@ -96,11 +96,11 @@ def find_meanings(queue: WatchedQueue, text: str, owner: str | None = None) -> M
     inexact_counts: Counter[tuple[str, str]] = Counter()
     for meaning in finder.find():
         key = meaning.kind, str(meaning.filters) if meaning.filters else meaning.value
-        kind = meaning.kind, meaning.note if meaning.filters else ""
-        if key in meanings or (not meaning.is_exact and inexact_counts[kind] == MAX_PER_KIND):
+        count_key = meaning.kind, meaning.note if meaning.filters else ""
+        if key in meanings or (not meaning.is_exact and inexact_counts[count_key] == MAX_PER_KIND):
             continue
         meanings[key] = meaning
-        inexact_counts[kind] += not meaning.is_exact
+        inexact_counts[count_key] += not meaning.is_exact
     ranked = sorted(meanings.values(), key=lambda meaning: not meaning.is_exact)
     return Meanings(search=search, found=tuple(ranked[:MAX_MEANINGS]), reasons=finder.reasons)
 
@@ -130,7 +130,7 @@ class _Finder:
         yield from self._find_ids()
         if self._phrase:
             yield from self._find_values()
-            yield from self._read_each_word()
+            yield from self._find_by_each_word()
         elif not search.problems:
             yield self._make_list(search.text, "filters", self._filters, is_exact=True)
         if self._owner is None:
@@ -139,7 +139,7 @@ class _Finder:
         yield from self._complete_keys()
 
     def _find_ids(self) -> Iterator[Meaning]:
-        """The job whose id is the text, and the first jobs whose id begins with the text."""
+        """The job whose id is the text; for a beginning of ids, their list and their first jobs."""
         typed = self._filters.get("job_id", [self._phrase])[0]
         for text in dict.fromkeys(filter(None, (self._search.text, typed))):
             if (job := self._find_job(text)) is not None:
@@ -158,7 +158,10 @@ class _Finder:
         return looked_up[0][0] if looked_up else None
 
     def _find_values(self) -> Iterator[Meaning]:
-        """The lists of jobs whose status, type, owner and so on is the text of all words."""
+        """The lists of jobs that have all words together as status, type, owner or other value.
+
+        For a type and a worker, the page, too.
+        """
         phrase = self._phrase
         candidates = {"status": STATUSES.get(phrase.lower(), phrase), "type": phrase}
         if self._owner is None:
@@ -173,13 +176,13 @@ class _Finder:
                 note = shortest_key(parameter, self._fields)
                 filters = {**self._filters, parameter: [value]}
                 yield replace(
-                    self._make_list(_show(parameter, value), note, filters, is_exact=True),
+                    self._make_list(_show_value(parameter, value), note, filters, is_exact=True),
                     jobs=None if self._filters or parameter == "worker" else count,
                 )
             if self._owner is None and parameter in ("type", "worker"):
                 yield _describe_page(parameter, value)
 
-    def _read_each_word(self) -> Iterator[Meaning]:
+    def _find_by_each_word(self) -> Iterator[Meaning]:
         """The list of jobs if each of several words is a status or a type: `dead mail`."""
         words = self._search.words
         filters = {name: [*values] for name, values in self._filters.items()}
@@ -217,7 +220,10 @@ class _Finder:
         return None if stats is None else stats.count_matching(filters.get("status", ()), types)
 
     def _count(self, parameter: str, value: str) -> CappedCount | None:
-        """How many jobs have this value; None if counting them would cost too much."""
+        """How many jobs have this value; None if unknown or too expensive to count.
+
+        For a worker: 1 if its name is known, else 0.
+        """
         if parameter == "worker":
             return CappedCount(int(value in self._workers), is_exact=False)
         if (count := self._count_by_stats({parameter: [value]})) is not None:
@@ -237,7 +243,8 @@ class _Finder:
     def _complete_names(self) -> Iterator[Meaning]:
         """The lists of jobs with a status, type, worker or code that completes the last part.
 
-        The last part is the value after the last key, or all words without a key.
+        The last part is the value after the last key, or all words without a key. A type or a
+        worker also has a page.
         """
         last = self._search.parts[-1]
         text, parameters = last.value, [last.parameter]
@@ -256,7 +263,7 @@ class _Finder:
                     values = [*other_filters.get(parameter, ()), name]
                     filters = {**other_filters, parameter: values}
                     note = shortest_key(parameter, self._fields)
-                    yield self._make_list(_show(parameter, name), note, filters)
+                    yield self._make_list(_show_value(parameter, name), note, filters)
                 is_first = index == 0 and not any(other_filters.values())
                 if parameter in ("type", "worker") and (is_first or not has_list):
                     yield _describe_page(parameter, name)
@@ -330,7 +337,7 @@ class _Finder:
 
     @cached_property
     def _workers(self) -> frozenset[str]:
-        """The workers that run a job or ended one in the last hour; no name that has a secret."""
+        """The workers that run a job or ended one in the last hour, if redaction keeps the name."""
         running = {job.worker for job in self._queue.running.read().jobs}
         details = None if self._history is None else self._history.details
         ended = {worker for worker, _ in details.worker_types} if details is not None else set()
@@ -339,19 +346,19 @@ class _Finder:
 
 
 def _select_names(text: str, names: Iterable[str], parameter: str) -> list[str]:
-    """At most four names that contain a text: first those that begin with it, the shortest first.
+    """At most four names that contain a text: names that begin with it first, then the shortest.
 
-    There are few statuses: these must begin with the text.
+    There are few statuses: they must begin with the text.
     """
     part = text.casefold()
-    shown = {name: _show(parameter, name).casefold() for name in names}
+    shown = {name: _show_value(parameter, name).casefold() for name in names}
     matches = str.startswith if parameter == "status" else str.__contains__
     matching = [name for name in shown if matches(shown[name], part)]
     matching.sort(key=lambda name: (not shown[name].startswith(part), len(name), name))
     return matching[:MAX_PER_KIND]
 
 
-def _show(parameter: str, value: str) -> str:
+def _show_value(parameter: str, value: str) -> str:
     """A value as people read it: a status by its word."""
     return JOB_STATUS_WORDS.get(value, value) if parameter == "status" else value
 

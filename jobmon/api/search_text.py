@@ -113,8 +113,8 @@ def parse_search(text: str, fields: Sequence[str]) -> SearchText:
     for match in _PART.finditer(text):
         parameter, raw = _split_key(match[0], fields, problems)
         if lacks_value and not parameter:
-            empty = parts.pop()  # `type: mail`: the space after the colon has no meaning
-            parts.append(_make_part(empty.parameter, raw, empty.start))
+            key_part = parts.pop()  # `type: mail`: the space after the colon has no meaning
+            parts.append(_make_part(key_part.parameter, raw, key_part.start))
         else:
             parts.append(_make_part(parameter, raw, match.start()))
         lacks_value = bool(parameter) and not raw
@@ -211,7 +211,7 @@ def format_filters(filters: Mapping[str, list[str]], fields: Sequence[str]) -> s
 
 
 def _format_part(parameter: str, value: str, fields: Sequence[str]) -> str | None:
-    """The part of a search text for one value of a filter; None if there is none."""
+    """The part of a search text for one value of a filter; None if no text has this meaning."""
     shown = JOB_STATUS_WORDS.get(value, value) if parameter == "status" else value
     key = shortest_key(parameter, fields)
     for written in (shown, f'"{shown}"', f'"{shown.removesuffix("*")}"*'):

@@ -46,7 +46,7 @@ def compile_schema(schema: Schema) -> Serialize:
         if default is missing:
             drops.append(_DROP.format(key=key))
     source = _SOURCE.format(entries=", ".join(entries), drops="\n    ".join(drops))
-    # Of all texts, the source contains only the names of fields, and these are quoted.
+    # The only texts from outside in the source are the names of fields, and these are quoted.
     exec(compile(source, f"<serialize {type(schema).__name__}>", "exec"), names)  # noqa: S102
     serialize: Serialize = names["serialize"]
     return serialize
@@ -85,4 +85,4 @@ def _show_mapping(unchanged: frozenset[type], show: Show, values: Any) -> dict[s
 
 
 def _show_by_marshmallow(field: fields.Field[Any], value: Any) -> Any:
-    return field._serialize(value, "", None)  # as marshmallow's `dump` calls it
+    return field._serialize(value, "", None)  # these fields ignore the name and the object

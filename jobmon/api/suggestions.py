@@ -53,7 +53,9 @@ class SuggestionAnswer(Answer):
         "beginning of a filter.",
         enum=[kind.value for kind in MeaningKind],
     )
-    value = string("The id of the job or of the group, the name, or the key.")
+    value = string(
+        "The id of the job or of the group, the name, or the key; for `jobs`, the same as `title`."
+    )
     title = string("A title for people.")
     note = string("A description for people.")
     text = string("The `q` that has only this meaning; null if there is none.", nullable=True)
@@ -76,7 +78,7 @@ class SuggestionMeta(Answer):
         fields.String(), **describe("Sentences about parts of the text that cannot be searched.")
     )
     reasons = mapping(
-        fields.String(), "By `types`, `workers` or `errors`: why these names are unknown."
+        fields.String(), "Keys `types`, `workers` and `errors`: why these names are unknown."
     )
 
 

@@ -43,7 +43,7 @@ class WindowQuery:
 
 
 class WindowParameters(Parameters):
-    """A time window, from `from` to before `to`, or of a `range` until now; by default an hour."""
+    """A time window: from `from` to before `to`, or a `range` until now; by default an hour."""
 
     start = OptionalDate(
         data_key="from",
@@ -126,7 +126,7 @@ class ErrorListParameters(ErrorGroupParameters):
 
     worker = optional_text(
         "Errors of runs of the worker with exactly this name. Cannot be combined with `type`.",
-        max_length=MAX_LABEL_LENGTH + 1,
+        max_length=MAX_LABEL_LENGTH + 1,  # the label of a longer name ends in `…`
     )
     status = fields.List(
         fields.String(validate=validate.OneOf([*GroupStatus, ""])),

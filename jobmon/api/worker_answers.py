@@ -45,8 +45,8 @@ class WorkerAnswer(Answer):
     name = FreeText("Name of the worker, as in `leasedBy` of its jobs; cut after 200 characters.")
     state = string(
         "`expired`: it has an expired lease. `stopped`: it runs no job, although a job of one of "
-        "its types has been due for a minute, and its last attempt ended so long ago (from ten "
-        "minutes to a day) that at its rate it would have ended three more. `running`: it runs a "
+        "its types has been due for a minute. It has ended no attempt for ten minutes to a day; at "
+        "its earlier rate it would have ended at least three in this time. `running`: it runs a "
         "job. `idle`: none of these. A worker that is `expired` or `stopped` is silent. Null if "
         "unknown.",
         enum=[*(state.value for state in WorkerState), None],
@@ -59,7 +59,7 @@ class WorkerAnswer(Answer):
     note = string("Why it is silent; null if it is not silent.", nullable=True)
     runningJobs = integer("Jobs that it runs now.", nullable=True)
     jobs = array(
-        RunningJobAnswer, f"At most {JOBS_SHOWN} of these jobs, in the order in which leases end."
+        RunningJobAnswer, f"At most {JOBS_SHOWN} of these jobs, in the order of `leaseExpiresAt`."
     )
     lastSeen = DateOrText("When it last started or ended an attempt, as far as known.")
     attempts = integer("Attempts that ended in the window.", nullable=True)

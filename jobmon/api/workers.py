@@ -1,4 +1,4 @@
-"""Lists the workers of a queue: what each runs now and ran, and which workers are silent."""
+"""Lists the workers of a queue: what each worker runs and has run, and which are silent."""
 
 import math
 from collections import Counter
@@ -205,8 +205,8 @@ def _explain_attempts(
         )
     elif until is not None or has_other:
         reasons["attempts"] = (
-            f"in a minute or longer span only {MAX_WORKER_TYPES} pairs of a worker and a type are "
-            "counted by name, the others as (other)"
+            f"of each minute or longer span only {MAX_WORKER_TYPES} pairs of a worker and a type "
+            "are counted by name, the others as (other)"
         )
 
 
