@@ -216,9 +216,11 @@ def make_preview(order: ActionOrder) -> dict[str, Any]:
     owner = None if auth.is_admin() else auth.subject()
     with explain_request_errors():
         preview = actions.previewer.preview(order.action, order.target, owner)
-    has_actor, minutes = actions.requests.has_actor(), settings.actions_expire_minutes
+    has_actor, expires_minutes = actions.requests.has_actor(), settings.actions_expire_minutes
     text = describe_action(order, preview.count, actions.support)
-    warnings = list_warnings(preview.unsuitable, has_actor=has_actor, expires_minutes=minutes)
+    warnings = list_warnings(
+        preview.unsuitable, has_actor=has_actor, expires_minutes=expires_minutes
+    )
     return {
         **format_preview(order.action, preview, text, warnings),
         "isReasonNeeded": bool(explain_required_reason(order.target, dry_run=order.dry_run)),
@@ -226,7 +228,7 @@ def make_preview(order: ActionOrder) -> dict[str, Any]:
             order.target, preview.count, settings, dry_run=order.dry_run
         ),
         "isActorRunning": has_actor,
-        "expiresAfterMinutes": minutes,
+        "expiresAfterMinutes": expires_minutes,
     }
 
 

@@ -91,10 +91,10 @@ def blueprint(
         `asOf` is the time that the statistics describe, `source` is how the jobs were counted.
         """
         queue = current_queue()
-        current = queue.stats.stats()
+        stats = queue.stats.stats()
         return stats_response.respond(
-            current,
-            lambda: _format_stats(current) | {"forecast": read_forecast(queue, current)},
+            stats,
+            lambda: _format_stats(stats) | {"forecast": read_forecast(queue, stats)},
         )
 
     @routes.get("/timeseries")
@@ -136,13 +136,13 @@ def blueprint(
         window = resolve_window(queue.series, query)
         with explain_history_errors():
             history = queue.series.history_by_type(window)
-        current = queue.stats.stats()
+        stats = queue.stats.stats()
 
         def make_answer() -> dict[str, Any]:
-            data = _format_types(queue, window, history, current)
+            data = _format_types(queue, window, history, stats)
             return {"meta": _format_window(window, history), "data": data}
 
-        return types_response.respond(history, make_answer, current.as_of)
+        return types_response.respond(history, make_answer, stats.as_of)
 
     error_groups.add_routes(routes)
     schedule.add_routes(routes, queue_count)
@@ -212,11 +212,11 @@ def _format_steps(
 
 
 def _format_types(
-    queue: WatchedQueue, window: Window, history: History[str], current: QueueStats
+    queue: WatchedQueue, window: Window, history: History[str], stats: QueueStats
 ) -> list[dict[str, Any]]:
     """The fields of each `TypeStats`, in the order of the types' names."""
-    forecasts = read_type_forecasts(queue, current)
-    counts = current.type_counts_for(history.activity)
+    forecasts = read_type_forecasts(queue, stats)
+    counts = stats.type_counts_for(history.activity)
     if counts is None:
         counts = dict.fromkeys(history.activity)
     minutes = (min(window.end, history.as_of) - window.start) / MINUTE

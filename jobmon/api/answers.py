@@ -110,7 +110,7 @@ class JobSummary(Answer):
         "queued, leased, succeeded, failed (a retry is due at nextRunAt), dlq (dead-lettered) "
         "or cancelled; or any other value that the document has."
     )
-    priority = Number("Priority; higher first.")
+    priority = Number("Priority; in jobmon's own queues, a higher number comes first.")
     createdBy = Text("Owner: the `sub` of the caller who enqueued the job.")
     createdAt = DateOrText(
         "When the job was enqueued. Like every date of a watched document: ISO 8601 in UTC; "
@@ -148,8 +148,8 @@ class Attempt(Answer):
     eligibleAt = DateOrText("When the attempt became due; null if the queue does not record it.")
     startedAt = DateOrText("When the attempt started.")
     finishedAt = DateOrText("When the attempt ended; null while it runs.")
-    waitMs = Number("Milliseconds from eligibleAt to startedAt, at least 0; null without a date.")
-    durationMs = Number("Milliseconds from startedAt to finishedAt; null without a date.")
+    waitMs = Number("Milliseconds from eligibleAt to startedAt, at least 0; null if unknown.")
+    durationMs = Number("Milliseconds from startedAt to finishedAt; null if unknown.")
     error = ErrorWithStack("Error of the attempt.")
     errorGroup = string(
         "Group of the error, for `GET /admin/jobs/errors/{group_id}`. Null for owners, without an "
@@ -163,7 +163,7 @@ class Attempt(Answer):
 
 
 def measure_attempt(attempt: dict[str, Any]) -> dict[str, Any]:
-    """The attempt with `waitMs` and `durationMs`: milliseconds, None where a date is missing."""
+    """The attempt with `waitMs` and `durationMs` in milliseconds; None unless both are dates."""
     started = attempt.get("startedAt")
     wait_ms = _measure_ms(attempt.get("eligibleAt"), started)
     return {

@@ -81,14 +81,14 @@ def read_errors(queue: WatchedQueue, window: Window, error_filter: ErrorFilter) 
         reason = (NO_END_TIMES if is_unknown else NOT_COUNTED).reason
         return FoundErrors(window=window, history=history, error_filter=error_filter, reason=reason)
     steps = queue.runs.errors_by_step(window)
-    counted = {start: groups for start, groups in steps.items() if start <= history.as_of}
+    counted_steps = {start: groups for start, groups in steps.items() if start <= history.as_of}
     previous, no_previous_reason = _read_previous(queue, window)
     return FoundErrors(
         window=window,
         history=history,
         error_filter=error_filter,
         groups=summarize_errors(history, previous, error_filter),
-        steps=counted,
+        steps=counted_steps,
         no_previous_reason=no_previous_reason,
     )
 
@@ -96,12 +96,14 @@ def read_errors(queue: WatchedQueue, window: Window, error_filter: ErrorFilter) 
 def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | None, str]:
     """The history of the equally long time before the window; or None, and why it is unknown."""
     try:
-        earlier = queue.series.window(window.start - window.length, window.start, window.step)
+        earlier_window = queue.series.window(
+            window.start - window.length, window.start, window.step
+        )
     except (WindowError, OverflowError, ValueError):
-        earlier = None
-    if earlier is None or earlier.no_data_before is not None:
+        earlier_window = None
+    if earlier_window is None or earlier_window.no_data_before is not None:
         return None, "the time before the window is not retained"
-    previous = queue.runs.read(earlier)
+    previous = queue.runs.read(earlier_window)
     reason = previous.incomplete_reason
     return (None, f"in the time before the window: {reason}") if reason else (previous, "")
 
@@ -117,7 +119,7 @@ GROUP_ID = {
 
 
 def add_routes(routes: Routes) -> None:
-    """Add the routes of `/errors` to those of operators."""
+    """Add `/errors` and `/errors/{group_id}` to the routes of operators."""
     response = SharedResponse(ErrorGroupList(), MAX_CACHED_ANSWERS)
 
     @routes.get("/errors")
@@ -197,12 +199,12 @@ def select_page(
         if not query.statuses or group.status in query.statuses
     ]
     after = query.after
-    following = [
+    remaining = [
         group
         for group in sort_errors(matching, query.sort)
         if after is None or sort_key(group, query.sort) > after
     ]
-    page, has_more = following[: query.per_page], len(following) > query.per_page
+    page, has_more = remaining[: query.per_page], len(remaining) > query.per_page
     return page, matching, SortCursor.encode(sort_key(page[-1], query.sort)) if has_more else None
 
 

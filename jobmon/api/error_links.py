@@ -26,8 +26,8 @@ def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Do
     """
     attempts = job["attempts"]
     errors = [job.get("lastError"), *(attempt.get("error") for attempt in attempts[-MAX_ATTEMPTS:])]
-    job_group, *newest = _try_find_groups(queue, errors) if may_see else [None] * len(errors)
-    groups = [None] * (len(attempts) - len(newest)) + newest
+    job_group, *newest_groups = _try_find_groups(queue, errors) if may_see else [None] * len(errors)
+    groups = [None] * (len(attempts) - len(newest_groups)) + newest_groups
     return {
         **job,
         "errorGroup": job_group,
@@ -60,5 +60,7 @@ def find_error_groups(queue: WatchedQueue, errors: Iterable[Any]) -> list[str | 
     # For each error: the ids of its own group, and of the group for other messages with its code.
     candidates = [() if kind is None else (kind.id, fold_kind(kind).id) for kind in kinds]
     ids = {group_id for pair in candidates for group_id in pair}
-    known = queue.runs.known_error_groups(ids) if ids else frozenset()
-    return [next((group_id for group_id in pair if group_id in known), None) for pair in candidates]
+    known_ids = queue.runs.known_error_groups(ids) if ids else frozenset()
+    return [
+        next((group_id for group_id in pair if group_id in known_ids), None) for pair in candidates
+    ]

@@ -88,7 +88,7 @@ def dump_explanation(explanation: Explanation, now: datetime) -> Document:
 
 
 def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
-    names = {
+    date_fields = {  # by fact
         "created_at": "createdAt",
         "updated_at": "updatedAt",
         "next_run_at": "nextRunAt",
@@ -97,19 +97,21 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
     }
     dates: dict[str, Any] = {
         fact: to_utc(value)
-        for fact, name in names.items()
+        for fact, name in date_fields.items()
         if isinstance(value := job.get(name), datetime)
     }
     mapping, profile = queue.connection.jobs.mapping, queue.connection.profile
-    maximum = clean_number(job.get("maxAttempts"))
-    is_whole = maximum is not None and maximum == int(maximum)
+    max_attempts = clean_number(job.get("maxAttempts"))
+    is_whole = max_attempts is not None and max_attempts == int(max_attempts)
     return JobFacts(
         status=clean_text(job.get("status")),
         job_type=label(job.get("type")),
-        max_attempts=int(maximum) if maximum is not None and is_whole else None,
+        max_attempts=int(max_attempts) if max_attempts is not None and is_whole else None,
         is_recurring=bool(job.get("isRecurring")),
         unreadable=frozenset(
-            name for fact, name in names.items() if fact not in dates and job.get(name) is not None
+            name
+            for fact, name in date_fields.items()
+            if fact not in dates and job.get(name) is not None
         ),
         unknown=mapping.unknown,
         has_shipped_rules=profile.has_shipped_rules,
@@ -121,16 +123,18 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
 
 def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
     """The `started_at`, `worker` and `attempt` of the newest run, as far as known."""
-    last = job["attempts"][-1] if job["attempts"] else {}
-    is_running = last.get("status") == AttemptStatus.RUNNING
+    last_attempt = job["attempts"][-1] if job["attempts"] else {}
+    is_running = last_attempt.get("status") == AttemptStatus.RUNNING
     has_only_last = profile.reads_last_attempt and not profile.has_attempt_array
     if has_only_last and not is_running and job.get("status") == JobStatus.LEASED:
         return {}  # a worker has the lease, but has not started: the fields are of an earlier run
-    attempt = last.get("attemptNumber") if has_only_last and last else job["attemptCount"]
+    attempt_number = job["attemptCount"]
+    if has_only_last and last_attempt:
+        attempt_number = last_attempt.get("attemptNumber")
     return {
-        "started_at": read_date((last if is_running else job).get("startedAt")),
+        "started_at": read_date((last_attempt if is_running else job).get("startedAt")),
         "worker": clean_free_text(job.get("leasedBy")),
-        "attempt": attempt or None,
+        "attempt": attempt_number or None,
     }
 
 

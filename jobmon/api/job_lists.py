@@ -139,8 +139,8 @@ class ListResponder:
             ids = [listed["_id"] for listed in jobs]
             if job["_id"] not in ids:
                 return Neighbors(None, None, NOT_IN_LIST)
-            index, with_ends = ids.index(job["_id"]), [None, *jobs, None]
-            return Neighbors(with_ends[index], with_ends[index + 2])
+            index, padded_jobs = ids.index(job["_id"]), [None, *jobs, None]
+            return Neighbors(padded_jobs[index], padded_jobs[index + 2])
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             pair = queue.lists.find_neighbors(job, job_filter, oldest_first=query.oldest_first)
@@ -162,8 +162,8 @@ class ListResponder:
         jobs, reason = self._longest.list(queue, query.job_filter)
         start = (query.page - 1) * query.per_page
         meta = _format_meta(query.page, query.per_page, CappedCount(len(jobs), True), reason)
-        listed = jobs[start : start + query.per_page]
-        return ListPage(jobs=listed, meta=meta, job_filter=query.job_filter)
+        page_jobs = jobs[start : start + query.per_page]
+        return ListPage(jobs=page_jobs, meta=meta, job_filter=query.job_filter)
 
 
 def _format_meta(page: int, per_page: int, total: CappedCount, reason: str) -> dict[str, Any]:

@@ -59,8 +59,8 @@ def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
     looked_up = queue.lists.look_up(list(runs), without_dates)
     jobs: list[Document] = [
         job | {"durationMs": runs[job_id].duration_ms}
-        for job, matches in looked_up
-        if matches and (job_id := to_text(job.get("jobId"))) in runs
+        for job, is_match in looked_up
+        if is_match and (job_id := to_text(job.get("jobId"))) in runs
     ]
     jobs.sort(key=lambda job: -int(job["durationMs"]))
     reasons = (explain_slowest(queue, history), history.incomplete_reason, LONGEST_ONLY)

@@ -120,9 +120,11 @@ class QueueSummaries:
     def _update(self) -> dict[str, QueueSummary]:
         now = time.monotonic()
         queues = self._queues.open_all()
-        due = [queue for queue in queues if not self._is_recent(queue.name, now, SUMMARY_TTL_S)]
-        is_new = any(queue.name not in self._summaries for queue in due)
-        self._reading.read(due, WAIT_S if is_new else SHORT_WAIT_S)
+        outdated = [
+            queue for queue in queues if not self._is_recent(queue.name, now, SUMMARY_TTL_S)
+        ]
+        has_new = any(queue.name not in self._summaries for queue in outdated)
+        self._reading.read(outdated, WAIT_S if has_new else SHORT_WAIT_S)
         now = time.monotonic()
         return {
             queue.name: self._summaries[queue.name].summary

@@ -246,12 +246,16 @@ class _Finder:
         The last part is the value after the last key, or all words without a key. A type or a
         worker also has a page.
         """
-        last = self._search.parts[-1]
-        text, parameters = last.value, [last.parameter]
-        if not last.parameter:
+        last_part = self._search.parts[-1]
+        text, parameters = last_part.value, [last_part.parameter]
+        if not last_part.parameter:
             text, parameters = self._phrase, ["status", "type", "worker"]
         other_filters = {
-            name: [value for value in values if (name, value) != (last.parameter, last.value)]
+            name: [
+                value
+                for value in values
+                if (name, value) != (last_part.parameter, last_part.value)
+            ]
             for name, values in self._filters.items()
         }
         for parameter in parameters:
@@ -302,11 +306,11 @@ class _Finder:
 
     def _complete_keys(self) -> Iterator[Meaning]:
         """The keys that begin with the last word; none if the last part has a key."""
-        last = self._search.parts[-1]
-        if last.parameter:
+        last_part = self._search.parts[-1]
+        if last_part.parameter:
             return
         for key in list_keys(self._fields, is_operator=self._owner is None):
-            if last.value and key.lower().startswith(last.value.lower()):
+            if last_part.value and key.lower().startswith(last_part.value.lower()):
                 text = self._search.replace_last(f"{key}:")
                 yield Meaning(kind=MeaningKind.KEY, value=key, title=text, note="filter", text=text)
 

@@ -147,8 +147,8 @@ def _find_parameters(key: str, fields: Sequence[str]) -> list[str]:
         return [parameter]
     if key in fields:
         return [key]
-    exact = [name for name in fields if name.endswith(f".{key}")]
-    return exact or [name for name in fields if f".{name}".lower().endswith(f".{key.lower()}")]
+    same_case = [name for name in fields if name.endswith(f".{key}")]
+    return same_case or [name for name in fields if f".{name}".lower().endswith(f".{key.lower()}")]
 
 
 def _make_part(parameter: str, raw: str, start: int) -> Part:
@@ -206,16 +206,16 @@ def format_filters(filters: Mapping[str, list[str]], fields: Sequence[str]) -> s
         for parameter, values in filters.items()
         for value in values
     ]
-    written = [part for part in parts if part is not None]
-    return " ".join(written) if len(written) == len(parts) else None
+    known_parts = [part for part in parts if part is not None]
+    return " ".join(known_parts) if len(known_parts) == len(parts) else None
 
 
 def _format_part(parameter: str, value: str, fields: Sequence[str]) -> str | None:
     """The part of a search text for one value of a filter; None if no text has this meaning."""
     shown = JOB_STATUS_WORDS.get(value, value) if parameter == "status" else value
     key = shortest_key(parameter, fields)
-    for written in (shown, f'"{shown}"', f'"{shown.removesuffix("*")}"*'):
-        part = f"{key}:{written}"
+    for form in (shown, f'"{shown}"', f'"{shown.removesuffix("*")}"*'):
+        part = f"{key}:{form}"
         if parse_search(part, fields).filters == {parameter: [value]}:
             return part
     return None

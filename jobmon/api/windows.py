@@ -49,7 +49,7 @@ def format_bounds(window: Window) -> dict[str, datetime | None]:
 
 @contextmanager
 def explain_history_errors(no_collector: str = TOO_LONG) -> Iterator[None]:
-    """Turn errors of the history into ApiErrors; `no_collector`: the message without a collector."""
+    """Turn errors of the history into ApiErrors; `no_collector` is the message if none runs."""
     try:
         yield
     except MissingIndexError:
