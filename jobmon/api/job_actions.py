@@ -10,7 +10,7 @@ from pymongo.errors import PyMongoError
 
 from jobmon.actions.catalog import ACTIONS
 from jobmon.actions.preview import narrow_to_action
-from jobmon.actions.request import ActionRequest, Person
+from jobmon.actions.request import ActionRequest, Person, check_target
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState
 from jobmon.actions.target import Target
@@ -18,6 +18,7 @@ from jobmon.api.action_answers import DECISIONS, format_done
 from jobmon.api.action_queries import ActionOrder, explain_request_errors
 from jobmon.domain import JobAction, explain_refusal
 from jobmon.settings.actions import JOBS_APPROVE
+from jobmon.store.bson_json import to_text
 from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
 from jobmon.web import auth
@@ -81,10 +82,10 @@ def read_done_actions(
     The result may be up to `max_age_s` seconds old.
     """
     job_id = job.get("jobId")
-    if queue.actions is None or not isinstance(job_id, str):
+    if queue.actions is None or job_id is None:
         return [], ""
     try:
-        outcomes = queue.actions.requests.list_job_outcomes(job_id, MAX_DONE, max_age_s)
+        outcomes = queue.actions.requests.list_job_outcomes(to_text(job_id), MAX_DONE, max_age_s)
     except PyMongoError as error:
         log.error("actions of a job not read", error=describe_error(error))
         return None, NOT_READ
@@ -118,6 +119,7 @@ def file_order(order: ActionOrder, key: str | None, owner: str | None = None) ->
     queue, actions = current_queue(), queue_actions()
     with explain_request_errors():
         actions.support.require(order.action)
+        check_target(order.action, order.target)
         action_request = ActionRequest(
             action=order.action,
             target=order.target,

@@ -193,6 +193,7 @@ def test_same_key_files_one_request_although_settings_changed(
         ({"action": "prioritize", "ids": ["d1"], "priority": "1"}, "priority"),
         ({"action": "prioritize", "ids": ["d1"], "priority": 1.5}, "priority"),
         ({"action": "pause_type", "ids": ["d1"]}, "action"),
+        ({"action": "pause_type", "filter": DEAD, "expected": 3, "reason": "x"}, "action"),
         ({"action": "retry", "filter": DEAD, "reason": "x"}, "expected"),
         ({"action": "retry", "filter": DEAD, "expected": 3}, "reason"),
         ({"action": "retry", "filter": {"status": "queued"}, "expected": 1}, "filter.status"),
@@ -464,6 +465,15 @@ def test_job_shows_its_done_and_possible_actions(
     # `run_now` is only for jobs whose due date is in the future.
     assert "run_now" not in api.read("/jobs/q1")["actions"]["possible"]
     assert {"cancel", "reschedule"} <= {*api.read("/jobs/q1")["actions"]["possible"]}
+
+
+def test_job_with_a_numeric_id_shows_its_done_actions(actions_api: ActionApi) -> None:
+    """Catches a history that is always empty in queues whose ids are numbers or ObjectIds."""
+    actions_api.database.jobs.insert_one({"jobId": 7, "status": "dlq", "createdAt": NOW})
+    request_id = actions_api.post("/admin/actions", {"action": "retry", "ids": ["7"]}).json["id"]
+    actions_api.add_outcome(request_id, "7")
+    (done,) = actions_api.read("/jobs/7")["actions"]["done"]
+    assert done["requestId"] == request_id
 
 
 def test_job_is_shown_if_the_records_cannot_be_read(
