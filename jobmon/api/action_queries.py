@@ -105,7 +105,7 @@ class _ListFilter(fields.Field[dict[str, Any]]):
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
         if not isinstance(value, dict):
             raise ValidationError("Must be an object.")
-        return {name: _read_values(name, values) for name, values in value.items()}
+        return {name: _read_values(name, content) for name, content in value.items()}
 
 
 def _read_values(name: str, content: Any) -> Any:
@@ -181,7 +181,8 @@ class ActionBody(Body):
         data_key="isReset",
         load_default=False,
         **describe(
-            "For `retry`: each job gets its original number of attempts, not the remaining ones."
+            "For `retry`: each job gets its original number of attempts, not only its remaining "
+            "attempts."
         ),
     )
     dry_run = _Flag(

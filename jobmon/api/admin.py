@@ -50,7 +50,10 @@ K = TypeVar("K")
 def blueprint(
     lists: ListResponder, worker_reader: workers.WorkerReader, queue_count: int
 ) -> Routes:
-    """The routes below `/admin/jobs`; all need the permission of the queue."""
+    """The routes below `/admin/jobs`; all need the permission of the queue.
+
+    Some caches have an entry for each queue: `queue_count` is their size.
+    """
     routes = Routes("admin", __name__, access=Access.ADMIN, url_prefix="/admin/jobs")
     stats_response = SharedResponse(JobStats(), queue_count)
     series_response = SharedResponse(TimeSeries(), MAX_CACHED_ANSWERS)

@@ -43,7 +43,7 @@ NO_WORKERS = "no failed run of this group has a known worker"
 
 @dataclass(frozen=True, kw_only=True)
 class FoundErrors:
-    """The groups of errors of a queue in a window.
+    """The groups of errors of a queue in a window, and the counted `steps` of the window.
 
     `reason`: why the groups are unknown. `no_previous_reason`: why the errors before the window
     are unknown.
@@ -108,7 +108,7 @@ def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | No
     return (None, f"in the time before the window: {reason}") if reason else (previous, "")
 
 
-GROUP_ID = {
+_GROUP_ID = {
     "name": "group_id",
     "in": "path",
     "required": True,
@@ -144,7 +144,7 @@ def add_routes(routes: Routes) -> None:
             # Until the collector counts again, `read` returns the same object.
             return response.respond(queue.runs.read(window), make_answer, query)
 
-    @routes.get("/errors/<group_id>", parameters=[GROUP_ID])
+    @routes.get("/errors/<group_id>", parameters=[_GROUP_ID])
     @routes.doc(operationId="getErrorGroup")
     @routes.arguments(ErrorGroupParameters, location="query")
     @routes.alt_response(

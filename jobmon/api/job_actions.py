@@ -199,7 +199,7 @@ def may_decide(state: ActionState, decision: str) -> bool:
 
 
 def list_decisions(state: ActionState) -> list[str]:
-    """The decisions that the caller may take now, or only `undo` if that is possible."""
+    """The decisions that the caller may take now; only `undo` if the request can be undone."""
     has_filed = state.request.by.subject == auth.subject()
     if may_undo(state):
         return ["undo"]

@@ -40,8 +40,8 @@ class SentParameters(dict[str, Any]):
 class Parameters(Schema):
     """Query parameters. Unknown ones are ignored; of the others, only `List` fields are repeatable.
 
-    Most requests have few of many parameters. So marshmallow reads only those that were sent; the
-    others get their defaults from `_copy_defaults`.
+    Most requests have few of the many parameters. So marshmallow reads only the parameters that
+    were sent; `_copy_defaults` sets the others.
     """
 
     # Whether typed queries are cached. They must be immutable, and only the parameter `range` may

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import Counter as Count
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,8 +24,7 @@ from jobmon.diagnosis.evidence_reader import gather_forecast_evidence
 from jobmon.diagnosis.forecast import Forecast, Outlook, forecast_queue
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, JobStatus
 from jobmon.rollup.buckets import Tally
-from jobmon.rollup.histogram import Histogram as Durations
-from jobmon.rollup.histogram import rounded_ms
+from jobmon.rollup.histogram import Histogram, rounded_ms
 from jobmon.rollup.reader import Totals
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store.failures import Failure, classify_failure, describe_error
@@ -66,7 +65,7 @@ class Families:
         family = self._find(CounterMetricFamily, name, help_text, labels)
         family.add_metric([self._queue, *labels.values()], value)
 
-    def histogram(self, name: str, help_text: str, durations: Durations, **labels: str) -> None:
+    def histogram(self, name: str, help_text: str, durations: Histogram, **labels: str) -> None:
         """Add a sample of a histogram: the buckets of durations."""
         family = self._find(HistogramMetricFamily, name, help_text, labels)
         family.add_metric([self._queue, *labels.values()], *_accumulate(durations))
@@ -136,8 +135,8 @@ class QueueMetrics:
         deadline = time.monotonic() + SCRAPE_WITHIN_S
         checked = self._checks.read(queues, CHECK_WITHIN_S)
         unreachable = {name for name, database in checked.items() if not database.is_up}
-        answering = [queue for queue in queues if queue.name in checked.keys() - unreachable]
-        details = self._details.read(answering, deadline - time.monotonic())
+        reachable = [queue for queue in queues if queue.name in checked.keys() - unreachable]
+        details = self._details.read(reachable, deadline - time.monotonic())
         parts: list[Families] = []
         reasons: dict[str, str | None] = {}
         for name in (queue.name for queue in queues):
@@ -295,8 +294,8 @@ class QueueMetrics:
             families.gauge("jobmon_oldest_due_job_seconds", help_text, age_s, type=name)
 
     def _add_jobs(self, counts: Mapping[tuple[str, str], int], families: Families) -> None:
-        by_status: Count[str] = Count({status.value: 0 for status in JobStatus})
-        by_type: Count[str] = Count()
+        by_status: Counter[str] = Counter({status.value: 0 for status in JobStatus})
+        by_type: Counter[str] = Counter()
         for (status, job_type), count in counts.items():
             by_status[status] += count
             by_type[job_type] += count
@@ -305,7 +304,7 @@ class QueueMetrics:
         status_label = _fold_labels([*known, *unknown], len(known) + MAX_UNKNOWN_STATUSES)
         ranked = (job_type for job_type, _ in by_type.most_common() if job_type != OTHER)
         type_label = _fold_labels(ranked, self._max_types)
-        folded: Count[tuple[str, str]] = Count()
+        folded: Counter[tuple[str, str]] = Counter()
         for (status, job_type), count in counts.items():
             folded[status_label(status), type_label(job_type)] += count
         # Zeros for the known statuses: it is hard to alert on a series that comes and goes.
@@ -377,12 +376,12 @@ def _describe_reading(name: str, database: DatabaseHealth | None, *, is_complete
 
 
 def _fold_labels(ranked: Iterable[str], limit: int) -> Callable[[str], str]:
-    """A function that returns the first `limit` values unchanged, and for others `(other)`."""
-    named = set(islice(ranked, limit))
-    return lambda value: value if value in named else OTHER
+    """A function that returns the first `limit` values unchanged, and `(other)` for all others."""
+    named_values = set(islice(ranked, limit))
+    return lambda value: value if value in named_values else OTHER
 
 
-def _accumulate(durations: Durations) -> tuple[list[tuple[str, float]], float]:
+def _accumulate(durations: Histogram) -> tuple[list[tuple[str, float]], float]:
     """The number of durations up to each of `JOB_BUCKETS` and in total; their sum in seconds."""
     values_s = [(rounded_ms(index) / 1_000, count) for index, count in durations.items()]
     buckets = [

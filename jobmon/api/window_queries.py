@@ -32,7 +32,7 @@ class WindowQuery:
     """A request for a time window (aware datetimes), in steps of `step` seconds and for `types`.
 
     Without `end` the window ends now, without `start` it has this `length`, without `step` it gets
-    a suitable step, and with no types it is for all.
+    a suitable step, and without types it is for all types.
     """
 
     start: datetime | None = None
