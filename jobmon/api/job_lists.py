@@ -131,7 +131,7 @@ class ListResponder:
     def find_neighbors(self, query: ListQuery, job: Document) -> Neighbors:
         """The jobs before and after a job (a document of the store) in the whole list.
 
-        At most four queries read jobs; in the list of the longest runs, it searches that list.
+        At most four queries read jobs. A list of the longest runs is searched in memory.
         """
         queue = current_queue()
         if query.by_duration:
@@ -158,7 +158,7 @@ class ListResponder:
             return export(JOB_ROWS, batches, query.format, job_filter.reason)
 
     def _page_longest(self, queue: WatchedQueue, query: ListQuery) -> ListPage:
-        """A page by its number: these lists have no cursor."""
+        """A page of the longest runs, by its number: such a list has no cursor."""
         jobs, reason = self._longest.list(queue, query.job_filter)
         start = (query.page - 1) * query.per_page
         meta = _format_meta(query.page, query.per_page, CappedCount(len(jobs), True), reason)
@@ -167,7 +167,7 @@ class ListResponder:
 
 
 def _format_meta(page: int, per_page: int, total: CappedCount, reason: str) -> dict[str, Any]:
-    """The fields of `JobListMeta`, with no cursor; `reason`: why the list may lack jobs."""
+    """The fields of a `JobListMeta` without cursors; `reason`: why the list may lack jobs."""
     return {
         "page": page,
         "per_page": per_page,

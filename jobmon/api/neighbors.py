@@ -51,7 +51,7 @@ class NeighborsAnswer(Answer):
 
 
 def find_neighbors(lists: ListResponder, query: ListQuery, job: Document) -> dict[str, Any]:
-    """The fields of a `NeighborsAnswer` about `job`, a document; raises ApiError 422 or 503."""
+    """The fields of a `NeighborsAnswer` about a job's document; raises ApiError 422 or 503."""
     neighbors = lists.find_neighbors(query, job)
     ids, reasons = {}, {}
     for name, neighbor in (("previousJobId", neighbors.previous), ("nextJobId", neighbors.next)):
