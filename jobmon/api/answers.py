@@ -191,8 +191,8 @@ class ExplanationAnswer(Answer):
         enum=[code.value for code in ExplanationCode],
     )
     text = string("A few sentences for people, as of this answer.")
-    since = DateOrText("When it began: the job became due, started or ended, or its lease expired.")
-    until = DateOrText("When it ends: nextRunAt before it is due, leaseExpiresAt while it runs.")
+    since = DateOrText("When the job became due, started or ended, or when its lease expired.")
+    until = DateOrText("Before the job is due: its nextRunAt. While it runs: its leaseExpiresAt.")
     ahead = integer(
         "Due jobs that workers take before this one, in the order of the queue; counted up to "
         f"{MAX_AHEAD:,}. Null if that is unknown, or the job is not due.",
@@ -267,10 +267,10 @@ class DoneAction(Answer):
     requestId = string("Id of the request.")
     action = string("The action.", enum=list(ACTIONS))
     result = string("`done` or `skipped`.", enum=["done", "skipped"])
-    skipReason = string("Why it was skipped; otherwise empty.")
-    at = DateOrText("When it was done or skipped.")
-    by = string("Who requested it; owners of the job see only their own name.", nullable=True)
-    reason = string("Why it was requested; null if `by` is null.", nullable=True)
+    skipReason = string("Why the job was skipped; otherwise empty.")
+    at = DateOrText("When the job was changed or skipped.")
+    by = string("Who filed the request; owners of the job see only their own name.", nullable=True)
+    reason = string("Why the request was filed; null if `by` is null.", nullable=True)
 
 
 class JobActions(Answer):

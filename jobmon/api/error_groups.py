@@ -94,7 +94,7 @@ def read_errors(queue: WatchedQueue, window: Window, error_filter: ErrorFilter) 
 
 
 def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | None, str]:
-    """The history of the equally long time before the window; or None, and why it is unknown."""
+    """The history of an equal length of time before the window; or None, and why it is unknown."""
     try:
         earlier_window = queue.series.window(
             window.start - window.length, window.start, window.step

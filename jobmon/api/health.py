@@ -114,9 +114,9 @@ def blueprint(revoked: RevokedTokens) -> Routes:
     def readyz() -> dict[str, Any]:
         """Check that the watched collections can be read.
 
-        If they cannot be read, the answer is 503 with the reason in `details.database`. It is also
-        503 if the list of revoked tokens cannot be read or is lost. A database that is only slow
-        counts as ready. Below the path of a queue it needs the permission of the queue.
+        If they cannot be read, the answer is 503 with the reason in `details.database`. The answer
+        is also 503 if the list of revoked tokens cannot be read or is lost. A database that is only
+        slow counts as ready. Below the path of a queue the route needs the queue's permission.
         """
         if named_queue() is not None:  # without a token nobody learns which queues exist
             auth.require_admin()

@@ -95,7 +95,7 @@ def register(app: Flask, settings: Settings) -> None:
     reader = QueueMetrics(settings.metrics_max_types)
     routes = Blueprint("metrics", __name__)
     if settings.metrics == "token":
-        # A scrape must be answered even if the database is unreachable: it reports that.
+        # A scrape must be answered even if the database is unreachable: the scrape reports it.
         routes.before_request(partial(auth.require_any_permission, require_revocation_check=False))
 
     @routes.get("/metrics")

@@ -45,8 +45,8 @@ class OwnNeighborParameters(OwnFilters, _NeighborParameters):
 class NeighborsAnswer(Answer):
     """The jobs before and after a job in a list."""
 
-    previousJobId = string("Id of the job before it; null if none is known.", nullable=True)
-    nextJobId = string("Id of the job after it; null if none is known.", nullable=True)
+    previousJobId = string("Id of the previous job; null if none is known.", nullable=True)
+    nextJobId = string("Id of the next job; null if none is known.", nullable=True)
     reasons = mapping(fields.String(), "By field name: why it is null, if there may be a job.")
 
 

@@ -52,7 +52,7 @@ class RecurringJobListMeta(Answer):
     as_of = Date("The time that the answer describes.")
     per_page = integer("Maximum number of jobs per page.")
     total = integer("Number of recurring jobs; null if unknown.", nullable=True)
-    total_is_exact = boolean("Whether `total` is exact; otherwise it is a lower bound.")
+    total_is_exact = boolean("Whether `total` is exact; otherwise it is null or a lower bound.")
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
     reasons = mapping(fields.String(), "`data`: why `data` and `total` are null.")
 
