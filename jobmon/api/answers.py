@@ -210,7 +210,7 @@ class RecurringRun(Answer):
 
     status = string(
         "running, succeeded, failed or expired; or `missed`: due by the job's interval, and no run "
-        "began before the next one was due.",
+        "began before the next run was due.",
         nullable=True,
     )
     at = DateOrText(
@@ -227,12 +227,12 @@ class RecurringRun(Answer):
 class RepetitionAnswer(Answer):
     """How often a job runs, and its newest runs."""
 
-    interval = string("How often, as the document holds it.", nullable=True)
-    timeOfDay = string("The time of day, as the document holds it.", nullable=True)
+    interval = string("How often the job runs, as the document holds it.", nullable=True)
+    timeOfDay = string("When in the day it runs, as the document holds it.", nullable=True)
     timezone = string(
         "Time zone of `interval` and `timeOfDay`; null for UTC, or if unknown.", nullable=True
     )
-    words = string("How often, in words: `every 5 minutes`; or as the document holds it.")
+    words = string("How often it runs, in words: `every 5 minutes`; or as the document holds it.")
     overdueSince = DateOrText("When the waiting job became due, if that was at least a minute ago.")
     lastRun = nested(RecurringRun, "The newest run; null if none is known.", nullable=True)
     missedRuns = integer(
