@@ -252,9 +252,7 @@ class _Finder:
             text, parameters = self._phrase, ["status", "type", "worker"]
         other_filters = {
             name: [
-                value
-                for value in values
-                if (name, value) != (last_part.parameter, last_part.value)
+                value for value in values if (name, value) != (last_part.parameter, last_part.value)
             ]
             for name, values in self._filters.items()
         }
