@@ -171,7 +171,12 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
     is_flag=True,
     help="Only check: exit with 1 if no queue is up to date, or if a restart may help a queue.",
 )
-def collector(*, only_check: bool) -> None:
+@click.option(
+    "--check-liveness",
+    is_flag=True,
+    help="Only check: exit with 1 if a restart may help a queue.",
+)
+def collector(*, only_check: bool, check_liveness: bool) -> None:
     """Keep the statistics up to date, in a process of its own.
 
     You may start several processes. They divide the queues; each queue has one collector at a time.
@@ -182,17 +187,18 @@ def collector(*, only_check: bool) -> None:
     """
     from jobmon import logs
     from jobmon.collector.collecting import collecting
-    from jobmon.rollup.health import are_good, check_collectors
+    from jobmon.rollup.health import are_good, check_collectors, may_restart_help
     from jobmon.settings import SettingsError, load_queues
 
     settings = _read_settings(require_keys=False)
-    if only_check:
+    if only_check or check_liveness:
         logs.configure("ERROR")
         collectors = check_collectors(settings)
         for health in sorted(collectors, key=lambda health: health.is_good):
             name = f"{health.queue}: " if len(collectors) > 1 else ""
             click.echo(f"{name}{health.message}")
-        sys.exit(0 if are_good(collectors) else 1)
+        is_failure = may_restart_help(collectors) if check_liveness else not are_good(collectors)
+        sys.exit(1 if is_failure else 0)
     hold_stop_signals()
     logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
     logs.warn_of_deprecated_settings()

@@ -232,8 +232,8 @@ def test_probes_check_liveness_and_readiness(default_objects: Objects) -> None:
     check = COMPOSE["collector"]["healthcheck"]["test"][1:]
     assert collector["readinessProbe"]["exec"]["command"] == check
     for probe in (collector["startupProbe"], collector["livenessProbe"]):
-        assert probe["exec"]["command"] == check
-        # A collector must not be ended while it waits up to 15 minutes for MongoDB to restart.
+        assert probe["exec"]["command"] == ["jobmon", "collector", "--check-liveness"]
+        # A collector must not be ended while a slow MongoDB delays it for up to 15 minutes.
         assert probe["periodSeconds"] * probe["failureThreshold"] >= 900
 
 
@@ -521,8 +521,9 @@ def test_commands_and_probes_of_the_pods_work_with_their_secrets(
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             path = containers["web"][probe]["httpGet"]["path"]
             eventually(lambda path=path: probe_succeeds(port, path))
-        check = containers["collector"]["readinessProbe"]["exec"]["command"]
-        eventually(lambda: run("collector", check).returncode == 0)
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            check = containers["collector"][probe]["exec"]["command"]
+            eventually(lambda check=check: run("collector", check).returncode == 0)
     finally:
         for process in processes:
             assert end_process(process) == 0

@@ -23,8 +23,8 @@ _MAX_THREADS = 32
 class CollectorHealth:
     """Whether the collector works for a queue; `message` is one line for people.
 
-    If it does not work, `can_restart_help` is whether a restart may help: not if the queue's
-    database is unreachable, or its indexes are missing.
+    If it does not work, `can_restart_help` is whether a restart may help: not if a database is
+    unreachable or refuses the user, or if indexes are missing.
     """
 
     queue: str
@@ -35,9 +35,12 @@ class CollectorHealth:
 
 def are_good(queues: Sequence[CollectorHealth]) -> bool:
     """Whether at least one queue is good, and a restart would help none of the other queues."""
-    return any(each.is_good for each in queues) and not any(
-        each.can_restart_help for each in queues if not each.is_good
-    )
+    return any(each.is_good for each in queues) and not may_restart_help(queues)
+
+
+def may_restart_help(queues: Sequence[CollectorHealth]) -> bool:
+    """Whether a restart of the collector may help a queue."""
+    return any(each.can_restart_help for each in queues if not each.is_good)
 
 
 def check_collectors(settings: Settings) -> list[CollectorHealth]:
@@ -63,7 +66,9 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
             return _check_queue(queue.queue, RollupReader(watched, own))
         except PyMongoError as error:
             message = f"jobmon's own database: {type(error).__name__}"
-            return CollectorHealth(queue=queue.queue, is_good=False, message=message)
+            return CollectorHealth(
+                queue=queue.queue, is_good=False, message=message, can_restart_help=False
+            )
 
     try:
         with ThreadPoolExecutor(_MAX_THREADS) as pool:
@@ -79,7 +84,7 @@ def _check_queue(queue: str, reader: RollupReader) -> CollectorHealth:
     history_s, build = reader.history_age_s(), reader.first_build()
     if not reader.is_readable:
         message = "the user may not read jobmon's own database"
-        return CollectorHealth(queue=queue, is_good=False, message=message)
+        return CollectorHealth(queue=queue, is_good=False, message=message, can_restart_help=False)
     if leader is None:
         message = "no collector works for this queue"
         return CollectorHealth(queue=queue, is_good=False, message=message)

@@ -23,7 +23,7 @@ from jobmon.collector.share import Share
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import CHECKPOINT, EVENTS, LEADER, STATS
-from jobmon.rollup.health import CollectorHealth, are_good, check_collectors
+from jobmon.rollup.health import CollectorHealth, are_good, check_collectors, may_restart_help
 from jobmon.settings import Settings, load_queues
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -119,17 +119,17 @@ def test_the_check_ignores_an_unreachable_queue_and_fails_without_a_collector(
 
 
 @pytest.mark.parametrize(
-    ("states", "expected"),
+    ("states", "is_good", "is_restart_useful"),
     [
-        (["good", "good"], True),
-        (["good", "unreachable"], True),
-        (["good", "bad"], False),
-        (["good", "unreachable", "bad"], False),
-        (["unreachable", "unreachable"], False),
+        (["good", "good"], True, False),
+        (["good", "unreachable"], True, False),
+        (["good", "bad"], False, True),
+        (["good", "unreachable", "bad"], False, True),
+        (["unreachable", "unreachable"], False, False),
     ],
 )
 def test_the_check_passes_if_a_queue_is_good_and_a_restart_helps_no_other(
-    states: list[str], expected: bool
+    states: list[str], is_good: bool, is_restart_useful: bool
 ) -> None:
     queues = [
         CollectorHealth(
@@ -137,7 +137,8 @@ def test_the_check_passes_if_a_queue_is_good_and_a_restart_helps_no_other(
         )
         for state in states
     ]
-    assert are_good(queues) is expected
+    assert are_good(queues) is is_good
+    assert may_restart_help(queues) is is_restart_useful
 
 
 def test_each_deployment_has_its_own_slots_for_histories(settings: Settings) -> None:

@@ -54,8 +54,12 @@ def connection(
     connection.client.close()
 
 
-def run_check(environment: dict[str, str]) -> Result:
-    return CliRunner().invoke(main, ["collector", "--check"], env=environment)
+def run_check(environment: dict[str, str], option: str = "--check") -> Result:
+    return CliRunner().invoke(main, ["collector", option], env=environment)
+
+
+def passes_liveness(environment: dict[str, str]) -> bool:
+    return run_check(environment, "--check-liveness").exit_code == 0
 
 
 def test_check_fails_without_a_collector_and_passes_with_one(
@@ -64,9 +68,11 @@ def test_check_fails_without_a_collector_and_passes_with_one(
     create_indexes(connection)
     result = run_check(environment)
     assert (result.exit_code, result.output) == (1, "no collector works for this queue\n")
+    assert not passes_liveness(environment)
     with collecting(connection.settings):
         eventually(lambda: run_check(environment).output.startswith("stats: "))
         eventually(lambda: run_check(environment).exit_code == 0)
+        assert passes_liveness(environment)
     assert run_check(environment).exit_code == 1
 
 
@@ -89,9 +95,11 @@ def test_check_fails_if_the_stats_or_the_history_are_old(
     assert result.exit_code == 1
     (age_s,) = re.findall(rf"{label}: ([\d.]+) s old", result.output)
     assert float(age_s) >= 3_600
+    assert not passes_liveness(environment)
 
 
 def test_check_fails_with_one_line_if_no_database_responds(environment: dict[str, str]) -> None:
+    """Catches a liveness probe that restarts a collector again and again during an outage."""
     unreachable = {
         "JOBMON_MONGO_URI": "mongodb://u:hidden@127.0.0.1:1/shop",
         "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "50",
@@ -100,6 +108,20 @@ def test_check_fails_with_one_line_if_no_database_responds(environment: dict[str
     assert result.exit_code == 1
     assert result.output.count("\n") == 1
     assert "hidden" not in result.output
+    assert passes_liveness(environment | unreachable)
+
+
+def test_liveness_passes_if_only_the_database_of_the_statistics_is_unreachable(
+    environment: dict[str, str],
+) -> None:
+    unreachable = {
+        "JOBMON_ROLLUP_URI": "mongodb://127.0.0.1:1/",
+        "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "500",
+    }
+    result = run_check(environment | unreachable)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "jobmon's own database" in result.output
+    assert passes_liveness(environment | unreachable)
 
 
 def test_unexpected_error_ends_the_process_with_code_1_and_logs_the_stack(
