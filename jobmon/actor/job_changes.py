@@ -26,7 +26,7 @@ from jobmon.store.read_collection import SIMPLE_COLLATION
 _NOT_RECORDED = ("payload", "lastError")
 CHANGED_SINCE_REQUEST = "it has changed since that request"
 CONDITION_NOT_MET = "the profile's condition for this action is not met"
-# Large fields, which do not show whether a worker has changed the job.
+# Large fields, which do not show whether a worker has changed the job, and may hold secrets.
 _NOT_STATE = ("payload", "attempts", "lastError")
 
 
@@ -36,7 +36,7 @@ class PlannedChange:
 
     It is made only if the document still has the values in `expected`; None also matches a missing
     field. `removals`: fields to remove. `deletes`: the document is deleted. `before`: the values of
-    the changed fields before the update; for `jobmon.queue` without `payload` and `lastError`.
+    the changed fields before the update, without those that hold the payload or errors.
     """
 
     key: Any
@@ -49,9 +49,8 @@ class PlannedChange:
 
     @property
     def new_values(self) -> Document:
-        """The changed fields with their new values, for the records; None for a removed field."""
-        changed = dict(self.values) | dict.fromkeys(self.removals)
-        return {name: value for name, value in changed.items() if name not in _NOT_RECORDED}
+        """The fields in `before` with their new values, for the records; None if removed."""
+        return {name: self.values.get(name) for name in self.before}
 
     def dump(self) -> Document:
         """The stored form, for the actor that continues if this actor ends."""
@@ -275,20 +274,21 @@ class ProfileJobChanges:
             path: _make_value(value, self._request, now)
             for path, value in transition.changes.items()
         }
+        current = {path: _find_value(document, path) for path in _list_changed_paths(transition)}
         for path, amount in transition.increments.items():
-            current = _find_value(document, path)
-            values[path] = (current if isinstance(current, int | float) else 0) + amount
-        before = {path: _find_value(document, path) for path in _list_changed_paths(transition)}
-        has_values = all(before[path] == value for path, value in values.items())
-        has_removals = any(before[path] is not None for path in transition.removals)
+            old_value = current[path]
+            values[path] = (old_value if isinstance(old_value, int | float) else 0) + amount
+        has_values = all(current[path] == value for path, value in values.items())
+        has_removals = any(current[path] is not None for path in transition.removals)
         if has_values and not transition.deletes and not has_removals:
             raise RefusedActionError("it has this value already")
+        before = {path: value for path, value in current.items() if not self._is_hidden(path)}
         return PlannedChange(
             key=document["_id"],
             job_id=stored_job.job_id,
             expected={
                 path: value
-                for path in (*self._state_paths(), *before)
+                for path in (*self._state_paths(), *before, *transition.increments)
                 if not isinstance(value := _find_value(document, path), dict | list)
             },
             values=values,
@@ -316,12 +316,20 @@ class ProfileJobChanges:
         """As in `JobChanges`: true if the changed fields have the new values."""
         if change.deletes:
             return False
-        current = {path: _find_value(stored_job.document, path) for path in change.before}
-        return current == dict(change.values) | dict.fromkeys(change.removals)
+        changed = dict(change.values) | dict.fromkeys(change.removals)
+        return changed == {path: _find_value(stored_job.document, path) for path in changed}
 
     def _state_paths(self) -> list[str]:
         """The paths of the fields that show a job's state."""
         return [path for name, path in self._mapping.paths.items() if name not in _NOT_STATE]
+
+    def _is_hidden(self, path: str) -> bool:
+        """Whether a change of this path may change the payload or an error of the job."""
+        sources = set().union(*map(self._mapping.list_sources, _NOT_STATE))
+        return path not in self._state_paths() and any(
+            f"{path}.".startswith(f"{source}.") or f"{source}.".startswith(f"{path}.")
+            for source in sources
+        )
 
 
 def _list_changed_paths(transition: Transition) -> tuple[str, ...]:

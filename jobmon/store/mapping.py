@@ -17,6 +17,7 @@ from jobmon.profiles.stored_values import parse_date
 from jobmon.store.conversions import (
     creation_time,
     get_at_path,
+    list_paths,
     match_creation_time,
     matches_constant,
     prefix_expression,
@@ -141,6 +142,11 @@ class FieldMapping:
     def holds(self, name: str) -> bool:
         """Whether documents hold this field, or the values from which it is computed."""
         return name in self.paths or name in self.reads or name in self.computed
+
+    def list_sources(self, name: str) -> set[str]:
+        """The paths in documents that are read for a field, also those in its conditions."""
+        sources = {*self.reads.get(name, ()), *list_paths(self.computed.get(name))}
+        return sources | ({self.paths[name]} if name in self.paths else set())
 
     def can_query(self, name: str) -> bool:
         """Whether documents can be queried by this field."""

@@ -2,8 +2,10 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,6 +139,33 @@ def queue(_indexed_queue: tuple[Settings, Database[dict[str, Any]]]) -> Iterator
     queue.connection.close()
     for name in ("jobs", "job_attempts", "job_controls", *OWN_COLLECTIONS):
         database[name].delete_many({})
+
+
+@pytest.fixture
+def open_profile_queue(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
+) -> Iterator[Callable[[str], ActingQueue]]:
+    """Opens a queue in the collection `work`, with the profile in a text."""
+    with ExitStack() as stack:
+
+        def open_queue(text: str) -> ActingQueue:
+            profile = tmp_path / "shop.toml"
+            profile.write_text(text)
+            database = stack.enter_context(temporary_database(mongo))
+            settings = Settings(
+                mongo_uri=database_uri(mongod, database),
+                jwt_secret_key=SECRET,
+                profile=str(profile),
+                jobs_collection="work",
+                state_db=database.name,
+                actions_allow_delete=True,
+            )
+            index_queue(settings)
+            queue = ActingQueue(settings, database)
+            stack.callback(queue.connection.close)
+            return queue
+
+        yield open_queue
 
 
 def select_dead(**filters: Any) -> Target:

@@ -1,6 +1,7 @@
 """The actor on a real server: catches a job that is changed twice, never or without permission, an
 outcome that does not match the document, and an invalid request that is carried out."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,6 +33,27 @@ from jobmon.store.paused_types import PausedTypes, TypePause
 from ..conftest import NOW
 from .conftest import ADA, BOB, ActingQueue, select_dead
 
+PROFILE_THAT_CHANGES_ERRORS = """\
+status = { path = "state", names = { broken = "dlq", new = "queued" } }
+
+[fields]
+jobId = "_id"
+type = "lane"
+payload = { object = { body = "body", note = "note" } }
+lastError = { object = { message = "failure.text" }, when = { state = "broken" } }
+
+[attempts]
+in = "array"
+array = "log"
+status = { path = "s" }
+fields = { error = "e" }
+
+[transitions.retry]
+from = ["dlq"]
+set = { state = "new", lane = "fast", "failure.text" = "", note = "" }
+unset = ["body.to", "log", "why"]
+inc = { "body.tries" = 1 }
+"""
 LATER = NOW + timedelta(days=9)
 
 
@@ -326,6 +348,27 @@ def test_action_removes_a_field_with_an_empty_value(queue: ActingQueue, value: A
     assert "hold" not in queue.job("held")
     with pytest.raises(RefusedActionError, match="it has this value already"):
         changes.plan(free_job)
+
+
+def test_the_records_have_no_payload_or_error_of_mapped_documents(
+    open_profile_queue: Callable[[str], ActingQueue],
+) -> None:
+    """Catches personal data in a record that is kept for months after the job is gone."""
+    queue = open_profile_queue(PROFILE_THAT_CHANGES_ERRORS)
+    secrets = {"to": "ada@example.org"}
+    errors = {"failure": {"text": "ada@example.org"}, "state": "broken", "log": [{"e": secrets}]}
+    job = {"_id": "dead", "body": {**secrets, "tries": 4}, "note": "ada@example.org", **errors}
+    queue.database.work.insert_one(job | {"lane": "slow", "why": "old"})
+    filed = queue.file("retry", "dead")
+    queue.act()
+    assert queue.outcomes(filed) == {"dead": ("done", "")}
+    changed_job = {"_id": "dead", "body": {"tries": 5}, "failure": {"text": ""}, "note": ""}
+    assert queue.database.work.find_one() == changed_job | {"state": "new", "lane": "fast"}
+    ((outcome, _),) = queue.requests.list_job_outcomes("dead")
+    assert outcome.before == {"state": "broken", "lane": "slow", "why": "old"}
+    assert outcome.after == {"state": "new", "lane": "fast", "why": None}
+    records = [*queue.database.action_progress.find(), *queue.database.action_outcomes.find()]
+    assert "ada@example.org" not in str(records)
 
 
 def test_outcomes_that_are_not_replicated_raise_an_error(queue: ActingQueue) -> None:

@@ -4,8 +4,8 @@ twice or never, and an outcome that does not match the document."""
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +18,7 @@ from jobmon.actions.support import DELETION_OFF
 from jobmon.actions.target import Target
 from jobmon.actor.batches import DELETED, GONE, MALFORMED, UNKNOWN
 from jobmon.actor.job_changes import CONDITION_NOT_MET
-from jobmon.demo.mongod import Mongod
-from jobmon.settings import Settings
 
-from ..conftest import SECRET
-from ..support.commands import database_uri, index_queue
-from ..support.watched_queue import temporary_database
 from .conftest import ActingQueue, select_dead
 
 JOB_COUNT = 230  # two batches of 100 jobs and a batch of 30
@@ -150,43 +145,34 @@ def test_request_is_refused_if_its_action_is_switched_off_after_a_crash(
 
 
 def test_job_that_does_not_meet_the_profiles_condition_after_a_crash_is_skipped(
-    mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
+    open_profile_queue: Callable[[str], ActingQueue],
 ) -> None:
     """Catches a condition `when` that is checked only before the batch."""
-    profile = tmp_path / "shop.toml"
-    profile.write_text(PROFILE)
-    with temporary_database(mongo) as database:
-        settings = Settings(
-            mongo_uri=database_uri(mongod, database),
-            jwt_secret_key=SECRET,
-            profile=str(profile),
-            jobs_collection="work",
-            state_db=database.name,
-            actions_allow_delete=True,
-        )
-        index_queue(settings)
-        queue = ActingQueue(settings, database)
-        jobs = {"kept": {"keep": True}, "changed": {}, "deleted": {}}
-        database.work.insert_many(
-            {"_id": job_id, "state": "done", **fields} for job_id, fields in jobs.items()
-        )
-        filed = queue.file("delete", Target(job_ids=tuple(jobs)), expected=3)
+    queue = open_profile_queue(PROFILE)
+    work = queue.database.work
+    jobs = {"kept": {"keep": True}, "changed": {}, "deleted": {}}
+    work.insert_many({"_id": job_id, "state": "done", **fields} for job_id, fields in jobs.items())
+    filed = queue.file("delete", Target(job_ids=tuple(jobs)), expected=3)
+    crash_after_intent(queue)
+    work.update_one({"_id": "changed"}, {"$set": {"keep": True}})
+    queue.act()
+    assert queue.outcomes(filed) == {
+        "kept": ("skipped", CONDITION_NOT_MET),
+        "changed": ("skipped", UNKNOWN),
+        "deleted": ("done", ""),
+    }
+    assert {job["_id"] for job in work.find()} == {"kept", "changed"}
 
-        def crash(step: str) -> None:
-            assert step != "intent"
 
-        with pytest.raises(AssertionError):
-            queue.make_actor(crash).run_round()
-        database.action_leases.delete_many({})
-        database.work.update_one({"_id": "changed"}, {"$set": {"keep": True}})
-        queue.act()
-        assert queue.outcomes(filed) == {
-            "kept": ("skipped", CONDITION_NOT_MET),
-            "changed": ("skipped", UNKNOWN),
-            "deleted": ("done", ""),
-        }
-        assert {job["_id"] for job in database.work.find()} == {"kept", "changed"}
-        queue.connection.close()
+def crash_after_intent(queue: ActingQueue) -> None:
+    """End an actor between the record of the changes and the changes."""
+
+    def crash(step: str) -> None:
+        assert step != "intent"
+
+    with pytest.raises(AssertionError):
+        queue.make_actor(crash).run_round()
+    queue.database.action_leases.delete_many({})
 
 
 @pytest.mark.parametrize(
