@@ -7,7 +7,7 @@ caller can forge.
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -225,7 +225,7 @@ def make_caddy_cases(fill_in: Callable[[str, str], str]) -> dict[str, Case]:
             Site("https://removed.example:8443", free_port(), fill_in("path", removing_path))
         ),
         "forward auth": Case(
-            Site("https://auth.example", free_port(), fill_in("path", forward_auth)),
+            Site("http://auth.example:8080", free_port(), fill_in("path", forward_auth)),
             has_proxy_sign_in=True,
         ),
         "names the person": Case(
@@ -247,7 +247,8 @@ def make_traefik_cases(fill_in: Callable[[str, str], str]) -> dict[str, Case]:
         configuration["http"] |= yaml.safe_load(fill_in(service, text))["http"]
         return configuration
 
-    keeping_path = path.replace("middlewares: [jobmon], ", "")
+    keeping_path = path.replace("      middlewares: [jobmon]\n", "")
+    assert keeping_path != path
     (person,) = read_blocks("yaml", PERSON_HEADING, "sign-in")
     return {
         "root": Case(make_site("https://root.example", "root", root), ""),
@@ -400,6 +401,7 @@ def test_pages_work_and_headers_cannot_be_forged_behind_other_proxies(
         for case in cases.values():
             if not case.site.is_secure and not case.has_proxy_sign_in:
                 check_forged_headers(case)
+        check_other_program(cases.values())
         check_forged_names(cases["names the person"])
 
 
@@ -434,6 +436,14 @@ def check_forged_headers(case: Case) -> None:
     assert send_request(case, sign_out, "POST", Origin="http://evil.example", **forged)[0] == 403
 
 
+def check_other_program(cases: Iterable[Case]) -> None:
+    """Check that jobmon does not get the requests for a path that begins like its own."""
+    for case in cases:
+        if case.path and not case.site.is_secure:
+            assert "X-Request-ID" in send_request(case, f"{case.path}/healthz")[1]
+            assert "X-Request-ID" not in send_request(case, f"{case.path}itor")[1]
+
+
 def check_forged_names(case: Case) -> None:
     """Check that the proxy replaces a person and groups that a caller names in headers."""
     page = f"{case.path}/dashboard"
@@ -449,6 +459,7 @@ def test_nginx_replaces_forged_headers(nginx: tuple[Browser, dict[str, Case]]) -
     for case in nginx[1].values():
         if not case.site.is_secure and not case.has_proxy_sign_in:
             check_forged_headers(case)
+    check_other_program(nginx[1].values())
     check_forged_names(nginx[1]["names the person"])
 
 
