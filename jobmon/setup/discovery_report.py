@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from jobmon.humanize import count
 from jobmon.setup.collection_sample import CollectionSample
@@ -47,8 +47,8 @@ class Candidate:
 
     @property
     def stem(self) -> str:
-        """The name of the queue's files, without the suffix."""
-        return re.sub(r"[^\w-]+", "-", self.sample.name)
+        """The name of the queue's files, without the suffix; each collection has its own."""
+        return quote(self.sample.name, safe="")
 
 
 @dataclass(frozen=True, kw_only=True)

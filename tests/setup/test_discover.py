@@ -2,6 +2,7 @@
 collection that is reported as a queue, a mapping that does not fit the documents, a write to
 MongoDB, and a printed secret."""
 
+import re
 import stat
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -223,7 +224,7 @@ def test_unknown_queue_gets_a_profile_that_counts_each_status_correctly(
     result = run_command("--write", str(tmp_path))
     assert result.exit_code == 0, result.output
     assert f"{database.name}.work_items: probably a queue" in result.output
-    path = tmp_path / f"{database.name}-work_items.toml"
+    path = tmp_path / f"{database.name}.work_items.toml"
     profile = load_profile(str(path)).content
     assert profile["status"]["path"] == "state"
     assert profile["status"]["names"] == dict(zip(STATES, STATUSES, strict=True))
@@ -352,6 +353,22 @@ def test_nothing_is_written_to_mongodb_and_no_secret_is_printed(
         assert "u-1" not in text  # part of a payload
 
 
+def test_collections_with_similar_names_get_their_own_files(
+    database: MongoDb, run_command: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Catches a queue that is read with the profile of another one, whose file was kept."""
+    names = ("jobs.mail", "jobs-mail", "jobs mail", "jobs/mail")
+    for name in names:
+        database[name].insert_many(map(make_work_item, range(20)))
+    output = run_command("--write", str(tmp_path)).output
+    assert "was kept" not in output
+    written = [path.read_text() for path in tmp_path.iterdir() if path.suffix == ".env"]
+    for name in names:
+        (text,) = (text for text in written if f"JOBMON_JOBS_COLLECTION='{name}'\n" in text)
+        (path,) = re.findall(r"JOBMON_PROFILE='(.*)'", text)
+        assert load_profile(path).content["status"]["path"] == "state"
+
+
 def test_files_are_private_and_existing_ones_are_kept(
     database: MongoDb, run_command: Callable[..., Result], tmp_path: Path
 ) -> None:
@@ -360,7 +377,7 @@ def test_files_are_private_and_existing_ones_are_kept(
     assert "was written" in run_command("--write", str(folder)).output
     (settings_file,) = folder.iterdir()
     text = settings_file.read_text()
-    assert settings_file.name == f"{database.name}-payload-jobs.env"
+    assert settings_file.name == f"{database.name}.payload-jobs.env"
     assert stat.S_IMODE(settings_file.stat().st_mode) == 0o600
     assert "JOBMON_PROFILE='payload'\n" in text
     assert "JOBMON_JWT_SECRET_KEY='" in text
