@@ -20,13 +20,11 @@ from jobmon.web.revocation import FORMAT, MARKER, REVOKED
 
 def create_index_line(index: Index) -> str:
     """The line that creates an index, for a mongosh that uses the index's database."""
-    collection = index.collection.name
-    # In mongosh, `db._queue` does not name a collection.
-    has_property = collection.isidentifier() and not collection.startswith("_")
-    target = f".{collection}" if has_property else f".getCollection({_js(collection)})"
+    # In mongosh, `db._queue` and `db.stats` do not name collections.
+    target = f"db.getCollection({_js(index.collection.name)})"
     options = index_options(index)
     argument = "" if options == {"name": default_name(index)} else f", {_js(options)}"
-    return f"db{target}.createIndex({_js(dict(index.keys))}{argument})"
+    return f"{target}.createIndex({_js(dict(index.keys))}{argument})"
 
 
 def role_lines(roles: QueueRoles) -> Iterator[str]:

@@ -106,7 +106,7 @@ def test_check_prints_findings_with_their_remedies_and_a_summary(
     lines = result.output.splitlines()
     assert lines[0].startswith("ok       settings     The settings are valid: jobs and")
     assert any(line.startswith("problem  indexes ") for line in lines)
-    assert any("db.jobs.createIndex(" in line for line in lines)
+    assert any('db.getCollection("jobs").createIndex(' in line for line in lines)
     assert lines[-1] == "Problems: 1. Warnings: 2."
 
 
@@ -238,9 +238,10 @@ def test_check_prints_lines_that_create_the_missing_indexes(
     assert finding.level is Level.PROBLEM
     assert finding.message.startswith("2 indexes missing")
     init, *lines = finding.commands
+    create = 'db.getCollection("jobs").createIndex'
     assert lines == [
-        'db.jobs.createIndex({"jobId": 1}, {"name": "jobmon_jobId_1"})',
-        'db.jobs.createIndex({"status": 1, "type": 1, "createdAt": -1, "_id": -1})',
+        f'{create}({{"jobId": 1}}, {{"name": "jobmon_jobId_1"}})',
+        f'{create}({{"status": 1, "type": 1, "createdAt": -1, "_id": -1}})',
     ]
     *assignments, program, command = shlex.split(init)
     assert (program, command) == ("jobmon", "init")
@@ -251,11 +252,11 @@ def test_check_prints_lines_that_create_the_missing_indexes(
         assert set(create_indexes(Connection(settings, client)).values()) == {"exists"}
 
 
-@pytest.mark.parametrize("name", ["my-jobs", "_queue", "ada's jobs"])
+@pytest.mark.parametrize("name", ["my-jobs", "_queue", "stats", "ada's jobs"])
 def test_check_prints_commands_with_the_configured_names(
     database: MongoDb, settings: Settings, make_settings: MakeSettings, name: str
 ) -> None:
-    """Catches a name that ends the quotes, and `db._queue`, which is undefined in mongosh."""
+    """Catches a name that ends the quotes, and `db.stats`, which is no collection in mongosh."""
     database[name].insert_one({"jobId": "1"})
     renamed = make_settings(mongo_uri=settings.mongo_uri, jobs_collection=name)
     init, line, *_ = select_one(list(check_deployment(renamed)), "indexes").commands
@@ -417,7 +418,7 @@ def test_check_uses_mapped_fields_and_statuses(
     assert not any("Unknown statuses" in message for message in messages)
     init, first, *_ = select_one(list(check_deployment(renamed)), "indexes").commands
     assert init.startswith("JOBMON_JOB_FIELDS='jobId=key,createdAt=at.made,status=state' ")
-    assert first == 'db.jobs.createIndex({"key": 1}, {"name": "jobmon_key_1"})'
+    assert first == 'db.getCollection("jobs").createIndex({"key": 1}, {"name": "jobmon_key_1"})'
 
 
 def test_check_accepts_a_mapped_list_of_attempts_instead_of_attempt_count(
@@ -536,7 +537,8 @@ def test_check_of_a_standalone_server_reports_polling(
         finding = select_one(findings, "changes")
         assert finding.level is Level.WARNING
         assert "polls updatedAt, and finds deletions within" in finding.message
-        assert 'db.jobs.createIndex({"updatedAt": 1})' in select_one(findings, "indexes").commands
+        line = 'db.getCollection("jobs").createIndex({"updatedAt": 1})'
+        assert line in select_one(findings, "indexes").commands
         client.shop.jobs.update_one({}, {"$unset": {"updatedAt": 1}})
         assert (
             "none of the newest jobs has updatedAt"
