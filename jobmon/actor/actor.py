@@ -16,7 +16,7 @@ from jobmon.actions.target import TargetKind
 from jobmon.actor.batches import BatchRunner, OverLimitError, Recovery
 from jobmon.actor.job_changes import make_job_changes
 from jobmon.actor.targets import TargetReader
-from jobmon.actor.type_pauses import change_types
+from jobmon.actor.type_pauses import change_types, examine_types
 from jobmon.collector.leader import LeaderLease, LeaseLostError
 from jobmon.humanize import count
 from jobmon.redaction.redactor import Redactor
@@ -140,9 +140,7 @@ class Actor:
             case Phase.RUNNING:
                 return self._continue(state)
             case Phase.STOPPING:
-                if self._has_batches(state.request):
-                    self._make_runner(state.request).recover(Recovery.STOP)
-                self._finish(state.request, Phase.STOPPED)
+                self._stop_request(state.request)
                 return 0
             case Phase.AWAITING_APPROVAL | Phase.PAUSED:
                 return None
@@ -181,7 +179,7 @@ class Actor:
             self._interrupt(request, reason)
             return None
         if request.target.kind is TargetKind.TYPES:
-            outcomes = list(change_types(self._connection, self._records, request))
+            outcomes = change_types(self._connection, self._records, request)
             self._records.add_outcomes(request.id, outcomes)
             self._finish(request, Phase.FINISHED)
             return 0
@@ -205,6 +203,15 @@ class Actor:
         if batch_end["position"] is None:
             self._finish(request, Phase.FINISHED)
         return Counts.load(batch_end["counts"]).total - counts.total
+
+    def _stop_request(self, request: ActionRequest) -> None:
+        """Record what an earlier actor changed without recording it, and the end of the request."""
+        if self._has_batches(request):
+            self._make_runner(request).recover(Recovery.STOP)
+        elif self._support.has(request.action):
+            outcomes = examine_types(self._connection, self._records, request)
+            self._records.add_outcomes(request.id, outcomes)
+        self._finish(request, Phase.STOPPED)
 
     def _has_batches(self, request: ActionRequest) -> bool:
         """Whether a request has batches that this actor can examine: the queue has its action.

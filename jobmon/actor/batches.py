@@ -15,7 +15,13 @@ from jobmon.actions.records import ActionRecords, Progress, Result, make_outcome
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Counts
 from jobmon.actions.target import TargetKind
-from jobmon.actor.job_changes import JobChanges, PlannedChange, StoredJob, encode_key
+from jobmon.actor.job_changes import (
+    STOPPED,
+    JobChanges,
+    PlannedChange,
+    StoredJob,
+    encode_key,
+)
 from jobmon.actor.targets import Batch, TargetReader, is_changed_since
 from jobmon.domain import JobStatus
 from jobmon.queue import RefusedActionError
@@ -28,7 +34,6 @@ MALFORMED = "its fields have values that the action cannot use"
 CHANGED = "changed between the decision and the update"
 CHANGED_SINCE = "changed after the request was filed"
 UNKNOWN = "changed before its outcome was recorded"
-STOPPED = "the request was stopped"
 
 
 def _make_missing_key(job_id: str) -> Document:

@@ -25,6 +25,7 @@ from jobmon.store.read_collection import SIMPLE_COLLATION
 # Records do not contain these fields of `jobmon.queue`: they are large, and may hold secrets.
 _NOT_RECORDED = ("payload", "lastError")
 CHANGED_SINCE_REQUEST = "it has changed since that request"
+STOPPED = "the request was stopped"
 CONDITION_NOT_MET = "the profile's condition for this action is not met"
 # Large fields, which do not show whether a worker has changed the job, and may hold secrets.
 _NOT_STATE = ("payload", "attempts", "lastError")

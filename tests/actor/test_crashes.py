@@ -12,14 +12,15 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import NotPrimaryError
 
-from jobmon.actions.records import ActionRecords
+from jobmon.actions.records import ActionRecords, Progress
 from jobmon.actions.state import Phase
 from jobmon.actions.support import DELETION_OFF
 from jobmon.actions.target import Target
 from jobmon.actor.batches import DELETED, GONE, MALFORMED, UNKNOWN
-from jobmon.actor.job_changes import CONDITION_NOT_MET
+from jobmon.actor.job_changes import CONDITION_NOT_MET, STOPPED
+from jobmon.actor.type_pauses import NO_CHANGE
 
-from .conftest import ActingQueue, select_dead
+from .conftest import BOB, ActingQueue, select_dead
 
 JOB_COUNT = 230  # two batches of 100 jobs and a batch of 30
 PROFILE = """\
@@ -197,6 +198,38 @@ def test_types_that_were_changed_before_a_crash_are_done(
     assert results == {changed_type: "done", unchanged_type: "skipped"}
     (controls,) = queue.database.job_controls.find()
     assert controls["types"] == (["sms", "mail"] if is_paused else [])
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_outcomes_of_types_are_recorded_if_the_request_is_stopped_after_a_crash(
+    queue: ActingQueue, monkeypatch: pytest.MonkeyPatch, is_changed: bool
+) -> None:
+    """Catches types that stay paused although no record shows who paused them."""
+    queue.database.job_controls.insert_one({"_id": "paused", "types": ["sms"]})
+    filed = queue.file("pause_type", Target(types=("mail", "sms")), expected=2)
+    method = "add_outcomes" if is_changed else "add_progress"
+    add_progress = ActionRecords.add_progress
+
+    def fail(records: ActionRecords, *values: Any, **options: Any) -> bool:
+        is_recorded = not is_changed and add_progress(records, *values, **options)
+        assert Progress.CLAIMED in values  # the crash comes after any later record
+        return is_recorded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ActionRecords, method, fail)
+        with pytest.raises(AssertionError):
+            queue.make_actor().run_round()
+    queue.database.action_leases.delete_many({})
+    queue.requests.stop(filed.request.id, BOB, "wrong type")
+    queue.act()
+    state = queue.state(filed)
+    outcomes = queue.database.action_outcomes.find({"request": filed.request.id})
+    reasons = {outcome["key"]: (outcome["result"], outcome["reason"]) for outcome in outcomes}
+    mail = ("done", "") if is_changed else ("skipped", STOPPED)
+    assert reasons == {"mail": mail, "sms": ("skipped", NO_CHANGE)}
+    assert (state.phase, state.counts.done) == (Phase.STOPPED, int(is_changed))
+    (controls,) = queue.database.job_controls.find()
+    assert controls["types"] == (["sms", "mail"] if is_changed else ["sms"])
 
 
 def test_a_job_that_another_program_deletes_before_the_update_is_reported_as_gone(
