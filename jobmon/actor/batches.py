@@ -15,16 +15,11 @@ from jobmon.actions.records import ActionRecords, Progress, Result, make_outcome
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Counts
 from jobmon.actions.target import TargetKind
-from jobmon.actor.job_changes import (
-    STOPPED,
-    JobChanges,
-    PlannedChange,
-    StoredJob,
-    encode_key,
-)
+from jobmon.actor.job_changes import STOPPED, JobChanges, PlannedChange, StoredJob
 from jobmon.actor.targets import Batch, TargetReader, is_changed_since
 from jobmon.domain import JobStatus
 from jobmon.queue import RefusedActionError
+from jobmon.store.bson_json import encode_key
 from jobmon.store.identity import is_identity
 from jobmon.store.mapping import Document
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
-import bson
 from pymongo import ReadPreference, WriteConcern
 from pymongo.collection import Collection
 
@@ -17,8 +16,9 @@ from jobmon.profiles.conditions import Now, resolve_now
 from jobmon.profiles.stored_values import encode_date
 from jobmon.profiles.transitions import RequestedValue, Transition
 from jobmon.queue import JobChange, JobQueue, RefusedActionError
-from jobmon.store.bson_json import to_text
+from jobmon.store.bson_json import encode_key, to_text
 from jobmon.store.connection import Connection
+from jobmon.store.conversions import overlap
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import SIMPLE_COLLATION
 
@@ -115,11 +115,6 @@ def make_job_changes(
     if support.transitions is None:
         return QueueJobChanges(connection, records, request)
     return ProfileJobChanges(connection, request, support.transitions[request.action])
-
-
-def encode_key(key: Any) -> bytes:
-    """An `_id` of any type as a key for dictionaries and sets."""
-    return bson.encode({"key": key})
 
 
 def _writable_jobs(connection: Connection) -> Collection[Document]:
@@ -327,10 +322,7 @@ class ProfileJobChanges:
     def _is_hidden(self, path: str) -> bool:
         """Whether a change of this path may change the payload or an error of the job."""
         sources = set().union(*map(self._mapping.list_sources, _NOT_STATE))
-        return path not in self._state_paths() and any(
-            f"{path}.".startswith(f"{source}.") or f"{source}.".startswith(f"{path}.")
-            for source in sources
-        )
+        return path not in self._state_paths() and any(overlap(path, source) for source in sources)
 
 
 def _list_changed_paths(transition: Transition) -> tuple[str, ...]:

@@ -24,7 +24,6 @@ from jobmon.collector.event_buckets import EventBuckets
 from jobmon.collector.job_changes import (
     JobChange,
     apply_change,
-    encode_key,
     find_value,
     read_change,
     replace_values,
@@ -42,6 +41,7 @@ from jobmon.rollup.buckets import FINAL_AFTER, MINUTE, Tallies, floor
 from jobmon.rollup.documents import EVENTS, OwnDatabase
 from jobmon.rollup.gaps import EventHistory, Gap, GapReason, load_event_history, write_event_history
 from jobmon.rollup.run_details import RunDetails
+from jobmon.store.bson_json import encode_key
 from jobmon.store.connection import Connection
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from bson import Timestamp, encode
+from bson import Timestamp
 
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import encode_key, to_utc
+from jobmon.store.conversions import overlap
 from jobmon.store.mapping import Document
 
 _OPERATIONS = ("insert", "update", "replace", "delete")
@@ -54,28 +55,18 @@ class JobChange:
         if self.document is not None:
             return find_value(self.document, path) is not None
         return any(
-            value is not None and _overlap(name, path) for name, value in self.written.items()
+            value is not None and overlap(name, path) for name, value in self.written.items()
         )
 
     def has_changed(self, path: str) -> bool:
         """Whether an update changed the value at this path, a part of it, or a value around it."""
-        return any(_overlap(name, path) for name in self._changed_paths)
+        return any(overlap(name, path) for name in self._changed_paths)
 
     def has_replaced(self, path: str) -> bool:
         """Whether an update set or removed the whole value at this path."""
         return any(
             path == name or path.startswith(f"{name}.") for name in (*self.written, *self.removed)
         )
-
-
-def _overlap(path: str, other: str) -> bool:
-    """Whether the values at the paths are the same, or one contains the other."""
-    return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
-
-
-def encode_key(job_id: Any) -> bytes:
-    """An _id of any type as bytes, to use as a key of a dictionary."""
-    return encode({"": job_id})
 
 
 def read_change(event: Document) -> JobChange | None:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from jobmon.collector.job_changes import JobChange, encode_key, select_paths
+from jobmon.collector.job_changes import JobChange, select_paths
 from jobmon.collector.job_evaluator import JobEvaluator
 from jobmon.collector.runs import FinishedRun, lacks_error
 from jobmon.domain import AttemptStatus
+from jobmon.store.bson_json import encode_key
 from jobmon.store.mapping import Document
 from jobmon.store.run_rules import RunRules
 

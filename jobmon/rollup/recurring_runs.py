@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bson import encode
-
 from jobmon.rollup.documents import require_type
+from jobmon.store.bson_json import encode_key
 from jobmon.store.mapping import Document
 from jobmon.store.repetition import Repetition
 
@@ -39,7 +38,7 @@ class RecordedRun:
 
 def run_list_name(job_id: Any) -> str:
     """The name of the document with the runs of the job that has this _id."""
-    return f"runs:{hashlib.blake2b(encode({'': job_id}), digest_size=16).hexdigest()}"
+    return f"runs:{hashlib.blake2b(encode_key(job_id), digest_size=16).hexdigest()}"
 
 
 def dump_runs(runs: Iterable[RecordedRun]) -> Document:

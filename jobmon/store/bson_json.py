@@ -1,4 +1,4 @@
-"""Turns any BSON value of a document into a JSON value or a text."""
+"""Turns any BSON value of a document into a JSON value, a text, or a key of a dictionary."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from bson import Binary, Decimal128, MaxKey, MinKey, Timestamp
+from bson import Binary, Decimal128, MaxKey, MinKey, Timestamp, encode
 from bson.datetime_ms import DatetimeMS
 from bson.dbref import DBRef
 from bson.regex import Regex
@@ -44,6 +44,11 @@ def to_json(value: Any) -> Any:
 def read_date(value: Any) -> datetime | None:
     """A date with its time zone, UTC if it had none; None for any other value."""
     return to_utc(value) if isinstance(value, datetime) else None
+
+
+def encode_key(value: Any) -> bytes:
+    """`value` as bytes, to use as a key; values of different BSON types have different keys."""
+    return encode({"": value})
 
 
 def to_text(value: Any) -> str:

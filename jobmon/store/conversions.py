@@ -57,6 +57,11 @@ def list_paths(expression: Any) -> Iterator[str]:
                 yield from list_paths(inner)
 
 
+def overlap(path: str, other: str) -> bool:
+    """Whether the values at the paths are the same, or one contains the other."""
+    return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
+
+
 def subtract_offset(condition: Any, offset: timedelta) -> Any:
     """The condition on a date, for documents in which the stored date is earlier by `offset`."""
     if isinstance(condition, dict):
