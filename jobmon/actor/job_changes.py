@@ -274,7 +274,7 @@ class ProfileJobChanges:
         for path, amount in transition.increments.items():
             old_value = current[path]
             values[path] = (old_value if isinstance(old_value, int | float) else 0) + amount
-        has_values = all(current[path] == value for path, value in values.items())
+        has_values = all(_are_equal(current[path], value) for path, value in values.items())
         has_removals = any(current[path] is not None for path in transition.removals)
         if has_values and not transition.deletes and not has_removals:
             raise RefusedActionError("it has this value already")
@@ -313,7 +313,10 @@ class ProfileJobChanges:
         if change.deletes:
             return False
         changed = dict(change.values) | dict.fromkeys(change.removals)
-        return changed == {path: _find_value(stored_job.document, path) for path in changed}
+        return all(
+            _are_equal(_find_value(stored_job.document, path), value)
+            for path, value in changed.items()
+        )
 
     def _state_paths(self) -> list[str]:
         """The paths of the fields that show a job's state."""
@@ -339,6 +342,11 @@ def _make_value(value: Any, request: ActionRequest, now: datetime) -> Any:
             return request.value
         case _:
             return value
+
+
+def _are_equal(value: Any, other: Any) -> bool:
+    """Whether values are equal for MongoDB; for Python, True is also equal to 1."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _find_value(document: Any, path: str) -> Any:

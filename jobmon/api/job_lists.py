@@ -16,6 +16,7 @@ from jobmon.api.longest_runs import LongestRunReader
 from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.domain import CappedCount
 from jobmon.single_flight import FreshFlight
+from jobmon.store.bson_json import encode_key
 from jobmon.store.deep_pages import BusyPagesError
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.mapping import Document
@@ -136,10 +137,10 @@ class ListResponder:
         queue = current_queue()
         if query.by_duration:
             jobs, _ = self._longest.list(queue, query.job_filter)
-            ids = [listed["_id"] for listed in jobs]
-            if job["_id"] not in ids:
+            keys = [encode_key(listed["_id"]) for listed in jobs]
+            if (key := encode_key(job["_id"])) not in keys:
                 return Neighbors(None, None, NOT_IN_LIST)
-            index, padded_jobs = ids.index(job["_id"]), [None, *jobs, None]
+            index, padded_jobs = keys.index(key), [None, *jobs, None]
             return Neighbors(padded_jobs[index], padded_jobs[index + 2])
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))

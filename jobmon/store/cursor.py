@@ -23,7 +23,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
 
-from jobmon.store.bson_json import read_date
+from jobmon.store.bson_json import encode_key, read_date
 from jobmon.store.mapping import STORED_DATES, Document, FieldMapping, Keys
 
 NEWEST_FIRST: Keys = [("createdAt", -1), ("_id", -1)]
@@ -134,13 +134,13 @@ class Cursor:
         None if they are unknown: jobs have the cursor's date, but the cursor's job is not among
         them.
         """
-        # With each _id, whether it is a boolean: for Python, True is equal to 1.
-        cursor_key, keys = (isinstance(self.id, bool), self.id), []
+        # Not the _ids themselves: for Python, True is equal to 1.
+        cursor_key, keys = encode_key(self.id), []
         at = read_date(self.at)
         for job in jobs:
             if read_date(stored_date(job, self.order_by)) != at:
                 break
-            keys.append((isinstance(job["_id"], bool), job["_id"]))
+            keys.append(encode_key(job["_id"]))
         if cursor_key in keys:
             return jobs[keys.index(cursor_key) + 1 :]
         return None if keys else jobs

@@ -10,7 +10,7 @@ from bson import ObjectId
 from jobmon.domain import CappedCount
 from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
-from jobmon.store.bson_json import to_json
+from jobmon.store.bson_json import encode_key, to_json
 from jobmon.store.cursor import NEWEST_FIRST, Cursor, list_order, stored_date
 from jobmon.store.deep_pages import DeepPages, FoundPage, PageGuide, PageStart
 from jobmon.store.filter import STATUSES_BY_DATE, JobFilter, RefusedFilterError
@@ -203,8 +203,9 @@ class JobLists:
             if any(is_identity(job.get("jobId"), job_id) for job_id in ids)
         ]
         is_match = {"$and": [self._resolve(job_filter).match(), has_id]}
-        matching_ids = [job["_id"] for job in self._jobs.find(is_match, ("_id",), index=index)]
-        return [(job, job["_id"] in matching_ids) for job in _select_owned(jobs, by_owner)]
+        matching = self._jobs.find(is_match, ("_id",), index=index)
+        keys = {encode_key(job["_id"]) for job in matching}
+        return [(job, encode_key(job["_id"]) in keys) for job in _select_owned(jobs, by_owner)]
 
     def _resolve(self, job_filter: JobFilter) -> JobFilter:
         """The filter with the jobs of its worker, and with a search that finds no secrets.

@@ -350,6 +350,24 @@ def test_action_removes_a_field_with_an_empty_value(queue: ActingQueue, value: A
         changes.plan(free_job)
 
 
+def test_action_changes_the_number_1_to_true(queue: ActingQueue) -> None:
+    """Catches a job that is skipped because True is equal to 1 in Python."""
+    request = ActionRequest(action="disable", target=Target(job_ids=("x",)), by=ADA, expected=1)
+    transition = Transition(statuses=("queued",), changes={"disabled": True})
+    changes = ProfileJobChanges(queue.connection, request, transition)
+    queue.add("number", disabled=1)
+    queue.add("boolean", disabled=True)
+    number, boolean = (
+        changes.read([queue.job(name)["_id"]]).popitem()[1] for name in ("number", "boolean")
+    )
+    change = changes.plan(number)
+    assert not changes.is_made(number, change)
+    assert changes.apply(change)
+    assert queue.job("number")["disabled"] is True
+    with pytest.raises(RefusedActionError, match="it has this value already"):
+        changes.plan(boolean)
+
+
 def test_the_records_have_no_payload_or_error_of_mapped_documents(
     open_profile_queue: Callable[[str], ActingQueue],
 ) -> None:

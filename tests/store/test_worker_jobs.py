@@ -222,3 +222,14 @@ def test_a_job_that_is_looked_up_matches_if_the_worker_ran_it(service: Api) -> N
     lists = JobLists(ListPlanner(service.app.extensions["jobmon_connection"]), Redactor())
     rows = lists.look_up(["done", "job of w2"], JobFilter(worker="w1"))
     assert {job["jobId"]: matches for job, matches in rows} == {"done": True, "job of w2": False}
+
+
+def test_a_looked_up_job_with_the_id_1_does_not_match_because_of_a_job_with_the_id_true(
+    real_api: Api, database: QueueDatabase
+) -> None:
+    database.jobs.insert_many(
+        [make_job("one", 1, "dlq", _id=1), make_job("true", 2, "queued", _id=True)]
+    )
+    lists = JobLists(ListPlanner(real_api.app.extensions["jobmon_connection"]), Redactor())
+    rows = lists.look_up(["one", "true"], JobFilter(statuses=("queued",)))
+    assert {job["jobId"]: matches for job, matches in rows} == {"one": False, "true": True}
