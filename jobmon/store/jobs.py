@@ -60,7 +60,7 @@ class JobStore:
             return None
         job, recorded = job_and_attempts
         log = self._profile.log
-        attempts = self._list_attempts(recorded, job)
+        attempts = self._list_attempts(recorded, job, self._max_read)
         count = attempt_count(job, default=len(attempts))
         if log is not None:  # a log may have more runs than the job counts
             count = max(count, len(attempts))
@@ -103,10 +103,15 @@ class JobStore:
         job_id = to_text(job.get("jobId"))
         read_limit = limit if self._profile.log is None else 2 * limit + 1
         recorded = self._read_recorded(job_id, read_limit)
-        return self._list_attempts(recorded, job)[-limit:] if recorded else []
+        return self._list_attempts(recorded, job, read_limit)[-limit:] if recorded else []
 
-    def _list_attempts(self, recorded: list[Document], job: Document) -> list[Document]:
-        """The recorded attempts, or else the attempts in the job, or else its last attempt."""
+    def _list_attempts(
+        self, recorded: list[Document], job: Document, read_limit: int
+    ) -> list[Document]:
+        """The recorded attempts, or else the attempts in the job, or else its last attempt.
+
+        `read_limit`: how many of the recorded attempts, or of their events, were read at most.
+        """
         log = self._profile.log
         if not recorded:
             embedded = self._list_embedded_attempts(job)
@@ -114,7 +119,7 @@ class JobStore:
         attempts = recorded if log is None else log.pair(recorded, job)
         mapping = self._profile.attempts
         if mapping is not None and not mapping.can_query("attemptNumber"):
-            attempts = number_attempts(attempts, job, is_complete=len(recorded) < self._max_read)
+            attempts = number_attempts(attempts, job, is_complete=len(recorded) < read_limit)
         return attempts
 
     def _read_recorded(self, job_id: str, limit: int) -> list[Document]:

@@ -201,6 +201,26 @@ def test_due_time_of_a_run_is_read_from_its_start_event(shop: WatchedQueue, tmp_
     connection.client.close()
 
 
+def test_newest_runs_have_no_number_if_older_events_were_not_read(
+    shop: WatchedQueue, tmp_path: Path
+) -> None:
+    """Catches the fourth run with the number 2."""
+    profile = SHOP_PROFILE.replace('attemptNumber = "number"\n', "")
+    (tmp_path / "shop.toml").write_text(profile)
+    for at_s in (8, 11):
+        log_start(shop.database, "b", at_s)
+        log_end(shop.database, "b", at_s, ok=True)
+    connection = Connection(shop.settings)
+    store = JobStore(connection)
+    (newest,) = store.list_runs({"jobId": "b"}, limit=1)
+    assert (newest["status"], newest.get("attemptNumber")) == ("succeeded", None)
+    (newest,) = store.list_runs({"jobId": "b", "attemptCount": 4}, limit=1)
+    assert newest["attemptNumber"] == 4
+    all_runs = store.list_runs({"jobId": "b"}, limit=4)
+    assert [run["attemptNumber"] for run in all_runs] == [1, 2, 3, 4]
+    connection.client.close()
+
+
 @pytest.fixture
 def agenda_sample(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
