@@ -90,7 +90,8 @@ class DatabaseProbe:
 
     def _list_refused(self) -> list[str]:
         """The names of the watched collections that the user may not read; raises _BusyError."""
-        refused = []
+        refused: list[str] = []
+        busy: PyMongoError | None = None
         for collection in (self._connection.jobs, self._connection.attempts):
             if collection is None:
                 continue
@@ -99,10 +100,13 @@ class DatabaseProbe:
                     collection.touch()
             except PyMongoError as error:
                 if error.timeout:
-                    raise _BusyError from error
-                if not is_unauthorized(error):
+                    busy = error
+                elif is_unauthorized(error):
+                    refused.append(collection.collection.name)
+                else:
                     raise
-                refused.append(collection.collection.name)
+        if busy is not None and not refused:
+            raise _BusyError from busy
         return refused
 
     def _explain_failure(self, error: Exception, ping_ms: float | None) -> DatabaseHealth:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pymongo.database import Database
-from pymongo.errors import OperationFailure
+from pymongo.errors import NetworkTimeout, OperationFailure
 
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
@@ -46,6 +46,22 @@ def test_a_busy_server_that_answers_a_ping_is_ready(
     finally:
         admin.command("configureFailPoint", "failCommand", mode="off")
     eventually(lambda: probe.check().is_readable)
+
+
+@pytest.mark.parametrize("refused", ["jobs", "job_attempts"])
+def test_a_refused_collection_is_reported_although_the_other_one_is_slow(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """Catches a service without rights that is ready while its database is busy."""
+
+    def fail(collection: ReadCollection) -> None:
+        is_refused = collection.collection.name == refused
+        raise OperationFailure("", 13) if is_refused else NetworkTimeout()
+
+    monkeypatch.setattr(ReadCollection, "touch", fail)
+    health = DatabaseProbe(connection, 2_000).check()
+    assert (health.is_readable, health.is_ready) == (False, False)
+    assert health.reason == f"not authorized to read {refused}"
 
 
 def test_concurrent_callers_share_checks(
