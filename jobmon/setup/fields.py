@@ -290,8 +290,8 @@ class Sample:
             report = problem if field.is_essential else warning
             yield report(
                 "fields",
-                f"None of the newest {len(documents)} of {self.name} {condition}has "
-                f"{path}: {field.consequence}.",
+                f"None of the newest documents of {self.name} {condition}has {path} "
+                f"({len(documents)} read): {field.consequence}.",
                 remedy=f"If {similar[0]} is that field, set "
                 f"{self._write_paths({field.name: similar[0]})}."
                 if similar
@@ -313,8 +313,8 @@ class Sample:
         example = self._write_paths({field.name: "FIELD" for field in missing})
         return problem(
             "fields",
-            f"None of the newest {self.size} of {self.name} has {', '.join(paths)}. "
-            f"They have {listed}.",
+            f"None of the newest documents of {self.name} has {', '.join(paths)} "
+            f"({self.size} read). They have {listed}.",
             remedy="If it is the right collection, map its field names: set "
             f"{example}; docs/adapters.md has examples.",
         )
@@ -327,13 +327,13 @@ class Sample:
             if (date_form := self._mapping.readings.get(field.name)) is not None:
                 expected = _TEXT if date_form == "iso" else _NUMBER
             counts = self.types(field.name)
-            odd = {name: counts[name] for name in counts if name not in (*expected, "null")}
+            odd = sorted(name for name in counts if name not in (*expected, "null"))
             if odd:
-                listed = ", ".join(f"{number} times {name}" for name, number in sorted(odd.items()))
+                listed = ", ".join(f"{name} in {counts[name]} of {self.size}" for name in odd)
                 yield warning(
                     "fields",
                     f"{path} in {self.name} should be {' or '.join(expected)}, but is "
-                    f"{listed} (of {self.size}). jobmon shows it, but cannot search by it.",
+                    f"{listed} documents. jobmon shows it, but cannot search by it.",
                 )
 
     def find_unknown_statuses(self, known: type[StrEnum]) -> Iterator[Finding]:

@@ -279,13 +279,13 @@ def test_check_reports_missing_fields_and_the_consequences(
         finding for finding in findings if "of jobs " in finding.message
     )
     assert job_id_finding.level is Level.PROBLEM
-    assert (
-        job_id_finding.message
-        == "None of the newest 3 of jobs has jobId: a job cannot be opened or followed."
+    assert job_id_finding.message == (
+        "None of the newest documents of jobs has jobId (3 read): "
+        "a job cannot be opened or followed."
     )
     assert job_id_finding.remedy == "If job_id is that field, set JOBMON_JOB_FIELDS=jobId=job_id."
     assert {finding.level for finding in other_findings} == {Level.WARNING}
-    names = {finding.message.partition(":")[0].rpartition(" ")[2] for finding in other_findings}
+    names = {finding.message.partition(" (")[0].rpartition(" ")[2] for finding in other_findings}
     # No job has ended or failed, so finishedAt and lastError may be missing. The number in
     # `attempts` is read as attemptCount.
     expected = {"type", "updatedAt", "createdBy", "payload", "priority", "nextRunAt", "maxAttempts"}
@@ -394,7 +394,7 @@ def test_check_reports_unexpected_types_and_unknown_statuses(
     complete_queue.jobs.update_one({"status": "dlq"}, {"$set": {"status": "pau\x1b[sed"}})
     type_finding, status_finding = select(list(check_deployment(settings)), "fields")
     assert type_finding.message.startswith(
-        "createdAt in jobs should be date, but is 1 times string (of 3)."
+        "createdAt in jobs should be date, but is string in 1 of 3 documents."
     )
     assert status_finding.message.startswith("Unknown statuses in jobs: pau?[sed (1), of 3.")
 

@@ -74,13 +74,15 @@ UNSUITABLE: dict[str, tuple[Any, str]] = {
     "empty": (lambda shop: shop.create_collection("jobs"), "{shop}.jobs is empty: "),
     "other fields": (
         lambda shop: shop.jobs.insert_one({"number": 1, "state": "paid"}),
-        "None of the newest 1 of jobs has jobId, status, createdAt. They have _id, number, state.",
+        "None of the newest documents of jobs has jobId, status, createdAt (1 read). "
+        "They have _id, number, state.",
     ),
     "another name of a field": (
         lambda shop: shop.jobs.insert_many(
             [{"job_id": str(index), "status": "queued", "createdAt": NOW} for index in range(3)]
         ),
-        "None of the newest 3 of jobs has jobId. They have _id, createdAt, job_id, status.",
+        "None of the newest documents of jobs has jobId (3 read). "
+        "They have _id, createdAt, job_id, status.",
     ),
     "view": (
         lambda shop: (
@@ -98,7 +100,7 @@ UNSUITABLE: dict[str, tuple[Any, str]] = {
             shop.jobs.insert_one(make_job(1)),
             shop.job_attempts.insert_one({"login": 1}),
         ),
-        "None of the newest 1 of job_attempts has jobId, attemptNumber, status.",
+        "None of the newest documents of job_attempts has jobId, attemptNumber, status (1 read).",
     ),
 }
 
