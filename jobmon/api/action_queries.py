@@ -19,6 +19,7 @@ from jobmon.api.fields import EncodedCursor, OptionalDate, PlainInteger, default
 from jobmon.api.parameters import Parameters, optional_text
 from jobmon.api.queries import (
     LIST_PARAMETERS,
+    REPEATABLE,
     ListFormat,
     find_page_mistakes,
     format_field,
@@ -32,7 +33,6 @@ from jobmon.web.errors import ApiError, invalid
 
 # The parameters of a list that are no filters.
 NO_FILTERS = frozenset(("page", "per_page", "cursor", "format", "sort"))
-REPEATABLE = ("status", "type")  # the filters that can have several values
 # `undo` has a route of its own.
 _REQUESTABLE = tuple(name for name in ACTIONS if name != JobAction.UNDO)
 # The public names of fields that `jobmon.actions` names differently.

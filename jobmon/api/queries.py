@@ -380,6 +380,10 @@ class OwnListParameters(OwnFilters, _PageParameters):
 
 _ALL_JOBS, _OWN_JOBS = ListParameters(), OwnListParameters()
 LIST_PARAMETERS = tuple(field.data_key or name for name, field in _ALL_JOBS.fields.items())
+# The parameters that may have several values, each a label.
+REPEATABLE = tuple(
+    name for name, field in _ALL_JOBS.fields.items() if isinstance(field, fields.List)
+)
 
 
 def load_list_query(parameters: Mapping[str, Any], owner: str | None) -> ListQuery:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jobmon.api.queries import REPEATABLE
 from jobmon.domain import JOB_STATUS_WORDS, JobCondition, JobStatus
 from jobmon.settings.search_fields import PAYLOAD
 
@@ -39,7 +40,6 @@ STATUSES = {status.value: status.value for status in JobStatus} | {
 }
 _CONDITIONS = [condition.value for condition in JobCondition]
 _SHORTEST_KEYS = {parameter: key for key, parameter in reversed(KEYS.items())}
-_LABELS = ("status", "type")  # parameters that may have several values
 _QUOTES = '"\u201c\u201d\u201e'  # phones type curved quotes
 # A quoted value with or without a key, or a word without spaces. The last quote may be missing.
 _PART = re.compile(
@@ -165,7 +165,7 @@ def _make_part(parameter: str, raw: str, start: int) -> Part:
 
 def _changes_by_quotes(parameter: str, quoted: str) -> bool:
     """Whether a quoted text means something else without its quotes: then they are kept."""
-    is_label = parameter in _LABELS and (quoted in ("null", "") or quoted.endswith("*"))
+    is_label = parameter in REPEATABLE and (quoted in ("null", "") or quoted.endswith("*"))
     return is_label or parameter.startswith(f"{PAYLOAD}.")
 
 
@@ -175,7 +175,7 @@ def _check_values(filters: Mapping[str, list[str]], fields: Sequence[str]) -> It
         key = shortest_key(parameter, fields)
         if "" in values:
             yield f"Write a value after `{key}:`."
-        elif len(values) > 1 and parameter not in (*_LABELS, *fields):
+        elif len(values) > 1 and parameter not in (*REPEATABLE, *fields):
             yield f"Write `{key}:` only once."
 
 
@@ -224,6 +224,6 @@ def _format_part(parameter: str, value: str, fields: Sequence[str]) -> str | Non
 def to_parameters(filters: Mapping[str, list[str]]) -> dict[str, Any]:
     """The filters as parameters of a list of jobs: a list if several values are possible."""
     return {
-        name: values if name in _LABELS or name.startswith(f"{PAYLOAD}.") else values[0]
+        name: values if name in REPEATABLE or name.startswith(f"{PAYLOAD}.") else values[0]
         for name, values in filters.items()
     }

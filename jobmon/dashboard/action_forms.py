@@ -8,7 +8,8 @@ from urllib.parse import parse_qs
 from werkzeug.datastructures import MultiDict
 
 from jobmon.actions.request import MAX_PRIORITY
-from jobmon.api.action_queries import REPEATABLE, ActionBody, ActionOrder
+from jobmon.api.action_queries import ActionBody, ActionOrder
+from jobmon.api.queries import REPEATABLE
 from jobmon.api.search import is_search
 from jobmon.web.errors import invalid
 

@@ -8,9 +8,8 @@ from typing import Any, Literal
 from flask import request
 from werkzeug.datastructures import MultiDict
 
-from jobmon.api.action_queries import REPEATABLE
 from jobmon.api.parameters import SentParameters
-from jobmon.api.queries import LIST_PARAMETERS
+from jobmon.api.queries import LIST_PARAMETERS, REPEATABLE
 from jobmon.api.search import read_search
 from jobmon.dashboard.formatting import status_word
 from jobmon.dashboard.page_window import PRESETS
