@@ -1,6 +1,6 @@
-"""The buttons for actions on a page: only those that are possible and that the caller may use.
+"""The buttons for actions on a page: only actions that are possible and that the caller may use.
 
-Without a working actor there are none, because a click would have no effect.
+There are no buttons if no actor worked in the last minute: a click would have no effect.
 """
 
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ log = structlog.get_logger("jobmon.actions")
 
 NO_ACTOR = "No actions are possible now: no actor is running."
 NOT_READ = "No actions are possible now: their records cannot be read."
-# The actions that suit jobs with this condition; for other conditions and for none, all suit.
-_BY_CONDITION = {
+# By condition, the suitable actions. All are suitable without a condition, or with another one.
+_SUITABLE_ACTIONS = {
     JobCondition.EXPIRED.value: (JobAction.RELEASE.value, JobAction.CANCEL.value),
     JobCondition.DUE.value: (
         JobAction.RESCHEDULE.value,
@@ -38,25 +38,25 @@ _BY_CONDITION = {
 
 @dataclass(frozen=True, kw_only=True)
 class ActionButtons:
-    """The buttons of a page; `reason`: why there are none, though the caller may use actions."""
+    """The buttons of a page; `reason`: why there are none although the caller may use actions."""
 
     kinds: tuple[ActionKind, ...] = ()
     reason: str = ""
 
 
 def list_job_buttons(job: Document, now: datetime) -> ActionButtons:
-    """The buttons for a job, as the store reads it."""
+    """The buttons for a job from the store."""
     return _require_actor([ACTIONS[name] for name in list_possible(job, now)])
 
 
 def list_selection_buttons(parameters: Mapping[str, Any], *, is_own: bool = False) -> ActionButtons:
-    """The buttons for the jobs of a list; `is_own`: the list has only jobs of the caller."""
+    """The buttons for a list with these filters; `is_own`: it has only jobs of the caller."""
     actions = current_queue().actions
     if actions is None or not (is_own or auth.is_admin()):
         return ActionButtons()
     statuses = parameters.get("status") or [None]
     possible = {name for status in statuses for name in actions.support.list_actions(status)}
-    suitable = _BY_CONDITION.get(parameters.get("condition") or "", tuple(ACTIONS))
+    suitable = _SUITABLE_ACTIONS.get(parameters.get("condition") or "", tuple(ACTIONS))
     return _require_actor(
         [
             kind
@@ -67,7 +67,7 @@ def list_selection_buttons(parameters: Mapping[str, Any], *, is_own: bool = Fals
 
 
 def list_type_buttons(*, is_paused: bool | None) -> ActionButtons:
-    """The buttons for a type of jobs; both if it is unknown (None) whether the type is paused."""
+    """The button that pauses or resumes a type; both buttons if `is_paused` is None (unknown)."""
     actions = current_queue().actions
     if actions is None or not actions.support.has_type_actions:
         return ActionButtons()
@@ -82,7 +82,7 @@ def list_type_buttons(*, is_paused: bool | None) -> ActionButtons:
 
 
 def list_group_buttons() -> ActionButtons:
-    """The buttons for the dead jobs of a group of errors."""
+    """The buttons for the dead jobs of any group of errors."""
     return list_selection_buttons({"status": [JobStatus.DLQ.value]})
 
 
@@ -101,5 +101,7 @@ def _require_actor(kinds: list[ActionKind]) -> ActionButtons:
 
 def write_filter(parameters: Mapping[str, Any]) -> str:
     """The filters among the parameters of a list, as a query string that begins with `?`."""
-    used = {name: value for name, value in parameters.items() if name not in NO_FILTERS and value}
-    return "?" + urlencode(used, doseq=True)
+    filters = {
+        name: value for name, value in parameters.items() if name not in NO_FILTERS and value
+    }
+    return "?" + urlencode(filters, doseq=True)

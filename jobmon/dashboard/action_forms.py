@@ -1,4 +1,4 @@
-"""Reads the forms of pages that request an action."""
+"""Reads the forms on the pages that request an action."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +20,10 @@ _BODY = ActionBody()
 
 @dataclass(frozen=True, kw_only=True)
 class ActionForm:
-    """The fields of a form. The confirmation has inputs for the missing fields.
+    """The fields of a form; empty fields were not sent.
 
-    `filter` is a query string, `key` the idempotency key, `then` the address to return to.
+    `filter` is a query string, `key` the idempotency key, `then` the address of the page that the
+    form came from.
     """
 
     action: str
@@ -40,7 +41,10 @@ class ActionForm:
 
     @classmethod
     def read(cls, values: MultiDict[str, str]) -> "ActionForm":
-        """The form that a request sends; `scope` chooses the selected jobs of a list, or `all`."""
+        """The form that a request sends; its `scope` is `all` for all jobs of a list.
+
+        Another `scope` is for the selected jobs. Without one, both `id` and `filter` are read.
+        """
         is_all = values.get("scope") == ALL
         texts = {
             name: values.get(name, "")
@@ -77,14 +81,14 @@ class ActionForm:
 
     @property
     def is_for_filter(self) -> bool:
-        """Whether the form is for all jobs of a list; without filters, the list sends `?`."""
+        """Whether the form has a filter of a list; a list without filters sends `?`."""
         return bool(self.filter)
 
     @property
     def target_fields(self) -> list[tuple[str, str]]:
         """The names and values of the fields that choose the jobs or types, for hidden inputs."""
-        chosen = [("id", job_id) for job_id in self.ids] + [("type", name) for name in self.types]
-        return [*chosen, *([("filter", self.filter)] if self.is_for_filter else [])]
+        pairs = [("id", job_id) for job_id in self.ids] + [("type", name) for name in self.types]
+        return [*pairs, *([("filter", self.filter)] if self.is_for_filter else [])]
 
 
 def _read_number(name: str, text: str) -> int:
@@ -97,7 +101,7 @@ def _read_number(name: str, text: str) -> int:
 
 
 def _read_filter(text: str) -> Mapping[str, Any]:
-    """The filters in a query string: a list for one that may be or is repeated, else a text."""
+    """The filters in a query string: a list for one that can be repeated or is, else a text."""
     try:
         parameters = parse_qs(text.removeprefix("?"), max_num_fields=200)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The pages about actions: the question before a request, its progress, and all requests."""
+"""The pages about actions: the question before a request, a request's progress, all requests."""
 
 import secrets
 from dataclasses import dataclass, replace
@@ -41,13 +41,13 @@ from jobmon.web.errors import ApiError, invalid
 from jobmon.web.queues import current_queue
 
 PER_PAGE, OUTCOMES_SHOWN = 50, 50
-LOCATION_HEADER = "X-Jobmon-Location"  # the address that a script opens after a request
+LOCATION_HEADER = "X-Jobmon-Location"  # the page that a script opens after it filed a request
 PHASE_WORDS = {
     Phase.AWAITING_APPROVAL: "needs an approval",
     Phase.WAITING: "waiting for an actor",
     Phase.STOPPING: "stopping",
 }
-# By phase: the status of a job that is shown in the same colour.
+# By phase, the job status that has the same colour; other phases look like `cancelled`.
 PHASE_COLOURS = {
     Phase.RUNNING: "leased",
     Phase.STOPPING: "leased",
@@ -91,7 +91,7 @@ class ActionView:
 
     @property
     def colour(self) -> str:
-        """The status of a job that is shown in the colour of the phase."""
+        """The job status that has the same colour as the phase."""
         return PHASE_COLOURS.get(self.state.phase, "cancelled")
 
     @property
@@ -102,7 +102,7 @@ class ActionView:
 
     @property
     def list_address(self) -> str:
-        """The address of the list with the filters of the request: the jobs that match now."""
+        """The list of the jobs that match the filters of the request now; of all without any."""
         return "/dashboard/jobs" + write_query(**self.filters or {})
 
 
@@ -110,7 +110,7 @@ class ActionPages:
     """The routes of the pages about actions."""
 
     def requests(self) -> Response | str:
-        """All requests, the newest first."""
+        """A page of the requests, the newest first; with a `format`, a file of requests."""
         session.require_admin()
         if (file_format := _read_format()) is not ListFormat.JSON:
             return export_requests(file_format)
@@ -128,7 +128,10 @@ class ActionPages:
         return render_template("dashboard/actions.html", **context)
 
     def request(self, action_id: str) -> Response | str:
-        """One request with its progress, for an admin or the person who filed it."""
+        """One request with its progress, for an admin or the person who filed it.
+
+        With a `format`, a file of its outcomes; with a `result`, only outcomes of this kind.
+        """
         view = _find_visible(action_id)
         requests = queue_actions().requests
         result = request.args.get("result")
@@ -171,7 +174,7 @@ class ActionPages:
         return _render_confirmation(replace(form, key=secrets.token_hex(10), expected=""))
 
     def file(self) -> BaseResponse | str | tuple[str, int]:
-        """File the confirmed request and show it (`_answer_filed`); with bad values, ask again."""
+        """File the confirmed request and show it; if values are bad, ask again."""
         session.require_session()
         session.require_same_origin()
         form = ActionForm.read(request.form)
@@ -216,7 +219,7 @@ class ActionPages:
         return (page, HTTPStatus.UNPROCESSABLE_ENTITY) if error else page
 
     def decide(self, action_id: str) -> BaseResponse:
-        """Approve, reject, pause, resume or stop a request, and show it again."""
+        """Approve, reject, pause, resume or stop a request; then redirect to its page."""
         session.require_admin()
         session.require_same_origin()
         decision = request.form.get("decision", "")
@@ -227,9 +230,9 @@ class ActionPages:
 
 
 def _answer_filed(state: ActionState) -> BaseResponse:
-    """Redirect to the page of a new request; a script gets its progress in one line instead.
+    """Redirect to the page of a filed request; a script gets the progress in one line instead.
 
-    Unless the request is for one job or type, the script also gets the address of the page.
+    If the request is for more than one job or type, the script also gets the address of the page.
     """
     address = url_for("dashboard.action", action_id=state.request.id)
     if not is_part_request():
@@ -257,7 +260,7 @@ def _read_list_query() -> RequestListQuery:
 
 
 def _read_format() -> ListFormat:
-    """The format of the file that is requested instead of the page; JSON for the page itself."""
+    """The format of the file that is requested instead of the page; JSON stands for the page."""
     chosen = request.args.get("format")
     return ListFormat(chosen) if chosen in list(ListFormat) else ListFormat.JSON
 
@@ -265,7 +268,8 @@ def _read_format() -> ListFormat:
 def _find_visible(action_id: str) -> ActionView:
     """A request that the caller may see.
 
-    Raises ApiError: for an admin 404 if it is missing, for others 403 if it is not their own.
+    Raises ApiError: for an admin 404 if it is missing, for others 403 if it is missing or not
+    their own.
     """
     session.require_session()
     if auth.is_admin():
@@ -280,8 +284,8 @@ def _find_visible(action_id: str) -> ActionView:
 def _require_own(form: ActionForm) -> None:
     """Raise ApiError 403 if an owner may not file the form, 422 if it has too many ids.
 
-    An owner may list ids of which at least one is an own job: the actor skips all other jobs as if
-    they did not exist.
+    At least one of the ids must be a job of the owner. The actor skips the jobs of other owners as
+    if they did not exist.
     """
     if auth.is_admin():
         return
@@ -296,18 +300,21 @@ def _require_own(form: ActionForm) -> None:
 
 
 def _render_confirmation(form: ActionForm, error: ApiError | None = None) -> tuple[str, int] | str:
-    """The form with a preview of its effect, and the messages about its fields from an error."""
+    """The form with a preview of its effect, and messages about bad fields.
+
+    The messages are those of the preview if it fails, else of `error`.
+    """
     preview, messages = None, (error.details or {}) if error else {}
     try:
-        # Only the fields that choose the jobs: these are counted even if others have bad values.
-        target_form = ActionForm(
+        # Only the fields that the preview needs: it is shown even if other fields are bad.
+        preview_form = ActionForm(
             action=form.action,
             ids=form.ids,
             filter=form.filter,
             types=form.types,
             reset_attempts=form.reset_attempts,
         )
-        preview = make_preview(target_form.make_order())
+        preview = make_preview(preview_form.make_order())
     except ApiError as refusal:
         if refusal.status != HTTPStatus.UNPROCESSABLE_ENTITY:
             raise

@@ -1,4 +1,4 @@
-"""The static files of the pages, and the policy that lets pages load nothing else."""
+"""The static files of the pages, and the policy that lets pages load only from this server."""
 
 import hashlib
 from functools import cache, cached_property
@@ -12,7 +12,7 @@ from jobmon.web.errors import ApiError
 from jobmon.web.queues import root_path
 
 FOLDER = Path(__file__).parent / "static"
-# The same on every machine; the tables of the module `mimetypes` differ.
+# Not from the module `mimetypes`, whose tables differ from machine to machine.
 MIMETYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -20,7 +20,7 @@ CONTENT_SECURITY_POLICY = (
 )
 
 
-@cache  # several apps in a process serve the same files
+@cache  # all apps in a process serve the same files
 def _read_files(folder: Path) -> tuple[dict[str, SharedContent], str]:
     """All files below a folder by their relative paths, and a hash over all of them."""
     files = {
@@ -36,10 +36,10 @@ def _read_files(folder: Path) -> tuple[dict[str, SharedContent], str]:
 
 
 class StaticFiles:
-    """The files below `static/`, read when the first one is requested.
+    """The files below `static/`, read when the first address or file is needed.
 
-    Their addresses contain a hash over all of them: browsers may keep a file, because a change
-    gives it a new address. Modules that import each other by relative paths have the same version.
+    Every address contains a hash over all files. Browsers may keep a file, because any change gives
+    all files new addresses. So modules that import each other by relative paths fit together.
     """
 
     @cached_property
@@ -51,7 +51,7 @@ class StaticFiles:
         return _read_files(FOLDER)[1]
 
     def address(self, name: str) -> str:
-        """The address of a file; empty if it is not built (`make assets`)."""
+        """The address of a file; empty if there is none: `make assets` builds some of them."""
         if name not in self._contents:
             return ""
         # The same address on the pages of all queues: a browser loads the file once.
@@ -59,12 +59,12 @@ class StaticFiles:
         return root_path() + path.removeprefix(request.script_root)
 
     def serve(self, name: str, version: str = "") -> Response:
-        """The file `name`; browsers may keep it for a year if `version` is the present one."""
+        """The file `name`, or ApiError 404; browsers may keep it a year if `version` is current."""
         if name not in self._contents:
             raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
         mimetype = MIMETYPES.get(Path(name).suffix, "application/octet-stream")
         response = self._contents[name].respond(mimetype)
-        # During an upgrade a process may receive requests for files of another version.
+        # During an upgrade, a page of the old version can request files from a new process.
         is_current = version == self._version
         response.headers["Cache-Control"] = (
             "public, max-age=31536000, immutable" if is_current else "no-cache"

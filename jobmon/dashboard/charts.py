@@ -1,4 +1,4 @@
-"""The data of the charts: a column for each line, the lines of the period before, and marks."""
+"""The data of the charts: a column for each line, some lines of the period before, and marks."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import History
 
-# For each chart: the line that is also drawn for the period before.
-COMPARED = ("succeeded", "waitP95", "runP95")
+# The lines that are also drawn for the period before: one in each chart.
+COMPARED_LINES = ("succeeded", "waitP95", "runP95")
 
 
 def make_chart_columns(
@@ -15,10 +15,11 @@ def make_chart_columns(
 ) -> dict[str, Any]:
     """A column for each line of the charts: counts, and durations in ms.
 
-    The column `at` has the start of each step in Unix seconds. The key `step` is its length in
-    seconds, `complete` the number of completed steps: the step in progress is drawn dashed or pale,
-    because its count is still low. `gaps` are pairs of Unix seconds between which runs may be
-    missing. Values that need one of the `unknown` fields are None.
+    The column `at` has the start of each step in Unix seconds. The key `step` is the length of a
+    step in seconds, `complete` the number of completed steps: the step in progress is drawn dashed
+    or pale, because its count is still low. `gaps` are pairs of Unix seconds between which runs may
+    be missing. Counts that need one of the `unknown` fields are None, and so is all in steps that
+    are not counted yet.
     """
     columns: dict[str, Any] = {
         "step": round(step.total_seconds()),
@@ -43,8 +44,8 @@ def make_chart_columns(
 def make_past_columns(
     previous: History[datetime], unknown: frozenset[str] = frozenset()
 ) -> dict[str, list[int | None]]:
-    """The compared lines of the period before, step by step; None where runs may be missing."""
-    columns = make_chart_columns(previous, timedelta(0), unknown)
+    """The `COMPARED_LINES` of the period before; also None in steps where runs may be missing."""
+    columns = make_chart_columns(previous, timedelta(0), unknown)  # their `step` is not used
     has_gap = [
         any(start <= moment < end for start, end in columns["gaps"]) for moment in columns["at"]
     ]
@@ -52,12 +53,12 @@ def make_past_columns(
         name: [
             None if is_gap else value for value, is_gap in zip(columns[name], has_gap, strict=True)
         ]
-        for name in COMPARED
+        for name in COMPARED_LINES
     }
 
 
 def list_marks(marks: Marks | None) -> list[dict[str, Any]]:
-    """The marks in order of time, `at` in Unix seconds; empty without the right to read them."""
+    """The marks in order of time, `at` in Unix seconds; none without the right to read them."""
     return [
         {"at": mark.at.timestamp(), "text": mark.text}
         for mark in (marks.shown if marks is not None else ())

@@ -1,6 +1,6 @@
-"""Compares the window of an overview with the period before it: its tiles show the changes.
+"""Compares the overview's time window with the period before it; the tiles show the changes.
 
-A tile shows a change only if its value is completely known in both periods.
+A tile shows a change only if its value is completely known for both periods.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _HAS_GAPS = Missing(reason="runs may be missing from a part of the time")
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A difference from the period before; `text` is short (`▲ 12%`), `sentence` is in words."""
+    """A difference from the period before: `text` is short (`▲ 12%`), `sentence` is in words."""
 
     text: str
     sentence: str
@@ -32,14 +32,17 @@ class Change:
 class _Periods:
     """The completed steps of the window, and the corresponding steps of the period before."""
 
-    present: list[Activity]
-    previous: list[Activity]
+    window_steps: list[Activity]
+    previous_steps: list[Activity]
 
 
 def compare_samples(
     facts: Facts, count: int | None, measure: Callable[[QueueSample], int]
 ) -> Change | None:
-    """The change of a number of jobs since the window began, now `count`; None if it is unknown."""
+    """The change of a number of jobs since `_find_sample`, now `count`; None if it is unknown.
+
+    `measure` returns the number in a sample.
+    """
     sample = _find_sample(facts)
     if count is None or isinstance(sample, Missing):
         return None
@@ -50,23 +53,30 @@ def compare_samples(
 
 
 def compare_attempts(facts: Facts) -> Change | None:
-    """The change of the number of finished attempts, in percent if there were any before."""
+    """The change of the number of finished attempts, in percent if any finished before.
+
+    None if a period is not completely known.
+    """
     periods = _find_periods(facts)
     if isinstance(periods, Missing):
         return None
-    previous = sum(step.finished for step in periods.previous)
-    difference = sum(step.finished for step in periods.present) - previous
+    previous = sum(step.finished for step in periods.previous_steps)
+    difference = sum(step.finished for step in periods.window_steps) - previous
     amount = percent(abs(difference) / previous) if previous else grouped(abs(difference))
     period = f"in {facts.page_window.previous}"
     return _make_change(difference, amount, "more attempts", "fewer attempts", period)
 
 
 def compare_failure_rates(facts: Facts) -> Change | None:
-    """The change of the failure rate, in points; None if no attempt finished in a period."""
+    """The change of the failure rate, in percentage points.
+
+    None if a period is not completely known, or if no attempt finished in it.
+    """
     periods = _find_periods(facts)
     if isinstance(periods, Missing):
         return None
-    rate, previous_rate = _find_failure_rate(periods.present), _find_failure_rate(periods.previous)
+    rate = _find_failure_rate(periods.window_steps)
+    previous_rate = _find_failure_rate(periods.previous_steps)
     if rate is None or previous_rate is None:
         return None
     points = round((rate - previous_rate) * 100, 1)
@@ -76,17 +86,17 @@ def compare_failure_rates(facts: Facts) -> Change | None:
 
 
 def describe_uncompared(facts: Facts) -> list[str]:
-    """Why values are not compared; empty if all are, or if no comparison is requested."""
+    """Why values are not compared; empty if all are compared, or if no comparison is requested."""
     if facts.previous is None:
         return []
     results = {"Attempts": _find_periods(facts), "Jobs by status": _find_sample(facts)}
-    unknown = {values: result for values, result in results.items() if isinstance(result, Missing)}
+    unknown = {label: result for label, result in results.items() if isinstance(result, Missing)}
     if len({missing.reason for missing in unknown.values()}) == 1 and len(unknown) > 1:
         unknown = {"Values": next(iter(unknown.values()))}
     period = facts.page_window.previous
     return [
-        f"{values} are not compared with {period}: {missing.reason}. {missing.remedy}".rstrip()
-        for values, missing in unknown.items()
+        f"{label} are not compared with {period}: {missing.reason}. {missing.remedy}".rstrip()
+        for label, missing in unknown.items()
     ]
 
 
@@ -106,13 +116,13 @@ def _find_periods(facts: Facts) -> _Periods | Missing:
     distance = facts.previous.distance
     completed = [start for start in past.activity if start + facts.window.step <= past.as_of]
     return _Periods(
-        present=[past.activity[start] for start in completed],
-        previous=[previous.activity[start - distance] for start in completed],
+        window_steps=[past.activity[start] for start in completed],
+        previous_steps=[previous.activity[start - distance] for start in completed],
     )
 
 
 def _find_sample(facts: Facts) -> QueueSample | Missing:
-    """The state of the queue when the window began, or why it is unknown."""
+    """The sample of the queue one window length ago, or why it is unknown."""
     if not isinstance(facts.previous, Previous):
         return facts.previous or _NOT_REQUESTED
     if facts.is_over:

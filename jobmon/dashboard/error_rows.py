@@ -24,9 +24,10 @@ _NAMES_IN_ROW = 2
 class ErrorRow:
     """A group of errors in a window.
 
-    `since` is when a new group was first seen; None for others. `types` and `workers` are pairs of
-    a name and its number of errors, the most errors first. `trend` has a count for each completed
-    step. `growth` is the change from the period before. Unknown values are None, or empty lists.
+    `since` is when the group was first seen if it is new, else None. `types` and `workers` are
+    pairs of a name and its number of errors, the most errors first. `trend` has a count for each
+    completed step. `growth` is the change of `count` from the period before. Unknown values are
+    None, empty texts or empty lists.
     """
 
     id: str
@@ -56,11 +57,11 @@ def make_row(
     page_window: PageWindow,
     max_names: int = _NAMES_IN_ROW,
 ) -> ErrorRow:
-    """A group as a row; types, and workers, beyond `max_names` are summed as `(other)`."""
+    """A group as a row; of types and workers each, those beyond `max_names` become `(other)`."""
     group = summary.group
     step, as_of = found_errors.window.step, found_errors.history.as_of
-    is_over = [start + step <= as_of for start in found_errors.steps]
-    trend = zip(found_errors.trend(summary.id) or [], is_over, strict=False)
+    are_steps_over = [start + step <= as_of for start in found_errors.steps]
+    trend = zip(found_errors.trend(summary.id) or [], are_steps_over, strict=False)
     return ErrorRow(
         id=summary.id,
         link=error_address(summary.id, page_window.parameters),
@@ -74,7 +75,7 @@ def make_row(
         count=None if found_errors.reason else summary.count,
         growth=summary.growth,
         types=_list_names(summary.types, max_names),
-        # The page of a worker has errors of this worker only.
+        # The page of a worker shows only errors of this worker.
         workers=[] if found_errors.error_filter.worker else _list_names(summary.workers, max_names),
         trend=[float(count) for count, is_step_over in trend if is_step_over],
     )
@@ -98,9 +99,9 @@ def _list_names(counts: Counter[str] | None, max_names: int) -> list[tuple[str, 
 class TopErrors:
     """The most frequent groups of errors of a window, for a block of a page.
 
-    `group_count` is the number of all groups, `filters` the query string of the page that lists
-    them. `incomplete_reason` is why there may be more errors, or why none are known; empty if all
-    are known.
+    `group_count` is the number of all groups of the window, `filters` the query string for the page
+    that lists them. `incomplete_reason`: why there may be more errors, or why none are known; empty
+    if all are known.
     """
 
     rows: list[ErrorRow] = field(default_factory=list)
@@ -122,8 +123,8 @@ def read_top_errors(
 ) -> TopErrors:
     """The most frequent groups of a window, or why they are unknown; raises PyMongoError.
 
-    `window` has the steps of `page_window`. On the page of a type or a worker, `error_filter`
-    selects its errors.
+    `window` has the steps of `page_window`. `error_filter` selects the errors of a type or worker
+    for its page.
     """
     selected = error_filter or ErrorFilter()
     filters = query(**page_window.parameters, type=selected.types, worker=selected.worker)

@@ -44,13 +44,13 @@ class ErrorsQuery:
     """The parameters of the list: its time window, and the filters and order of its groups."""
 
     window: PageWindow
-    errors: ErrorQuery
+    groups: ErrorQuery
 
     @classmethod
     def from_request(cls) -> Self:
-        """The query of this request's address; raises ApiError 422 if a parameter is bad."""
-        errors: ErrorQuery = replace(_SCHEMA.read(request), per_page=PER_PAGE)
-        return cls(window=PageWindow.from_request("24h"), errors=errors)
+        """The query in this request's address; raises ApiError 422 if a parameter is bad."""
+        groups: ErrorQuery = replace(_SCHEMA.read(request), per_page=PER_PAGE)
+        return cls(window=PageWindow.from_request("24h"), groups=groups)
 
 
 def _read_errors(queue: WatchedQueue, window: PageWindow) -> FoundErrors:
@@ -68,22 +68,22 @@ class ErrorPages:
         """The list of the groups of a window."""
         session.require_admin()
         query, queue = ErrorsQuery.from_request(), current_queue()
-        errors, window = query.errors, query.window.resolve(queue.series, datetime.now(UTC))
+        groups, window = query.groups, query.window.resolve(queue.series, datetime.now(UTC))
         context: dict[str, Any] = {
             "window": query.window,
             "shown_window": window,
             "parameters": {
                 **query.window.parameters,
-                "type": errors.types,
-                "worker": errors.worker,
-                "status": sorted(errors.statuses),
-                "sort": errors.sort,
+                "type": groups.types,
+                "worker": groups.worker,
+                "status": sorted(groups.statuses),
+                "sort": groups.sort,
             },
             "statuses": list(GroupStatus),
-            "is_filtered": bool(errors.types or errors.worker or errors.statuses),
+            "is_filtered": bool(groups.types or groups.worker or groups.statuses),
         }
         try:
-            error_filter = ErrorFilter(types=errors.types, worker=errors.worker)
+            error_filter = ErrorFilter(types=groups.types, worker=groups.worker)
             found_errors = read_errors(queue, window, error_filter)
         except NoCollectorError as error:
             context["missing"] = describe_missing(queue, error)
@@ -94,7 +94,7 @@ class ErrorPages:
         return render_template("dashboard/errors.html", **context)
 
     def group(self, group_id: str) -> Response | str:
-        """One group, with its stack, its chart and the jobs that failed most recently."""
+        """One group, with a stack, its chart and the jobs that failed most recently."""
         session.require_admin()
         queue, window = current_queue(), PageWindow.from_request("24h")
         found_errors = _read_errors(queue, window)
@@ -123,7 +123,7 @@ class ErrorPages:
         return render_template("dashboard/error_group.html", **context)
 
     def actions(self, group_id: str) -> Response:
-        """The buttons for the dead jobs of a group, with their number if it can be counted."""
+        """The buttons for the dead jobs of a group, with the number of jobs if it is known."""
         session.require_admin()
         queue, window = current_queue(), PageWindow.from_request("24h")
         _, sample = find_group(queue, _read_errors(queue, window), group_id)
@@ -146,7 +146,7 @@ class ErrorPages:
         return conditional_response(part)
 
     def chart(self, group_id: str) -> Response:
-        """The errors of a group in each step of a window, in the form of the overview's charts."""
+        """The errors of a group in each step of a window, in the format of `make_chart_columns`."""
         session.require_admin()
         queue = current_queue()
         found_errors = _read_errors(queue, PageWindow.from_request("24h"))
@@ -169,7 +169,7 @@ class ErrorPages:
 
 
 def _count_dead(queue: WatchedQueue, action: str, job_filter: JobFilter) -> int | None:
-    """How many jobs an action would change; None if they cannot be counted, or too many match."""
+    """How many jobs an action would change; None if that is too many, or cannot be counted."""
     if queue.actions is None:
         return None
     try:
@@ -179,9 +179,9 @@ def _count_dead(queue: WatchedQueue, action: str, job_filter: JobFilter) -> int 
 
 
 def _describe_list(found_errors: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
-    page, matching, next_cursor = select_page(found_errors, query.errors)
-    if query.errors.after is not None and not page:  # then show the first page
-        page, matching, next_cursor = select_page(found_errors, replace(query.errors, after=None))
+    page, matching, next_cursor = select_page(found_errors, query.groups)
+    if query.groups.after is not None and not page:  # no groups follow the cursor any more
+        page, matching, next_cursor = select_page(found_errors, replace(query.groups, after=None))
     rows = [make_row(found_errors, summary, query.window) for summary in page]
     return {
         "missing": Missing(reason=found_errors.reason) if found_errors.reason else None,
@@ -192,21 +192,21 @@ def _describe_list(found_errors: FoundErrors, query: ErrorsQuery) -> dict[str, A
         "error_count": sum(summary.count for summary in matching),
         "incomplete_reason": found_errors.history.incomplete_reason,
         "next_cursor": next_cursor,
-        "has_workers": any(summary.workers for summary in matching) or bool(query.errors.worker),
+        "has_workers": any(summary.workers for summary in matching) or bool(query.groups.worker),
     }
 
 
 def _write_group_filter(queue: WatchedQueue, group_id: str, sample: ErrorGroup | None) -> str:
-    """The filter for the dead jobs of a group; with its code, fewer jobs have to be compared."""
+    """The filter for the dead jobs of a group; its code limits the jobs that have to be read."""
     code = _find_code_filter(queue, sample)
     statuses = [JobStatus.DLQ.value]
     return write_filter({"status": statuses, "error_group": group_id, "error_code": code})
 
 
 def _find_code_filter(queue: WatchedQueue, sample: ErrorGroup | None) -> str:
-    """The code by which lists find the jobs of a group; empty if no field of the jobs has it.
+    """The code by which lists can find the jobs of a group; empty if no field of the jobs has it.
 
-    The code of some groups is the beginning of the message or of the stack.
+    The code of some groups is only the beginning of a message or of a stack.
     """
     if sample is None or sample.code is None:
         return ""

@@ -1,4 +1,4 @@
-"""Reads the facts that the overview shows: the present evidence, and a window of the past."""
+"""Reads the facts that the overview shows: the present evidence, and a time window."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from jobmon.web.queues import WatchedQueue
 
 @dataclass(frozen=True, kw_only=True)
 class Previous:
-    """The period before a window: `past` is its history by step, `samples` are by step, too.
+    """The period before a window: its history `past` and its `samples`, both by step.
 
     Each of its steps begins `distance` before the corresponding step of the window.
     """
@@ -31,8 +31,9 @@ class Previous:
 class Facts:
     """The present evidence, and a time window: `past` is its history by step, `types` by type.
 
-    `page_window` is the window as the address names it, `window` has its steps. `samples` are by
-    step. `marks` is None without the right to read them, `previous` if no comparison is requested.
+    `page_window` is the window that the address names, `window` the same in whole steps. `samples`
+    are by step. `marks` is None without the right to read them. `previous` is None if no comparison
+    is requested.
     """
 
     evidence: Evidence
@@ -51,7 +52,7 @@ class Facts:
 
     @property
     def is_over(self) -> bool:
-        """Whether the window lies in the past and, with a known history, is counted."""
+        """Whether the window lies in the past and is counted, if the history is known."""
         past = self.past
         if isinstance(past, Missing):
             return self.window.end <= datetime.now(UTC)
@@ -61,9 +62,9 @@ class Facts:
 def gather(
     queue: WatchedQueue, page_window: PageWindow, now: datetime, *, compares: bool = False
 ) -> Facts:
-    """Read everything that an overview of a window needs; raises ApiError 422 and PyMongoError.
+    """Read everything that the overview shows for a window; raises ApiError 422 and PyMongoError.
 
-    If it `compares`, it also reads the period before the window.
+    With `compares` it also reads the period before the window.
     """
     series = queue.series
     window = page_window.resolve(series, now)
@@ -83,7 +84,7 @@ def gather(
 def read_previous(queue: WatchedQueue, window: Window, distance: timedelta) -> Previous | Missing:
     """The period that begins `distance` before a window, step by step; raises PyMongoError.
 
-    Only from the collector's history: to count it live would double the cost of a page.
+    It is read only from the collector's history: to count it live would double the cost of a page.
     """
     series = queue.series
     no_history = Missing(reason="no collector keeps a history", remedy=START_A_COLLECTOR)
@@ -95,11 +96,11 @@ def read_previous(queue: WatchedQueue, window: Window, distance: timedelta) -> P
             raise WindowError("from", "Before the retained history.")
         past = series.history_by_step(previous, ())
     except WindowError:
-        setting = "MINUTE" if window.span < HOUR else "HOUR" if window.span < DAY else "DAY"
+        span_name = "MINUTE" if window.span < HOUR else "HOUR" if window.span < DAY else "DAY"
         days = (datetime.now(UTC) - window.start + distance).days + 1
         return Missing(
             reason="that is before the retained history",
-            remedy=f"Set JOBMON_{setting}_RETENTION_DAYS to {days} or more.",
+            remedy=f"Set JOBMON_{span_name}_RETENTION_DAYS to {days} or more.",
         )
     except NoCollectorError:  # it stopped a moment ago
         return no_history

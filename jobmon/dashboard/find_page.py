@@ -1,4 +1,4 @@
-"""The page of the search box: opens the page that a text means, or lists several choices."""
+"""The page of the search box: opens the page that a text means, or lists what it may mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,14 +41,14 @@ PAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A meaning of a text, and the address that a click on it opens."""
+    """A meaning of a text, and the address that a click on this choice opens."""
 
     meaning: Meaning
     address: str
 
     @property
     def note(self) -> str:
-        """What the text means here, and the number of its jobs if known."""
+        """What the text means in this choice, and the number of matching jobs if known."""
         if (jobs := self.meaning.jobs) is None:
             is_list = self.meaning.kind is MeaningKind.JOBS
             return f"jobs by {self.meaning.note}" if is_list else self.meaning.note
@@ -61,7 +61,7 @@ class FindPage:
     """The routes of the search: in one queue, and on the page with all queues."""
 
     def queues(self) -> BaseResponse | str:
-        """Open the only queue whose name contains the text, or list the queues to search in."""
+        """Open the only queue whose name contains the text, or list queues to search in."""
         session.require_session()
         text = request.args.get("q", "").strip()
         queues = [queue for queue in all_queues().all_settings() if auth.may_know(queue)]
@@ -107,7 +107,10 @@ class FindPage:
 
 
 def _choose_address(meanings: Meanings, owner: str | None) -> str | None:
-    """The address of the only page that a text means; None if it means several or none."""
+    """The address of the page to open at once; None to list the choices.
+
+    The id of a job comes first, then the name of a page, then an only meaning.
+    """
     exact = [meaning for meaning in meanings.found if meaning.is_exact]
     if exact and exact[0].kind is MeaningKind.JOB:
         return job_address(exact[0].value)
@@ -115,21 +118,21 @@ def _choose_address(meanings: Meanings, owner: str | None) -> str | None:
         return None
     if not exact and owner is None and (page := PAGES.get(meanings.search.text.lower())):
         return page
-    main = exact or _drop_secondary(meanings.found)
-    if len(main) != 1:
+    main_meanings = exact or _drop_secondary(meanings.found)
+    if len(main_meanings) != 1:
         return None
-    (meaning,) = main
+    (meaning,) = main_meanings
     if meaning.kind is not MeaningKind.JOBS:
         return _page_address(meaning, owner)
     jobs = _read_first_jobs(meaning, owner)
     if jobs == [] and len(meanings.found) > 1:
-        return None  # no job has this value: list the other meanings, too
+        return None  # no job has this value: the other meanings are useful
     job_id = to_text(jobs[0].get("jobId")) if jobs and len(jobs) == 1 else None
     return _page_address(meaning, owner) if job_id is None else job_address(job_id)
 
 
 def _drop_secondary(meanings: Sequence[Meaning]) -> list[Meaning]:
-    """The meanings without keys of filters, and without those that a list of jobs includes."""
+    """The meanings without keys of filters, and without those that a list of jobs covers."""
     has_ids = any("job_id" in meaning.filters for meaning in meanings)
     secondary = {MeaningKind.KEY, *([MeaningKind.JOB] if has_ids else [])}
     if any(meaning.kind is MeaningKind.JOBS for meaning in meanings):
@@ -138,7 +141,7 @@ def _drop_secondary(meanings: Sequence[Meaning]) -> list[Meaning]:
 
 
 def _read_first_jobs(meaning: Meaning, owner: str | None) -> list[Document] | None:
-    """The first two jobs of a list; None if the list is refused: its page explains why."""
+    """At most two jobs of a list; None if the list is refused: its page explains why."""
     try:
         job_filter = make_list_query(meaning.filters, owner).job_filter
         return current_queue().lists.page(job_filter, per_page=2).jobs
@@ -164,7 +167,7 @@ def _page_address(meaning: Meaning, owner: str | None) -> str:
 
 
 def _link_address(meaning: Meaning, owner: str | None) -> str:
-    """The address of a link to a meaning; for a list of one job, a search that opens this job."""
+    """The address that a choice opens; for a list of one job, a search that opens this job."""
     if meaning.jobs == CappedCount(1, True) and meaning.text is not None:
         return f"/dashboard/find{query(q=meaning.text)}"
     return _page_address(meaning, owner)

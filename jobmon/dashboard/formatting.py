@@ -1,4 +1,4 @@
-"""Template filters for statuses, times, trends, environments and commands."""
+"""Template filters for statuses, times, environments, texts, commands and trends."""
 
 import re
 from binascii import crc32
@@ -12,7 +12,7 @@ STATUS_WORDS = JOB_STATUS_WORDS | {
     AttemptStatus.RUNNING.value: "running",
     AttemptStatus.EXPIRED.value: "expired",
 }
-# The first kind that shares a word with the name applies: `pre-prod` is not production.
+# The first kind that has a word of the name applies: `pre-prod` is staging, not production.
 _ENVIRONMENTS = {
     "staging": {"staging", "stage", "stg", "pre", "preprod", "non", "nonprod", "uat", "qa"},
     "prod": {"prod", "production", "prd", "live"},
@@ -23,14 +23,14 @@ _COMMAND = re.compile(r"`(jobmon [a-z]+)`")
 
 
 def status_word(status: str | None) -> str:
-    """The name of a status on the pages; an unknown status keeps its own name, None is `none`."""
+    """The word for a status on the pages; an unknown status is its own word, None is `none`."""
     if status is None:
         return "none"
     return STATUS_WORDS.get(status, status)
 
 
 def to_datetime_local(moment: str | None) -> str:
-    """An ISO time for a `datetime-local` input, in the zone of the text; empty if it is bad."""
+    """An ISO time for a `datetime-local` input, not converted to another zone; empty if bad."""
     try:
         return datetime.fromisoformat(moment or "").strftime("%Y-%m-%dT%H:%M")
     except ValueError:
@@ -50,19 +50,19 @@ def capitalize_first(text: str) -> str:
 
 
 def mark_commands(text: str) -> Markup:
-    """The text as HTML: each command such as `jobmon init`, if in backticks, becomes `<code>`."""
+    """The text as HTML: each command in backticks, such as `jobmon init`, becomes `<code>`."""
     return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
-MIN_TREND_POINTS = 20
+MIN_TREND_POINTS = 20  # fewer points do not show a trend
 
 
 def spark(values: list[float | None]) -> str:
     """A line through the values, as the path of an SVG that is 100 wide and 24 high.
 
-    The lower edge is the value 0. The line begins at the first known value and ends at the last.
-    An unknown value is drawn as a gap, a value without a known neighbor as a dot. The path is empty
-    with fewer than 20 known values, which would not show a trend.
+    The value 0 is 1 above the lower edge, the highest value 2 below the upper edge. The line begins
+    at the first known value and ends at the last. An unknown value makes a gap; a value between
+    gaps is drawn as a dot. The path is empty if fewer than `MIN_TREND_POINTS` values are known.
     """
     known_indexes = [index for index, value in enumerate(values) if value is not None]
     if len(known_indexes) < MIN_TREND_POINTS:

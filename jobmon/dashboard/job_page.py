@@ -28,19 +28,19 @@ from jobmon.web.queues import current_queue
 
 MAX_RAW_LENGTH = 20_000  # in characters
 JUST_CHANGED = timedelta(seconds=30)
-MAX_RECORD_AGE_S = 10.0  # of the records of actions, unless the job has just changed
+MAX_RECORD_AGE_S = 10.0  # for cached records of actions, unless the job has just changed
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawJson:
-    """A value as indented JSON, cut after 20,000 characters."""
+    """A value as indented JSON, cut after `MAX_RAW_LENGTH` characters."""
 
     text: str
     is_cut: bool
 
     @classmethod
     def dump(cls, value: Any) -> Self:
-        """The JSON of a value; the encoder stops where the text is cut."""
+        """The JSON of a value; a long value is encoded only up to the cut."""
         encoder = json.JSONEncoder(indent=2, ensure_ascii=False)
         text = ""
         for piece in encoder.iterencode(value):
@@ -53,8 +53,8 @@ class RawJson:
 def _choose_max_age_s(job: Document, now: datetime) -> float:
     """How old the records of actions on a job may be, in seconds.
 
-    For 30 s after a change of the job they are read each time. This is not so for a running job:
-    its heartbeats change it again and again.
+    They are read every time for 30 s after a change of the job, but not for a running job: each
+    heartbeat changes it.
     """
     changed_at = job.get("updatedAt")
     if not isinstance(changed_at, datetime) or job.get("status") == JobStatus.LEASED:
@@ -70,7 +70,7 @@ class JobPage:
         self._lists = lists
 
     def page(self, job_id: str) -> Response | str:
-        """One job, for its owner or an admin; with `format=json` as the API returns it."""
+        """One job, for its owner or an admin; with `format=json`, the same answer as the API's."""
         session.require_session()
         auth.require_owners()
         if request.args.get("format") == "json":
@@ -98,10 +98,10 @@ class JobPage:
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_job.html", **context))
-        # Only when the page is opened: its links stay, though jobs of the list come and go.
+        # Not for updates of the open page: its links keep the neighbors, though the list changes.
         place = find_place(self._lists, document)
         return render_template("dashboard/job.html", place_in_list=place, **context)
 
     def page_by_query(self) -> Response | str:
-        """One job by the parameter `id`, if a path cannot have it: see `job_address`."""
+        """The job with the parameter `id`, for ids that cannot be in a path: see `job_address`."""
         return self.page(request.args.get("id", ""))

@@ -20,7 +20,7 @@ from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-# The parameter with the list's name, which is missing if the job was not opened from a list.
+# The parameter with the name of the list; it is missing if the job was not opened from a list.
 _LIST = "list"
 _OWN_LIST = "my"
 _PAGE_PARAMETERS = ("page", "per_page", "cursor", "format")
@@ -28,7 +28,7 @@ _PAGE_PARAMETERS = ("page", "per_page", "cursor", "format")
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceInList:
-    """The name and address of a list, and the pages of the jobs before and after a job.
+    """The name and address of a list, and the addresses of the jobs before and after a job.
 
     Addresses are relative to the path of the queue. `previous` and `next` are None if there is no
     such job, or if it is unknown.
@@ -41,9 +41,9 @@ class PlaceInList:
 
 
 def find_place(lists: ListResponder, job: Document) -> PlaceInList:
-    """The place of a job, as the store reads it, in the list that this request's address names.
+    """The place of a job from the store, in the list that this request's address names.
 
-    If it names none, the place is in the list of all jobs or own jobs, without neighbors.
+    If it names no list, the place is in the list of all jobs or own jobs, without neighbors.
     """
     filters = {
         name: value
@@ -58,10 +58,10 @@ def find_place(lists: ListResponder, job: Document) -> PlaceInList:
     )
     if list_name is None:
         return place
-    ids = _find_neighbors(lists, job, filters, auth.subject() if is_own else None)
+    neighbor_ids = _find_neighbors(lists, job, filters, auth.subject() if is_own else None)
     previous_address, next_address = (
         None if job_id is None else job_address(job_id, **{_LIST: list_name}, **filters)
-        for job_id in ids
+        for job_id in neighbor_ids
     )
     return replace(place, previous=previous_address, next=next_address)
 
@@ -69,11 +69,11 @@ def find_place(lists: ListResponder, job: Document) -> PlaceInList:
 def _find_neighbors(
     lists: ListResponder, job: Document, filters: dict[str, Any], owner: str | None
 ) -> tuple[str | None, str | None]:
-    """The ids of the jobs before and after a job; None where they are unknown."""
+    """The ids of the jobs before and after a job; None if there is no such job, or unknown."""
     try:
         list_query = load_query({"status": [], "type": [], **filters}, owner)
         neighbors = find_neighbors(lists, list_query, job)
-    except (ValidationError, ApiError):  # the list is refused, or has no collector
+    except (ValidationError, ApiError):  # the list is refused, or needs a collector
         return None, None
     except PyMongoError as error:  # then the page has no links to neighbors
         log.warning("the jobs before and after a job were not read: %s", describe_error(error))

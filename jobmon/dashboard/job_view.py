@@ -22,7 +22,7 @@ Number = int | float | None
 
 
 def _show_error(document: Document, field: str, *, with_stack: bool = True) -> Error:
-    """The error in a field as `{code, message}`; `with_stack` also with `stack` and `group`."""
+    """The error in a field as `{code, message}`, `with_stack` also `stack` and `group`; or None."""
     error = clean_error(document.get(field), stack=with_stack)
     return {**error, "group": document.get("errorGroup")} if error and with_stack else error
 
@@ -43,7 +43,7 @@ class AttemptView:
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
-        """The attempt of a document, as the store reads it."""
+        """The attempt in a document of the store."""
         attempt = measure_attempt(document)
         return cls(
             number=clean_number(attempt.get("attemptNumber")),
@@ -60,7 +60,7 @@ class AttemptView:
 
 @dataclass(frozen=True, kw_only=True)
 class JobView:
-    """A job; only its own page has the fields from `payload` on, and the stack of the error."""
+    """A job; only for the job's own page, the fields from `payload` on and the stack are set."""
 
     id: str | None = None
     type: str | None = None
@@ -81,22 +81,22 @@ class JobView:
     attempts: list[AttemptView] = field(default_factory=list)
     recurring: bool | None = None  # None if the queue has no recurring jobs, or it is unknown
     repetition: dict[str, Any] | None = None  # as the API returns it
-    missing_attempts: str | None = None  # why attempts are missing; None if none is
+    missing_attempts: str | None = None  # why attempts are missing; None if all are known
 
     @property
     def attempts_limit(self) -> Number:
-        """`max_attempts`; None if a requested retry has allowed more attempts than that."""
+        """`max_attempts`; None if more attempts were started, for instance by a requested retry."""
         limit, started = self.max_attempts, self.attempt_count
         return None if limit is not None and started is not None and started > limit else limit
 
     def has_expired_lease(self, now: datetime) -> bool:
-        """Whether a worker holds the job although its lease has expired."""
+        """Whether the job is leased and the lease has expired."""
         end = self.lease_expires_at
         return self.status == JobStatus.LEASED and isinstance(end, datetime) and end <= now
 
     @classmethod
     def from_document(cls, job: Document, *, detail: bool = False) -> Self:
-        """The job of a document, as the store reads it; `detail` adds what only its page shows."""
+        """The job in a document of the store; `detail` adds what only the job's page shows."""
         repetition = job.get("repetition") if detail else None
         return cls(
             id=clean_text(job.get("jobId")),

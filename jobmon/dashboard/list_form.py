@@ -1,4 +1,4 @@
-"""The filters of a list of jobs as its page shows them: addresses, fields, chips and messages."""
+"""The filters of a list of jobs on its page: their addresses, fields, chips and messages."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,10 +30,11 @@ _SEARCH_HINT = "A value, or text* for texts that begin with it"
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A field of the form. Without `is_common` it is below "More filters" until it is set.
+    """A field of the form. Unless it `is_common`, it is below "More filters" until it is set.
 
-    `choices`: the text of each value that can be chosen. `needs`: the field of a job that the
-    documents must have. `for_owners`: whether the list of the caller's own jobs also has it.
+    `choices`: the values that can be chosen, each with its text. `needs`: the job field without
+    which the form field is hidden until it is set. `for_owners`: whether the list of the caller's
+    own jobs also has the form field.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownField:
-    """A field with one of its values in the address (or none), and the message about bad values."""
+    """A field with one of its values in the address, or empty, and a message if values are bad."""
 
     field: Field
     value: str
@@ -64,7 +65,11 @@ class ShownField:
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """A filter in the address; `other_parameters` and `address` are of the list without it."""
+    """A filter in the address. A click on it opens `address`: the list without this filter.
+
+    `label` and `text` are the words for `name` and `value`. `other_parameters` are the parameters
+    of the list without this filter.
+    """
 
     name: str
     value: str
@@ -149,7 +154,7 @@ _STATUS = re.compile(rf"\b({'|'.join(JobStatus)})\b")
 def read_parameters() -> SentParameters:
     """The list's parameters in this request's address; `status` and `type` may be empty lists.
 
-    Empty texts are left out. Of a repeated parameter that may have one text only, it has the first.
+    Empty texts are left out. If a parameter for one text is repeated, its first text counts.
     """
     sent = MultiDict(
         (_WINDOW.get(name, name), text)
@@ -169,10 +174,10 @@ def choose_fields(
     *,
     is_own: bool,
 ) -> tuple[Field, ...]:
-    """The fields of a list: those that its documents have, and those that `parameters` set.
+    """The form fields of a list: those that suit its documents, and those that `parameters` set.
 
-    `search_fields`: the fields of the payload; the first is common. `can_query`: whether a field of
-    a job can be queried. `is_own`: the list has only jobs of the caller.
+    `search_fields`: the searchable fields of the payload; the first is common. `can_query`: whether
+    a job field can be queried. `is_own`: the list has only jobs of the caller.
     """
     payload_fields = [
         Field(
@@ -209,24 +214,24 @@ class ListForm:
 
     def address(self, **changes: Any) -> str:
         """The address of the first page with these changes; an empty value removes a parameter."""
-        return self.path + query(**self._first_page | changes)
+        return self.path + query(**self._first_page_parameters | changes)
 
     @property
-    def _first_page(self) -> dict[str, Any]:
-        """The parameters without those of a page."""
+    def _first_page_parameters(self) -> dict[str, Any]:
+        """The parameters without the number or cursor of a page, and without a file format."""
         return {
             name: value for name, value in self.parameters.items() if name not in _PAGE_PARAMETERS
         }
 
     @property
     def job_link_parameters(self) -> dict[str, Any]:
-        """The list's filters and order, for the address of a job's page: it leads back to them."""
+        """The list's filters and order, for the address of a job's page that links back here."""
         dropped = (*_PAGE_PARAMETERS, "per_page")
         return {name: value for name, value in self.parameters.items() if name not in dropped}
 
     @property
     def fields(self) -> list[ShownField]:
-        """The fields in the line of filters: the common fields, and the ones that are set."""
+        """The fields in the line of filters: see `ShownField.is_in_line`."""
         return [shown for shown in self._show_fields() if shown.is_in_line]
 
     @property
@@ -235,7 +240,10 @@ class ListForm:
         return [shown for shown in self._show_fields() if not shown.is_in_line]
 
     def _show_fields(self) -> Iterator[ShownField]:
-        """A field for each value in the address, each filter without a value, and a next type."""
+        """A field for each value in the address, and an empty field for each filter without one.
+
+        If there are types, an empty field for another type, too.
+        """
         for field in self._fields:
             values = _list_values(self.parameters.get(field.name))
             shown = ShownField(field=field, value="", error=self._errors.get(field.name, ""))
@@ -243,10 +251,10 @@ class ListForm:
                 yield from (replace(shown, value=value) for value in values or [""])
                 continue
             yield replace(shown, value=values[0] if values else "")
-            also = ShownField(field=replace(field, label="Also type", is_common=False), value="")
-            yield from (replace(also, value=value) for value in values[1:])
+            also_type = replace(field, label="Also type", is_common=False)
+            yield from (ShownField(field=also_type, value=value) for value in values[1:])
             if values:
-                yield also
+                yield ShownField(field=also_type, value="")
 
     @property
     def status_error(self) -> str:
@@ -255,7 +263,7 @@ class ListForm:
 
     @property
     def other_errors(self) -> list[str]:
-        """The messages about bad parameters that have no field."""
+        """The messages about bad parameters that have neither a field nor tabs."""
         with_field = {"status", *(field.name for field in self._fields)}
         return [
             text if name == "cursor" else f"{LABELS.get(name, name)}: {text}"
@@ -270,19 +278,19 @@ class ListForm:
 
     @property
     def is_by_status_and_type(self) -> bool:
-        """Whether it has only filters by status, type and condition: then its tabs have counts."""
+        """Whether all filters are by status, type or condition: then its tabs can have counts."""
         return {chip.name for chip in self.filters} <= {"status", "type", "condition"}
 
     @property
     def chips(self) -> list[Chip]:
-        """A chip for each filter, but not for the only status or condition if a tab shows it."""
+        """A chip for each filter, except for an only status or condition that a tab shows."""
         filters = self.filters
         has_several = sum(chip.name in ("status", "condition") for chip in filters) > 1
         return [chip for chip in filters if has_several or not has_tab(chip.name, chip.value)]
 
     @property
     def filters(self) -> list[Chip]:
-        """A chip for each filter."""
+        """A chip for each value of each filter."""
         return [
             self._make_chip(name, value)
             for name, values in self.parameters.items()
@@ -300,7 +308,7 @@ class ListForm:
             text=_format_value(name, value),
             is_instant=name.endswith(("_from", "_to")),
             is_wrong=name in self._errors,
-            other_parameters=self._first_page | {name: without_value},
+            other_parameters=self._first_page_parameters | {name: without_value},
             address=self.address(**{name: values}),
         )
 
@@ -315,14 +323,14 @@ def _list_values(values: Any) -> list[str]:
 
 
 def _format_value(name: str, value: str) -> str:
-    """A value of a filter as the page names it."""
+    """The word for a filter's value on the page."""
     if name == "status":
         return status_word(value)
     return (_CHOICES.get(name) or {}).get(value, value)
 
 
 def _write_sentence(name: str, messages: Any) -> str:
-    """The messages about a parameter as one text, with the labels of the page instead of names."""
+    """The messages about a parameter as one text, with the page's labels for names and statuses."""
     if name == "cursor":
         return "This page link is no longer valid."
     sentence = _PARAMETER.sub(_write_parameter, " ".join(messages))

@@ -37,9 +37,9 @@ from jobmon.web.queues import current_queue
 PER_PAGE = 25
 # The percent-encoded ids of the jobs whose rows a browser holds in place, separated by commas.
 HELD_ROWS_HEADER = "X-Jobmon-Held"
-MAX_HELD = 100  # as many as the largest page has
+MAX_HELD = 100  # the number of jobs on the largest page
 SUGGESTED_TYPES = 200
-MAX_REMOVALS = 6  # an empty list offers to remove so many filters; each offer costs a query
+MAX_REMOVALS = 6  # filters that an empty list offers to remove; each offer costs a query
 
 Page = BaseResponse | str | tuple[str, int]
 
@@ -131,7 +131,7 @@ class JobListPages:
 def load_query(
     parameters: Mapping[str, Any], owner: str | None, repeated: Collection[str] = ()
 ) -> ListQuery:
-    """The query of these parameters, by default with 25 jobs a page; raises ValidationError.
+    """The query with these parameters; a page has 25 jobs by default. Raises ValidationError.
 
     `repeated`: as in `SentParameters`.
     """
@@ -152,7 +152,7 @@ def _make_form(parameters: dict[str, Any], errors: dict[str, Any], owner: str | 
 
 
 def _read_stats(owner: str | None) -> QueueStats | None:
-    """The stats for the tabs; None for an owner, or if an update would have to count jobs."""
+    """The stats for the tabs; None for an owner, or if an update of an open page would count jobs."""
     if owner is not None:
         return None
     stats = current_queue().stats
@@ -167,7 +167,7 @@ def _read_total(page: ListPage | None, parameters: dict[str, Any]) -> CappedCoun
 
 
 def _choose_heading(parameters: dict[str, Any]) -> str:
-    """The heading of the column of dates: one name, if all jobs show this date."""
+    """The heading of the column of dates: only one name if all jobs show the same date."""
     statuses = set(parameters["status"])
     condition = parameters.get("condition")
     for heading, names in (
@@ -199,7 +199,7 @@ def _find_held_rows(
     """The rows that a browser keeps in place although their jobs are no longer on the page.
 
     `held_rows`: these jobs in their present state, each with whether it still matches the filters.
-    `gone_ids`: the ids of the jobs that no longer exist, or that the caller may not see.
+    `gone_ids`: the ids of jobs that no longer exist, or that the caller has no right to see.
     """
     ids = [unquote(held_id) for held_id in request.headers.get(HELD_ROWS_HEADER, "").split(",")]
     on_page = {"", *(job.id for job in shown)}

@@ -1,4 +1,4 @@
-"""The tabs of a list of jobs (all, scheduled, and each status) with the number of their jobs."""
+"""The tabs of a list of jobs (all, scheduled, and each status), each with its number of jobs."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from jobmon.store.search import is_prefix, matches_filter
 from jobmon.store.stats import QueueStats
 
 MAX_OTHER_STATUSES = 20
-# Each tab as (status, condition); both are empty for the tab of all jobs.
+# Each tab as (status, condition), one of them empty; both are empty for the tab of all jobs.
 _SCHEDULED = ("", JobCondition.SCHEDULED.value)
 _USUAL_TABS = (
     ("", ""),
@@ -31,17 +31,17 @@ _PERIODS = {"hour": timedelta(hours=1), "24 hours": timedelta(days=1), "7 days":
 _HAS_OTHER_FILTERS = "Counted only for a status and a type: remove the other filters"
 _IS_BY_TYPE = "Scheduled jobs are not counted by type"
 _MANY_LABELS = "There are too many statuses or types to count each"
-# The filters and orders that only waiting jobs can have, and those for finished jobs only.
+# The filters and orders for waiting jobs only, and for finished jobs only.
 _FOR_WAITING = {"due_from", "due_to", "nextRunAt", "-nextRunAt"}
 _FOR_FINISHED = {"finished_from", "finished_to", "finishedAt", "-finishedAt", LONGEST_FIRST}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tab:
-    """A tab: the address of its list, and the number of its jobs or why that is unknown.
+    """A tab: the address of its list, and the `count` of its jobs, or the `reason` without one.
 
-    Without a number and a `reason` it shows neither. `status` is empty for all jobs and for
-    scheduled jobs. `is_exact` is False for a lower bound.
+    A `count` that is a lower bound (not `is_exact`) may also have a `reason`. A tab without both
+    shows only its label. `status` is empty for all jobs and for scheduled jobs.
     """
 
     label: str
@@ -54,10 +54,10 @@ class Tab:
 
 
 class StatusTabs:
-    """The tabs of the list with the filters of `form`.
+    """The tabs for the list with the filters of `form`.
 
     `stats` are the statistics of the queue, or the counts of an owner. `total` is the number of
-    jobs of the current tab; without `stats` no other tab has a number.
+    jobs of the current tab; without `stats`, only the current tab has a number.
     """
 
     def __init__(
@@ -72,7 +72,10 @@ class StatusTabs:
             self._current = [(status, "") for status in chosen or [""]]
 
     def list(self, *, has_schedule: bool) -> list[Tab]:
-        """The tabs: all, scheduled, each known status, and others that occur or are chosen."""
+        """The tabs: all, scheduled, each known status, and other statuses in use or in the filters.
+
+        Without `has_schedule`, there is no tab of scheduled jobs.
+        """
         stats = self._stats
         counts = stats.status_counts() if isinstance(stats, QueueStats) else None
         others = sorted(filter(can_filter_by, {*(counts or ())} - {*JobStatus}))
@@ -84,7 +87,7 @@ class StatusTabs:
         return [self._make_tab(status, condition) for status, condition in tabs]
 
     def link_due_jobs(self, now: datetime) -> dict[str, str]:
-        """For a list of scheduled jobs: links to the jobs due in the next hour, day and week."""
+        """For a list of scheduled jobs: by period (`hour`), a link to the jobs due within it."""
         if self._current != [_SCHEDULED]:
             return {}
         start = now.replace(second=0, microsecond=0)
@@ -106,7 +109,7 @@ class StatusTabs:
         )
 
     def _count(self, status: str, condition: str) -> tuple[CappedCount | None, str]:
-        """How many jobs the tab lists, or why that is unknown."""
+        """How many jobs the tab lists; the text is why that is unknown or a lower bound."""
         if self._current == [(status, condition)] and self._total is not None:
             return self._total, ""
         if self._stats is None:
@@ -163,6 +166,7 @@ def _list_types(pattern: str, labels: Collection[str]) -> list[str]:
 
 
 def _count_scheduled(stats: QueueStats) -> tuple[CappedCount | None, str]:
+    """The scheduled jobs; a count with a reason is a lower bound."""
     count, reason = stats.health.scheduled, stats.health.unknown.get("scheduled", "")
     if count is None:
         return None, capitalize_first(reason or UNCOUNTED)

@@ -1,4 +1,4 @@
-"""The lines about mutes below the status strip: which notices, who muted them, and why."""
+"""The lines about mutes below the status strip: the muted notices, who muted them, and why."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MAX_LINES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class MuteLine:
-    """A mute, and a notice that it is about; None if no notice is now."""
+    """A mute, and a present notice that it is about; None if there is none."""
 
     mute: Mute
     notice: Notice | None = None
@@ -39,7 +39,7 @@ class MuteLine:
 
 
 def list_mute_lines(checks: Sequence[Check], mutes: ActiveMutes) -> list[MuteLine]:
-    """A line for each notice with its mute, then for each mute without a notice; at most 20."""
+    """A line for each mute of each notice, then for each mute without a notice; at most 20."""
     lines = [
         MuteLine(mute=mute, notice=notice)
         for check in checks
@@ -53,6 +53,6 @@ def list_mute_lines(checks: Sequence[Check], mutes: ActiveMutes) -> list[MuteLin
 
 
 def _is_about(mute: Mute, notice: Notice) -> bool:
-    """Whether a mute is about this notice; an acknowledgement may be about an earlier notice."""
-    is_earlier = notice.since is not None and notice.since > mute.at + SAME_NOTICE
-    return mute.mode is MuteMode.MUTE or not is_earlier
+    """Whether a mute is about this notice: an acknowledgement is not if the notice began later."""
+    began_later = notice.since is not None and notice.since > mute.at + SAME_NOTICE
+    return mute.mode is MuteMode.MUTE or not began_later

@@ -15,7 +15,7 @@ from jobmon.dashboard.mute_lines import MuteLine
 from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind
 from jobmon.web.errors import ApiError, invalid
 
-# For how many minutes notices can be muted, by the words of the form.
+# The durations of a mute: the words on the form, and the minutes.
 MINUTES = {
     "1 hour": 60,
     "2 hours": 120,
@@ -29,7 +29,7 @@ DEFAULT_MINUTES = 120
 
 
 class MutePages:
-    """The routes of the forms; they need the queue's permission and NOTICES_MUTE."""
+    """The routes of the forms, for an operator of the queue with the right to mute notices."""
 
     def confirm(self) -> str:
         """The question before a kind of notices is muted, or before the mute with the `id` ends."""
@@ -40,7 +40,10 @@ class MutePages:
         return _render_question(_read_kind(request.args.get("kind", "")))
 
     def file(self) -> BaseResponse | tuple[str, int]:
-        """Mute or acknowledge, and show the overview; after a bad value, the question again."""
+        """Mute or acknowledge, then redirect to the overview.
+
+        A bad `types` or `reason` shows the question again; other bad values raise ApiError 422.
+        """
         _require_right()
         session.require_same_origin()
         form, kind = request.form, _read_kind(request.form.get("kind", ""))
@@ -66,7 +69,7 @@ class MutePages:
         return redirect(url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
 
     def end(self) -> BaseResponse:
-        """End a mute, and show the overview."""
+        """End a mute, then redirect to the overview."""
         _require_right()
         session.require_same_origin()
         end_mute(request.form.get("id", ""), request.form.get("reason", "")[:500])
@@ -75,7 +78,7 @@ class MutePages:
 
 def _require_right() -> None:
     session.require_admin()
-    queue_actions()
+    queue_actions()  # raises ApiError 404 if actions are switched off
     require_right()
 
 

@@ -1,4 +1,4 @@
-"""The time window in the address of a page: in words, and for links to other pages."""
+"""The time window in the address of a page: its steps, its words, and links that keep it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ _BOUNDS = (("from", "to"), ("finished_from", "finished_to"), ("created_from", "c
 
 @dataclass(frozen=True, kw_only=True)
 class PageWindow:
-    """A window: a `range` until now, such as `24h`, or else one or two bounds, and no `range`.
+    """A window: a `range` until now, such as `24h`; empty if the address has `from` or `to`.
 
     window = PageWindow.from_request("1h")
     f"{errors} errors in {window.phrase}"  # "12 errors in the last hour"
@@ -45,7 +45,8 @@ class PageWindow:
     def from_request(cls, default: str) -> Self:
         """The window that this request's address names, or else the range `default`.
 
-        Raises ApiError 422, which names the bad parameter.
+        A `to` without `from` gets the length of `default`. Raises ApiError 422, which names the
+        bad parameter.
         """
         names, args = ("from", "to", "range"), request.args
         parameters = {name: text for name in names if (text := args.get(name))}
@@ -67,7 +68,7 @@ class PageWindow:
 
     @property
     def parameters(self) -> Mapping[str, str]:
-        """The parameters for the addresses of pages about this window."""
+        """The parameters that name this window in the addresses of pages."""
         if self.range:
             return {"range": self.range}
         bounds = {"from": self.query.start, "to": self.query.end}
@@ -75,7 +76,7 @@ class PageWindow:
 
     @property
     def name(self) -> str:
-        """The length of a range: `24 hours`."""
+        """The length of a window with a `range`: `24 hours`."""
         count, unit = self.range[:-1], _UNITS[self.range[-1]]
         return f"{count} {unit}" if count == "1" else f"{count} {unit}s"
 
@@ -86,19 +87,19 @@ class PageWindow:
 
     @property
     def previous(self) -> str:
-        """The period before the window, of the same length: `the 24 hours before`."""
+        """The words for the period of the same length before the window: `the 24 hours before`."""
         return f"the {self.name.removeprefix('1 ')} before" if self.range else "the time before"
 
     @property
     def beginning(self) -> str:
-        """The time when the window began: `24 hours ago`."""
+        """The words for the time when the window began: `24 hours ago`."""
         if not self.range:
             return "when this window began"
         name = "an hour" if self.range == "1h" else self.name
         return f"{name} ago"
 
     def distance(self, window: Window) -> timedelta:
-        """How long before `window` the period before it begins: its length, in whole steps."""
+        """How far the period before begins before `window`: the window's length, in whole steps."""
         if not self.range:
             return window.length
         return -(-self.query.length // window.step) * window.step
@@ -112,9 +113,9 @@ def describe_steps(window: Window) -> str:
 
 
 def find_kept_window() -> Mapping[str, str]:
-    """The parameters of the window that this request's address names; empty if none or bad.
+    """The parameters of this request's window, for links that keep it; empty if none or bad.
 
-    On lists, this is the time in which jobs finished or were created.
+    On lists, the window is the time in which jobs finished or were created.
     """
     args = request.args
     parameters = {"range": args.get("range", "")}

@@ -1,4 +1,4 @@
-"""Parts of pages, which a script requests to update an open page."""
+"""Recognizes requests of scripts for a part of a page, and answers 304 for an unchanged part."""
 
 from flask import Response, request
 

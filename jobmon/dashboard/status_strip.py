@@ -11,10 +11,10 @@ CHIPS_SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """A notice as the page shows it. `link` leads to the jobs or types that it counts.
+    """A notice on the page. `link` leads to the jobs or types that it counts; empty for no link.
 
     If the notice is about one type, `link` leads to the page of the type. `since` is when the
-    notice began. `kind` is its kind if it can be muted, otherwise empty.
+    notice began. `kind` is the kind of notice if it can be muted, otherwise empty.
     """
 
     level: str
