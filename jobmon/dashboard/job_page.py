@@ -18,7 +18,7 @@ from jobmon.dashboard.action_buttons import list_job_buttons, list_type_buttons
 from jobmon.dashboard.job_place import find_place
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
-from jobmon.dashboard.time_axis import time_axis
+from jobmon.dashboard.time_axis import make_time_axis
 from jobmon.dashboard.timeline import add_actions, is_finished, make_timeline
 from jobmon.diagnosis.explanation import ExplanationCode
 from jobmon.domain import JobStatus
@@ -91,7 +91,7 @@ class JobPage:
             "raw": RawJson.dump(job.payload),
             "steps": add_actions(make_timeline(job, now), done or []),
             "newest_attempt": f"attempt-{len(job.attempts)}",
-            "axis": time_axis(job, now),
+            "axis": make_time_axis(job, now),
             "has_expired_lease": job.has_expired_lease(now),
             "is_finished": is_finished(job),
             "can_query_codes": current_queue().known_fields.can_query("lastError.code"),

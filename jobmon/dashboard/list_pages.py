@@ -152,7 +152,7 @@ def _make_form(parameters: dict[str, Any], errors: dict[str, Any], owner: str | 
 
 
 def _read_stats(owner: str | None) -> QueueStats | None:
-    """The stats for the tabs; None for an owner, or if an update of an open page would count jobs."""
+    """The stats for the tabs; None for an owner, or for a page update if none are cached."""
     if owner is not None:
         return None
     stats = current_queue().stats

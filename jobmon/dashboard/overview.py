@@ -37,13 +37,13 @@ class Overview:
     """Everything that the page shows.
 
     `total` is the number of jobs. The strip also has a notice for each reason why checks could not
-    be made. `mutes` are the active mutes, each with the notice that it is about.
-    `types_by_condition` has the types of each `TypeCondition`. `has_past`: whether the attempts of
-    the window are known. `gaps` are the parts of the window in which runs may be missing, each with
-    the reason. `marks` are the deployments and other marks of the window, the newest first; None
-    without the right to read them. `uncompared` has a sentence for each reason why tiles have no
-    change. `no_forecast` is why it is unknown whether the due jobs clear; empty if it is known, if
-    few are due, or without any history. `is_over`: as in `Facts`.
+    be made. `mutes` are the lines of the active mutes. `types_by_condition` has the types of each
+    `TypeCondition`. `has_past`: whether the attempts of the window are known. `gaps` are the parts
+    of the window in which runs may be missing, each with the reason. `marks` are the deployments
+    and other marks of the window, the newest first; None without the right to read them.
+    `omitted_marks` counts older marks that are not in `marks`. `uncompared` has a sentence for each
+    reason why tiles have no change. `no_forecast` is why nobody knows whether the due jobs clear;
+    empty if that is known, if few are due, or without any history. `is_over`: as in `Facts`.
     """
 
     total: int
@@ -61,7 +61,7 @@ class Overview:
     is_over: bool
 
 
-# Why runs may be missing from a part of the history.
+# The words for each reason why runs may be missing from a part of the history.
 GAPS = {
     GapReason.BEFORE_COLLECTOR: "no collector followed this queue yet",
     GapReason.STREAM_LOST: "the changes of the jobs were lost",
@@ -72,7 +72,7 @@ GAPS = {
 
 
 def make_overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
-    """The overview of these facts; muted notices are not in the strip, but in lines below it."""
+    """The overview for these facts; muted notices are not in the strip, but in lines below it."""
     checks = run_checks(facts.evidence)
     notices = sorted(
         (

@@ -1,4 +1,4 @@
-"""The routes of the overview: the page, the part that is updated each second, the charts' data."""
+"""The routes of the overview: the page, its part for updates, and the data of the charts."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from jobmon.dashboard.error_rows import read_top_errors
 from jobmon.dashboard.facts import Previous, gather, read_previous
 from jobmon.dashboard.overview import make_overview
 from jobmon.dashboard.page_window import PageWindow
-from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
+from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, select_types
 from jobmon.diagnosis.evidence import Missing
 from jobmon.diagnosis.evidence_reader import gather_evidence
 from jobmon.diagnosis.notices import TypeCondition
@@ -53,13 +53,13 @@ class OverviewQuery:
 
     @classmethod
     def from_request(cls) -> Self:
-        """The query of this request's address; raises ApiError 422 if a parameter is bad."""
+        """The query in this request's address; raises ApiError 422 if a parameter is bad."""
         return cls._read(request.query_string)
 
     @classmethod
     @lru_cache(CACHE_SIZE)
     def _read(cls, _query_string: bytes) -> Self:
-        """The query of this request, cached by its query string: open pages repeat it."""
+        """The query in this request, cached by its query string, which open pages send again."""
         window, args = PageWindow.from_request("1h"), request.args
         by = args.get("by", DEFAULT_SORT)
         if by.removeprefix("-") not in SORTS:
@@ -109,7 +109,7 @@ class OverviewPage:
         return self._part(OverviewQuery.from_request()).respond("text/html")
 
     def charts(self) -> Response:
-        """The charts' data: that of `GET /admin/jobs/timeseries` in columns, and more."""
+        """The data of `make_chart_columns`, with marks and the lines of the period before."""
         session.require_admin()
         query = OverviewQuery.from_request()
         key = (query.window, query.compare, query.type)
@@ -130,7 +130,7 @@ class OverviewPage:
         facts = gather(queue, query.window, now, compares=bool(query.compare))
         view = make_overview(facts, queue.mutes.find_active(now))
         only = view.types_by_condition[query.only] if query.only else None
-        rows = sorted_types(view.types, query.by, query.text, only)
+        rows = select_types(view.types, query.by, query.text, only)
         paused = facts.evidence.pauses
         return render_template(
             "dashboard/_overview.html",

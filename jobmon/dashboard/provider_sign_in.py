@@ -26,8 +26,8 @@ from jobmon.web.renewals import Renewals
 from jobmon.web.sessions import Session, SessionKeys
 
 FLOW_AGE_S = 600  # how long a person may take to sign in at the provider
-MAX_FLOWS = 5  # sign-ins in several tabs, each with a cookie; one more drops all of these
-# A session that expires sooner than this after its renewal would be renewed again and again.
+MAX_FLOWS = 5  # sign-ins in several tabs, each with a cookie; one more deletes these cookies
+# A session that expires sooner than this after a renewal is not renewed again: that would loop.
 MIN_RENEWAL_S = 10
 
 _BASE = "/dashboard/oidc"
@@ -50,7 +50,7 @@ class ProviderSignIn:
         routes.add_url_rule(f"{_BASE}/sign-out", "end_session", self.sign_out, methods=["POST"])
 
     def start(self) -> Response:
-        """Send the person to the provider."""
+        """Send the person to the provider; if that fails, show the sign-in form."""
         then = session.own_path(request.args.get("then", ""))
         try:
             flow = self._provider.begin(external_address(f"{_BASE}/callback"))
@@ -68,13 +68,16 @@ class ProviderSignIn:
         return response
 
     def finish(self) -> Response:
-        """Begin a session for a person whom the provider sends back with a code."""
+        """Begin a session for a person whom the provider sends back with a code.
+
+        After a failure, show the sign-in form with the reason.
+        """
         cookie = _flow_cookie(request.args.get("state", ""))
         remembered = _keys().unseal("flow", request.cookies.get(cookie, ""), FLOW_AGE_S)
         try:
             then = remembered.pop("then")
             flow = SignInFlow(**remembered)
-        except (AttributeError, KeyError, TypeError):  # None, or sealed by another version
+        except (AttributeError, KeyError, TypeError):  # no valid cookie, or of another version
             message = "This sign-in did not start in this browser, or too long ago."
             return _refuse(_flow_error(message))
         try:
@@ -102,7 +105,7 @@ class ProviderSignIn:
         return self._provider.finish(code, flow)
 
     def renew(self) -> Response:
-        """Continue a session whose token has expired, and redirect back to the page or its part."""
+        """Renew a session whose token has expired, and redirect back to the page or its part."""
         then = session.own_path(request.args.get("then", "")) or session.home_address()
         try:
             auth.require_token(cookie=True)
@@ -131,7 +134,7 @@ class ProviderSignIn:
         return response
 
     def sign_out(self) -> Response:
-        """End the session here and, if it began there, at the provider."""
+        """End jobmon's session and, if it began at the provider, also the provider's session."""
         session.require_same_origin()
         ended = _read_provider_cookie() if session.is_provider_session() else None
         sign_in_page = url_for("dashboard.sign_in_form")
@@ -141,9 +144,9 @@ class ProviderSignIn:
                 address = self._provider.sign_out_address(
                     ended.id_token, external_address("/dashboard/sign-in")
                 )
-            except ApiError:  # already logged; the session here ends in any case
+            except ApiError:  # already logged; jobmon's session ends in any case
                 address = url_for("dashboard.sign_in_form", refused=session.SIGNED_OUT_HERE)
-        # Not a redirect: a form of a page may lead only to addresses of jobmon.
+        # Not a redirect: the pages' policy lets a form lead only to addresses of jobmon.
         page = session.render_arrival(address or sign_in_page, "Sign out at the identity provider")
         response = current_app.make_response(page)
         session.delete_session(response)
@@ -178,7 +181,10 @@ def _set_cookies(response: Response, current: Session, identity: Identity) -> No
 
 
 def _refuse(error: ApiError, then: str = "") -> Response:
-    """The sign-in form with the reason. It is no redirect, so nothing can repeat forever."""
+    """The sign-in form with the reason, and not a redirect, which could repeat forever.
+
+    For a part of a page, a 401 that makes the script reload the page.
+    """
     explain(error)  # adds the error to the log line of the request
     if is_part_request() and error.status == HTTPStatus.UNAUTHORIZED:
         return current_app.make_response(session.sign_in_page(error))
@@ -206,12 +212,12 @@ def _flow_cookie(state: str) -> str:
 
 
 def _cookie_name(name: str) -> str:
-    """The name of a cookie. Not with the prefix `__Host-`, which would require the path `/`."""
+    """The cookie's name, over HTTPS with a prefix: not `__Host-`, which requires the path `/`."""
     return f"__Secure-{name}" if request.is_secure else name
 
 
 def _cookie_options(samesite: str) -> dict[str, Any]:
-    """Options of cookies that browsers send only to the routes of this class, for all queues."""
+    """Options of cookies that browsers send only to the routes of `ProviderSignIn`."""
     return {
         "httponly": True,
         "samesite": samesite,

@@ -1,4 +1,4 @@
-"""The page with a row for each watched queue, and the menu of the queues."""
+"""The page with a row for each watched queue, and the menu that leads to the queues."""
 
 from dataclasses import dataclass
 
@@ -27,16 +27,16 @@ _SAME_PAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class QueueRow:
-    """A queue as the page shows it; `address` leads to its overview or to the caller's own jobs."""
+    """A queue on the page; `address` leads to its overview, or to the caller's own jobs."""
 
     name: str
     environment: str | None
     address: str
-    summary: QueueSummary | None  # None for a caller who may see own jobs only
+    summary: QueueSummary | None  # None for a caller who may see only own jobs
 
     @property
     def rank(self) -> int:
-        """The position of its level in the order of the page."""
+        """The position of the row's level in `_ORDER`; one more than the last for other levels."""
         level = None if self.summary is None else self.summary.level
         return _ORDER.index(level) if level in _ORDER else len(_ORDER)
 
@@ -68,12 +68,15 @@ def _make_row(queue: Settings, summary: QueueSummary | None) -> QueueRow:
 
 
 def queue_address(queue: Settings) -> str:
-    """The address before the paths of a queue, without a final slash."""
+    """The prefix of the addresses of a queue's pages, without a final slash."""
     return f"{root_path()}/queues/{queue.queue}"
 
 
 def is_about_one_queue() -> bool:
-    """Whether this request is for a page of a queue that exists and that the caller may know."""
+    """Whether this request is for a page of one queue; False if a signed-in caller may not know it.
+
+    Without a valid token, it is True for any queue that exists.
+    """
     current = current_settings()
     if current is None or request.path.startswith(_PATH):
         return False
@@ -82,14 +85,14 @@ def is_about_one_queue() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownQueue:
-    """The queue that a page is about: its name (or else its collection), and its environment."""
+    """The queue that a page is about; without a name, `name` is that of its collection."""
 
     name: str
     environment: str | None
 
 
 def find_shown_queue() -> ShownQueue | None:
-    """The queue of this page; None without one, or if the caller may not know it."""
+    """The queue of this page; None without one, without a valid token, or if it is not allowed."""
     current = current_settings()
     if current is None or not auth.is_authenticated() or not is_about_one_queue():
         return None
@@ -101,7 +104,7 @@ def find_shown_queue() -> ShownQueue | None:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueMenu:
-    """The name of the page's queue, and (name, address) of each queue that the caller may know."""
+    """`name`: the page's queue, or "All queues". `links`: (name, address) of each allowed queue."""
 
     name: str
     links: list[tuple[str, str]]

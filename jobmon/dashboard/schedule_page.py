@@ -28,7 +28,7 @@ NEXT_JOBS = 25
 PER_PAGE = 50  # of recurring jobs
 CACHE_TTL_S = 2  # how long viewers of the same page of recurring jobs share one answer
 CACHE_SIZE = 100
-MAX_LABELS = 6  # of steps of the chart: these show their time
+MAX_LABELS = 6  # so many steps of the chart, or fewer, show their time
 TYPES_SHOWN = 8
 
 
@@ -36,7 +36,7 @@ TYPES_SHOWN = 8
 class Bar:
     """A step of the chart. `height` is in percent of the highest bar, None if it is unknown.
 
-    `count` and `note` are texts: the number of jobs, and that number with its types.
+    `count` and `note` are texts: the number of jobs, and the number with the jobs' types.
     """
 
     start: datetime
@@ -136,11 +136,11 @@ def _make_bars(window: ScheduledWindow) -> Iterator[Bar]:
 
 
 def _describe_step(step: ScheduledStep) -> str:
-    """The count of a step in words, with its types."""
+    """The number of jobs in a step in words, with the number for each type."""
     if step.jobs is None:
         return "not counted"
     jobs = f"{_format_count(step)} {'job' if step.jobs == 1 and step.is_exact else 'jobs'}"
-    types = list(step.types.items())
-    named = ", ".join(f"{grouped(count)} {name}" for name, count in types[:TYPES_SHOWN])
-    more = ", …" if len(types) > TYPES_SHOWN else ""
-    return f"{jobs}: {named}{more}" if named else jobs
+    counts = list(step.types.items())
+    types = ", ".join(f"{grouped(count)} {name}" for name, count in counts[:TYPES_SHOWN])
+    more = ", …" if len(counts) > TYPES_SHOWN else ""
+    return f"{jobs}: {types}{more}" if types else jobs

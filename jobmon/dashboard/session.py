@@ -32,7 +32,7 @@ MAX_COOKIE_AGE_S = 400 * 86_400
 KEEP_EXPIRED_S = 7 * 86_400
 _OWN_PATH = re.compile(r"(/queues/[^/?#]+)?/dashboard([/?#].*)?")
 
-# What may surround a pasted token: an option of curl, the name of the header, its scheme, quotes.
+# What can surround a pasted token: an option of curl, the name and scheme of the header, quotes.
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019,;"
 _TOKEN_SURROUNDINGS = re.compile(
     rf"^[{_QUOTES}]*(--?h(eader)?)?[{_QUOTES}=]*(authorization)?[{_QUOTES}:=]*(bearer)?[{_QUOTES}:=]*"
@@ -40,6 +40,7 @@ _TOKEN_SURROUNDINGS = re.compile(
     re.IGNORECASE,
 )
 
+# The messages of the sign-in form, by the code of an error, or by the reason of a refusal.
 _MESSAGES = {
     "authentication_required": "",
     "token_expired": "Your session has expired. Sign in again to return to this page.",
@@ -70,7 +71,7 @@ def require_session() -> None:
 
 
 def recognize_caller() -> None:
-    """Find the caller of a page that needs no session, for its head; there may be none."""
+    """Find the caller, if any, for the head of a page that needs no session."""
     with suppress(ApiError, PyMongoError):
         auth.require_token(cookie=True)
 
@@ -97,7 +98,8 @@ def sign_in_page(error: ApiError) -> BaseResponse | Page:
     """The answer to a request without a valid session: the sign-in form, which leads back.
 
     For a part of a page it has no content, and a header that makes the script reload the page. If
-    the session can be renewed, it is a redirect to the renewal, which leads back.
+    the session can be renewed, it is a redirect to the renewal, which leads back. For a link on
+    another site, it is a page that opens the address again, with the cookie.
     """
     if renewal := _redirect_to_renewal(error):
         return renewal
@@ -112,7 +114,7 @@ def sign_in_page(error: ApiError) -> BaseResponse | Page:
 
 
 def render_arrival(address: str, link: str = "Continue to jobmon") -> str:
-    """A page that leads to an address at once, and has a link to it."""
+    """A page that opens an address at once, and has a link to it for browsers that do not."""
     return render_template("dashboard/arrive.html", address=address, link=link)
 
 
@@ -137,7 +139,7 @@ def find_provider() -> str | None:
 
 
 def sign_in_form() -> str:
-    """The page with all ways to sign in; the parameter `refused` names the reason that it shows."""
+    """The page with all ways to sign in; the parameter `refused` chooses its message."""
     refused = request.args.get("refused")
     message = _REFUSALS.get(refused, _OTHER_REFUSAL) if refused else ""
     by_token = bool(refused) and refused != SIGNED_OUT_HERE
@@ -148,7 +150,7 @@ def sign_in_form() -> str:
 def render_sign_in(message: str, then: str, *, failed: bool = False, by_token: bool = False) -> str:
     """The page with all ways to sign in, which leads to `then`.
 
-    `failed`: whether the message is about a failure. `by_token`: the failure is a refused token.
+    `failed`: whether the message is about a failure. `by_token`: whether a token was refused.
     """
     return render_template(
         "dashboard/sign_in.html",
@@ -162,9 +164,9 @@ def render_sign_in(message: str, then: str, *, failed: bool = False, by_token: b
 
 
 def sign_in() -> BaseResponse:
-    """Verify the token of the form, and store it in the cookie.
+    """Verify the token of the form, and store it in the cookie; ApiError 403 for a foreign form.
 
-    Every answer is a redirect, so that reloading the page does not send the token again.
+    Both success and refusal are redirects: reloading the page must not send the token again.
     """
     require_same_origin()
     token = bare_token(request.form.get("token", ""))
@@ -193,7 +195,7 @@ def set_session(response: BaseResponse, token: str, lifetime_s: float | None) ->
 
 
 def bare_token(pasted: str) -> str:
-    """The token in a pasted text, without white space, quotes and header names."""
+    """The token in a pasted text, without white space and without `_TOKEN_SURROUNDINGS`."""
     return _TOKEN_SURROUNDINGS.sub("", "".join(pasted.split()))
 
 
@@ -216,7 +218,7 @@ def delete_session(response: BaseResponse) -> None:
 
 
 def sign_out_address() -> str:
-    """The address of the form to sign out: with a provider, its session ends, too."""
+    """The address that a sign-out form is sent to; with a provider, its session ends, too."""
     return root_path() + ("/dashboard/oidc/sign-out" if find_provider() else "/dashboard/sign-out")
 
 
@@ -251,7 +253,7 @@ def _cookie_options() -> dict[str, Any]:
 
 
 def require_same_origin() -> None:
-    """Refuse a form that another site sends (CSRF).
+    """Raise ApiError 403 for a form that another site sends (CSRF).
 
     Over TLS and to localhost, browsers send `Sec-Fetch-Site`. Without it, the origin of the page is
     compared with the host of the request.

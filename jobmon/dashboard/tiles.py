@@ -22,7 +22,7 @@ from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import can_filter_by
 
-RATE_MINUTES = 3  # the rate of a window until now is the mean of its newest minutes
+RATE_MINUTES = 3  # the rate of a window that is not over is the mean of these newest minutes
 MAX_LINKED_STATUSES = 10
 
 _KNOWN_STATUSES = frozenset(status.value for status in JobStatus)
@@ -39,11 +39,11 @@ class TileGroup(StrEnum):
 class Tile:
     """A value with a note and a trend: a number for each step, None where it is unknown.
 
-    `link` is the query string of the list of its jobs. `since`: the page shows the age of this
-    instant as the value. `scheduled` follows the note, as a link to the schedule. `status` sets the
-    colour of the trend. `change` is the change from the period before; None if unknown.
-    `is_alarming`: it needs action now, not only in a window of the past. `counts_faults`: an
-    increase is bad.
+    `link` is the query string for the list of the counted jobs. `since`: the page shows the age of
+    this instant instead of the value. `scheduled` follows the note, as a link to the schedule.
+    `status` sets the colour of the trend. `change` is the change from the period before; None if
+    unknown. `is_alarming`: the value needs action now, not only in a window of the past.
+    `counts_faults`: an increase is bad.
     """
 
     group: TileGroup = TileGroup.NOW
@@ -90,7 +90,7 @@ def _make_queued_tile(facts: Facts, forecast: Forecast | None) -> Tile:
 
 
 def is_worth_a_note(forecast: Forecast) -> bool:
-    """Whether a tile shows the forecast; not if a steady queue has few due jobs, as usual."""
+    """Whether a tile shows the forecast: a steady backlog only if many jobs are due."""
     is_backlog = (forecast.backlog or 0) >= MIN_BACKLOG
     is_steady_backlog = forecast.outlook is Outlook.STEADY and is_backlog
     return is_steady_backlog or forecast.outlook in (Outlook.CLEARS, Outlook.GROWS)
@@ -111,13 +111,13 @@ def _make_dead_tile(facts: Facts) -> Tile:
     if isinstance(past, History):
         died, is_exact = sum(step.dlq for step in past.activity.values()), True
         if facts.page_window.range == "1h" and facts.evidence.new_dead is not None:
-            died, is_exact = facts.evidence.new_dead  # as the notice: the history is a bit older
+            died, is_exact = facts.evidence.new_dead  # as in the notice: the history is older
         note = f"{grouped(died)}{'' if is_exact else '+'} died in {_name_window(facts)}"
     return _make_status_tile(facts, "Dead", JobStatus.DLQ, note, is_alarming=_has_new_dead(facts))
 
 
 def _has_new_dead(facts: Facts) -> bool:
-    """Whether jobs died in the last hour; if known, only jobs count that are still dead."""
+    """Whether jobs died in the last hour; jobs that are not dead any more are ignored, if known."""
     if facts.evidence.new_dead is not None:
         return facts.evidence.new_dead.value > 0
     minutes = facts.evidence.minutes
@@ -203,7 +203,7 @@ def _find_rate(
 ) -> float | None:
     """The rate per minute: the mean of a window that is over, or else of the newest minutes.
 
-    None if the history is unknown, or none of the newest minutes is counted.
+    None if the history is unknown, or if none of the newest minutes is counted.
     """
     minutes = facts.evidence.minutes
     if isinstance(past, Missing):
@@ -244,7 +244,7 @@ def _is_high(facts: Facts, rate: float | None) -> bool:
 
 
 def _fails_now(facts: Facts) -> bool:
-    """Whether the failure rate of the last hour is too high, with enough attempts."""
+    """Whether the last hour had enough attempts, and too high a failure rate."""
     minutes = facts.evidence.minutes
     if isinstance(minutes, Missing):
         return False
@@ -284,7 +284,7 @@ def _measure_trend(
     past: History[datetime] | Missing,
     measure: Callable[[Activity], float | None],
 ) -> list[float | None]:
-    """A value for each step that is over; the step in progress would look like a fall."""
+    """A value for each step that is over: the step in progress would look like a drop."""
     step_length = facts.window.step
     if isinstance(past, Missing):
         return []

@@ -1,4 +1,4 @@
-"""The time axis of a job: a bar whose parts are the times in which it waited and ran, to scale."""
+"""The time axis of a job: a bar, to scale, with the times in which the job waited and ran."""
 
 import math
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ _STEPS = (
     *(count * _HOUR for count in (1, 2, 3, 6, 12)),
     *(count * _DAY for count in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)),
 )
-_MAX_MARKS = 5  # as many fit on a phone
+_MAX_MARKS = 5  # more do not fit on a phone
 _LAST_MARK = 92  # percent: the text of a later mark would exceed the axis
-# An axis that ends now grows by a thirtieth of a step at a time: few updates of the page change it.
+# An axis that ends now grows by a thirtieth of a step at a time: most page updates do not move it.
 _GROWTHS_PER_STEP = 30
 _LATEST = datetime.max.replace(tzinfo=UTC)
 _NAMES = {"delayed": "not due", JobStatus.LEASED.value: "running"}
@@ -42,7 +42,10 @@ class AxisPart:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeAxis:
-    """The bar from `start` to `end` (about now if `is_open`); marks are (percent, text)."""
+    """The bar from `start` to `end`; `is_open`: the job is not finished, so it ends about now.
+
+    `marks` are pairs of a position in percent and a text.
+    """
 
     start: datetime
     end: datetime
@@ -52,7 +55,7 @@ class TimeAxis:
 
     @property
     def legend(self) -> dict[str, str]:
-        """The name of each kind of the parts."""
+        """The name of each kind that the parts have."""
         return {part.kind: _NAMES.get(part.kind, part.kind) for part in self.parts}
 
 
@@ -67,11 +70,12 @@ class _Span:
     is_ongoing: bool = False
 
 
-def time_axis(job: JobView, now: datetime) -> TimeAxis | None:
-    """The axis of a job at the aware time `now`; None if no wait and no run is known.
+def make_time_axis(job: JobView, now: datetime) -> TimeAxis | None:
+    """The axis of a job at the aware time `now`; None if no wait or run with a length is known.
 
-    It begins with the first known wait or run; of more than 50 attempts only the newest 50 count.
-    Unrecorded attempts have no part. In a queue with recurring jobs, waits before runs have none.
+    It begins with the first known wait or run; of more than 50 attempts, only the newest 50 count.
+    Unrecorded attempts have no part, and in a queue with recurring jobs neither do waits before
+    runs.
     """
     spans = [span for span in _list_spans(job, now) if span.end >= span.start]
     if not spans:
@@ -88,7 +92,7 @@ def time_axis(job: JobView, now: datetime) -> TimeAxis | None:
     if not length:
         return None
 
-    def measure(moment: datetime) -> float:
+    def to_percent(moment: datetime) -> float:
         return round(100 * ((moment - start) / length), 2)
 
     return TimeAxis(
@@ -98,14 +102,14 @@ def time_axis(job: JobView, now: datetime) -> TimeAxis | None:
         parts=tuple(
             AxisPart(
                 kind=span.kind,
-                start=measure(span.start),
-                width=round(measure(span.end) - measure(span.start), 2),
+                start=to_percent(span.start),
+                width=round(to_percent(span.end) - to_percent(span.start), 2),
                 text=span.text,
             )
             for span in spans
         ),
         marks=tuple(
-            (measure(start + index * step), f"+{duration(index * step / _MILLISECOND)}")
+            (to_percent(start + index * step), f"+{duration(index * step / _MILLISECOND)}")
             for index in range(1, math.floor(length / step * _LAST_MARK / 100) + 1)
         ),
     )
@@ -141,14 +145,14 @@ def _list_spans(job: JobView, now: datetime) -> Iterator[_Span]:
 def _split_wait(
     start: datetime, due: datetime | None, end: datetime, *, is_ongoing: bool = False
 ) -> Iterator[_Span]:
-    """The time from `start` to `end` as two spans: until the job was due, then until it ran."""
+    """The time from `start` to `end` as up to two spans: until the job was due, and after that."""
     due = start if due is None else min(max(start, due), end)
     if due > start:
         is_last = is_ongoing and due == end
-        text = "not due" if is_last else f"not due for {_format(due - start)}"
+        text = "not due" if is_last else f"not due for {_format_length(due - start)}"
         yield _Span("delayed", start, due, text, is_last)
     if end > due:
-        text = "waiting" if is_ongoing else f"waited {_format(end - due)}"
+        text = "waiting" if is_ongoing else f"waited {_format_length(end - due)}"
         yield _Span("waiting", due, end, text, is_ongoing)
 
 
@@ -157,11 +161,11 @@ def _make_run_span(attempt: AttemptView, started: datetime, ended: datetime) -> 
     name = "attempt" if attempt.number is None else f"attempt {attempt.number:,}"
     text = f"{name}: {status}"
     if status != AttemptStatus.RUNNING:
-        text += f" after {_format(ended - started)}"
+        text += f" after {_format_length(ended - started)}"
     return _Span(COLOURS.get(status, status), started, ended, text)
 
 
-def _format(length: timedelta) -> str:
+def _format_length(length: timedelta) -> str:
     return duration(max(timedelta(), length) / _MILLISECOND)
 
 

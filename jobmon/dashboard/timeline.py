@@ -13,7 +13,7 @@ from jobmon.dashboard.job_view import AttemptView, Date, Error, JobView
 from jobmon.diagnosis.message_pattern import mask_message
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, AttemptStatus, JobStatus
 
-# Of these the newest are shown: an attempt may have pages of stack trace. The API has all.
+# The page shows only the newest attempts, because each can have a long stack. The API has all.
 MAX_ATTEMPTS = 50
 COMPARED_CHARACTERS = 1_000  # of the error messages of successive attempts
 
@@ -25,8 +25,9 @@ class TimelineStep:
     `status` sets the colour, `key` stays the same while the page is updated. Durations are in
     milliseconds: an attempt was due after `delay_ms`, then waited `wait_ms` and ran `run_ms`;
     `total_ms` is from creation to the end. `outcome` is the status of an attempt, `worker` the
-    worker that runs or ran it. `folded` are attempts with the same outcome and, apart from the
-    variable parts of the message, the same error; `error` is that of the newest attempt.
+    worker that runs or ran it. A step can stand for several attempts (`folded`) that have the same
+    outcome and, apart from variable parts of the message, the same error. Its `error` is then that
+    of the newest attempt.
     """
 
     key: str
@@ -49,7 +50,8 @@ class TimelineStep:
 def make_timeline(job: JobView, now: datetime) -> list[TimelineStep]:
     """The steps of a job at the aware time `now`, the newest first.
 
-    Successive attempts with the same outcome and error are one step, except for the newest one.
+    Successive attempts with the same outcome and error are one step; the newest attempt is always a
+    step of its own.
     """
     attempts = list(_list_attempts(job))[::-1]
     shown = [*attempts[:1], *_fold(attempts[1:])]
@@ -57,23 +59,24 @@ def make_timeline(job: JobView, now: datetime) -> list[TimelineStep]:
 
 
 def add_actions(steps: list[TimelineStep], done: Iterable[Mapping[str, Any]]) -> list[TimelineStep]:
-    """The steps, and by time a step for each done action (a `DoneAction`) with the result `done`.
+    """The steps, with a step at the right place for each action whose result is `done`.
 
-    For an action that ended the job, the last step gets a note instead.
+    `done`: the fields of each `DoneAction`. For an action that ended the job, the step of the end
+    gets a note instead.
     """
     merged = list(steps)
     for action in done:
         if action["result"] != Result.DONE:
             continue
-        at, by = action["at"], f"by {action['by']}" if action["by"] else ""
+        author = f"by {action['by']}" if action["by"] else ""
         step = TimelineStep(
             key=f"action-{action['requestId']}",
             name=capitalize_first(ACTIONS[action["action"]].done),
-            at=at,
+            at=action["at"],
             status="other",
-            note=": ".join(filter(None, (by, action["reason"]))),
+            note=": ".join(filter(None, (author, action["reason"]))),
         )
-        index = _find_index(merged, at)
+        index = _find_index(merged, action["at"])
         if _is_end(step, merged[index : index + 1]):
             merged[index] = replace(merged[index], note=step.note)
         else:
@@ -82,12 +85,12 @@ def add_actions(steps: list[TimelineStep], done: Iterable[Mapping[str, Any]]) ->
 
 
 def _is_end(action: TimelineStep, older: list[TimelineStep]) -> bool:
-    """Whether the next older step, if any, is the job's end by this action, as a cancellation."""
+    """Whether the next older step, if any, is the end that this action (a cancellation) caused."""
     return any(step.key == "end" and step.name == action.name and not step.note for step in older)
 
 
 def _find_index(steps: list[TimelineStep], at: datetime) -> int:
-    """The index of the newest step that is not later than `at`."""
+    """The index of the newest past step that is not later than `at`, or else after all steps."""
     for index, step in enumerate(steps):
         if not step.is_future and isinstance(step.at, datetime) and step.at <= at:
             return index
@@ -202,8 +205,8 @@ def _list_next(job: JobView, now: datetime) -> Iterator[TimelineStep]:
     elif job.status in WAITING_STATUSES and job.next_run_at:
         count, limit = job.attempt_count, job.max_attempts
         next_number = None if count is None else count + 1
-        is_within = next_number is None or (limit or 0) >= next_number
-        of_limit = f" of {_format_number(limit)}" if is_within else ""
+        is_within_limit = next_number is None or (limit or 0) >= next_number
+        of_limit = f" of {_format_number(limit)}" if is_within_limit else ""
         yield TimelineStep(
             key="next",
             name="Next retry" if job.status == JobStatus.FAILED else "Due",
@@ -219,7 +222,7 @@ _FINAL_NAMES: dict[str, str] = {
     JobStatus.DLQ.value: "Dead",
     JobStatus.CANCELLED.value: "Cancelled",
 }
-# By the status of an attempt: the status of a job that has the same colour.
+# By the status of an attempt, the job status that has the same colour; other statuses keep theirs.
 COLOURS: dict[str, str] = {
     AttemptStatus.RUNNING.value: "leased",
     AttemptStatus.EXPIRED.value: "failed",

@@ -1,4 +1,4 @@
-"""The facts for the page of a type: the facts of the overview, restricted to the type."""
+"""Reads the facts for the page of a type, and makes its status strip and tiles from them."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -31,16 +31,17 @@ from jobmon.web.queues import WatchedQueue
 TOO_MANY_TYPES = Missing(reason="this window has too many types to show one alone")
 NOT_READ = "no index finds the waiting jobs of a type in this queue"
 MILLISECOND = timedelta(milliseconds=1)
-NOT_A_FILTER = "jobs cannot be listed by this name"
+NO_FILTER = "jobs cannot be listed by this name"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TypeFacts:
-    """A type now and in a window of the past; `facts` are the overview's facts for this type only.
+    """A type now and in a time window.
 
-    `forecast` is None without waiting jobs. `oldest` is the waiting job that was created first;
-    None if no job waits, or if it is unknown: `oldest_unknown` is the reason. `due` is the number
-    of due jobs, None if unknown. `stalled_for` is how long the oldest due job has been due,
+    `facts` are the overview's facts, but the stats, the history by step and the rules are those of
+    the type. `forecast` is None without waiting jobs. `oldest` is the waiting job that was created
+    first; None if no job waits, or if it is unknown: `oldest_unknown` is the reason. `due` is the
+    number of due jobs, None if unknown. `stalled_for` is how long the oldest due job has been due,
     while no job of the type finished or runs; None if the type is not stalled.
     """
 
@@ -136,9 +137,9 @@ def _read_steps(
 def _find_oldest(
     queue: WatchedQueue, lists: ListResponder, name: str
 ) -> tuple[JobView | None, str]:
-    """The waiting job of the type that was created first, or None; the reason if it is unknown."""
+    """The waiting job of the type that was created first, or None; and the reason if unknown."""
     if not can_filter_by(name):
-        return None, NOT_A_FILTER
+        return None, NO_FILTER
     if not queue.connection.jobs.mapping.has_status:
         return None, NOT_READ
     job_filter = JobFilter(statuses=WAITING_STATUSES, types=(name,))
@@ -174,7 +175,7 @@ def _count_expired(running: RunningJobs, name: str) -> int | None:
 
 
 def make_type_tiles(type_facts: TypeFacts) -> list[Tile]:
-    """The tiles of the overview for one type; their links lead to its jobs only."""
+    """The tiles of the overview for one type; their links lead only to jobs of the type."""
     return [_restrict_tile(tile, type_facts) for tile in make_tiles(type_facts.facts, None)]
 
 

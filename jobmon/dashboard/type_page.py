@@ -31,7 +31,7 @@ from jobmon.web.queues import WatchedQueue, current_queue
 CACHE_TTL_S = 1  # how long viewers of the same type share one answer
 CACHE_SIZE = 100
 WORKERS_SHOWN = 10
-# The fields whose reasons explain why workers may be missing; the first reason is shown.
+# The fields whose reasons explain why workers may be missing; the page shows the first reason.
 _WORKER_REASONS = ("data", "attempts", "runningJobs")
 
 
@@ -44,7 +44,7 @@ class TypePage:
         self._answers: SingleFlightCache[str] = SingleFlightCache(CACHE_SIZE)
 
     def page_by_query(self) -> Response | str:
-        """One type by the parameter `name`, if a path cannot have it: see `type_address`."""
+        """The type that the parameter `name` has, if a path cannot have it: see `type_address`."""
         return self.page(request.args.get("name", ""))
 
     def page(self, name: str) -> Response | str:
@@ -66,7 +66,7 @@ class TypePage:
         )
 
     def actions(self) -> Response:
-        """Whether the type in the parameter `name` is paused, and the buttons of its actions."""
+        """Whether the type in the parameter `name` is paused, and the buttons for its actions."""
         session.require_admin()
         name = request.args.get("name", "")
         part = render_template("dashboard/_type_actions.html", name=name, **_describe_pause(name))

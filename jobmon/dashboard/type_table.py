@@ -16,11 +16,11 @@ LONGEST_SEARCH = 200  # characters of a type's name
 
 @dataclass(frozen=True, kw_only=True)
 class TypeRow:
-    """A type: its jobs by status, and its attempts that finished in the window.
+    """A type: its jobs by status, and its attempts that `finished` in the window.
 
-    `link` is the query string of the list of its jobs; empty if no filter finds exactly them.
+    `link` is the query string for the list of its jobs; empty if no filter finds exactly these.
     `is_failing`: the failure rate has reached the threshold. `wait_p95` and `run_p95` are in ms.
-    `forecast` is a text, empty without waiting jobs. Unknown values are None.
+    `forecast` is a text, empty without waiting jobs. Unknown values are None, but `finished` is 0.
     """
 
     name: str
@@ -36,20 +36,20 @@ class TypeRow:
 
 def make_type_rows(facts: Facts) -> list[TypeRow]:
     """A row for each type that has jobs now or was active in the window."""
-    by_type = facts.types.activity if isinstance(facts.types, History) else {}
-    now = facts.evidence.stats.type_counts_for(by_type)
-    if now is None:
-        now = dict.fromkeys(by_type)
-    idle, forecasts = Activity.from_tallies([]), forecast_types(facts.evidence)
+    activities = facts.types.activity if isinstance(facts.types, History) else {}
+    counts_by_type = facts.evidence.stats.type_counts_for(activities)
+    if counts_by_type is None:
+        counts_by_type = dict.fromkeys(activities)
+    no_activity, forecasts = Activity.from_tallies([]), forecast_types(facts.evidence)
     return [
         _make_row(
             name,
             counts,
-            by_type.get(name, idle),
+            activities.get(name, no_activity),
             forecasts.get(name),
             facts.evidence.rules.for_type(name).failure_rate,
         )
-        for name, counts in now.items()
+        for name, counts in counts_by_type.items()
     ]
 
 
@@ -86,7 +86,7 @@ SORTS = {
 }
 
 
-def sorted_types(
+def select_types(
     rows: list[TypeRow], by: str, text: str, only: frozenset[str] | None = None
 ) -> list[TypeRow]:
     """The rows whose type contains `text` and is in `only` (None: any), sorted by a column.

@@ -186,14 +186,17 @@ def _page_context() -> dict[str, Any]:
 
 
 def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, str]]:
-    """Any failure as a page with the status of its JSON answer, and with what to do next."""
+    """Any failure as a page with the status of its JSON answer, and with what to do next.
+
+    Without a valid session, the sign-in page; for a part of a page, a text for the script.
+    """
     answer = explain(error)
     if answer.status == HTTPStatus.UNAUTHORIZED:
         return current_app.make_response(session.sign_in_page(answer))
     if is_part_request():
         headers = {**answer.headers, "X-Error-Code": answer.code}
         return Response(_describe_mistakes(answer), answer.status, headers, mimetype="text/plain")
-    # `now` is None: the pages of a missing job and of another owner's job must be identical.
+    # No `now`: the pages for a missing job and for another owner's job must be identical.
     is_unreachable = answer.failure is Failure.UNREACHABLE
     page = render_template(
         "dashboard/error.html", error=answer, is_unreachable=is_unreachable, now=None
@@ -202,7 +205,7 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
 
 
 def _describe_mistakes(error: ApiError) -> str:
-    """What is wrong with each parameter, as an open page shows it; empty for other failures."""
+    """What is wrong with each parameter, for the script of an open page; else empty."""
     if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
         return ""
     details = error.details or {}

@@ -35,9 +35,9 @@ class WorkerError:
 class WorkerRow:
     """A worker; unknown values are None, or an empty `state`.
 
-    `note` explains the state, which it has had since `since`. `running` is the number of jobs that
-    it runs, `jobs` are the first of them. `is_failing`: its failure rate has reached the queue's
-    threshold. `run_p95` is in ms.
+    `note` explains the state, which the worker has had since `since`; `is_silent`: the state is in
+    `SILENT`. `running` is the number of jobs that it runs, `jobs` are the first of them.
+    `is_failing`: its failure rate has reached the queue's threshold. `run_p95` is in ms.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The page of the workers, and of one worker: what each runs now, and ran in a time window."""
+"""The page of the workers or of one worker: the jobs that each runs now and ran in a window."""
 
 import math
 from dataclasses import replace
@@ -29,7 +29,7 @@ _SCHEMA = WorkerParameters()
 
 
 class WorkersPage:
-    """The route of the page of all workers and, with `?worker=NAME`, of the page of one."""
+    """The route of the page of all workers and, with `?worker=NAME`, of one worker."""
 
     def __init__(self, reader: WorkerReader) -> None:
         self._reader = reader

@@ -15,7 +15,7 @@ from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.overview import ALL_CLEAR_TEXT, ONLY_MUTED_TEXT, make_overview
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.tiles import Tile
-from jobmon.dashboard.type_table import SORTS, TypeRow, sorted_types
+from jobmon.dashboard.type_table import SORTS, TypeRow, select_types
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.forecast import Forecast, forecast_queue
 from jobmon.diagnosis.notices import CheckKind
@@ -459,21 +459,21 @@ ROWS = [
         ("-run", "bac"),
     ],
 )
-def test_sorted_types_sorts_by_any_column(by: str, initials: str) -> None:
-    assert "".join(row.name[0] for row in sorted_types(ROWS, by, "")) == initials
+def test_select_types_sorts_by_any_column(by: str, initials: str) -> None:
+    assert "".join(row.name[0] for row in select_types(ROWS, by, "")) == initials
 
 
-def test_sorted_types_accepts_unknown_values_in_every_column() -> None:
+def test_select_types_accepts_unknown_values_in_every_column() -> None:
     rows = [*ROWS, make_row("d", status_counts=None)]
     assert all(
-        len(sorted_types(rows, f"{sign}{by}", "")) == 4 for by in SORTS for sign in ("", "-")
+        len(select_types(rows, f"{sign}{by}", "")) == 4 for by in SORTS for sign in ("", "-")
     )
 
 
-def test_sorted_types_finds_a_type_by_any_part_of_its_name() -> None:
-    assert [row.name for row in sorted_types(ROWS, "type", "MAIL")] == ["a.mail", "c.Mail"]
-    assert sorted_types(ROWS, "type", "nothing") == []
-    assert sorted_types(ROWS, "type", ".*") == []
+def test_select_types_finds_a_type_by_any_part_of_its_name() -> None:
+    assert [row.name for row in select_types(ROWS, "type", "MAIL")] == ["a.mail", "c.Mail"]
+    assert select_types(ROWS, "type", "nothing") == []
+    assert select_types(ROWS, "type", ".*") == []
 
 
 def test_chart_columns_have_no_values_of_the_future() -> None:

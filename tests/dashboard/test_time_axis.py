@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobmon.dashboard.job_view import AttemptView, JobView
-from jobmon.dashboard.time_axis import TimeAxis, time_axis
+from jobmon.dashboard.time_axis import TimeAxis, make_time_axis
 
 from ..conftest import NOW
 
@@ -30,7 +30,7 @@ def make_attempt(
 
 
 def make_axis(status: str | None = "dlq", now: datetime = NOW, **fields: Any) -> TimeAxis | None:
-    return time_axis(JobView(**{"status": status, "created_at": START} | fields), now)
+    return make_time_axis(JobView(**{"status": status, "created_at": START} | fields), now)
 
 
 def list_parts(axis: TimeAxis | None) -> list[tuple[str, float, float]]:
