@@ -2,11 +2,11 @@
 // Without scripts the same forms lead to pages.
 
 const PART_HEADERS = { "X-Jobmon-Part": "1" };
-const STORAGE_KEY = "jobmon_toasts"; // for the addresses of the requests that the viewer has not dismissed
+const STORAGE_KEY = "jobmon_toasts"; // has the addresses of the progress lines that the viewer has not dismissed
 const MAX_TOASTS = 4;
 const toasts = document.getElementById("toasts");
 const dialog = document.createElement("dialog");
-let lastChecked = null; // the job whose box was clicked last: a range with Shift begins there
+let lastClickedId = null; // the job whose box was clicked last: a range with Shift begins there
 
 start();
 
@@ -48,7 +48,7 @@ async function handleSubmit(event) {
   }
 }
 
-// Show the question to which a link leads, in the dialog.
+// Show the question that a link leads to in the dialog.
 async function followLink(event) {
   event.preventDefault();
   try {
@@ -69,11 +69,11 @@ async function showRequest(response) {
   else if (response.status === 422) openDialog(await response.text());
   else if (response.status !== 201) showProblem(`Not requested: ${response.headers.get("X-Error-Code") ?? response.status}`);
   else {
-    const next = response.headers.get("X-Jobmon-Location");
-    const toast = addToast(await response.text());
+    const pageAddress = response.headers.get("X-Jobmon-Location");
+    const toast = showToast(await response.text());
     dialog.close();
     document.querySelectorAll(".c-select input").forEach((box) => { box.checked = false; });
-    if (next) location.assign(next);
+    if (pageAddress) location.assign(pageAddress);
     else toast?.querySelector("a")?.focus();
   }
 }
@@ -112,23 +112,24 @@ function showProblem(text) {
   if (!dialog.open) dialog.showModal();
 }
 
-// Progress
+// Progress: a toast is a line with the progress of one request.
 
-function readStoredToasts() {
+function readStoredAddresses() {
   return JSON.parse(sessionStorage.getItem(STORAGE_KEY) ?? "[]");
 }
 
-function storeToasts(addresses) {
+function storeAddresses(addresses) {
   sessionStorage.setItem(STORAGE_KEY, JSON.stringify(addresses.slice(-MAX_TOASTS)));
 }
 
-function addToast(html) {
+// Show a toast, or update it if it is already shown. Returns the shown element.
+function showToast(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html").querySelector("[data-toast]");
   if (!fresh) return null;
   const existing = findToast(fresh.dataset.toast);
   if (!existing) {
     toasts.append(fresh);
-    storeToasts([...readStoredToasts().filter((address) => address !== fresh.dataset.toast), fresh.dataset.toast]);
+    storeAddresses([...readStoredAddresses().filter((address) => address !== fresh.dataset.toast), fresh.dataset.toast]);
   } else if (existing.outerHTML !== fresh.outerHTML) {
     existing.toggleAttribute("data-over", "over" in fresh.dataset);
     for (const part of ["p", "progress"]) updatePart(existing, fresh, part);
@@ -151,17 +152,17 @@ function findToast(address) {
 async function fetchToast(address) {
   try {
     const response = await fetch(address, { headers: PART_HEADERS });
-    if (response.ok) addToast(await response.text());
+    if (response.ok) showToast(await response.text());
     else if (response.status < 500 && response.status !== 429) removeToast(address);
   } catch {
-    // The page shows that jobmon does not respond.
+    // The head of the page shows that jobmon does not respond.
   }
 }
 
-// The page of a request shows its progress itself: there its line is removed.
+// On the page of a request, the toast of this request is removed: the page shows the progress itself.
 async function showToasts() {
   removeToast(document.querySelector("[data-request]")?.dataset.request);
-  for (const address of readStoredToasts()) await fetchToast(address);
+  for (const address of readStoredAddresses()) await fetchToast(address);
 }
 
 function updateToasts() {
@@ -171,7 +172,7 @@ function updateToasts() {
 
 function removeToast(address) {
   findToast(address)?.remove();
-  storeToasts(readStoredToasts().filter((stored) => stored !== address));
+  storeAddresses(readStoredAddresses().filter((stored) => stored !== address));
 }
 
 // Selection
@@ -208,11 +209,11 @@ function handleClick(event) {
 
 function selectRange(event) {
   const boxes = listBoxes();
-  const [from, to] = [boxes.findIndex((box) => box.value === lastChecked), boxes.indexOf(event.target)];
+  const [from, to] = [boxes.findIndex((box) => box.value === lastClickedId), boxes.indexOf(event.target)];
   if (event.shiftKey && from >= 0) {
     boxes.slice(Math.min(from, to), Math.max(from, to) + 1).forEach((box) => { box.checked = event.target.checked; });
   }
-  lastChecked = event.target.value;
+  lastClickedId = event.target.value;
   showSelection();
 }
 

@@ -51,7 +51,7 @@ function selectSteps(steps, low, high) {
   return last < 0 ? steps.slice(first) : steps.slice(first, Math.max(last, first + 1) + 1);
 }
 
-/** Labels for durations in ascending order: if some are minutes, seconds become `0:10` to look like these. */
+/** Labels for durations in ascending order: if the longest has minutes, seconds also look like `0:10`. */
 export function formatDurationTicks(ticks) {
   const hasMinutes = ticks.at(-1) >= 60000;
   return ticks.map((ms) => (hasMinutes && ms >= 1000 && ms < 60000 ? `0:${pad(ms / 1000)}` : formatMs(ms)));

@@ -57,9 +57,9 @@ export function explainEmpty(chart, data, range) {
 }
 
 /**
- * The columns of a plot: the middle of each step, all lines for the steps that are over, all lines for the
- * step in progress, and the compared line of the period before. A line to the step in progress begins at
- * the last step that is over.
+ * The columns of a plot: the middle of each step, all lines and bars for the completed steps, all lines and
+ * bars for the step in progress, and the compared line of the period before. A line to the step in progress
+ * begins at the last completed step.
  */
 export function plotData(chart, data) {
   const { at, complete, step } = data;
@@ -92,11 +92,11 @@ function barHeight({ column, subtracted }, data, index) {
   return Math.max(0, (data[column][index] || 0) - ((subtracted && data[subtracted][index]) || 0));
 }
 
-/** The column of the line or bar that is `top` px below the plot's upper edge at a step; empty if none is. */
+/** The column of the line or bar at a step and `top` px below the plot's upper edge; empty if there is none. */
 export function columnAt(chart, data, plot, index, top) {
   if (chart.isDuration) return "";
   const drawn = drawnColumns(chart, data);
-  const distance = (lineIndex) => top - plot.valToPos(drawn[lineIndex][index] || 0, "y"); // in px below the upper end
+  const distance = (lineIndex) => top - plot.valToPos(drawn[lineIndex][index] || 0, "y"); // px below the line or the bar's top
   const visible = [...chart.lines.keys()].filter((lineIndex) => !chart.hidden.has(chart.lines[lineIndex]) && data[chart.lines[lineIndex].column][index]);
   const nearLine = visible.find((lineIndex) => !chart.lines[lineIndex].isBar && Math.abs(distance(lineIndex)) <= NEAR_PX);
   const hitBar = visible.find((lineIndex) => chart.lines[lineIndex].isBar && distance(lineIndex) >= 0);
@@ -110,8 +110,8 @@ export function valuesAt(chart, data, index) {
   return values.map(chart.format);
 }
 
-/** The values of the legend while the cursor is outside the plot: sums of counts, the newest durations. */
-export function restingValues(chart, data) {
+/** The values of the legend while no step is under the cursor: the sums of counts, or the newest durations. */
+export function summaryValues(chart, data) {
   const columns = chart.lines.map(({ column }) => data[column].slice(0, chart.isDuration ? data.complete : undefined));
   if (data.previous) columns.push(data.previous[chart.compared[0]]);
   return columns.map((values) => {
@@ -121,7 +121,7 @@ export function restingValues(chart, data) {
   });
 }
 
-/** The time of a step, with a note if it is in progress or runs may be missing. */
+/** The time of a step, with a note if the step is in progress, or begins where runs may be missing. */
 export function describeTime(data, index) {
   const start = data.at[index];
   const notes = index >= data.complete ? ["so far"] : [];

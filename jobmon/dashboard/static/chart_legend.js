@@ -1,9 +1,9 @@
 // The head of a chart: its title, and a legend with the name and value of each line and a button that hides it.
 
 /**
- * The `head` of a chart with its title and a legend of `entries` ({ label, style, isBar, isHidden }), and
- * `show(moment, values)`, which shows these texts in it. `toggle(lineIndex)` hides or shows a line, and
- * returns whether it is hidden; entries without `isHidden` have no button.
+ * Returns `head`, the element with the title and a legend of `entries` ({ label, style, isBar, isHidden }), and
+ * `show(moment, values)`, which shows these texts in the head. `toggle(lineIndex)` hides or shows a line, and
+ * returns whether the line is hidden; entries without `isHidden` have no button.
  */
 export function makeHead(title, entries, toggle) {
   const head = makeElement("div", "chart-head");

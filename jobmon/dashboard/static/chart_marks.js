@@ -3,9 +3,9 @@
 import { formatMinute } from "./chart_format.js";
 import { coverPlot } from "./chart_layer.js";
 
-const MERGE_PX = 10; // marks closer than this share a line
+const MERGE_PX = 10; // a mark closer than this to the line before shares that line
 
-/** A uPlot plugin that draws lines over the plot in `figure` for the marks of `readMarks()`, in order of time. */
+/** A uPlot plugin that draws lines over the plot in `figure` for `readMarks()`: marks in order of time. */
 export function markLines(figure, readMarks) {
   const layer = document.createElement("div");
   layer.className = "mark-lines";
@@ -16,8 +16,8 @@ export function markLines(figure, readMarks) {
       draw: (plot) => {
         coverPlot(layer, plot, figure);
         const drawnKeys = new Set();
-        groupMarks(plot, readMarks()).forEach(({ x, group }) => {
-          const key = group.map(describe).join("\n");
+        groupMarks(plot, readMarks()).forEach(({ x, marks }) => {
+          const key = marks.map(describeMark).join("\n");
           if (!lines.has(key)) lines.set(key, makeLine(key));
           const line = lines.get(key);
           line.style.left = `${x}px`;
@@ -40,15 +40,15 @@ export function textsBetween(marks, start, end) {
   return marks.filter(({ at }) => at >= start && !(at >= end)).map(({ text }) => `▾ ${text}`);
 }
 
-/** The marks within the plot's scale, in groups of marks that share a line. */
-function groupMarks(plot, marks) {
+/** The marks within the plot's scale, in groups that share a line, `x` px from the left. */
+function groupMarks(plot, allMarks) {
   const groups = [];
-  marks.forEach((mark) => {
+  allMarks.forEach((mark) => {
     if (mark.at < plot.scales.x.min || mark.at > plot.scales.x.max) return;
     const x = Math.round(plot.valToPos(mark.at, "x"));
     const lastGroup = groups.at(-1);
-    if (lastGroup && x - lastGroup.x < MERGE_PX) lastGroup.group.push(mark);
-    else groups.push({ x, group: [mark] });
+    if (lastGroup && x - lastGroup.x < MERGE_PX) lastGroup.marks.push(mark);
+    else groups.push({ x, marks: [mark] });
   });
   return groups;
 }
@@ -70,6 +70,6 @@ function makeLine(label) {
   return line;
 }
 
-function describe({ at, text }) {
+function describeMark({ at, text }) {
   return `${formatMinute(at)}: ${text}`;
 }

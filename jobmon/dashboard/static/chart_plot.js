@@ -33,7 +33,7 @@ export function makePlot(figure, chart, data, width, plugins) {
   return new uPlot(options, plotData(chart, data), figure);
 }
 
-/** Show or hide a line, also its part in the step in progress. Hidden bars have no height instead: see `plotData`. */
+/** Show or hide a line, also its part in the step in progress. Not for bars: `plotData` gives hidden bars no height. */
 export function showLine(plot, chart, lineIndex, show) {
   [lineIndex + 1, lineIndex + 1 + chart.lines.length].forEach((series) => plot.setSeries(series, { show }));
 }
@@ -98,7 +98,7 @@ function durationRange(plot, low, high) {
   return [ticks[0], ticks.at(-1)];
 }
 
-/** The indexes of values between two unknown values: they are drawn as points, because no line leads to them. */
+/** The indexes of known values without a known neighbor: they are drawn as points, because no line leads to them. */
 function isolatedPoints(plot, series) {
   const values = plot.data[series];
   return values.flatMap((value, index) => (isKnown(value) && !isKnown(values[index - 1]) && !isKnown(values[index + 1]) ? [index] : []));

@@ -5,7 +5,7 @@ import { firstKnownStep } from "./chart_kinds.js";
 
 const FONT_PX = 12;
 
-/** A uPlot plugin that shades the times for which the data of `readData()` is incomplete. */
+/** A uPlot plugin that shades the times for which the data of `readData()` is incomplete or missing. */
 export function shades(readData, colour) {
   return {
     hooks: {

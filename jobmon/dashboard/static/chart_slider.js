@@ -1,4 +1,4 @@
-// The cursor of a chart for the keyboard: arrow keys move it, with Shift they select steps, Enter chooses.
+// The cursor of a chart for the keyboard: arrow keys move it, with Shift they select steps, Enter chooses the steps.
 
 import { coverPlot } from "./chart_layer.js";
 
@@ -60,7 +60,7 @@ export function keyboardCursor(figure, title, describe, choose, chooseSteps) {
       draw: (plot) => {
         coverPlot(slider, plot, figure);
         announceCursor(plot);
-        // An update moves the steps, but not the selection and the cursor, which all charts share.
+        // An update moves the steps: the selection and the cursor (shared by all charts) have to follow.
         if (anchorTime !== null) showSelection(plot);
         if (document.activeElement === slider && plot.cursor.left >= 0) queueMicrotask(() => showCursor(plot));
       },

@@ -35,8 +35,8 @@ export function timeLinks(figure, title, { jobs, describe, times, columnAt, isFi
     showLinks(index);
     paragraph.querySelector("a").focus();
   };
-  const open = (plot, index, event) => {
-    if (event.pointerType === "touch") { // a tap shows the values of a step, so it opens nothing
+  const openJobs = (plot, index, event) => {
+    if (event.pointerType === "touch") { // a tap shows the values and the links of a step, and opens nothing
       showLinks(index);
       return;
     }
@@ -45,7 +45,7 @@ export function timeLinks(figure, title, { jobs, describe, times, columnAt, isFi
     else location.assign(address);
   };
   return [
-    keyboardCursor(figure, title, describe, showAndFocusLinks, chooseSteps), dragWindow(times), chooseOnClick(open), { hooks: { init: () => figure.append(paragraph) } },
+    keyboardCursor(figure, title, describe, showAndFocusLinks, chooseSteps), dragWindow(times), chooseOnClick(openJobs), { hooks: { init: () => figure.append(paragraph) } },
   ];
 }
 
@@ -66,17 +66,17 @@ function chooseOnClick(choose) {
   };
 }
 
-/** The address of the jobs of a step: those that a column counts or, without a column, all that finished. */
+/** The address of the jobs that a column counts in a step or, without a column, of all jobs that finished in it. */
 function makeAddress(times, index, jobs, column) {
   const bounds = [times[index], times[index] + stepLength(times)].map((seconds) => new Date(seconds * 1000).toISOString());
   const address = new URL(jobs, location.href);
   if (column === "failed") { // the job of a failed attempt may have another status by now: only the page of errors has all
     address.pathname = address.pathname.replace(/jobs$/, "errors");
-    ["from", "to"].forEach((name, bound) => address.searchParams.append(name, bounds[bound]));
+    ["from", "to"].forEach((name, position) => address.searchParams.append(name, bounds[position]));
     return address;
   }
   const [, date, parameters] = LINKS[column] || LINKS.finished;
-  ["from", "to"].forEach((name, bound) => address.searchParams.append(`${date}_${name}`, bounds[bound]));
+  ["from", "to"].forEach((name, position) => address.searchParams.append(`${date}_${name}`, bounds[position]));
   Object.entries(parameters).forEach(([name, value]) => address.searchParams.append(name, value));
   return address;
 }

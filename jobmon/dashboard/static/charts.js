@@ -1,6 +1,6 @@
 // The charts of a page: requests their data, draws them with one cursor for all, and keeps them up to date.
 
-import { columnAt, describeChart, describeStep, describeTime, explainEmpty, makeCharts, marksAt, plotData, restingValues, valuesAt } from "./chart_kinds.js";
+import { columnAt, describeChart, describeStep, describeTime, explainEmpty, makeCharts, marksAt, plotData, summaryValues, valuesAt } from "./chart_kinds.js";
 import { makeHead } from "./chart_legend.js";
 import { markLines } from "./chart_marks.js";
 import { colour, makePlot, showLine } from "./chart_plot.js";
@@ -19,10 +19,10 @@ const UNAVAILABLE = {
 
 const container = document.getElementById("charts");
 const charts = container ? makeCharts(container.dataset.charts) : [];
-let drawn = []; // { chart, plot, showStep } of each chart that has something to draw
-let shape = ""; // decides which elements the charts have; if it changes, everything is drawn again
+let drawnCharts = []; // { chart, plot, showStep } of each chart that has something to draw
+let shape = ""; // what decides which elements the charts have; if it changes, everything is drawn again
 let etag = "";
-let data = null; // the answer: columns of the same length; `complete` is the number of steps that are over
+let data = null; // the answer: columns of the same length; `complete` is the number of completed steps
 let requestedAt = 0;
 
 if (container && window.uPlot) {
@@ -42,7 +42,7 @@ async function refresh() {
   try {
     answer = await fetch(container.dataset.url, { headers, cache: "no-store" });
   } catch {
-    return; // the bar at the top of the page already shows that jobmon does not respond
+    return; // the head of the page already shows that jobmon does not respond
   }
   if (answer.status === 200) {
     etag = answer.headers.get("ETag");
@@ -63,10 +63,10 @@ function describeRange() {
 }
 
 function draw() {
-  drawn.forEach(({ plot }) => plot.destroy());
+  drawnCharts.forEach(({ plot }) => plot.destroy());
   container.replaceChildren();
   shape = describeShape();
-  drawn = charts.flatMap(drawChart);
+  drawnCharts = charts.flatMap(drawChart);
 }
 
 function redraw() {
@@ -78,7 +78,7 @@ function drawChart(chart) {
   figure.className = "chart";
   container.append(figure);
   const emptyReason = explainEmpty(chart, data, describeRange());
-  const { head, show } = makeHead(chart.title, emptyReason ? [] : makeLegendEntries(chart), (lineIndex) => toggle(chart, lineIndex));
+  const { head, show } = makeHead(chart.title, emptyReason ? [] : makeLegendEntries(chart), (lineIndex) => toggleLine(chart, lineIndex));
   figure.append(head);
   if (emptyReason) {
     const paragraph = document.createElement("p");
@@ -89,7 +89,7 @@ function drawChart(chart) {
   }
   const showStep = (index) => {
     if (Number.isInteger(index)) show([describeTime(data, index), ...marksAt(data, index)].join(" "), valuesAt(chart, data, index));
-    else show(chart.isDuration ? "latest" : "in total", restingValues(chart, data));
+    else show(chart.isDuration ? "latest" : "in total", summaryValues(chart, data));
   };
   const legendUpdater = { hooks: { setCursor: ({ cursor }) => showStep(cursor.left < 0 ? null : cursor.idx) } };
   const plot = makePlot(figure, chart, data, measureWidth(figure), [
@@ -119,20 +119,20 @@ function listLabels(chart) {
   return data.previous ? [...lineLabels, `${chart.compared[1]}, ${container.dataset.previous}`] : lineLabels;
 }
 
-/** Hide a line, or show it again; returns whether it is hidden. */
-function toggle(chart, lineIndex) {
+/** Hide a line, or show it again; returns whether it is hidden now. */
+function toggleLine(chart, lineIndex) {
   const line = chart.lines[lineIndex];
   const isHidden = !chart.hidden.has(line);
   if (isHidden) chart.hidden.add(line);
   else chart.hidden.delete(line);
-  const { plot } = drawn.find((entry) => entry.chart === chart);
+  const { plot } = drawnCharts.find((entry) => entry.chart === chart);
   if (line.isBar) plot.setData(plotData(chart, data));
   else showLine(plot, chart, lineIndex, !isHidden);
   return isHidden;
 }
 
 function update() {
-  drawn.forEach(({ chart, plot, showStep }) => {
+  drawnCharts.forEach(({ chart, plot, showStep }) => {
     plot.setData(plotData(chart, data));
     plot.root.setAttribute("aria-label", describeChart(chart, data, listLabels(chart)));
     showStep(plot.cursor.left < 0 ? null : plot.cursor.idx);
@@ -140,7 +140,7 @@ function update() {
 }
 
 function resize() {
-  drawn.forEach(({ chart, plot }) => {
+  drawnCharts.forEach(({ chart, plot }) => {
     const width = measureWidth(plot.root.parentElement);
     if (Math.abs(width - plot.width) > 2) plot.setSize({ width, height: chart.height });
   });

@@ -39,7 +39,7 @@ export function startFilters() {
   restoreFocus();
 }
 
-// A range and creation dates exclude each other: the one that is set last counts, the other is emptied.
+// A range and dates of creation exclude each other: setting one empties the other.
 function isCreationTime(field) {
   return field.dataset.instant.startsWith("created_");
 }

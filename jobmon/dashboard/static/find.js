@@ -1,4 +1,4 @@
-// The search box: it offers suggestions, pages and commands while the viewer types; Ctrl+K shows commands first.
+// The search box: offers suggestions, pages and commands while the viewer types; Ctrl+K shows commands first.
 
 import { switchTheme } from "./theme.js";
 
@@ -6,7 +6,7 @@ const PAUSE_MS = 150; // between the last key and the request
 const box = document.getElementById("find");
 const list = document.getElementById("suggestions");
 const announcement = document.getElementById("announcement");
-let activeIndex = -1; // of the option that Enter opens; -1: Enter submits the text
+let activeIndex = -1; // of the option that Enter chooses; -1: Enter submits the text
 let suggestions = ""; // the options that the server found, as markup
 let suggestedFor = ""; // the text for which the server found them
 let isPalette = false; // until the list is closed: commands come first, and Enter chooses the first option
@@ -68,7 +68,7 @@ async function requestSuggestions() {
     suggestions = await answer.text();
     suggestedFor = text;
   } catch {
-    return; // a newer text has aborted it, or there is no connection: Enter still submits
+    return; // a newer text has aborted the request, or there is no connection: Enter still submits the text
   }
   showOptions();
 }
@@ -144,7 +144,7 @@ function handleKey(event) {
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
     if (!isOpen) showOptions();
-    // The keys move in a circle that has one more position than options: there no option is active.
+    // The keys go around all options and one more position, where no option is active.
     else activate((activeIndex + 1 + (event.key === "ArrowDown" ? 1 : count)) % (count + 1) - 1);
   } else if (event.key === "Escape") {
     event.preventDefault();

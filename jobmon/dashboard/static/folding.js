@@ -1,6 +1,6 @@
 // Folded parts (`<details>`): a button opens or closes all parts of an element. A click outside, or Escape, closes a menu.
 
-/** Make these buttons and menus work, also those that an update adds later. */
+/** Make the buttons and menus work, also if an update adds them later. */
 export function startFolding() {
   document.documentElement.classList.add("scripted"); // shows the buttons
   document.addEventListener("click", (event) => {

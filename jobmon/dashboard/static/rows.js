@@ -18,7 +18,7 @@ export function reasonToHold(list) {
   return "";
 }
 
-/** The ids of the jobs whose rows stay, for a header: as many of the first ones as fit into it. */
+/** The ids of the jobs whose rows stay, for a header; the last ids are left out if the header would be too long. */
 export function heldJobIds() {
   let charactersLeft = MAX_HEADER_LENGTH;
   const ids = listRows().map((row) => row.dataset.job).filter(Boolean);
@@ -45,7 +45,7 @@ function keepOrder(body) {
   body.replaceChildren(...openRows, ...fresh.values());
 }
 
-/** The rows of the table on the open page that shares a row with `fresh`, or of its only table; else no rows. */
+/** The rows of that table on the open page that has a row of `fresh`, or of the page's only table; else no rows. */
 function findOpenRows(fresh) {
   const bodies = [...document.querySelectorAll(".rows tbody")];
   const sharing = bodies.find((body) => [...body.children].some((row) => row.id && fresh.has(row.id)));
@@ -96,7 +96,7 @@ function offerNewRows(list, rows, isNew) {
     button.addEventListener("click", () => reloadList(list));
     list.append(button); // it is fixed over the page, so it moves no row
   }
-  // New rows are newer jobs if they come first, and the newest job is the first in this order.
+  // New rows are newer jobs if they come first, in an order with the newest job first.
   const kind = rows.slice(0, count).every(isNew) && !("notNewestFirst" in list.dataset) ? "newer" : "other";
   button.textContent = `Show ${count} ${kind} ${count === 1 ? "job" : "jobs"}`;
 }

@@ -1,4 +1,4 @@
-// The button that switches between the themes: that of the system, light and dark.
+// The button that switches between the themes: the system's, light and dark.
 
 const THEMES = ["system", "light", "dark"];
 const root = document.documentElement;

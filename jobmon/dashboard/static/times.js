@@ -2,7 +2,7 @@
 
 const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
 const CLOCK = { hourCycle: "h23" };
-const inYear = new Intl.DateTimeFormat(undefined, {
+const withoutYear = new Intl.DateTimeFormat(undefined, {
   month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", ...CLOCK,
 });
 const HOUR_S = 3600;
@@ -31,9 +31,9 @@ export function formatDuration(seconds) {
 }
 
 /**
- * Show every `<time>` of the page. With `data-age` it is an age. Without, it is relative to now if less than
- * an hour away (with `data-as="relative"`, a day), else a date and time. With `data-as="since"` it is a time
- * of day, if less than a day ago. Other values of `data-as` name a format.
+ * Show every `<time>` of the page: with `data-age` as an age, else relative to now if it is less than an hour
+ * away (with `data-as="relative"`, a day), else as a date and time. With `data-as="since"`, a time of the last
+ * day is shown as a time of day. Other values of `data-as` name a format.
  */
 export function showTimes() {
   document.querySelectorAll("time").forEach(showTime);
@@ -67,5 +67,5 @@ function showTime(element) {
 function formatInstant(moment, age, maxRelativeS) {
   if (Math.abs(age) < 1) return "now";
   if (Math.abs(age) < maxRelativeS) return age > 0 ? `${formatDuration(age)} ago` : `in ${formatDuration(-age)}`;
-  return (moment.getFullYear() === new Date().getFullYear() ? inYear : withYear).format(moment);
+  return (moment.getFullYear() === new Date().getFullYear() ? withoutYear : withYear).format(moment);
 }

@@ -28,8 +28,8 @@ export function openWindow(from, to) {
 }
 
 /**
- * A uPlot plugin: to drag over the plot opens this page for the window of these steps. `times()` has the
- * start of each step in Unix seconds.
+ * A uPlot plugin: dragging over steps of the plot opens this page for the window of these steps. `times()` has
+ * the start of each step in Unix seconds.
  */
 export function dragWindow(times) {
   let isDragging = false; // the size of the plot and the keyboard also change the selection, without dragging
@@ -54,7 +54,7 @@ export function openSteps(times, first, last) {
   openWindow(times[first], times[last] + stepLength(times));
 }
 
-/** The length of a step in seconds; of a single step, a minute. */
+/** The length of a step in seconds; a minute if there is only one step. */
 export function stepLength(times) {
   return times.length > 1 ? times[1] - times[0] : 60;
 }
