@@ -42,8 +42,8 @@ class Overview:
     of the window in which runs may be missing, each with the reason. `marks` are the deployments
     and other marks of the window, the newest first; None without the right to read them.
     `omitted_marks` counts older marks that are not in `marks`. `uncompared` has a sentence for each
-    reason why tiles have no change. `no_forecast` is why nobody knows whether the due jobs clear;
-    empty if that is known, if few are due, or without any history. `is_over`: as in `Facts`.
+    reason why tiles have no change. `no_forecast` is why the forecast for the due jobs is unknown;
+    empty if it is known, if few are due, or without any history. `is_over`: as in `Facts`.
     """
 
     total: int
