@@ -63,9 +63,9 @@ def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Expla
             place = queue.places.find_place(job, now)
         except UnknownPlaceError as error:
             place = str(error)
-        waiting = QueueFacts() if queue_facts.pause else _read_waiting(queue, facts, now)
+        activity = QueueFacts() if queue_facts.pause else _read_type_activity(queue, facts, now)
         queue_facts = replace(
-            waiting, place=place, pause=queue_facts.pause, paused_others=queue_facts.paused_others
+            activity, place=place, pause=queue_facts.pause, paused_others=queue_facts.paused_others
         )
     elif facts.status == JobStatus.LEASED:
         queue_facts = QueueFacts(runs=_read_runs(queue, facts.job_type, now))
@@ -148,7 +148,7 @@ def _read_pause(queue: WatchedQueue, job: Document) -> QueueFacts:
     return QueueFacts(pause=pause, paused_others=len(pauses) > (pause is not None))
 
 
-def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:
+def _read_type_activity(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:
     """The activity of the type of a due job, from the collector; nothing is counted live."""
     stats = queue.stats.cached_stats()
     if stats is None or stats.source != "rollup" or queue.rollup.progress() is None:

@@ -51,19 +51,20 @@ def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJ
         message = "There is no such group of errors, or it was seen too long ago."
         raise RefusedFilterError("error_group", message)
     ids: list[Any] = []
-    order = reason = ""
+    order_field = reason = ""
     for search_filter, limit_reason in _list_searches(queue, job_filter, group.code):
         jobs = queue.failed_jobs.page(search_filter, per_page=MAX_SEARCHED + 1).jobs
         selected_ids = _select_ids(queue, jobs[:MAX_SEARCHED], group_id)
-        if new_ids := [job_id for job_id in selected_ids if job_id not in ids]:
-            order = "" if ids else search_filter.order_field  # two searches have no common order
+        if new_ids := [key for key in selected_ids if key not in ids]:
+            # Two searches have no common order.
+            order_field = "" if ids else search_filter.order_field
             ids += new_ids
         if len(jobs) > MAX_SEARCHED:
             reason = reason or limit_reason
-    has_others = not job_filter.statuses or not set(job_filter.statuses) <= set(_FAILED)
-    if has_others and not _is_by_code(queue, job_filter, group.code):
+    has_other_statuses = not job_filter.statuses or not set(job_filter.statuses) <= set(_FAILED)
+    if has_other_statuses and not _is_by_code(queue, job_filter, group.code):
         reason = reason or FAILED_WITHOUT_CODE
-    return GroupJobs(tuple(ids), reason, order)
+    return GroupJobs(tuple(ids), reason, order_field)
 
 
 def _select_ids(queue: WatchedQueue, jobs: list[Document], group_id: str) -> list[Any]:

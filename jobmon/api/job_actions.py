@@ -237,7 +237,7 @@ def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False
 
 
 def may_undo(state: ActionState) -> bool:
-    """Whether the caller may undo a request, and it can be undone now."""
+    """Whether the caller may undo a request, and the request can be undone now."""
     return (
         auth.is_admin()
         and _is_undoable(state)

@@ -65,7 +65,7 @@ def _read_payload(payload: Any, path: list[str]) -> Any:
     If the path goes on below a text or a list, the value is this text or list: redaction can
     replace an object with a text.
     """
-    value = redact(_select(payload, path))
+    value = redact(_select_part(payload, path))
     for key in path:
         if not isinstance(value, dict):
             return value if value is None or isinstance(value, str | list) else None
@@ -73,7 +73,7 @@ def _read_payload(payload: Any, path: list[str]) -> Any:
     return value
 
 
-def _select(value: Any, path: list[str]) -> Any:
+def _select_part(value: Any, path: list[str]) -> Any:
     """The part of a document that is needed to redact the value at a path.
 
     The whole document may have 16 MB. The part includes the short texts next to each key of the
@@ -86,7 +86,7 @@ def _select(value: Any, path: list[str]) -> Any:
             for name, text in value.items()
             if isinstance(text, str) and len(text) <= _MAX_NAME_LENGTH
         }
-        return short_texts | ({key: _select(value[key], inner)} if key in value else {})
+        return short_texts | ({key: _select_part(value[key], inner)} if key in value else {})
     if isinstance(value, dict | list | DBRef):
         return [] if isinstance(value, list) else {}
     if path:  # a text or a number has no fields

@@ -105,7 +105,7 @@ _ERRORS: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-_FILES = {
+_FILE_DESCRIPTIONS = {
     "text/csv": (
         "With `format=csv`: a row of field names, then one row per {noun}. A complete file ends "
         "with a row of `#end`, the number of {noun}s and, if some may be missing, the reason."
@@ -120,7 +120,7 @@ _FILES = {
 
 _MAX_ROOTS = 4  # cached documents: one for each root path that proxies give to jobmon
 # The routes with filters of jobs: they also have the parameters that search the payload.
-_LISTS = ("/jobs", "/job/neighbors", "/admin/jobs/queue", "/admin/jobs/neighbors")
+_LIST_PATHS = ("/jobs", "/job/neighbors", "/admin/jobs/queue", "/admin/jobs/neighbors")
 
 
 class _Example(dict[str, Any]):
@@ -226,7 +226,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         """
 
         def document(view: Callable[..., Any]) -> Callable[..., Any]:
-            for mimetype, template in _FILES.items():
+            for mimetype, template in _FILE_DESCRIPTIONS.items():
                 text = template.format(noun=noun, schema=schema)
                 view = self.alt_response(
                     HTTPStatus.OK,
@@ -305,7 +305,7 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
         names = dict.fromkeys(
             name for settings in queues.all_settings() for name in settings.search_fields
         )
-        for path in _LISTS:
+        for path in _LIST_PATHS:
             document["paths"][path]["get"]["parameters"] += document_search(names)
 
     def _register_error_handlers(self) -> None:

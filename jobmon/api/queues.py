@@ -104,7 +104,7 @@ class QueueSummaries:
     """Caches a summary of each queue for all callers.
 
     A queue that does not answer delays callers only for a moment. Its last summary is shown until
-    it is ten seconds old; after that, an empty one with the reason.
+    it is ten seconds old; after that, an empty summary with the reason.
     """
 
     def __init__(self, queues: WatchedQueues) -> None:

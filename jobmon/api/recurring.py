@@ -184,7 +184,7 @@ def conclude_repetitions(
 
     `have_attempts`: each job contains its recorded attempts, as from `JobStore.get_job`.
     """
-    history = _RunHistory(queue, jobs, have_attempts=have_attempts)
+    reader = _RunReader(queue, jobs, have_attempts=have_attempts)
     repetitions = []
     for job in jobs:
         repetition = read_repetition(job)
@@ -193,14 +193,14 @@ def conclude_repetitions(
             status=to_text(job.get("status")),
             next_run_at=read_date(job.get("nextRunAt")),
         )
-        runs, no_history = history.read(job)
-        recurrence = summarize_recurrence(state, runs, history.gaps, now, no_history=no_history)
+        runs, no_history = reader.read(job)
+        recurrence = summarize_recurrence(state, runs, reader.gaps, now, no_history=no_history)
         repetitions.append(JobRepetition(repetition, recurrence, no_history))
     return repetitions
 
 
-class _RunHistory:
-    """The runs of recurring jobs: recorded attempts, or else the runs that the collector saw."""
+class _RunReader:
+    """Reads the runs of recurring jobs: recorded attempts, or runs that the collector saw."""
 
     def __init__(
         self, queue: WatchedQueue, jobs: Iterable[Document], *, have_attempts: bool

@@ -17,7 +17,7 @@ from jobmon.web.errors import invalid, unavailable
 
 TOO_LONG = "Without a collector a window has at most six hours."
 NO_COLLECTOR = "Only a collector knows this, and none is running."
-_BOUND = re.compile("`(from|to)`")
+_BOUND = re.compile("`(from|to)`")  # a parameter in the message of a WindowError
 
 
 def resolve_window(

@@ -281,8 +281,9 @@ def format_workers(found_workers: FoundWorkers, query: WorkerQuery) -> dict[str,
 
 def is_whole(found_workers: FoundWorkers) -> bool:
     """Whether all matching workers are known by name."""
-    has_all = found_workers.running.is_complete and not found_workers.running.reason
-    return has_all and found_workers.workers is not None and not found_workers.lacks_workers
+    running = found_workers.running
+    has_all_jobs = running.is_complete and not running.reason
+    return has_all_jobs and found_workers.workers is not None and not found_workers.lacks_workers
 
 
 def count_silent(workers: list[Worker] | None) -> int | None:
@@ -292,14 +293,14 @@ def count_silent(workers: list[Worker] | None) -> int | None:
 
 def _format_worker(worker: Worker, found_workers: FoundWorkers) -> dict[str, Any]:
     has_history, now = found_workers.history is not None, found_workers.running.as_of
-    has_jobs = not found_workers.running.reason and worker.name != OTHER
+    are_jobs_known = not found_workers.running.reason and worker.name != OTHER
     rate = failure_rate(worker.failures, worker.attempts)
     return {
         "name": worker.name,
         "state": worker.state,
         "since": worker.since,
         "note": worker.note or None,
-        "runningJobs": len(worker.jobs) if has_jobs else None,
+        "runningJobs": len(worker.jobs) if are_jobs_known else None,
         "jobs": [_format_job(job, now) for job in worker.jobs[:JOBS_SHOWN]],
         "lastSeen": worker.last_seen,
         "attempts": worker.attempts if has_history else None,
