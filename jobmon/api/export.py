@@ -50,7 +50,7 @@ class FileRows:
     """The kind of rows in a file.
 
     The name of the file begins with `name`. `answer` serializes a row. In CSV, `pick_cells` makes
-    the cells of a row, one for each of `columns`. At least three columns: the end has three cells.
+    the cells of a row, one for each of `columns`; at least three, because the end has three cells.
     """
 
     name: str

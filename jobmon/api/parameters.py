@@ -75,7 +75,8 @@ class Parameters(Schema):
     def read(self, request: Request) -> Any:
         """The typed query of a request; raises ApiError 422 for bad parameters.
 
-        With `is_cached`, a short query without `range` is cached: pages and programs repeat theirs.
+        With `is_cached`, the query for a short query string without `range` is cached, because
+        pages and programs repeat their requests.
         """
         query_string = request.query_string
         if (cached := self._cached.get(query_string)) is not None:
