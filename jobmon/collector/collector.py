@@ -216,7 +216,7 @@ class Collector:
             error_log.clear()
 
         def count() -> None:
-            self._share.await_start()
+            self._share.await_start(stop)
             self._runs.has_begun.wait()
             while not stop.is_set():
                 try:
@@ -244,7 +244,7 @@ class Collector:
         try:
             yield
         finally:
-            stop.set()
+            self._share.end(stop)
             self._changed.set()
             self._runs.has_begun.set()
             thread.join(STOP_TIMEOUT_S)

@@ -91,10 +91,19 @@ class Share:
         since = time.monotonic() - STATS_FIRST_S
         return any(at > since for at in self._starting.copy().values())
 
-    def await_start(self) -> None:
-        """Wait until no queue is starting, for up to `STATS_FIRST_S` seconds."""
+    def await_start(self, stop: threading.Event) -> None:
+        """Wait for up to `STATS_FIRST_S` seconds, until no queue is starting or `end` sets `stop`.
+
+        The caller checks `stop`.
+        """
         with self._lock:
-            self._lock.wait_for(lambda: not self.is_starting(), STATS_FIRST_S)
+            self._lock.wait_for(lambda: stop.is_set() or not self.is_starting(), STATS_FIRST_S)
+
+    def end(self, stop: threading.Event) -> None:
+        """Set `stop`, and end the call of `await_start` that waits with it."""
+        with self._lock:
+            stop.set()
+            self._lock.notify_all()
 
     def must_release(self) -> bool:
         """Whether the caller must end its `reserve` block: too many queues have a place here.

@@ -193,7 +193,7 @@ def test_histories_do_not_wait_for_a_long_first_count(
     share = Share(load_queues(settings))
     share.report_start("large")
     monkeypatch.setattr(share_module, "STATS_FIRST_S", 0.01)
-    share.await_start()
+    share.await_start(Event())
     eventually(lambda: not share.is_starting())
 
 

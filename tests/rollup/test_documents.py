@@ -18,6 +18,7 @@ from pymongo.errors import DocumentTooLarge
 from jobmon.app import create_app
 from jobmon.collector import collecting as collecting_module
 from jobmon.collector import collector as collector_module
+from jobmon.collector import share as share_module
 from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.buckets import MINUTE
@@ -457,8 +458,13 @@ def test_unexpected_exception_in_a_thread_is_logged_with_its_stack(
     caplog: pytest.LogCaptureFixture,
     thread: str,
 ) -> None:
-    """Catches an exception that ends a thread of a collector that still looks healthy."""
+    """Catches a collector that looks healthy without one of its threads.
+
+    Also catches a failed collector that keeps its lease until its history thread stops waiting.
+    """
     queue = make_queue()
+    for module, timeout in ((share_module, "STATS_FIRST_S"), (collector_module, "STOP_TIMEOUT_S")):
+        monkeypatch.setattr(module, timeout, 2.0 * PATIENCE_S)
 
     def fail(*_: Any, **__: Any) -> Any:
         raise KeyError("raised by the test")
