@@ -10,6 +10,7 @@ import pytest
 from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod
+from jobmon.store import known_fields
 from jobmon.store.bson_json import to_iso
 
 from ..dashboard.conftest import signed_in
@@ -117,8 +118,11 @@ def test_a_job_without_recorded_attempts_shows_its_last_attempt(queue: WatchedQu
 
 
 @pytest.fixture
-def three_jobs(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+def three_jobs(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WatchedQueue]:
     """The service over three succeeded jobs with the contract's field names, without attempts."""
+    monkeypatch.setattr(known_fields, "CACHE_TTL_MS", 0)  # tests change which fields are known
     now = datetime.now(UTC)
     with temporary_database(mongo) as database:
         database.jobs.insert_many(

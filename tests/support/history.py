@@ -4,7 +4,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
+from jobmon.collector import history_writer
 from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.history_writer import HistoryWriter
 from jobmon.redaction.redactor import Redactor
@@ -20,12 +22,16 @@ def make_history_writer(connection: Connection, **options: Any) -> HistoryWriter
 
 @contextmanager
 def writing_history(connection: Connection) -> Iterator[None]:
-    """Run a history writer in a thread during the block."""
+    """Run a history writer in a thread during the block, with short pauses even after slow counts.
+
+    No collector ends its rests here.
+    """
     stop = threading.Event()
     thread = threading.Thread(target=make_history_writer(connection).run, args=[stop])
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    with patch.multiple(history_writer, MAX_PAUSE_S=0.2, REST_S=0.2):
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
