@@ -206,19 +206,19 @@ def _explain_leased(job: JobFacts, queue: QueueFacts, now: datetime) -> Explanat
         reasons["since"] = "the start of the attempt is not recorded"
         worker = (" by ", WorkerName(job.worker)) if job.worker else ()
         start: Parts = (f"{_name_attempt(job) or 'It'} is leased", *worker)
-        end = ". No start of the attempt is recorded."
+        suffix = ". No start of the attempt is recorded."
     else:
-        since, end = _limit_to_now(started, now), "."
+        since, suffix = _limit_to_now(started, now), "."
         worker = (" on ", WorkerName(job.worker)) if job.worker else ()
         start = (f"{_name_attempt(job) or 'An attempt'} started ", since, *worker)
         if comparison := _compare_runs(now - started, queue.runs):
-            code, end = ExplanationCode.RUNNING_LONG, comparison
+            code, suffix = ExplanationCode.RUNNING_LONG, comparison
     if expires is None:
         lease: Parts = ("; it is unknown whether it still runs",)
     else:
         lease = ("; the lease ends ", expires, _name_assumption(job))
     return Explanation(
-        code=code, parts=(*start, *lease, end), since=since, until=expires, reasons=reasons
+        code=code, parts=(*start, *lease, suffix), since=since, until=expires, reasons=reasons
     )
 
 

@@ -87,13 +87,13 @@ def schedule_retry(
     job: Document, now: datetime, retry: RetryPolicy, jitter: float, *, may_retry: bool = True
 ) -> tuple[JobStatus, Document]:
     """The new status, and the fields to set, of a leased job whose attempt failed or expired."""
-    number = attempt_number(job)
-    if not may_retry or number >= attempt_limit(job):
+    attempts = attempt_number(job)
+    if not may_retry or attempts >= attempt_limit(job):
         return JobStatus.DLQ, make_final_fields(JobStatus.DLQ, now)
-    number_since_reset = max(1, number - int(job.get("attemptsBefore") or 0))
+    attempts_since_reset = max(1, attempts - int(job.get("attemptsBefore") or 0))
     return JobStatus.FAILED, {
         "status": JobStatus.FAILED.value,
-        "nextRunAt": now + timedelta(milliseconds=retry.delay_ms(number_since_reset, jitter)),
+        "nextRunAt": now + timedelta(milliseconds=retry.delay_ms(attempts_since_reset, jitter)),
         "leasedBy": None,
         "leaseExpiresAt": None,
     }

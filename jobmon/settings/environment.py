@@ -140,13 +140,13 @@ def _read_filters(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, .
 
 
 def _setting(
-    read: Callable[..., Any], default: Any = ..., *, secret: bool = False, **options: Any
+    read: Callable[..., Any], default: Any = ..., *, is_secret: bool = False, **options: Any
 ) -> Any:
     """A field whose value the function `read` gets from a variable, with these `options`."""
     metadata = {"read": partial(read, **options)}
     if default is ...:
-        return field(repr=not secret, metadata=metadata)
-    return field(default=default, repr=not secret, metadata=metadata)
+        return field(repr=not is_secret, metadata=metadata)
+    return field(default=default, repr=not is_secret, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ class Settings:
         settings = Settings(mongo_uri="mongodb://db/shop", jwt_secret_key=secret)
     """
 
-    mongo_uri: str = _setting(Env.str, secret=True, validate=check_mongo_uri)
+    mongo_uri: str = _setting(Env.str, is_secret=True, validate=check_mongo_uri)
     queues: str | None = _setting(_read_text, None)  # the file that lists several queues
     # For each queue in that file, `load_queues` sets these six, `mongo_uri`, `rules` and some of
     # the settings of the documents.
@@ -180,7 +180,7 @@ class Settings:
     # Out of FILTERS: the filters that have an index
     filters: tuple[str, ...] = _setting(_read_filters, DEFAULT_FILTERS)
     # jobmon's own databases
-    rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
+    rollup_uri: str | None = _setting(Env.str, None, is_secret=True, validate=check_mongo_uri)
     rollup_db: str = _setting(Env.str, "jobmon_rollups", validate=_database)
     state_db: str = _setting(Env.str, "jobmon_state", validate=_database)
     collector: bool = _setting(Env.bool, False)
@@ -189,7 +189,7 @@ class Settings:
     day_retention_days: int = _setting(Env.int, 400, validate=_positive)
     # Actions on jobs: requested in the web service, carried out by `jobmon actor`
     actions: bool = _setting(Env.bool, False)
-    actor_mongo_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
+    actor_mongo_uri: str | None = _setting(Env.str, None, is_secret=True, validate=check_mongo_uri)
     actions_per_second: int = _setting(Env.int, 500, validate=_positive)
     actions_expire_minutes: int = _setting(Env.int, 15, validate=_positive)
     actions_approval_above: int | None = _setting(Env.int, None, validate=validate.Range(min=0))
@@ -198,9 +198,9 @@ class Settings:
     owner_actions: tuple[str, ...] = _setting(_read_owner_actions, ())
     rules: Rules = DEFAULT_RULES  # in the file that JOBMON_RULES names
     # Notifications, sent by the collector
-    notify_urls: tuple[ReceiverAddress, ...] = _setting(read_receivers, (), secret=True)
+    notify_urls: tuple[ReceiverAddress, ...] = _setting(read_receivers, (), is_secret=True)
     notify_secret: str | None = _setting(
-        _read_text, None, secret=True, validate=_check_signing_secret
+        _read_text, None, is_secret=True, validate=_check_signing_secret
     )
     notify_delay_s: int = _setting(Env.int, 120, validate=validate.Range(0, 86_400))
     notify_repeat_hours: int = _setting(Env.int, 24, validate=validate.Range(0, 8_760))
@@ -212,7 +212,9 @@ class Settings:
     stats_ttl_ms: int = _setting(Env.int, 2_000, validate=validate.Range(min=0))
     # Tokens
     jwt_algorithm: str = _setting(read_algorithm, "HS256")
-    jwt_secret_key: str | None = _setting(Env.str, None, secret=True, validate=check_secret_length)
+    jwt_secret_key: str | None = _setting(
+        Env.str, None, is_secret=True, validate=check_secret_length
+    )
     jwt_public_key: str | None = _setting(read_pem, None)
     jwt_jwks_url: str | None = _setting(Env.str, None, validate=_http_url)
     jwt_issuer: str | None = _setting(_read_text, None)
@@ -227,7 +229,7 @@ class Settings:
     # Sign-in at an identity provider (OpenID Connect); `check_sign_in` checks these together.
     oidc_issuer: str | None = _setting(_read_text, None, validate=check_issuer)
     oidc_client_id: str | None = _setting(_read_text, None)
-    oidc_client_secret: str | None = _setting(_read_text, None, secret=True)
+    oidc_client_secret: str | None = _setting(_read_text, None, is_secret=True)
     oidc_scopes: str = _setting(Env.str, DEFAULT_SCOPES, validate=check_scopes)
     oidc_session_hours: int = _setting(Env.int, 12, validate=validate.Range(1, 720))
     # The web service
@@ -237,7 +239,7 @@ class Settings:
     threads: int = _setting(Env.int, 16, validate=_positive)
     rate_limit: str | None = _setting(Env.str, None, validate=_check_rate_limit)
     rate_limit_per_address: str | None = _setting(Env.str, None, validate=_check_rate_limit)
-    rate_limit_storage_uri: str = _setting(Env.str, "memory://", secret=True)
+    rate_limit_storage_uri: str = _setting(Env.str, "memory://", is_secret=True)
     log_level: str = _setting(Env.str, "INFO", validate=validate.OneOf(LOG_LEVELS))
     metrics: str = _setting(Env.str, "token", validate=validate.OneOf(METRICS))
     metrics_max_types: int = _setting(Env.int, 100, validate=_positive)

@@ -139,13 +139,13 @@ def _make_receiver(url: str, options: Mapping[str, str], used_names: set[str]) -
     """A receiver; without a name in its options, its name is new, and is added to `used_names`."""
     # A default name has only the scheme: `/readyz` shows it to anybody, and a host may be a token.
     scheme = urlsplit(url).scheme.lower()
-    fallback = "webhook" if scheme in WEBHOOK_SCHEMES else re.sub(r"[^a-z0-9]", "-", scheme)[:50]
-    name = options.get("name", fallback)
+    default = "webhook" if scheme in WEBHOOK_SCHEMES else re.sub(r"[^a-z0-9]", "-", scheme)[:50]
+    name = options.get("name", default)
     if "name" not in options:
-        number = 1
+        suffix = 1
         while name in used_names:
-            number += 1
-            name = f"{fallback}-{number}"
+            suffix += 1
+            name = f"{default}-{suffix}"
     used_names.add(name)
     return ReceiverAddress(
         name=name,

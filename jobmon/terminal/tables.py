@@ -54,7 +54,7 @@ def format_plain(value: object) -> str:
     )
 
 
-def name_status(status: object) -> Text:
+def format_status(status: object) -> Text:
     """A status as a word for people, in its color; the text of an unknown status is unchanged."""
     text = str(status)
     return Text(format_plain(JOB_STATUS_WORDS.get(text, text)), STYLES.get(text, ""))
@@ -164,7 +164,7 @@ def _job_cells(job: Mapping[str, Any]) -> list[Text]:
     return [
         Text(format_plain(job["jobId"])),
         Text(format_plain(job["type"])),
-        name_status(job["status"]),
+        format_status(job["status"]),
         Text(f"{format_plain(job['attemptCount'])}/{format_plain(job['maxAttempts'])}"),
         Text(format_plain(job.get("createdBy"))),
         Text(format_time(job["createdAt"])),
@@ -208,7 +208,7 @@ def show_job(job: Mapping[str, Any]) -> RenderableType:
     for label, value in {
         "job": Text(format_plain(job["jobId"]), "bold"),
         "type": Text(format_plain(job["type"])),
-        "status": name_status(job["status"]),
+        "status": format_status(job["status"]),
         "owner": Text(format_plain(job.get("createdBy"))),
         "priority": Text(format_plain(job["priority"])),
         "attempts": Text(
