@@ -62,12 +62,12 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     stalled: dict[str, timedelta] = {}
     if counts is None:
         return stalled
-    for job_type, due in find_overdue(evidence.stats, evidence.pauses).items():
+    for job_type, due_since in find_overdue(evidence.stats, evidence.pauses).items():
         thresholds = evidence.rules.for_type(job_type)
         recent = evidence.find_recent(thresholds)
         if isinstance(recent, Missing) or recent.gaps:
             continue
-        waited, activity = stats.as_of - due, recent.activity
+        waited, activity = stats.as_of - due_since, recent.activity
         # A type without counts of its own is counted in `(other)`; runs there may be of any type.
         running = counts.get(job_type, counts.get(OTHER, {})).get(_LEASED, 0)
         finished = [activity[name].finished for name in {job_type, OTHER} & activity.keys()]
@@ -123,17 +123,17 @@ def _check_finishing(evidence: Evidence) -> Check:
     if not last_finish:
         return Check(kind=kind, not_checked=RUNS_MAY_BE_MISSING if gaps else "")
     since, rate = last_finish
-    silent = as_of - since
+    silence = as_of - since
     longest_silence = evidence.rules.thresholds.stalled_after
-    is_long = rate * (silent / MINUTE) >= MIN_EXPECTED_JOBS or silent >= longest_silence
-    if silent < MIN_SILENCE or not is_long:
+    is_long = rate * (silence / MINUTE) >= MIN_EXPECTED_JOBS or silence >= longest_silence
+    if silence < MIN_SILENCE or not is_long:
         return Check(kind=kind)
     if any(gap.clip(since, as_of) for gap in gaps):
         return Check(kind=kind, not_checked=RUNS_MAY_BE_MISSING)
     due = health.due
     jobs = "jobs are" if due is None else "1 job is" if due == 1 else f"{grouped(due)} jobs are"
     text = (
-        f"Nothing has finished for {_format_minutes(max(silent, MINUTE))} while {jobs} due "
+        f"Nothing has finished for {_format_minutes(max(silence, MINUTE))} while {jobs} due "
         f"(usually {per_minute(rate)})"
     )
     notice = Notice(
@@ -236,9 +236,9 @@ def _check_oldest_due(evidence: Evidence) -> Check:
     reason = _explain_unknown_due(evidence) if has_limit else ""
     overdue = {
         job_type: waited
-        for job_type, due in find_overdue(evidence.stats, evidence.pauses).items()
+        for job_type, due_since in find_overdue(evidence.stats, evidence.pauses).items()
         if (limit := evidence.rules.for_type(job_type).oldest_due) is not None
-        and (waited := evidence.stats.as_of - due) > limit
+        and (waited := evidence.stats.as_of - due_since) > limit
     }
     if not overdue:
         return Check(kind=kind, not_checked=reason)

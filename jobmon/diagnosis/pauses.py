@@ -11,14 +11,14 @@ from jobmon.store.labels import label
 from jobmon.store.paused_types import TypePause
 from jobmon.store.stats import QueueStats
 
-MAX_NAME, MAX_REASON = 60, 200  # characters: of the person who paused a type, and of the reason
+MAX_NAME, MAX_REASON = 60, 200  # characters of the person's name, and of the reason
 
 
 def find_overdue(stats: QueueStats, pauses: Iterable[str]) -> dict[str, datetime]:
-    """Since when the oldest due job of each type has been due, without the paused types."""
+    """By type that is not paused: since when its oldest due job has been due."""
     paused = set(map(label, pauses))
     overdue = stats.health.overdue_by_type.items()
-    return {job_type: due for job_type, due in overdue if job_type not in paused}
+    return {job_type: due_since for job_type, due_since in overdue if job_type not in paused}
 
 
 def check_paused_types(evidence: Evidence) -> Check:

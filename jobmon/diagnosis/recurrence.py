@@ -18,7 +18,7 @@ from jobmon.store.repetition import Repetition
 
 MISSED = "missed"
 MAX_RUNS = 20  # the newest runs that are read, and the entries of `Recurrence.runs`
-MAX_COUNTED = 1_000  # so many missed runs between two runs are counted at most
+MAX_COUNTED = 1_000  # at most so many missed runs are counted between two runs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Selects the slowest runs of a window from those that the collector keeps for each type.
+"""Selects the slowest runs of a window among the runs that the collector keeps for each type.
 
 Pure functions of the details of runs.
 """
@@ -10,7 +10,8 @@ from jobmon.rollup.run_details import MAX_SLOW_TYPES, SLOWEST, RunDetails, SlowR
 
 MAX_LISTED = 20
 LEFT_OUT = (
-    f"of each minute or longer span only the {MAX_SLOW_TYPES} types with the slowest runs are kept"
+    f"of each minute or longer span, only runs of the {MAX_SLOW_TYPES} types with the slowest "
+    "runs are kept"
 )
 
 
