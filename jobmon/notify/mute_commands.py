@@ -1,8 +1,10 @@
 """`jobmon mute`, `acknowledge`, `unmute` and `mutes`: stop messages about notices for a while."""
 
 import re
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -149,7 +151,8 @@ def _add_mutes(mode: MuteMode, length: timedelta, options: dict[str, Any]) -> No
     with _open_records(options["queue"]) as queues:
         for name, records in queues if options["queue"] else queues[:1]:
             records.create_indexes()
-            added = records.add(mute)
+            # With an id for each queue, because `unmute` finds a mute by its id in all queues.
+            added = records.add(replace(mute, id=secrets.token_hex(10)))
             prefix = "" if len(queues) == 1 else f"{name}: "
             click.echo(f"{added.id[:8]}  {prefix}{_describe(added)}")
 

@@ -132,6 +132,17 @@ def test_a_mute_is_about_one_queue(run_cli: RunCli, tmp_path: Path) -> None:
     ]
 
 
+def test_mutes_of_several_queues_end_one_by_one(run_cli: RunCli, tmp_path: Path) -> None:
+    """Catches mutes with one id, which `unmute` refuses to end because the id is ambiguous."""
+    queues = tmp_path / "queues.toml"
+    queues.write_text("[mails]\ncollections = ['new', 'old']\n")
+    mute = ("mute", "all", "--for", "1h", "--reason", "x", "--queue", "mails")
+    lines = run_cli(*mute, QUEUES=str(queues)).output.splitlines()
+    assert [line[10:].partition(":")[0] for line in lines] == ["mails.new", "mails.old"]
+    assert run_cli("unmute", lines[0][:8], QUEUES=str(queues)).exit_code == 0
+    assert run_cli("mutes", QUEUES=str(queues)).output.splitlines() == lines[1:]
+
+
 def test_a_record_with_an_unknown_notice_is_skipped(
     run_cli: RunCli, records: MuteRecords, database: MongoDb
 ) -> None:
