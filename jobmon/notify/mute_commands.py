@@ -151,7 +151,7 @@ def _add_mutes(mode: MuteMode, length: timedelta, options: dict[str, Any]) -> No
     with _open_records(options["queue"]) as queues:
         for name, records in queues if options["queue"] else queues[:1]:
             records.create_indexes()
-            # With an id for each queue, because `unmute` finds a mute by its id in all queues.
+            # With an id for each queue: `unmute` has only the id to find the mute.
             added = records.add(replace(mute, id=secrets.token_hex(10)))
             prefix = "" if len(queues) == 1 else f"{name}: "
             click.echo(f"{added.id[:8]}  {prefix}{_describe(added)}")
