@@ -1,1 +1,1 @@
-"""Reads the watched collections, and nothing else."""
+"""Reads the watched collections, and the list of paused types; it writes nothing."""

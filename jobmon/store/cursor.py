@@ -47,14 +47,14 @@ _CODEC: CodecOptions[Document] = CodecOptions(
 class Cursor:
     """A place in a list: after the job with the _id `id`, the last job of page `page`.
 
-    With `backwards`, the place is before this job, which is the first job of the page. `at`: the
+    With `backwards`, the place is before this job, which is the first job of the page. `date`: the
     value of the job's date `order_by`, which orders the list. `neighbor_differs`: the job next to
     this job in the page has another date, so one query usually finds the jobs beyond. A cursor
     `by_page` has no values of a job: the jobs beyond are found by skipping pages.
     """
 
     page: int
-    at: Any = None
+    date: Any = None
     id: Any = None
     oldest_first: bool = False
     order_by: str = "createdAt"
@@ -65,7 +65,7 @@ class Cursor:
     @property
     def is_exact(self) -> bool:
         """Whether the values are short, and exactly the values in the database."""
-        return _is_exact(self.at) and _is_exact(self.id)
+        return _is_exact(self.date) and _is_exact(self.id)
 
     @property
     def ascending(self) -> bool:
@@ -74,13 +74,13 @@ class Cursor:
 
     def drop_values(self) -> Self:
         """The same cursor with only its page number."""
-        return replace(self, at=None, id=None, by_page=True, neighbor_differs=False)
+        return replace(self, date=None, id=None, by_page=True, neighbor_differs=False)
 
     def encode(self) -> str:
         """The cursor as an opaque string that is safe in a URL."""
         document = {"p": self.page, "o": self.oldest_first, "b": self.backwards}
         if not self.by_page:
-            document |= {"c": self.at, "i": self.id}
+            document |= {"c": self.date, "i": self.id}
         if mark := _MARKS.get(self.order_by):
             document[mark] = True
         if self.neighbor_differs:
@@ -112,7 +112,7 @@ class Cursor:
             raise ValueError("not a direction")
         return cls(
             page=int(page),
-            at=None if by_page else document["c"],
+            date=None if by_page else document["c"],
             id=None if by_page else document["i"],
             oldest_first=oldest_first,
             order_by=next((name for name, mark in _MARKS.items() if mark in document), "createdAt"),
@@ -123,10 +123,10 @@ class Cursor:
 
     def query_from(self) -> Document | None:
         """The query for jobs from the date on; None without a date, or if many jobs may have it."""
-        if not self.neighbor_differs or not isinstance(self.at, datetime):
+        if not self.neighbor_differs or not isinstance(self.date, datetime):
             return None
         operator = "$gte" if self.ascending else "$lte"
-        return {"$expr": {operator: [f"${self.order_by}", {"$literal": self.at}]}}
+        return {"$expr": {operator: [f"${self.order_by}", {"$literal": self.date}]}}
 
     def select_beyond(self, jobs: list[Document]) -> list[Document] | None:
         """The jobs beyond the cursor; `jobs` are the results of `query_from`, in its direction.
@@ -136,9 +136,9 @@ class Cursor:
         """
         # Not the _ids themselves: for Python, True is equal to 1.
         cursor_key, keys = encode_key(self.id), []
-        at = read_date(self.at)
+        date = read_date(self.date)
         for job in jobs:
-            if read_date(stored_date(job, self.order_by)) != at:
+            if read_date(stored_date(job, self.order_by)) != date:
                 break
             keys.append(encode_key(job["_id"]))
         if cursor_key in keys:
@@ -158,12 +158,12 @@ class Cursor:
             yield is_id_beyond, order
             return
         # If the date is fixed, MongoDB uses an index only for a sort order without the date.
-        yield {field: {"$eq": self.at}, **is_id_beyond}, order[1:]
-        if self.at is None and not self.ascending:
+        yield {field: {"$eq": self.date}, **is_id_beyond}, order[1:]
+        if self.date is None and not self.ascending:
             # An index sorts a missing value like null, but an expression sorts it before null.
             yield {field: {"$eq": MinKey()}}, order[1:]
         else:
-            yield {"$expr": {operator: [f"${field}", {"$literal": self.at}]}}, order
+            yield {"$expr": {operator: [f"${field}", {"$literal": self.date}]}}, order
 
 
 def stored_date(job: Document, field: str) -> Any:

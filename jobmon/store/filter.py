@@ -95,7 +95,7 @@ class JobFilter:
     `created_from`, `finished_from`, `due_from` (inclusive) and `…_to` (exclusive): aware dates. A
     value that is no date is in no range. `due_…` limits the nextRunAt of waiting jobs.
     `error_code`: the code of the newest error. `error_group`: the id of an error group, whose jobs
-    are in `group_jobs`. `worker`: the text in leasedBy; with `worker_jobs`, these jobs instead.
+    are in `group_jobs`. `worker`: the text in leasedBy; with `worker_jobs`, only these jobs.
     `job_id`: a prefix of the printed id. `condition` is checked at the time of the query.
     `min_attempts`: the least attemptCount. `priority`: exactly this priority.
     `order_by`: the date that orders the list, `createdAt` or one of `STATUSES_BY_DATE`. None means

@@ -25,7 +25,7 @@ JOB_ID: Keys = [("jobId", ASCENDING)]
 BY_STATUS: Keys = [_STATUS, *NEWEST_FIRST]
 BY_TYPE: Keys = [_TYPE, *NEWEST_FIRST]
 BY_STATUS_AND_TYPE: Keys = [_STATUS, _TYPE, *NEWEST_FIRST]  # also covers the stats pipeline
-# The last keys are for other filters of such a list: they are checked without reading the jobs.
+# The last keys are for other filters of such a list: MongoDB checks these without reading the jobs.
 BY_OWNER: Keys = [_OWNER, *NEWEST_FIRST, _TYPE]
 BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
 BY_ERROR_CODE: Keys = [("lastError.code", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]

@@ -39,7 +39,7 @@ def worker_label(value: Any) -> str | None:
 
 
 def can_filter_by(value_label: str) -> bool:
-    """Whether a filter by this label finds exactly the jobs that are counted under it."""
+    """Whether a filter by this label finds the jobs that are counted by it: see `label_values`."""
     is_whole = len(value_label) <= MAX_LABEL_LENGTH
     is_shared = value_label in (OTHER, OTHER + CUT, _DOCUMENT) or value_label.endswith("*")
     return is_whole and not is_shared

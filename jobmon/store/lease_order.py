@@ -73,7 +73,7 @@ class _OrderKey:
 class _DueJobs:
     """The waiting jobs that differ only in the last field of the order, a date.
 
-    `before` counts the jobs that are ahead of all these, by type label. `dates` has the sorted
+    `before` counts the jobs ahead of all these jobs, by type label. `dates` has the sorted
     dates of each type label; a job without a date comes first. `horizon`: the date up to which all
     jobs were read; None if all jobs were read.
     """
@@ -207,13 +207,14 @@ class PlaceFinder:
         """
         is_waiting = self._has_status or {"$in": ["$status", list(WAITING_STATUSES)]}
         is_same = _match_value("type", key.job_type)
-        first, priority, _ = key.order[0]
-        outranks = first == "priority" and {"$not": [_match_value(first, priority)]}
+        is_tied = [_match_value(name, value) for name, value, _ in key.order]
+        first_field, priority, _ = key.order[0]
+        outranks = first_field == "priority" and {"$not": [_match_value("priority", priority)]}
         counts = {
             "_id": None,
             "read": {"$sum": 1},
             "jobs": _count_if(is_waiting),
-            "tied": _count_if(is_waiting, *(_match_value(name, at) for name, at, _ in key.order)),
+            "tied": _count_if(is_waiting, *is_tied),
             "same": _count_if(is_waiting, is_same),
             "outranking": _count_if(is_waiting, is_same, outranks),
         }

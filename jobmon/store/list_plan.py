@@ -72,21 +72,21 @@ def get_plan(job_filter: JobFilter) -> ListPlan:
 class _IndexUse:
     """How an index serves a filter.
 
-    `used`: the parts that decide which keys of the index are read. `others`: the parts with which
-    each job has to be compared. `is_covered`: the keys are enough for this comparison.
-    `is_ordered`: the keys are in list order.
+    `used`: the parts that decide which keys of the index are read. `unused`: the other parts that
+    need an index, with which each job has to be compared. `is_covered`: the keys are enough for
+    this comparison. `is_ordered`: the keys are in list order.
     """
 
     index: ListIndex
     used: list[FilterPart]
-    others: list[FilterPart]
+    unused: list[FilterPart]
     is_covered: bool
     is_ordered: bool
 
     @property
     def serves(self) -> bool:
         """Whether every job that is read is also shown."""
-        return self.is_ordered and (not self.others or (bool(self.used) and self.is_covered))
+        return self.is_ordered and (not self.unused or (bool(self.used) and self.is_covered))
 
 
 class ListPlanner:
@@ -137,7 +137,7 @@ class ListPlanner:
         for candidate in self._list_forms(job_filter):
             uses = self._list_uses(candidate)
             if serving := [use for use in uses if use.serves]:
-                best = max(serving, key=lambda use: (not use.others, len(use.used)))
+                best = max(serving, key=lambda use: (not use.unused, len(use.used)))
                 return replace(candidate, plan=ListPlan(best.index.keys))
         for use in sorted(uses, key=_rank_bounded):
             if self._has_few(candidate, use):
@@ -148,13 +148,13 @@ class ListPlanner:
         """The uses of indexes that serve a part of the filter, or have the order of the list."""
         mapping, parts = self._jobs.mapping, list(job_filter.parts())
         order, fields = list_order(job_filter.order_field, mapping), {part.field for part in parts}
-        compared = [part for part in parts if not _needs_no_index(part, job_filter, mapping)]
+        needing_index = [part for part in parts if not _needs_no_index(part, job_filter, mapping)]
         uses: list[_IndexUse] = []
         for index in self._indexes:
             if index.keys[0][0] not in (*fields, order[0][0]):
                 continue
             if _may_use(index, fields, job_filter, mapping) and self._is_usable(index):
-                use = _make_use(index, parts, compared, order)
+                use = _make_use(index, parts, needing_index, order)
                 if use.used or use.is_ordered:
                     uses.append(use)
         return uses
@@ -289,9 +289,9 @@ class ListPlanner:
 
 
 def _make_use(
-    index: ListIndex, parts: list[FilterPart], compared: list[FilterPart], order: Keys
+    index: ListIndex, parts: list[FilterPart], needing_index: list[FilterPart], order: Keys
 ) -> _IndexUse:
-    """The use of an index for these parts; only the parts in `compared` can be its `others`."""
+    """The use of an index for these parts, of which only `needing_index` need an index."""
     used: list[FilterPart] = []
     position = 0
     for name, _ in index.keys:
@@ -302,12 +302,12 @@ def _make_use(
         position += 1
     remaining_keys = index.keys[position:]
     names = {name for name, _ in index.keys}
-    others = [part for part in compared if part not in used]
+    unused = [part for part in needing_index if part not in used]
     return _IndexUse(
         index=index,
         used=used,
-        others=others,
-        is_covered=all(part.field in names for part in others),
+        unused=unused,
+        is_covered=all(part.field in names for part in unused),
         is_ordered=_is_in_order(remaining_keys, order),
     )
 

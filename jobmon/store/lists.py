@@ -22,8 +22,8 @@ from jobmon.store.summaries import SUMMARY_FIELDS, summarize
 from jobmon.store.worker_jobs import WorkerJobFinder
 
 BATCH = 500
-# Values without a text that redaction could hide.
-_NO_TEXTS = {datetime, ObjectId}
+# Types of values that contain no text for redaction to hide.
+_TYPES_WITHOUT_TEXT = {datetime, ObjectId}
 # No page begins here or later in a list: skipping so many jobs exceeds every time limit.
 _MAX_SKIP = 2**31
 
@@ -160,10 +160,10 @@ class JobLists:
                 return
             page += 1
             has_keyset = self._has_keyset(job_filter)
-            last = self._make_cursor(
+            last_cursor = self._make_cursor(
                 jobs[-1], job_filter, has_keyset, page, oldest_first, neighbor=jobs[-2:-1]
             )
-            cursor = None if last.by_page else last
+            cursor = None if last_cursor.by_page else last_cursor
 
     def find_neighbors(
         self, job: Document, job_filter: JobFilter, *, oldest_first: bool = False
@@ -177,7 +177,7 @@ class JobLists:
         job_filter = self.prepare(job_filter)
         has_keyset = self._has_keyset(job_filter)
         cursor = self._make_cursor(job, job_filter, has_keyset, 1, oldest_first)
-        if cursor.by_page or cursor.at is None:
+        if cursor.by_page or cursor.date is None:
             return None
         before, after = (
             self._read(job_filter, side, 1, ascending=side.ascending)
@@ -356,7 +356,7 @@ class JobLists:
         values = stored_date(job, field), job["_id"]
         cursor = Cursor(
             page=page,
-            at=values[0],
+            date=values[0],
             id=values[1],
             oldest_first=oldest_first,
             order_by=field,
@@ -366,7 +366,7 @@ class JobLists:
             cursor.is_exact
             and has_keyset
             # A cursor is encoded, not encrypted.
-            and all(type(value) in _NO_TEXTS or self._is_shown(value) for value in values)
+            and all(type(value) in _TYPES_WITHOUT_TEXT or self._is_shown(value) for value in values)
         )
         return cursor if has_values else cursor.drop_values()
 

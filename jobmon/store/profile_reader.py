@@ -95,12 +95,12 @@ def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> l
     started = fields.get("startedAt", job.get("startedAt"))
     ended = fields.get("finishedAt", job.get("finishedAt"))
     worker = fields.get("workerId", job.get("leasedBy"))
-    last = last_attempt(
+    last_attempts = last_attempt(
         {**job, "startedAt": started, "finishedAt": ended, "leasedBy": worker, "attempts": None}
     )
-    if not last:
+    if not last_attempts:
         return []
-    (attempt,) = last
+    (attempt,) = last_attempts
     if attempts.outcome:
         if started is None:
             return []

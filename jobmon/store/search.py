@@ -28,7 +28,8 @@ class SearchTerm:
 
     `field`: its declared name, `payload.orderId`. A text means each value that is written in this
     way: a string, a number of any type, an ObjectId, a UUID, a boolean or a date. `text*` means all
-    strings with this beginning. In double quotes a text means only the string, even with a `*`.
+    strings with this beginning. A text in double quotes means only the string in the quotes, even
+    with a `*`, and the string with its quotes.
 
     >>> SearchTerm(field="payload.orderId", texts=("8425",)).condition()
     {'$in': ['8425', 8425]}
@@ -41,7 +42,7 @@ class SearchTerm:
 
     @property
     def has_prefix(self) -> bool:
-        """Whether strings are searched by their beginning. No index has these in list order."""
+        """Whether strings are searched by their beginning: no index has them in list order."""
         return any(map(is_prefix, self.texts))
 
     def hide(self, is_secret: Callable[[str], bool]) -> "SearchTerm":

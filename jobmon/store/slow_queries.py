@@ -56,7 +56,7 @@ class SlowQueries(CommandListener):
 
 
 def _describe_index(hint: Any) -> str | None:
-    """The keys or the name of the index that a command names; None if it names none."""
+    """The index that a command's hint names, by its keys or its name; None without a hint."""
     if not hint:
         return None
     return hint if isinstance(hint, str) else str(dict(hint))

@@ -23,7 +23,7 @@ _NOT_SHOWN = ("attempts", "startedAt")
 def summarize(job: Document) -> Document:
     """`job` with the fields that a list shows, each truncated.
 
-    The job is changed in place, because an export does this for each row.
+    The job is changed in place, which saves time: an export calls this for each row.
     """
     count = recorded_count(job)
     job["attemptCount"] = len(last_attempt(job)) if count is None else count

@@ -55,7 +55,7 @@ class WorkerJobFinder:
         return WorkerJobs(ids, "" if is_complete else NEWEST_ONLY)
 
     def _read_attempts(self, attempts: ReadCollection, index: Keys, worker: str) -> list[Document]:
-        """The newest attempts of the worker. Without the index: none if attempts have no workers.
+        """The newest attempts of the worker; an empty list if attempts have no workers.
 
         Raises RefusedFilterError if attempts have workers, but the index is missing.
         """

@@ -38,8 +38,9 @@ def download(
 ) -> bytes:
     """The body at `url`, through the proxies of the environment; raises one of `FAILURES`.
 
-    `deadline`: a value of `time.monotonic()` for the whole answer with its redirects. A `form` is
-    sent by POST; then no redirect is followed, because it would carry the headers elsewhere.
+    `deadline`: a value of `time.monotonic()` for the whole answer with its redirects; only the last
+    connection may take longer. A `form` is sent by POST; then no redirect is followed, because it
+    would carry the headers elsewhere.
     """
     opener = urllib.request.build_opener(_DeadlineHandler(deadline), _SafeRedirects())
     request = urllib.request.Request(  # noqa: S310 - the schemes of settings are checked

@@ -49,7 +49,7 @@ class KeySet:
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
     def find_key(self, kid: str | None) -> jwt.PyJWK | None:
-        """The key; None if the provider has none. Raises ApiError 503 if it cannot be fetched."""
+        """The key; None if the provider has no such key. Raises ApiError 503 if that is unknown."""
         key = self._find_cached(kid)
         age = time.monotonic() - self._fetched_at
         if key is not None and age <= KEYS_REFRESH_S:
@@ -89,7 +89,7 @@ class KeySet:
             self._waiting.release()
 
     def _fetch_if_due(self) -> threading.Event | None:
-        """An event for the end of the fetch that runs or starts now; None if none may start yet."""
+        """An event for the end of the running or starting fetch; None if no fetch may start yet."""
         with self._lock:
             if self._fetching is None:
                 now = time.monotonic()

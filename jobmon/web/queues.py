@@ -293,7 +293,7 @@ def no_such_queue() -> ApiError:
 
 
 def named_queue() -> str | None:
-    """The queue's name in the path of this request; None for a path of the default queue."""
+    """The queue's name in the path of this request; None if the path names no queue."""
     name: str | None = current_request().environ.get(_NAME)
     return name
 

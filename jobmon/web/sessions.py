@@ -1,7 +1,8 @@
 """Sessions of people who signed in at an identity provider: their tokens and sealed cookies.
 
 A session has a token, which is checked like any other token, and a cookie with the provider's
-tokens, encrypted; the server stores no session. Both keys are derived from a secret setting.
+tokens, encrypted; the server stores no session. The key that signs and the key that encrypts are
+derived from one secret setting.
 """
 
 import base64

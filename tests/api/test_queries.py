@@ -28,7 +28,7 @@ def test_empty_filters_are_ignored() -> None:
 
 
 def test_list_parameters_make_one_typed_query() -> None:
-    cursor = Cursor(at=None, id="a", page=3, oldest_first=True)
+    cursor = Cursor(date=None, id="a", page=3, oldest_first=True)
     query = ListParameters().load(
         {
             "status": ["dlq", ""],
@@ -91,7 +91,7 @@ def test_confine_to_keeps_the_other_filters() -> None:
 
 
 def test_a_bad_cursor_and_a_cursor_of_another_sort_are_refused() -> None:
-    cursor = Cursor(at=None, id="a", page=1).encode()
+    cursor = Cursor(date=None, id="a", page=1).encode()
     for query in ({"cursor": cursor, "sort": "createdAt"}, {"cursor": "!"}):
         with pytest.raises(ValidationError) as raised:
             ListParameters().load(query)

@@ -185,7 +185,7 @@ def _draw_text(dice: documents.Dice) -> str:
 def _draw_cursor(dice: documents.Dice) -> str:
     """A valid cursor, or a cursor with other values, an operator, or bytes cut, added or changed."""
     cursor = Cursor(
-        at=NOW,
+        date=NOW,
         id=dice.randrange(9),
         page=dice.choice([1, 2, 9]),
         oldest_first=dice.random() < 0.3,

@@ -294,7 +294,7 @@ def test_a_new_or_deleted_job_between_two_pages_moves_no_other_job(
 def test_decode_returns_the_cursor_that_was_encoded(created_at: Any) -> None:
     for oldest_first, backwards in product((False, True), repeat=2):
         cursor = Cursor(
-            at=created_at,
+            date=created_at,
             id=Binary(b"x" * 16, 4),
             page=3,
             oldest_first=oldest_first,
@@ -422,11 +422,11 @@ def test_a_forged_cursor_cannot_carry_an_operator(real_api: Api, database: Mongo
     )
     database.jobs.create_index(NEWEST_FIRST)
     for hostile in ({"$gt": ""}, {"$literal": 1}, Code("sleep(1000)")):
-        cursor = Cursor(at=hostile, id=hostile, page=1).encode()
+        cursor = Cursor(date=hostile, id=hostile, page=1).encode()
         assert real_api.get_as_admin("/admin/jobs/queue", cursor=cursor).status_code == 422
     # `$createdAt` is compared as a text; as the path of a field, it would match other jobs.
     for oldest_first, expected in ((True, ["job-1", "job-0"]), (False, [])):
-        cursor = Cursor(at="$createdAt", id="$_id", page=1, oldest_first=oldest_first).encode()
+        cursor = Cursor(date="$createdAt", id="$_id", page=1, oldest_first=oldest_first).encode()
         for path in ("/admin/jobs/queue", "/jobs"):
             query = {"cursor": cursor, "sort": SORTS[oldest_first]}
             page = real_api.get(path, token=real_api.token("ada"), **query).json
@@ -588,20 +588,20 @@ def test_a_filtered_list_has_the_same_order_by_cursor_and_by_page(
 
 @pytest.mark.parametrize("kept_length", [1, 5, 20, -4, -1])
 def test_a_truncated_cursor_is_422(api: Api, kept_length: int) -> None:
-    token = Cursor(at=NOW, id=ObjectId("65f0c0ffee0123456789abcd"), page=1).encode()
+    token = Cursor(date=NOW, id=ObjectId("65f0c0ffee0123456789abcd"), page=1).encode()
     answer = api.get_as_admin("/admin/jobs/queue", cursor=token[:kept_length])
     assert answer.status_code == 422
     assert answer.json["error"]["code"] == "validation_error"
 
 
 def test_the_date_of_a_decoded_cursor_has_a_time_zone() -> None:
-    cursor = Cursor(at=NOW, id=1, page=1)
-    assert Cursor.decode(cursor.encode()).at.tzinfo is not None
+    cursor = Cursor(date=NOW, id=1, page=1)
+    assert Cursor.decode(cursor.encode()).date.tzinfo is not None
 
 
 def test_job_with_the_id_1_is_not_taken_for_the_job_with_the_id_true() -> None:
     """Catches a job that is listed twice, because True is equal to 1 in Python."""
-    cursor = Cursor(at=NOW, id=True, page=1, oldest_first=True, neighbor_differs=True)
+    cursor = Cursor(date=NOW, id=True, page=1, oldest_first=True, neighbor_differs=True)
     number, boolean, last = ({"_id": key, "createdAt": NOW} for key in (1, True, Timestamp(1, 1)))
     assert cursor.select_beyond([number, boolean, last]) == [last]
     assert cursor.select_beyond([number]) is None
