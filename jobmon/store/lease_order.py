@@ -164,8 +164,10 @@ class PlaceFinder:
         if counts["read"] <= SHARE_FROM:
             return counts
         field, date, direction = key.order[-1]
-        # Documents of other programs may hold a date or a status in several forms.
-        if self._jobs.mapping.is_identity and isinstance(date, datetime) and direction > 0:
+        # Documents of other programs may hold a date or a status in several forms. The other ranges
+        # must be ranges of the priority, because `_DueJobs` counts their jobs as outranking.
+        is_shared = self._jobs.mapping.is_identity and isinstance(date, datetime) and direction > 0
+        if is_shared and all(name == "priority" for name, _, _ in key.order[:-1]):
             shared_key = key.job_type if self._each_type else None, key.order[:-1]
             due = self._due.get(shared_key, lambda: self._read_due(field, ranges), SHARE_DUE_S)
             return due.count_ahead(label(key.job_type), date, self._max_read)

@@ -262,9 +262,17 @@ def test_the_place_of_an_agenda_job_needs_the_index_of_agenda(
     assert find_place(connection, due_job).ahead == CappedCount(0, True)
 
 
+@pytest.mark.parametrize("share_from", [lease_order.SHARE_FROM, 0])
 def test_a_profile_can_set_the_lease_order(
-    connect: Callable[..., Connection], database: MongoDb, tmp_path: Path
+    connect: Callable[..., Connection],
+    database: MongoDb,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    share_from: int,
 ) -> None:
+    """Also catches jobs with an earlier date that are reported as jobs with a higher priority."""
+    monkeypatch.setattr(lease_order, "SHARE_FROM", share_from)
+
     def find_place_in_order(order: str, due_job: dict[str, Any]) -> Place:
         path = tmp_path / "shop.toml"
         path.write_text(f'extends = "jobmon"\n[lease]\norder = [{order}]\n')
@@ -280,10 +288,10 @@ def test_a_profile_can_set_the_lease_order(
         '"priority", "createdAt"', make_job(3, priority=3, createdAt=NOW - timedelta(seconds=3))
     )
     assert (lowest_first.ahead.value, lowest_first.outranking) == (2, 2)
-    oldest_first = find_place_in_order(
-        '"createdAt"', make_job(1, createdAt=NOW - timedelta(seconds=1))
-    )
-    assert (oldest_first.ahead.value, oldest_first.outranking) == (2, 0)
+    for order in ('"createdAt"', '"createdAt", "nextRunAt"'):
+        newest_job = make_job(1, createdAt=NOW - timedelta(seconds=1))
+        oldest_first = find_place_in_order(order, newest_job)
+        assert (oldest_first.ahead.value, oldest_first.outranking) == (2, 0)
     # A missing date is the first in the order.
     assert find_place_in_order('"nextRunAt"', make_job(9, nextRunAt=None)).ahead == CappedCount(
         0, True
