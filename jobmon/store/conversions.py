@@ -89,7 +89,7 @@ def creation_time(value: Any) -> datetime | None:
 
 
 def match_creation_time(condition: Any) -> Any:
-    """The condition on createdAt, for documents whose ObjectId holds that date."""
+    """The condition (`$gte` or `$lt`) on createdAt, for documents whose ObjectId holds the date."""
     if isinstance(condition, dict):
         return {operator: match_creation_time(value) for operator, value in condition.items()}
     if condition == "date":  # the type in a `$type` condition

@@ -103,10 +103,10 @@ class JobLists:
     ) -> JobPage:
         """A page of the jobs that match, by the filter's date, the latest first by default.
 
-        With `cursor`, the page after it (or before it, if it is a previous cursor), with the latest
-        or the oldest first as in its list. A cursor costs the same at any depth; a page number
-        skips index keys. With the exact `total` of this filter, a page past the end needs no query;
-        with its `guide`, few keys are skipped at any depth. Raises the errors of `prepare`, and
+        With `cursor`, the page after it, or before it for a `prev_cursor`, in the order of the list
+        that the cursor is from. A cursor costs the same at any depth; a page number skips index
+        keys. With the exact `total` of this filter, a page past the end needs no query; with its
+        `guide`, few keys are skipped at any depth. Raises the errors of `prepare`, and
         BusyPagesError.
 
             page = lists.page(JobFilter(statuses=("dlq",)), per_page=50)
@@ -128,8 +128,8 @@ class JobLists:
         if jobs and not page_slice.is_last:
             next_cursor = self._make_cursor(jobs[-1], *arguments, neighbor=jobs[-2:-1])
         if jobs and not page_slice.is_first:
-            first = self._make_cursor(jobs[0], *arguments, neighbor=jobs[1:2])
-            prev_cursor = replace(first, backwards=True)
+            first_cursor = self._make_cursor(jobs[0], *arguments, neighbor=jobs[1:2])
+            prev_cursor = replace(first_cursor, backwards=True)
         return JobPage(
             jobs=jobs,
             page=page_slice.page,
@@ -168,9 +168,9 @@ class JobLists:
     def find_neighbors(
         self, job: Document, job_filter: JobFilter, *, oldest_first: bool = False
     ) -> tuple[Document | None, Document | None] | None:
-        """The jobs before and after a job in a list; the job itself need not match any more.
+        """The jobs before and after a job in a list, even if the job itself no longer matches.
 
-        None stands for a job that does not exist. The result is None if `job` has no date, or if
+        None stands for no job, at an end of the list. The result is None if `job` has no date or if
         the jobs beyond it cannot be queried: see `store.cursor`. At most four queries read jobs.
         Raises the errors of `prepare`.
         """
@@ -210,8 +210,8 @@ class JobLists:
     def _resolve(self, job_filter: JobFilter) -> JobFilter:
         """The filter with the jobs of its worker, and with a search that finds no secrets.
 
-        Raises RefusedFilterError if the jobs of the worker cannot be found, or nothing can be
-        searched.
+        Raises RefusedFilterError if the jobs of the worker cannot be found, or if redaction hides
+        all texts of a search.
         """
         if job_filter.plan is not None:
             return job_filter
@@ -221,7 +221,7 @@ class JobLists:
         return self._drop_secrets(job_filter) if job_filter.search else job_filter
 
     def _drop_secrets(self, job_filter: JobFilter) -> JobFilter:
-        """The filter whose search finds no hidden text; RefusedFilterError for an empty term."""
+        """The filter with a search without secrets; RefusedFilterError for an empty term."""
         terms = [
             term.hide(lambda text: self._redactor.redact(text) != text)
             for term in job_filter.search

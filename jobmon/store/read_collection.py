@@ -201,11 +201,12 @@ class ReadCollection:
         now, key = time.monotonic(), str(index)
         cached = self._indexed.get(key)
         if cached is None or cached[0] < now - _INDEXES_TTL_S:
-            keys, find = self.mapping.translate_keys(index), self.mapping.translate_query(query)
+            keys = self.mapping.translate_keys(index)
+            translated = self.mapping.translate_query(query)
             try:
                 self._run_hinted(
                     keys or [],
-                    lambda hint: self.explain({"filter": find, **_drop_none({"hint": hint})}),
+                    lambda hint: self.explain({"filter": translated, **_drop_none({"hint": hint})}),
                 )
                 exists = True
             except OperationFailure as error:

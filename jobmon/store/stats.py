@@ -158,7 +158,7 @@ class CountsByName:
         """Use the labels that these counts already have; returns the counts with shared keys."""
         self._statuses.learn(status for status, _ in counts)
         self._types.learn(job_type for _, job_type in counts)
-        return Counter({self._keys.setdefault(key, key): n for key, n in counts.items()})
+        return Counter({self._keys.setdefault(key, key): count for key, count in counts.items()})
 
     def forget(self, *, all_but: Collection[tuple[str, str]]) -> None:
         """Free the labels that are no longer counted, so that other values can have them."""

@@ -22,6 +22,8 @@ FindKey = Callable[[str | None], jwt.PyJWK | None]
 
 
 class _CheckedToken(NamedTuple):
+    """An accepted token; `kid` and `key` are None if no key of the provider checked it."""
+
     access: AccessToken
     kid: str | None
     key: jwt.PyJWK | None

@@ -81,11 +81,11 @@ class IdentityProvider:
     def begin(self, redirect_uri: str) -> SignInFlow:
         """The values for a sign-in: the person has to go to its `address`."""
         with self._open_protocol() as protocol:
-            flow = {name: generate_token(48) for name in ("state", "nonce", "code_verifier")}
+            secrets = {name: generate_token(48) for name in ("state", "nonce", "code_verifier")}
             address, _ = protocol.open_client().create_authorization_url(
-                protocol.metadata["authorization_endpoint"], redirect_uri=redirect_uri, **flow
+                protocol.metadata["authorization_endpoint"], redirect_uri=redirect_uri, **secrets
             )
-            return SignInFlow(address=address, redirect_uri=redirect_uri, **flow)
+            return SignInFlow(address=address, redirect_uri=redirect_uri, **secrets)
 
     def check_sender(self, issuer: str | None) -> None:
         """Raise ApiError 502 if a redirect back to jobmon names another provider (RFC 9207)."""

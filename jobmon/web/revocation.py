@@ -37,7 +37,7 @@ class _RevocationList:
     since: datetime | None = None  # when it was created; None without a marker
 
     def merge(self, other: "_RevocationList") -> "_RevocationList":
-        """The entries of both lists, with the `since` of this one."""
+        """The entries of both lists, with the `since` of this list."""
         before = dict(other.before)
         for subject, moment in self.before.items():
             before[subject] = max(moment, before.get(subject, moment))
