@@ -128,14 +128,15 @@ class Deployment:
         `option`: `--create`, or the kind of a user to create: `--reader`, `--collector`, `--actor`.
         """
         words = [*self._list_variables(), f"{ADMIN_URI}={quote_shell(self._make_admin_uri())}"]
+        kind = option.removeprefix("--")
+        creates_user = kind in list(UserKind)
+        if creates_user:
+            words.append(f"JOBMON_{kind.upper()}_PASSWORD=…")
         words.append("jobmon init")
         if self.settings.queues is not None and self.settings.queue:
             words.append(f"--queue {self.settings.queue}")
-        if option.removeprefix("--") in list(UserKind):
-            words.insert(-1, f"JOBMON_{option.removeprefix('--').upper()}_PASSWORD=…")
-            words.append(f"{option} USER")
-        elif option:
-            words.append(option)
+        if option:
+            words.append(f"{option} USER" if creates_user else option)
         return " ".join(words)
 
     def _list_variables(self) -> Iterator[str]:

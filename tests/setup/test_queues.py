@@ -107,6 +107,9 @@ def test_check_json_names_the_queue_of_a_finding(environment: dict[str, str]) ->
     mails = [finding for finding in findings if finding["queue"] == "mails"]
     (missing,) = [finding for finding in mails if finding["check"] == "indexes"]
     assert "--queue mails" in missing["commands"][0]
+    (rights,) = [finding for finding in mails if finding["check"] == "rights"]
+    command = "JOBMON_READER_PASSWORD=… jobmon init --queue mails --reader USER"
+    assert rights["commands"][0].endswith(f" {command}")
     own_checks = [finding["check"] for finding in findings if finding["queue"] is None]
     assert own_checks == ["settings", "database", "rights"]
 
