@@ -13,7 +13,7 @@ _OVERLAP = timedelta(seconds=1)  # a call of `mark` begins this long before the 
 class DueChanges:
     """Marks the jobs in which a date has passed since the last call of `mark`.
 
-    The dates are those that the profile's rules for statuses compare with `$now`.
+    The profile's rules for statuses compare these dates with `$now`.
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -18,9 +18,8 @@ COUNT_FOR_S = 0.5  # the time for which a call of `count` counts; meanwhile, the
 class RunCounting:
     """Counts runs with `counter`, which is None if attempts are recorded or there is no stream.
 
-    Counting begins when all queues of this process have their first stats (it waits up to 15 s for
-    each), or once it is urgent. Methods raise PyMongoError, and LeaseLostError if another collector
-    counts.
+    Counting begins when no queue of this process waits for its first stats (for up to 15 s), or
+    once it is urgent. Methods raise PyMongoError, and LeaseLostError if another collector counts.
     """
 
     def __init__(self, connection: Connection, counter: EventCounter | None, share: Share) -> None:
