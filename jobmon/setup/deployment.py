@@ -170,10 +170,10 @@ class Deployment:
 
 
 @contextmanager
-def admin_client(settings: Settings) -> Iterator[MongoClient[Document]]:
-    """A client for the administrator's connection string; database errors become SetupErrors."""
+def admin_client(settings: Settings, setting: str = ADMIN_URI) -> Iterator[MongoClient[Document]]:
+    """A client for the connection string in `setting`; database errors become SetupErrors."""
     no_user = (
-        f"Put an administrator into {ADMIN_URI}: "
+        f"Put an administrator into {setting}: "
         "mongodb://USER:PASSWORD@HOST/DATABASE?authSource=admin"
     )
     uri = settings.mongo_uri
@@ -184,7 +184,7 @@ def admin_client(settings: Settings) -> Iterator[MongoClient[Document]]:
         with MongoClient[Document](uri, **options) as client:
             yield client
     except (PyMongoError, OSError, ValueError) as error:
-        raise SetupError(unreachable(error, uri, ADMIN_URI, no_user)) from None
+        raise SetupError(unreachable(error, uri, setting, no_user)) from None
 
 
 def explain_unsuitable_kind(name: str, kind: str, setting: str) -> Finding | None:

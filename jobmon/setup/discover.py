@@ -52,7 +52,7 @@ def discover(
         require_mongo_uri(uri, source)
     except SettingsError as error:
         raise SetupError(refused_setting(error)) from None
-    with admin_client(Settings(mongo_uri=uri)) as client:
+    with admin_client(Settings(mongo_uri=uri), source) as client:
         return _Search(uri, client, own_databases).run(collection)
 
 

@@ -436,6 +436,9 @@ def test_missing_options_and_a_wrong_uri_are_refused() -> None:
     result = runner.invoke(main, ["init", "--discover"], env={"JOBMON_MONGO_URI": "http://db"})
     assert result.exit_code == 1
     assert "JOBMON_MONGO_URI" in result.output
+    uri = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100"
+    result = runner.invoke(main, ["init", "--discover"], env={"JOBMON_MONGO_URI": uri})
+    assert "Is the address in JOBMON_MONGO_URI correct from this machine?" in result.output
 
 
 def test_the_environment_of_another_queue_is_ignored(
