@@ -201,6 +201,14 @@ def test_same_key_files_one_request_although_settings_changed(
             {"action": "run_now", "filter": {"condition": "due"}, "expected": 1},
             "filter.condition",
         ),
+        (
+            {
+                "action": "run_now",
+                "filter": {"condition": "scheduled", "status": "dlq"},
+                "expected": 1,
+            },
+            "filter.status",
+        ),
         ({"action": "retry", "filter": {"state": "dlq"}, "expected": 3}, "filter"),
         ({"action": "retry", "filter": {"per_page": "5"}, "expected": 3}, "filter"),
         ({"action": "retry", "filter": {"owner": {"$ne": 1}}, "expected": 3}, "filter"),
