@@ -1,6 +1,5 @@
 """Resolves the window of a request, and explains why a window has no history."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,6 @@ from jobmon.web.errors import invalid, unavailable
 
 TOO_LONG = "Without a collector a window has at most six hours."
 NO_COLLECTOR = "Only a collector knows this, and none is running."
-_BOUND = re.compile("`(from|to)`")  # a parameter in the message of a WindowError
 
 
 def resolve_window(
@@ -32,10 +30,10 @@ def resolve_window(
     try:
         return series.window(query.start or end - query.length, end, step)
     except WindowError as error:
-        parameter, message = error.parameter, str(error)
+        parameter, message = error.parameter, error.explain(prefix)
     except (OverflowError, ValueError):  # a step begins before year 1 or ends after 9999
         parameter, message = "to" if query.end is not None else "from", "Out of range."
-    raise invalid(prefix + parameter, _BOUND.sub(rf"`{prefix}\1`", message))
+    raise invalid(prefix + parameter, message)
 
 
 def format_bounds(window: Window) -> dict[str, datetime | None]:

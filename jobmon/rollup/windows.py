@@ -14,11 +14,18 @@ _MAX_POINTS = 168  # without a requested step, a window has no more steps if suc
 
 
 class WindowError(ValueError):
-    """A window that cannot be answered; `parameter` is the wrong field: `from`, `to` or `step`."""
+    """A window that cannot be answered; `parameter` is the wrong field: `from`, `to` or `step`.
 
-    def __init__(self, parameter: str, message: str) -> None:
-        super().__init__(message)
+    The template of the message has `{start}` and `{end}` for the names of the fields.
+    """
+
+    def __init__(self, parameter: str, template: str) -> None:
+        super().__init__(template)
         self.parameter = parameter
+
+    def explain(self, prefix: str = "") -> str:
+        """The message for fields whose names have this prefix."""
+        return str(self).format(start=f"`{prefix}from`", end=f"`{prefix}to`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +71,11 @@ class Window:
         """
         now = datetime.now(UTC)
         if start >= end:
-            raise WindowError("from", "Must be before `to`.")
+            raise WindowError("from", "Must be before {end}.")
         oldest = floor(now - retention[DAY], DAY)
         if end <= oldest:
             days = retention[DAY].days
-            raise WindowError("to", f"`to` is before the retained history ({days} days).")
+            raise WindowError("to", f"{{end}} is before the retained history ({days} days).")
         no_data_before = oldest if start < oldest else None
         start = max(start, oldest)
         chosen = step
@@ -80,7 +87,9 @@ class Window:
         if window.span < DAY and not window.is_retained(retention, now):
             coarser_s = seconds(HOUR if window.span < HOUR else DAY)
             days = retention[window.span].days
-            message = f"Must be a multiple of {coarser_s} for a `from` more than {days} days ago."
+            message = (
+                f"Must be a multiple of {coarser_s} for a {{start}} more than {days} days ago."
+            )
             raise WindowError("step", message)
         if window.length / chosen > MAX_STEPS:
             message = f"Makes more than {MAX_STEPS} steps."
