@@ -1,4 +1,4 @@
-"""Counts activity in the watched collections: enqueued, finished and dead-lettered jobs."""
+"""Counts activity in the watched collections: enqueued and dead-lettered jobs, finished runs."""
 
 from datetime import datetime, timedelta
 
@@ -61,7 +61,7 @@ def count_activity(
 
 
 def _add_runs(tally: Tally, outcome: str, group: Document) -> None:
-    """Add the runs of a group that `_group_by_outcome` made."""
+    """Add the runs of a group that the stage of `_group_by_outcome` returned."""
     tally.outcomes[outcome] += len(group["run"])
     for histogram, buckets in ((tally.wait, group["wait"]), (tally.run, group["run"])):
         histogram.update(int(bucket) for bucket in buckets if bucket is not None)

@@ -25,8 +25,8 @@ SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
 # A minute is recounted for this long, then it is final. The clocks of writers differ, and a
 # recovery ends attempts late.
 FINAL_AFTER = 15 * MINUTE
-# Fewer than `MAX_TYPES`: a document has at most 16 MB. With names of 200 characters of 4 bytes, a
-# bucket needs up to 5 KB a type and 5 MB for details.
+# Fewer than `labels.MAX_TYPES`: a document has at most 16 MB. With names of 200 characters of 4
+# bytes, a bucket needs up to 5 KB a type and 5 MB for details.
 MAX_BUCKET_TYPES = 2_000
 
 # A projection for readers that need only the activity of a bucket.
@@ -49,7 +49,7 @@ def floor(moment: datetime, span: timedelta) -> datetime:
 
 
 def seconds(span: timedelta) -> int:
-    """The stored form of a span's length."""
+    """A span's length in seconds, as it is stored."""
     return round(span.total_seconds())
 
 
@@ -177,7 +177,7 @@ def count_events(tallies: Tallies) -> int:
 
 
 def count_failed(tallies: Tallies) -> dict[str, int]:
-    """Failed runs by type."""
+    """Failed runs by type; a type without failed runs is absent."""
     return {job_type: tally.failed for job_type, tally in tallies.items() if tally.failed}
 
 
@@ -238,8 +238,8 @@ class HistoryProgress:
 
     `counted_at`: when the newest minutes were counted last. `final_until`: earlier spans are
     final, that is, they cannot change any more; None if no span is final. `counted_from`: set
-    while a collector still counts older spans. The history is complete from then on, and missing
-    between `final_until` and `counted_from`.
+    while a collector still counts older spans. The history is complete from `counted_from` on, and
+    missing between `final_until` and `counted_from`.
     """
 
     counted_at: datetime
@@ -255,9 +255,9 @@ class HistoryProgress:
 
 def load_progress(document: Document) -> HistoryProgress:
     """The stored progress; raises MalformedError or KeyError for another document."""
-    until, since = document.get("completeUntil"), document.get("countedFrom")
+    until, counted_from = document.get("completeUntil"), document.get("countedFrom")
     return HistoryProgress(
         counted_at=require_type(document["countedAt"], datetime),
         final_until=floor(require_type(until, datetime) - FINAL_AFTER, MINUTE) if until else None,
-        counted_from=None if since is None else require_type(since, datetime),
+        counted_from=None if counted_from is None else require_type(counted_from, datetime),
     )

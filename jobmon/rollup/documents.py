@@ -1,7 +1,7 @@
 """jobmon's own documents: each has a format version, and nearly all belong to a watched queue.
 
 The queue and the format are in the `_id`, and at the beginning of most indexes. So any number of
-queues, and two versions of jobmon during an upgrade, share one database.
+queues can share one database, and during an upgrade two versions of jobmon.
 """
 
 import logging
@@ -40,7 +40,7 @@ BUILD = "build"  # the progress of a first count
 FAILURE = "failure"  # the exception with which a collector failed, before it was started again
 CHECKPOINT = "checkpoint"
 PROGRESS = "progress"  # of counting the history
-COUNTERS = "counters"
+COUNTERS = "counters"  # the running totals
 EVENTS = "events"  # which part of the history is counted from changes, and its gaps
 NOTIFICATIONS = "notifications"  # what each receiver got
 # A document of `leases`.
@@ -55,7 +55,7 @@ class MalformedError(ValueError):
 
 
 def require_type(value: Any, *kinds: type[T]) -> T:
-    """`value` if it has one of these types, else MalformedError; a bool is not an int here."""
+    """`value` if it has one of these types; else raises MalformedError. A bool is no int here."""
     if isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds):
         return value
     raise MalformedError(f"{type(value).__name__} instead of {kinds[0].__name__}")
@@ -101,7 +101,7 @@ def index_keys(*fields: str) -> Keys:
 class OwnDatabase:
     """The documents of one queue, in this version's format, in jobmon's own database.
 
-    `reported` holds the problems that were logged; several objects that share it log each once.
+    `reported` holds the problems that were logged: objects that share it log each problem once.
     """
 
     def __init__(
@@ -135,12 +135,12 @@ class OwnDatabase:
         return index_keys(*fields)
 
     def find_state(self, name: str, load: Callable[[Document], T]) -> T | None:
-        """A loaded document of `state`; None if there is none that this version understands."""
+        """A document of `state`, loaded; None if it is missing, or this version cannot read it."""
         document = self[STATE].find_one({"_id": self.id(name)})
         return next(self.read(name, [document], load), None)
 
     def write_state(self, name: str, fields: Document, at: datetime | str = "$$NOW") -> None:
-        """Replace a document of `state`; `at` is its time by the database's clock."""
+        """Replace a document of `state`; `at` is its time: by default the database's present."""
         document = self.new(name, fields)
         stages: list[Document] = [{"$replaceWith": {"$literal": document}}, {"$set": {"at": at}}]
         self.write(
@@ -150,26 +150,28 @@ class OwnDatabase:
     def replace(self, name: str, documents: Sequence[Document]) -> bool:
         """Write documents of a collection in place of the documents with the same `_id`s.
 
-        Returns whether any was stored. The reason why others were not is logged once.
+        Returns whether any was stored. If a document cannot be stored, the reason is logged once.
         """
-        writes = [ReplaceOne({"_id": each["_id"]}, each, upsert=True) for each in documents]
+        writes = [
+            ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents
+        ]
         if len(writes) > 1:
             with suppress(BulkWriteError, DocumentTooLarge, *_NOT_BSON):
                 self[name].bulk_write(writes, ordered=False)
                 return True
         # One by one, so that every document that can be stored is stored.
+        replace_one = partial(self[name].replace_one, upsert=True)
         stored = [
-            self.write(
-                name, partial(self[name].replace_one, {"_id": each["_id"]}, each, upsert=True)
-            )
-            for each in documents
+            self.write(name, partial(replace_one, {"_id": document["_id"]}, document))
+            for document in documents
         ]
         return any(stored)
 
     def write(self, name: str, action: Callable[[], object]) -> bool:
         """Run a write; returns False if the document cannot be stored, which is logged once.
 
-        `name`: of the document, for the log. Raises PyMongoError for any other failure.
+        `name`: of the document or of its collection, for the log. Raises PyMongoError for any other
+        failure.
         """
         try:
             action()
@@ -217,4 +219,5 @@ class OwnDatabase:
 
 
 def _shorten(value: object) -> str:
+    """The first 80 characters of a value's text, in ASCII."""
     return ascii(str(value))[1:-1][:80]

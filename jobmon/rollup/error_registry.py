@@ -1,6 +1,7 @@
 """The stored form of a group of errors."""
 
 from datetime import datetime
+from types import NoneType
 from typing import NamedTuple
 
 from jobmon.rollup.documents import require_type
@@ -23,8 +24,8 @@ class FailedJob(NamedTuple):
 class ErrorGroup(NamedTuple):
     """Errors of one kind: see `diagnosis.error_kinds.ErrorKind`. Dates are UTC.
 
-    `message` and `stack` are a redacted sample from one error; None if that has none. `jobs`: the
-    last jobs with such an error, the newest first.
+    `message` and `stack` are a redacted sample from one error; None if that error has none, or if
+    they were not read. `jobs`: the last jobs with such an error, the newest first.
     """
 
     id: str
@@ -63,21 +64,20 @@ def load_error_group(document: Document) -> ErrorGroup:
 
     Raises MalformedError, KeyError, TypeError or ValueError for another document.
     """
-    none = type(None)
     return ErrorGroup(
         id=require_type(document["group"], str),
-        code=require_type(document["code"], str, none),
+        code=require_type(document["code"], str, NoneType),
         pattern=require_type(document["pattern"], str),
-        frame=require_type(document["frame"], str, none),
-        message=require_type(document.get("message"), str, none),
-        stack=require_type(document.get("stack"), str, none),
+        frame=require_type(document["frame"], str, NoneType),
+        message=require_type(document.get("message"), str, NoneType),
+        stack=require_type(document.get("stack"), str, NoneType),
         first_seen=require_type(document["firstSeen"], datetime),
         last_seen=require_type(document["lastSeen"], datetime),
         jobs=tuple(
             FailedJob(
                 job_id=require_type(job_id, str),
                 type=require_type(job_type, str),
-                worker=require_type(worker, str, none),
+                worker=require_type(worker, str, NoneType),
                 at=require_type(at, datetime),
             )
             for job_id, job_type, worker, at in document["jobs"]

@@ -9,7 +9,7 @@ from jobmon.rollup.buckets import MINUTE
 from jobmon.rollup.documents import EVENTS, OwnDatabase, require_type
 from jobmon.store.mapping import Document
 
-# The oldest gaps are merged, so that the document stays small.
+# If there are more, the oldest gaps are merged, so that the document stays small.
 MAX_GAPS = 100
 
 
@@ -50,9 +50,10 @@ class EventHistory:
     gaps: tuple[Gap, ...] = ()
 
     def add(self, gap: Gap) -> "EventHistory":
-        """The history with another gap; if it touches the last gap (same reason), both are joined.
+        """The history with another gap.
 
-        Beyond `MAX_GAPS` gaps, the two oldest become one.
+        It is joined to the last gap if that has the same reason and touches it. If there are more
+        than `MAX_GAPS` gaps, the two oldest become one, with the reason of the oldest.
         """
         *others, last = (*self.gaps, gap)
         if others and others[-1].reason == gap.reason and _touches(others[-1], gap):
@@ -70,6 +71,7 @@ class EventHistory:
 
 
 def _touches(earlier: Gap, later: Gap) -> bool:
+    """Whether `later` begins at most a minute after the end of `earlier`."""
     if earlier.end is None or later.start is None:
         return True
     return later.start <= earlier.end + MINUTE

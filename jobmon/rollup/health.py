@@ -1,4 +1,4 @@
-"""Checks whether collectors keep the stats of the queues fresh: `jobmon collector --check`."""
+"""Checks whether collectors keep the stats and the history fresh: `jobmon collector --check`."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +21,9 @@ _MAX_THREADS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class CollectorHealth:
-    """Whether the collector works for a queue; `message` is one line for people.
+    """Whether a collector works for a queue; `message` is one line for people.
 
-    If it does not work, `can_restart_help` is whether a restart may help: not if a database is
+    If none works, `can_restart_help` is whether a restart may help: it does not if a database is
     unreachable or refuses the user, or if indexes are missing.
     """
 
@@ -33,14 +33,14 @@ class CollectorHealth:
     can_restart_help: bool = True
 
 
-def are_good(queues: Sequence[CollectorHealth]) -> bool:
-    """Whether at least one queue is good, and a restart would help none of the other queues."""
-    return any(each.is_good for each in queues) and not may_restart_help(queues)
+def are_good(collectors: Sequence[CollectorHealth]) -> bool:
+    """Whether a collector works for at least one queue, and a restart can help no other queue."""
+    return any(collector.is_good for collector in collectors) and not may_restart_help(collectors)
 
 
-def may_restart_help(queues: Sequence[CollectorHealth]) -> bool:
-    """Whether a restart of the collector may help a queue."""
-    return any(each.can_restart_help for each in queues if not each.is_good)
+def may_restart_help(collectors: Sequence[CollectorHealth]) -> bool:
+    """Whether a restart of the collectors may help a queue."""
+    return any(collector.can_restart_help for collector in collectors if not collector.is_good)
 
 
 def check_collectors(settings: Settings) -> list[CollectorHealth]:
@@ -80,8 +80,8 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
 
 
 def _check_queue(queue: str, reader: RollupReader) -> CollectorHealth:
-    leader, stats_s = reader.leader(), reader.stats_age_s()
-    history_s, build = reader.history_age_s(), reader.first_build()
+    leader, stats_age_s = reader.leader(), reader.stats_age_s()
+    history_age_s, build = reader.history_age_s(), reader.first_build()
     if not reader.is_readable:
         message = "the user may not read jobmon's own database"
         return CollectorHealth(queue=queue, is_good=False, message=message, can_restart_help=False)
@@ -92,19 +92,19 @@ def _check_queue(queue: str, reader: RollupReader) -> CollectorHealth:
         counted, estimated = build["counted"], build["estimated"]
         message = f"first count: {counted:,} of about {estimated:,} jobs"
         return CollectorHealth(queue=queue, is_good=True, message=message)
-    ages = {"stats": (stats_s, MAX_STATS_AGE_S), "history": (history_s, MAX_HISTORY_AGE_S)}
+    ages = {"stats": (stats_age_s, MAX_STATS_AGE_S), "history": (history_age_s, MAX_HISTORY_AGE_S)}
     parts = [
         f"{name}: {'none' if age_s is None else f'{age_s:.1f} s old'}"
         for name, (age_s, _) in ages.items()
     ]
     is_good = all(age_s is not None and age_s <= max_age_s for age_s, max_age_s in ages.values())
     message = f"{', '.join(parts)}, collector {leader}"
-    if history_s is None:
+    if history_age_s is None:
         message += "; create the history's indexes with `jobmon init`"
-    are_stats_good = stats_s is not None and stats_s <= MAX_STATS_AGE_S
+    are_stats_good = stats_age_s is not None and stats_age_s <= MAX_STATS_AGE_S
     return CollectorHealth(
         queue=queue,
         is_good=is_good,
         message=message,
-        can_restart_help=not (are_stats_good and history_s is None),
+        can_restart_help=not (are_stats_good and history_age_s is None),
     )

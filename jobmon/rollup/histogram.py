@@ -1,9 +1,9 @@
 """Durations as mergeable histograms: percentiles within 4% without storing the durations.
 
-Bucket `i` holds durations in (g^(i-1), g^i] ms, where g is `_GROWTH`. One value represents a
-bucket: it differs from none of these durations by more than `RELATIVE_ERROR`, before it is rounded
-to whole ms. Histograms are merged by adding counts. The idea is DDSketch's
-(https://arxiv.org/abs/1908.10693); the buckets are numbers that MongoDB can compute.
+Bucket `i` holds durations in (g^(i-1), g^i] ms, where g is `_GROWTH`. One value represents all
+durations in a bucket: before it is rounded to whole ms, it differs from each of them by at most
+`RELATIVE_ERROR`. Histograms are merged by adding counts. The idea is DDSketch's
+(https://arxiv.org/abs/1908.10693); MongoDB can compute the number of a bucket.
 """
 
 import math
@@ -29,7 +29,7 @@ def add_counts(total: Counter[K], more: Counter[K]) -> None:
 
 
 def bucket(duration_ms: float) -> int:
-    """The bucket of a duration; bucket 0 holds everything up to a millisecond."""
+    """The number of a duration's bucket; bucket 0 holds all durations up to a millisecond."""
     return 0 if duration_ms <= 1 else math.ceil(math.log(duration_ms) / LOG_GROWTH)
 
 
@@ -44,11 +44,11 @@ def percentiles(histogram: Histogram, fractions: Iterable[float]) -> list[int | 
     buckets = sorted(histogram)
     values: list[int | None] = []
     for fraction in fractions:
-        rank, passed = math.ceil(fraction * total), 0
+        rank, counted = math.ceil(fraction * total), 0
         value = None
         for index in buckets:
-            passed += histogram[index]
-            if passed >= max(rank, 1):
+            counted += histogram[index]
+            if counted >= max(rank, 1):
                 value = rounded_ms(index)
                 break
         values.append(value)

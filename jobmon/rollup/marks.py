@@ -1,4 +1,4 @@
-"""Marks: moments such as deployments, each with a short text; charts and series show them."""
+"""Marks: moments such as deployments, each with a short text; charts and time series have them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -54,7 +54,7 @@ class Mark:
             raise MarkError("at", f"is before the retained history ({retention.days} days)")
 
     def redact(self, redactor: Redactor) -> "Mark":
-        """The mark with its secrets replaced; a link that is invalid then is removed."""
+        """The mark with its secrets replaced. If that makes its link invalid, it has no link."""
         link = None if self.link is None else redactor.redact(self.link)
         is_valid = link is not None and len(link) <= MAX_LINK and _is_web_address(link)
         text = redactor.redact(self.text)[:MAX_TEXT]
@@ -87,9 +87,9 @@ class Marks:
 
 
 class MarkReader:
-    """Reads the marks of the queue of `connection` with the connection `own`.
+    """Reads the marks of the queue of `connection`, over the connection `own`.
 
-    Secrets in the marks are replaced. The result for a window is shared for a second.
+    Secrets in the marks are replaced. All callers for a window get the same result for a second.
 
         MarkReader(connection, own, redactor).find(start, end).shown
     """
@@ -137,9 +137,10 @@ def _require_printable(field: str, text: str, max_length: int) -> None:
         raise MarkError(field, "is empty")
     if len(text) > max_length:
         raise MarkError(field, f"has more than {max_length} characters")
-    hidden = next((character for character in text if not character.isprintable()), None)
-    if hidden is not None:
-        raise MarkError(field, f"contains U+{ord(hidden):04X}, a character that is not printed")
+    unprintable = next((character for character in text if not character.isprintable()), None)
+    if unprintable is not None:
+        code_point = f"U+{ord(unprintable):04X}"
+        raise MarkError(field, f"contains {code_point}, a character that is not printed")
 
 
 def _is_web_address(link: str) -> bool:

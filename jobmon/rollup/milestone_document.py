@@ -21,7 +21,7 @@ def dump_milestones(version: str, milestones: Milestones) -> Document:
         "times": [milestone.at_ms for milestone in milestones.entries],
         "older": zlib.compress(struct.pack(f"<{len(numbers)}Q", *numbers)),
         "uncounted": [milestone.uncounted for milestone in milestones.entries],
-        "ranges": [[list(each) for each in milestone.ranges] for milestone in milestones.entries],
+        "ranges": [list(map(list, milestone.ranges)) for milestone in milestones.entries],
     }
 
 
@@ -32,12 +32,12 @@ def load_milestones(document: Document) -> tuple[str, Milestones]:
     """
     labels = tuple(map(_load_label, require_type(document["labels"], list)))
     columns = [require_type(document[name], list) for name in ("times", "uncounted", "ranges")]
-    size = 8 * len(labels)
-    packed = _decompress(require_type(document["older"], bytes), size * len(columns[0]))
+    row_bytes = 8 * len(labels)
+    packed = _decompress(require_type(document["older"], bytes), row_bytes * len(columns[0]))
     milestones = [
         Milestone(
             at_ms=require_type(at_ms, int),
-            older=struct.unpack_from(f"<{len(labels)}Q", packed, index * size),
+            older=struct.unpack_from(f"<{len(labels)}Q", packed, index * row_bytes),
             uncounted=require_type(uncounted, int),
             ranges=tuple(IdRange(low, high) for low, high in require_type(ranges, list)),
         )
@@ -52,7 +52,7 @@ def dump_changes(changes: MilestoneChanges | None) -> Document | None:
 
 
 def load_changes(dumped: Any) -> MilestoneChanges | None:
-    """The changes that `dump_changes` stored; raises MalformedError or KeyError for others."""
+    """The changes that `dump_changes` made; raises MalformedError or KeyError for another value."""
     if dumped is None:
         return None
     fields = require_type(dumped, dict)

@@ -1,4 +1,4 @@
-"""Whether the notifications of a queue are delivered, as the collector stores it."""
+"""The stored form of how the deliveries of a queue's notifications went."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from jobmon.store.mapping import Document
 
 @dataclass(frozen=True, kw_only=True)
 class ReceiverHealth:
-    """The deliveries to a receiver so far: how many were sent, and how many failed.
+    """The deliveries to a receiver so far: how many succeeded (`sent`), and how many failed.
 
     While deliveries fail, `failing_since` (UTC) and `reason` are set.
     """

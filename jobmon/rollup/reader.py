@@ -62,7 +62,7 @@ from jobmon.store.stats import QueueStats
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# A collector writes stats every two seconds or sooner; older stats: it has stopped or is too slow.
+# A collector writes stats at least every two seconds: if they are older, it has stopped or is slow.
 MAX_STATS_AGE_MS = 5_000
 # A busy minute takes seconds to count, and the collector pauses between two counts.
 MAX_HISTORY_AGE_MS = 60_000
@@ -82,9 +82,10 @@ class Totals:
 
 
 class RollupReader:
-    """Reads jobmon's own database, never writes it; caches stats, progress and totals for 0.2 s.
+    """Reads jobmon's own database, and never writes to it; caches stats, progress and totals for
+    0.2 s.
 
-    It uses the connection `own`, by default `connection`, which is the connection to the queue.
+    It reads over the connection `own`; by default over `connection`, the connection to the queue.
     """
 
     def __init__(self, connection: Connection, own: Connection | None = None) -> None:
@@ -248,16 +249,18 @@ class RollupReader:
         return dict(self._read_matching(SAMPLES, lambda own: own.scope | within, load_sample))
 
     def _read_stats(self) -> QueueStats | None:
-        aged = self._find(STATS, lambda document: (_load_age(document), load_stats(document)))
-        return _drop_older(aged, MAX_STATS_AGE_MS / 1_000)
+        age_and_stats = self._find(
+            STATS, lambda document: (_load_age(document), load_stats(document))
+        )
+        return _drop_older(age_and_stats, MAX_STATS_AGE_MS / 1_000)
 
     def _read_progress(self) -> HistoryProgress | None:
-        aged = self._find(
+        age_and_progress = self._find(
             PROGRESS,
             lambda document: (_load_age(document), load_progress(document)),
             age_of="$countedAt",
         )
-        return _drop_older(aged, MAX_HISTORY_AGE_MS / 1_000)
+        return _drop_older(age_and_progress, MAX_HISTORY_AGE_MS / 1_000)
 
     def _read_totals(self) -> Totals | None:
         age_s = self._find(PROGRESS, _load_age, age_of="$countersAt")
@@ -265,7 +268,10 @@ class RollupReader:
         return None if age_s is None or by_type is None else Totals(by_type=by_type, age_s=age_s)
 
     def _find(self, name: str, load: Callable[[Document], T], age_of: str = "$at") -> T | None:
-        """A document of `state`, with its age by the database's clock as `ageMs`; index: _id."""
+        """A document of `state`, loaded; None without one. Index: _id.
+
+        `load` gets it with `ageMs`, the age of the date at `age_of` by the database's clock.
+        """
 
         def find(own: OwnDatabase) -> Iterable[Document]:
             pipeline: list[Document] = [
@@ -310,7 +316,7 @@ class RollupReader:
         find: Callable[[OwnDatabase], Iterable[Document]],
         load: Callable[[Document], T],
     ) -> Iterator[T]:
-        """Read documents of jobmon's own database; none without the right to read it."""
+        """Read and load documents of jobmon's own database; none without the right to read it."""
         own = OwnDatabase(rollup_database(self._own), self._connection.queue_key, self._reported)
         try:
             documents = list(find(own))
@@ -325,9 +331,12 @@ class RollupReader:
         return own.read(name, documents, load)
 
 
-def _drop_older(aged: tuple[float, T] | None, max_age_s: float) -> T | None:
+def _drop_older(age_and_value: tuple[float, T] | None, max_age_s: float) -> T | None:
     """The value of a pair (age in s, value); None if it is older than `max_age_s`."""
-    return aged[1] if aged is not None and aged[0] <= max_age_s else None
+    if age_and_value is None:
+        return None
+    age_s, value = age_and_value
+    return value if age_s <= max_age_s else None
 
 
 def _age_expression(date_path: str) -> Document:

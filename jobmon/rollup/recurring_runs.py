@@ -1,7 +1,7 @@
 """The stored form, in jobmon's own database, of runs of recurring jobs that a collector saw.
 
-A document has the newest runs of one job, in the order in which they started, and the position of
-the last change that was counted when it was written.
+A document has the newest runs of one job, in the order in which they started. It also has the
+position of the last change that was counted when the document was written.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ MAX_ERROR_LENGTH = 300  # characters of a code or a message
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRun:
-    """A run that ended: its dates (UTC), how it ended, and the job's repetition at that time.
+    """A run that ended: its dates (UTC), how it ended, and the repetition of the job then.
 
     `ended_at` is None for a run whose end was never reported. `code` and `message` are redacted.
     """

@@ -1,4 +1,4 @@
-"""The details that a bucket of the history has of runs: errors, workers and the slowest attempts.
+"""The details of runs that a bucket of the history has: errors, workers and the slowest attempts.
 
 Each part is bounded. Errors and workers beyond a bound are counted as `(other)`: sums stay exact.
 """
@@ -63,7 +63,7 @@ class WorkerTally:
         self.add_end(other.last_at)
 
     def add_end(self, at: datetime | None) -> None:
-        """Note when a run ended; None if that is unknown."""
+        """Update `last_at` with the end of a run; None if the end is unknown."""
         if self.last_at is None or (at is not None and at > self.last_at):
             self.last_at = at
 
@@ -106,13 +106,13 @@ class RunDetails:
         self.is_known = self.is_known and other.is_known
 
     def find_tally(self, pair: WorkerType) -> WorkerTally:
-        """The tally of a worker and a type, to add to it."""
+        """The tally of a worker and a type, to add to it; a new tally if there is none."""
         if (tally := self.worker_types.get(pair)) is None:
             tally = self.worker_types[pair] = WorkerTally()
         return tally
 
     def maximum(self, other: Self) -> "RunDetails":
-        """For each type and worker the details with more runs: either may lack some runs."""
+        """For each type and worker the details that have more runs: both may lack some runs."""
         workers, other_workers = self.tally_workers(), other.tally_workers()
         from_other = {
             name
@@ -141,9 +141,9 @@ class RunDetails:
         )
 
     def add_unknown_errors(self, failed: Mapping[str, int]) -> None:
-        """Count as `(other)` the runs among `failed` (by type) that have no group.
+        """Count as `(other)` the failed runs (`failed`: their number by type) that have no group.
 
-        They are at most the difference of the sums, because `by_type` may have folded a rare type.
+        No more are counted than the two sums differ: `by_type` may have folded a rare type.
         """
         missing = sum(failed.values()) - self.failed
         if missing <= 0:

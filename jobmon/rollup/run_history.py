@@ -17,7 +17,7 @@ from jobmon.single_flight import SingleFlightCache
 
 ErrorSteps = dict[datetime, dict[str, Counter[str]]]  # failed runs by step, group and type
 
-MAX_CACHED = 50  # windows of a queue; the answer for one takes up to 2 MB, usually a few KB
+MAX_CACHED = 50  # windows of a queue; the history of one takes up to 2 MB, usually a few KB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +56,15 @@ class RunHistory:
 
 
 def is_over(window: Window, history: History[Any] | RunHistory) -> bool:
-    """Whether a window lies in the past and is counted; its last minutes may still change."""
+    """Whether a window lies in the past and all of it is counted; its last minutes may change."""
     return history.is_complete and window.end <= history.as_of
 
 
 class RunHistoryReader:
     """Reads the details of runs that the collector stores; its methods raise PyMongoError.
 
-    `read` and `errors_by_step` raise NoCollectorError if no collector counts. They read each window
-    once for each count of the collector, for all viewers.
+    `read` and `errors_by_step` raise NoCollectorError if no collector counts. After each count of
+    the collector they read a window once, for all viewers.
 
         window = series.window(start, end, None)
         runs.read(window).details.failed  # 12
@@ -73,8 +73,8 @@ class RunHistoryReader:
     def __init__(self, rollup: RollupReader, series: SeriesReader) -> None:
         self._rollup = rollup
         self._series = series
-        self._whole: SingleFlightCache[RunHistory] = SingleFlightCache(MAX_CACHED)
-        self._steps: SingleFlightCache[ErrorSteps] = SingleFlightCache(MAX_CACHED)
+        self._histories: SingleFlightCache[RunHistory] = SingleFlightCache(MAX_CACHED)
+        self._error_steps: SingleFlightCache[ErrorSteps] = SingleFlightCache(MAX_CACHED)
 
     def read(self, window: Window) -> RunHistory:
         """The details of the whole window, summed."""
@@ -85,7 +85,7 @@ class RunHistoryReader:
 
         def compute() -> RunHistory:
             parts = self._rollup.details(window.cover(counted_at))
-            untyped = [at + span for (span, at), details in parts.items() if details.lacks_types]
+            untyped_ends = [at + span for (span, at), part in parts.items() if part.lacks_types]
             return RunHistory(
                 as_of=counted_at,
                 is_complete=progress.covers(window.start, window.end),
@@ -94,11 +94,11 @@ class RunHistoryReader:
                 gaps=self._series.find_gaps(window, counted_at),
                 counting_since=self._find_counting_start(progress),
                 no_data_before=window.no_data_before,
-                untyped_until=max(untyped, default=None),
+                untyped_until=max(untyped_ends, default=None),
                 is_ahead=window.is_ahead(counted_at),
             )
 
-        return self._whole.get((window, counted_at), compute)
+        return self._histories.get((window, counted_at), compute)
 
     def read_groups(self) -> RunHistory | None:
         """All groups of errors, without counts; None if no collector counts."""
@@ -128,7 +128,7 @@ class RunHistoryReader:
                     groups.setdefault(group, Counter())[job_type] += count
             return steps
 
-        return self._steps.get((window, progress.counted_at), compute)
+        return self._error_steps.get((window, progress.counted_at), compute)
 
     def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
         """The subset of these ids for which a group exists."""

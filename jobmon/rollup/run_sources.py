@@ -38,8 +38,8 @@ class RunSource:
     `type`, `outcome` and the fields from `eligible_at` to `worker` are expressions about a run;
     `error_field` is the name of a field. `read_outcome` converts a value of `outcome`; it returns
     None if the run has not ended. `failed` is a query for the runs that did not succeed. If a run
-    starts after its end, its duration is 0 in a source that `is_exact`. In another source it is
-    unknown, because that start belongs to a later run.
+    starts after its end, its duration is 0 if the source `is_exact`. Otherwise it is unknown: the
+    start belongs to a later run.
     """
 
     documents: ReadCollection
@@ -103,7 +103,7 @@ def aggregate_by_minute(
 ) -> Iterator[Document]:
     """The groups that have a minute; none if no document has finishedAt and its index is missing.
 
-    That is no mistake: `jobmon init` creates no index for a field that no document has.
+    The missing index is no mistake then: `jobmon init` creates none for a field without values.
     """
     try:
         groups = watched.aggregate(pipeline, index=index, require_index=True)
@@ -147,7 +147,7 @@ def _make_attempt_source(
 def _make_job_source(connection: Connection, jobs: ReadCollection, within: Document) -> RunSource:
     """The source of the last run of each job."""
     job_outcome = connection.profile.outcome
-    has_wait = not connection.profile.is_recurring  # there, nextRunAt is of the next run
+    has_wait = not connection.profile.is_recurring  # else nextRunAt is when the next run is due
     if job_outcome is not None:
         ended, index = {"finishedAt": within}, ATTEMPT_FINISHED
         failed: Document = {"$expr": {"$in": [job_outcome, _FAILED_OUTCOMES]}}
@@ -155,7 +155,8 @@ def _make_job_source(connection: Connection, jobs: ReadCollection, within: Docum
     else:
         statuses = jobs.mapping.select_statuses("finishedAt", STATUSES_AFTER_ATTEMPT)
         ended, index = {"status": {"$in": list(statuses)}, "finishedAt": within}, BY_FINISH
-        failed = {"status": {"$in": [each for each in statuses if each != JobStatus.SUCCEEDED]}}
+        failed_statuses = [status for status in statuses if status != JobStatus.SUCCEEDED]
+        failed = {"status": {"$in": failed_statuses}}
 
         def read_outcome(status: Any) -> str | None:
             return LAST_OUTCOMES.get(to_text(jobs.mapping.to_contract_status(status)))

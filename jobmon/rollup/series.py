@@ -125,9 +125,9 @@ class History(Generic[K]):
     """The activity in a window as known at `as_of` (UTC), by step or by type.
 
     `source` is "rollup" or "live". Readers get the same object for a window until the collector has
-    counted again. Unless `is_complete`, a collector is still counting the window. Nothing is known
-    yet of the steps in `uncounted`, or of a whole window that `is_ahead`. In `gaps` runs may be
-    missing, because no attempts are recorded.
+    counted again. Unless `is_complete`, a collector is still counting the window. The steps in
+    `uncounted`, and a window that `is_ahead`, are not counted yet. In `gaps` runs may be missing,
+    because no attempts are recorded.
     """
 
     as_of: datetime
@@ -174,9 +174,9 @@ class SeriesReader:
     def history_by_step(self, window: Window, types: Types) -> History[datetime]:
         """The activity of jobs of these types (of all jobs if `types` is empty), step by step.
 
-        It is read from the collector's buckets; without a collector, up to six hours are counted
-        live. Then longer windows raise NoCollectorError, and a missing index MissingIndexError.
-        Raises TooManyTypesError if `types` is not empty, and buckets have folded types.
+        It is read from the collector's buckets. Without a collector, up to six hours are counted
+        live; a longer window raises NoCollectorError, and a missing index MissingIndexError. Raises
+        TooManyTypesError if `types` is not empty, and a bucket of the window has folded types.
         """
         progress = self.rollup.progress()
 
@@ -204,9 +204,9 @@ class SeriesReader:
         return self._cache.by_step.get(key, compute, max_age_s, rest=TENTH)
 
     def history_by_type(self, window: Window) -> History[str]:
-        """The activity of each type in the whole window; sources as in `history_by_step`.
+        """The activity of each type in the whole window; read or counted as by `history_by_step`.
 
-        Types beyond the busiest are folded, as in `fold_rare_types`.
+        Rare types are folded by `fold_rare_types`.
         """
         progress = self.rollup.progress()
 
@@ -251,7 +251,7 @@ class SeriesReader:
     def _read_steps(
         self, window: Window, types: Types, progress: HistoryProgress
     ) -> dict[datetime, Activity]:
-        if progress.final_until is None:  # perhaps the rollup was dropped
+        if progress.final_until is None:  # the rollup database may have been dropped
             self._cache.final_steps.clear(self)
         keys = {at: (types, window.step, at) for at in window.steps()}
         cached = self._cache.final_steps.find(self, keys.values())
@@ -285,7 +285,7 @@ class SeriesReader:
 
 
 def _find_validity(progress: HistoryProgress | None) -> tuple[datetime | None, float]:
-    """The time of the collector's last count, and for how many seconds an answer is shared."""
+    """The time of the collector's last count, and how long an answer is valid, in seconds."""
     return (None, LIVE_TTL_S) if progress is None else (progress.counted_at, math.inf)
 
 

@@ -42,7 +42,7 @@ class StatsReader:
         return self._rollup.stats() or self._live_stats.kept()
 
     def estimated_total(self) -> int:
-        """The number of jobs by the collection's metadata."""
+        """The number of jobs according to the collection's metadata."""
         return self._live.estimated_total()
 
     def find_page_guide(self, job_filter: JobFilter) -> PageGuide | None:
@@ -72,8 +72,8 @@ class StatsReader:
     def count(self, job_filter: JobFilter) -> CappedCount:
         """How many jobs match; raises what `ListPlanner.prepare` raises.
 
-        Up to 10,000 jobs are counted in the list's own index. A larger number is taken from the
-        stats if these have it, unless the stats would be counted by a scan of the documents.
+        Up to 10,000 jobs are counted in the list's own index. A larger number comes from the stats
+        if they contain it; stats are not counted for it if that needs a scan of the documents.
         """
         if not job_filter.is_by_status_and_type:
             return self._lists.count(job_filter)

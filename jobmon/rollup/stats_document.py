@@ -40,7 +40,7 @@ def dump_stats(
 
 
 def load_stats(document: Document) -> QueueStats:
-    """The stats that `dump_stats` stored; raises KeyError, TypeError or ValueError otherwise."""
+    """The stored stats; raises KeyError, TypeError or ValueError for another document."""
     counts = load_counts(require_type(document["counts"], list))
     health = require_type(document["health"], dict)
     return QueueStats(

@@ -9,7 +9,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class StepCache(Generic[V]):
-    """Values by owner and key, at most `size` in total: those that were added first are dropped.
+    """Values by owner and key, at most `size` in total: the values added first are dropped.
 
     cache = StepCache[int](size=20_000)
     cache.add("payouts", {1: 10})

@@ -10,7 +10,7 @@ from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, floor, seconds
 MAX_STEPS = 1_500
 # By default an hour has steps of a minute, a day of ten minutes, a week of an hour, and so on.
 _STEPS = (*SPANS, 7 * DAY)
-_MAX_POINTS = 168  # without a requested step, a window has no more steps if such steps are retained
+_MAX_POINTS = 168  # the most steps without a requested step, if steps of such a length are retained
 
 
 class WindowError(ValueError):
