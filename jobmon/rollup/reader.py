@@ -82,10 +82,10 @@ class Totals:
 
 
 class RollupReader:
-    """Reads jobmon's own database, and never writes to it; caches stats, progress and totals for
-    0.2 s.
+    """Reads jobmon's own database, and never writes to it.
 
     It reads over the connection `own`; by default over `connection`, the connection to the queue.
+    Stats, progress and totals are kept for 0.2 s.
     """
 
     def __init__(self, connection: Connection, own: Connection | None = None) -> None:
