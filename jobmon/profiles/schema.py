@@ -16,6 +16,7 @@ from jobmon.profiles.toml_lines import KeyPath, find_line, find_lines
 
 T = TypeVar("T")
 
+# The end of each message of tomllib.
 _PLACE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
 # What people write for null, which TOML does not have.
 _NULL = re.compile(r"(?:null|nil|none)\b", re.IGNORECASE)

@@ -49,7 +49,7 @@ def floor(moment: datetime, span: timedelta) -> datetime:
 
 
 def seconds(span: timedelta) -> int:
-    """A span's length in seconds, as it is stored."""
+    """A span's length in whole seconds; documents store it in this form."""
     return round(span.total_seconds())
 
 

@@ -56,7 +56,7 @@ class RunHistory:
 
 
 def is_over(window: Window, history: History[Any] | RunHistory) -> bool:
-    """Whether a window lies in the past and all of it is counted; its last minutes may change."""
+    """Whether a window is in the past and fully counted; its last minutes may still change."""
     return history.is_complete and window.end <= history.as_of
 
 
