@@ -73,7 +73,7 @@ class ApiClient:
         raise AnswerError(f"there is no queue {self.queue!r}")
 
     def get(self, path: str, *, has_queue_prefix: bool = True, **parameters: Any) -> dict[str, Any]:
-        """The JSON object in the answer to a GET request; AnswerError if there is none.
+        """The JSON object in a successful answer to a GET request; otherwise raises AnswerError.
 
         Parameters that are None are not sent. `has_queue_prefix`: whether the path of the client's
         queue is put before `path`.
