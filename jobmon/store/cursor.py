@@ -31,7 +31,7 @@ OLDEST_FIRST: Keys = [("createdAt", 1), ("_id", 1)]
 SOONEST_FIRST: Keys = [("nextRunAt", 1), ("_id", 1)]
 EARLIEST_FINISH_FIRST: Keys = [("finishedAt", 1), ("_id", 1)]
 
-# By the date that orders a list: the key that marks it in an encoded cursor. createdAt has no mark.
+# By date that orders a list: the key that stands for it in an encoded cursor; none for createdAt.
 _MARKS = {"nextRunAt": "n", "finishedAt": "f", "leaseExpiresAt": "l"}
 _EXACT_TYPES = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
 # Decoding may change binary values of these subtypes: see `store.decoding`.

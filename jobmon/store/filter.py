@@ -12,7 +12,7 @@ from jobmon.store.mapping import IS_ARRAY, NOT_DATES, Document, Keys
 from jobmon.store.repetition import INTERVAL, IS_SCHEDULE, TIME_OF_DAY
 from jobmon.store.search import SearchTerm, is_prefix, prefix_pattern
 
-# By date that orders lists, except createdAt: the statuses with which a job has this date.
+# By date that orders a list, except createdAt: the statuses with which a job has this date.
 STATUSES_BY_DATE: dict[str, tuple[str, ...]] = {
     "nextRunAt": WAITING_STATUSES,
     "leaseExpiresAt": (JobStatus.LEASED.value,),
@@ -88,7 +88,7 @@ class JobFilter:
     """The filter of a list of jobs; a job has to match every field that is set.
 
     `statuses`, `types`: any of these labels, `null` for a missing one; empty for all. A type that
-    ends in `*` means all texts with this beginning.
+    ends in `*` means all texts with the same beginning.
     `owner`: the printed createdBy. A createdBy that is an array belongs to nobody, but MongoDB
     finds it by each element; `may_have_arrays` excludes such jobs, at the cost of reading each job.
     `is_own`: the caller is the owner; then a refusal must not depend on jobs of other owners.

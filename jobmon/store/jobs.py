@@ -37,10 +37,10 @@ class JobStore:
         self._newest_first = [(name, -1) for name, _ in attempt_index(self._profile)[1:]]
 
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
-        """The job with its `attempts` in order and its attemptCount; None if there is none.
+        """The job with its `attempts` in order and its attemptCount; None without such a job.
 
-        `reasons` explains missing `attempts`. `isRecurring`: whether the job is run again after a
-        success; None if that is unknown.
+        `reasons` has the reason for missing `attempts`. `isRecurring`: whether the job runs again
+        after a success; None if that is unknown.
 
         `job_id` is the id as lists print it. With `owner`, the `sub` of a token, the result is None
         for another owner's job, too. At most the newest 1,000 attempts are returned. The texts of
@@ -96,7 +96,7 @@ class JobStore:
         return (jobs[0], self._read_recorded(job_id, self._max_read)) if jobs else None
 
     def list_runs(self, job: Document, limit: int) -> list[Document]:
-        """The newest `limit` recorded attempts of a job of a list, the oldest of them first.
+        """The newest `limit` recorded attempts of a job in a list, in the order of their runs.
 
         Index: (jobId).
         """

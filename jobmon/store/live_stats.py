@@ -265,7 +265,7 @@ class LiveStats:
         return overdue
 
     def _find_oldest_queued(self, types: list[str]) -> tuple[datetime | None, dict[str, datetime]]:
-        """The createdAt of the oldest queued job, of any type and of each of these types."""
+        """The createdAt of the oldest queued job: of all jobs, and of each of these types."""
         if not self._jobs.mapping.has_status:
             return self._scan_for_oldest_queued(types)
         oldest = {job_type: self._look_up_oldest_queued(job_type) for job_type in types}
