@@ -213,7 +213,7 @@ class JobFilter:
             yield FilterPart(term.field, term.field, query, is_point=not term.has_prefix)
         if self.repeats_by is not None:
             has_schedule: Document = {self.repeats_by: IS_SCHEDULE}
-            if self.repeats_by == TIME_OF_DAY:  # it has an effect only without an interval
+            if self.repeats_by == TIME_OF_DAY:  # a time has an effect only without an interval
                 has_schedule[INTERVAL] = {"$not": IS_SCHEDULE}
             yield FilterPart("sort", self.repeats_by, has_schedule)
 

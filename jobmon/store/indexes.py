@@ -303,7 +303,7 @@ def required_indexes(connection: Connection) -> list[Index]:
             required.setdefault((jobs.name, tuple(filtered.keys)), filtered)
     for name, path in connection.jobs.mapping.search_paths.items():
         keys = connection.jobs.mapping.translate_keys(search_index(name)) or []
-        # Not with `field` and `path`: it is created even if no sampled job has the field.
+        # Without `field` and `path`, the index is created even if no sampled job has the field.
         required[jobs.name, tuple(keys)] = Index(jobs, keys, partial={path: {"$exists": True}})
     for name, recurring in recurring_indexes(connection.jobs.mapping).items():
         keys = connection.jobs.mapping.translate_keys(recurring) or []

@@ -17,7 +17,7 @@ _SAMPLE_SIZE = 200  # of the newest documents, and again of the oldest
 
 
 class KnownFields:
-    """Which fields of a job a queue's documents hold, by its profile. Raises PyMongoError.
+    """Which fields of a job the documents of a queue hold. Methods raise PyMongoError.
 
     `counts_changes` returns whether a collector counts attempts from changes of the jobs.
     """

@@ -132,7 +132,7 @@ class FieldMapping:
 
     @property
     def waits_by_date(self) -> bool:
-        """Whether an index on nextRunAt finds all waiting jobs, because it decides their status."""
+        """Whether an index on nextRunAt has all waiting jobs, because it decides their status."""
         path = self.paths.get("nextRunAt")
         needs = {} if self.derived is None else self.derived.needs
         return bool(needs) and all(
@@ -144,7 +144,7 @@ class FieldMapping:
         return name in self.paths or name in self.reads or name in self.computed
 
     def list_sources(self, name: str) -> set[str]:
-        """The paths in documents that are read for a field, also those in its conditions."""
+        """The paths in documents that are read for a field, also the paths in its conditions."""
         sources = {*self.reads.get(name, ()), *list_paths(self.computed.get(name))}
         return sources | ({self.paths[name]} if name in self.paths else set())
 

@@ -196,7 +196,7 @@ def _check_bearer(token: str) -> dict[str, Any]:
     try:
         claims: dict[str, Any] = decode_token(token)
     except pyjwt.DecodeError as error:
-        if type(error) is pyjwt.DecodeError:  # PyJWT also raises it if exp or nbf is not a number
+        if type(error) is pyjwt.DecodeError:  # PyJWT raises this class also for a bad exp or nbf
             raise RefusedTokenError("claim" if _is_well_formed(token) else "form") from error
         raise
     token_type = get_unverified_jwt_headers(token).get("typ", "JWT")

@@ -106,7 +106,7 @@ def _check_address(limit: RateLimit) -> None:
 
 
 def _find_network(address: str) -> str:
-    """The key of an address: itself for IPv4, its network for IPv6."""
+    """The key of an address: the address for IPv4, its network for IPv6."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
