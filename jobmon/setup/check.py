@@ -65,10 +65,10 @@ def check_deployment(
     Ends after `server_selection_timeout_ms` if the database does not answer. `clock` returns this
     machine's time, in UTC.
     """
-    watched = f"{settings.jobs_collection} is"
+    subject = f"{settings.jobs_collection} is"
     if load_profile(settings.profile).attempts_collection is not None:
-        watched = f"{settings.jobs_collection} and {settings.attempts_collection} are"
-    yield from check_settings(settings, watched, [settings.queue])
+        subject = f"{settings.jobs_collection} and {settings.attempts_collection} are"
+    yield from check_settings(settings, subject, [settings.queue])
     connection = Connection(settings)
     try:
         with connection.client:
@@ -78,10 +78,10 @@ def check_deployment(
         yield unreachable(error, settings.mongo_uri, settings.uri_setting, NO_USER)
 
 
-def check_settings(settings: Settings, watched: str, queues: Sequence[str]) -> Iterator[Finding]:
+def check_settings(settings: Settings, subject: str, queues: Sequence[str]) -> Iterator[Finding]:
     """Report invalid or deprecated settings, the key for tokens, unused rules, sign-in problems.
 
-    `watched`: the part of a message before "watched", such as `jobs is`. `queues`: the names of all
+    `subject`: the part of a message before "watched", such as `jobs is`. `queues`: the names of all
     queues.
     """
     try:
@@ -89,7 +89,7 @@ def check_settings(settings: Settings, watched: str, queues: Sequence[str]) -> I
     except SettingsError as error:
         yield refused_setting(error)
     else:
-        yield _describe_settings(settings, watched)
+        yield _describe_settings(settings, subject)
     for message in list_warnings():
         yield warning("settings", message, remedy="docs/versions.md lists deprecated settings.")
     yield from _check_rules(settings, queues)
@@ -113,7 +113,7 @@ class DeploymentCheck:
         self._settings = deployment.settings
         self._connection = deployment.connection
         self._clock = clock
-        self._watched = deployment.watched
+        self._collections = deployment.watched_collections
         self._unreadable: set[str] = set()
         self._filled: set[str] = set()  # the watched collections that hold documents
 
@@ -180,10 +180,10 @@ class DeploymentCheck:
     def _check_collections(self) -> Iterator[Finding]:
         kinds = self._deployment.kinds
         settings = map(self._settings.describe_setting, COLLECTION_SETTINGS)
-        for watched, setting in zip(self._watched, settings, strict=False):
-            name, is_jobs = watched.full_name, watched is self._watched[0]
-            if watched.name not in kinds:
-                if watched.name in self._unreadable:  # it may exist, but the user may not see it
+        for collection, setting in zip(self._collections, settings, strict=False):
+            name, is_jobs = collection.full_name, collection is self._collections[0]
+            if collection.name not in kinds:
+                if collection.name in self._unreadable:  # it may exist, but the user may not see it
                     continue
                 elsewhere = find_jobs_elsewhere(self._deployment) if is_jobs else None
                 report = problem if is_jobs else warning
@@ -195,14 +195,14 @@ class DeploymentCheck:
                     "format, create it with `jobmon init --create`.",
                     commands=() if elsewhere else (self._deployment.init_command("--create"),),
                 )
-            elif unsuitable := explain_unsuitable_kind(name, kinds[watched.name], setting):
+            elif unsuitable := explain_unsuitable_kind(name, kinds[collection.name], setting):
                 yield unsuitable
             else:
-                size = watched.estimated_document_count(maxTimeMS=self._connection.max_time_ms)
+                size = collection.estimated_document_count(maxTimeMS=self._connection.max_time_ms)
                 if size:
-                    self._filled.add(watched.name)
+                    self._filled.add(collection.name)
                     yield ok("collections", f"{name} holds about {count(size, 'document')}.")
-                    yield from _check_collation(watched)
+                    yield from _check_collation(collection)
                 else:
                     elsewhere = find_jobs_elsewhere(self._deployment) if is_jobs else None
                     yield warning("collections", f"{name} is empty.", remedy=elsewhere)
@@ -283,15 +283,15 @@ class DeploymentCheck:
 
     def _check_changes(self) -> Iterator[Finding]:
         try:
-            with self._watched[0].watch(max_await_time_ms=1):
+            with self._collections[0].watch(max_await_time_ms=1):
                 yield ok("changes", "The server reports changes at once (change stream).")
                 return
         except OperationFailure as error:
             if error.code == UNAUTHORIZED:
-                if self._watched[0].name not in self._unreadable:
+                if self._collections[0].name not in self._unreadable:
                     yield problem(
                         "changes",
-                        f"The user may not open a change stream on {self._watched[0].name} "
+                        f"The user may not open a change stream on {self._collections[0].name} "
                         "(changeStream): a collector would not work.",
                         remedy="Run `jobmon init` to grant it; all other rights stay.",
                         commands=(self._deployment.init_command("--reader"),),
@@ -302,7 +302,7 @@ class DeploymentCheck:
         jobs = self._connection.jobs
         paths = [jobs.mapping.paths[name] for name in jobs.mapping.dated_fields]
         message = f"This server has no change streams: the collector polls {', '.join(paths)}"
-        is_filled = self._watched[0].name in self._filled
+        is_filled = self._collections[0].name in self._filled
         if not is_filled or find_used_paths(jobs, paths, require_value=True):
             remedy = "A replica set, even of one member, reports changes and deletions at once."
             message += f", and finds deletions within {SWEEP_S:g} s."
@@ -348,30 +348,30 @@ class DeploymentCheck:
             )
 
 
-def _check_collation(watched: Collection[Document]) -> Iterator[Finding]:
+def _check_collation(collection: Collection[Document]) -> Iterator[Finding]:
     """A warning if the collection compares strings by the rules of a language."""
     try:
-        (id_index,) = (index for index in watched.list_indexes() if index["name"] == "_id_")
+        (id_index,) = (index for index in collection.list_indexes() if index["name"] == "_id_")
     except (OperationFailure, ValueError):  # no `_id_` index, or no right: another check reports it
         return
     if (collation := id_index.get("collation")) is not None:
         rules = f"locale {collation['locale']}, strength {collation.get('strength', 3)}"
         yield warning(
             "collections",
-            f"{watched.full_name} has a default collation ({rules}): the queue's own program "
+            f"{collection.full_name} has a default collation ({rules}): the queue's own program "
             "may treat different ids and owners as equal. jobmon and the indexes of `jobmon init` "
             "compare them exactly.",
         )
 
 
-def _describe_settings(settings: Settings, watched: str) -> Finding:
+def _describe_settings(settings: Settings, subject: str) -> Finding:
     keys = {
         "a shared secret": settings.jwt_secret_key,
         "a public key": settings.jwt_public_key,
         "an identity provider's keys": settings.jwt_jwks_url,
     }
     key = next((name for name, value in keys.items() if value), None)
-    message = f"The settings are valid: {watched} watched"
+    message = f"The settings are valid: {subject} watched"
     if key is None:
         return ok("settings", f"{message}. No key for tokens is set; the web service needs one.")
     return ok("settings", f"{message}, tokens checked by {key} ({settings.jwt_algorithm}).")

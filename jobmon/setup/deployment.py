@@ -74,7 +74,7 @@ class Deployment:
         return cls(settings, connection, hello, users, privileges, kinds, has_own_databases)
 
     @property
-    def watched(self) -> list[Collection[Document]]:
+    def watched_collections(self) -> list[Collection[Document]]:
         """The collections that jobmon reads, the jobs first."""
         database = self.connection.database
         return [database[name] for name in self.connection.collection_names]
@@ -211,7 +211,7 @@ def find_jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> s
     `setting`: the name of the setting with the connection string, by default the queue's.
     """
     setting = setting or deployment.settings.uri_setting
-    jobs, rollup_db = deployment.watched[0], deployment.settings.rollup_db
+    jobs, rollup_db = deployment.watched_collections[0], deployment.settings.rollup_db
     unwatched = deployment.kinds.keys() - set(deployment.connection.collection_names)
     similar = [
         name

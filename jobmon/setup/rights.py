@@ -38,12 +38,12 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
             commands=(deployment.init_command("--reader"),),
         )
         return
-    for watched in deployment.watched:
-        actions = granted_actions(deployment.privileges, watched.database.name, watched.name)
+    for collection in deployment.watched_collections:
+        actions = granted_actions(deployment.privileges, collection.database.name, collection.name)
         if writes := sorted(actions & WRITES):
             yield warning(
                 "rights",
-                f"The user may also change {watched.name} ({', '.join(writes)}); "
+                f"The user may also change {collection.name} ({', '.join(writes)}); "
                 "the web service and the collector do not need that.",
                 remedy="Create a user who may only read.",
                 commands=(deployment.init_command("--reader"),),
@@ -81,11 +81,11 @@ def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) ->
     """The problem of missing rights; the remedy may be to watch other, readable collections."""
     message = f"The user may not {'; may not '.join(map(' '.join, refused))}."
     unreadable = {name for action, name in refused if action == "read"}
-    watched = set(deployment.connection.collection_names)
-    readable = sorted(_list_readable_collections(deployment) - watched)
-    if unreadable & watched and readable:
+    watched_names = set(deployment.connection.collection_names)
+    readable = sorted(_list_readable_collections(deployment) - watched_names)
+    if unreadable & watched_names and readable:
         # The user may read other collections: more rights would be the wrong remedy.
-        lacking = " and ".join(sorted(unreadable & watched))
+        lacking = " and ".join(sorted(unreadable & watched_names))
         jobs, attempts = map(
             deployment.settings.describe_setting, ("jobs_collection", "attempts_collection")
         )
@@ -168,12 +168,12 @@ def _list_reads(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[],
     connection = deployment.connection
     max_time_ms = connection.max_time_ms
     count_stages: list[Document] = [{"$collStats": {"count": {}}}]
-    for watched in deployment.watched:
-        name = watched.name
-        yield "read", name, partial(watched.find_one, {}, {"_id": True}, max_time_ms=max_time_ms)
-        yield "list the indexes of", name, watched.list_indexes
+    for collection in deployment.watched_collections:
+        name = collection.name
+        yield "read", name, partial(collection.find_one, {}, {"_id": True}, max_time_ms=max_time_ms)
+        yield "list the indexes of", name, collection.list_indexes
         if name in deployment.kinds:  # a missing collection has no statistics
-            statistics = partial(watched.aggregate, count_stages, maxTimeMS=max_time_ms)
+            statistics = partial(collection.aggregate, count_stages, maxTimeMS=max_time_ms)
             yield "read the size (collStats) of", name, statistics
     if deployment.has_own_databases:
         yield from _list_own_reads(deployment)

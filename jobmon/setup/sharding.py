@@ -38,15 +38,15 @@ def check_sharding(deployment: Deployment) -> Iterator[Finding]:
             "not report how far a secondary lags.",
             remedy="Remove it.",
         )
-    for watched in deployment.watched:
-        if watched.name in deployment.kinds:
-            yield from _describe_key(deployment, watched)
+    for collection in deployment.watched_collections:
+        if collection.name in deployment.kinds:
+            yield from _describe_key(deployment, collection)
 
 
-def _describe_key(deployment: Deployment, watched: Collection[Document]) -> Iterator[Finding]:
-    name = watched.full_name
+def _describe_key(deployment: Deployment, collection: Collection[Document]) -> Iterator[Finding]:
+    name = collection.full_name
     try:
-        key = _find_shard_key(deployment, watched)
+        key = _find_shard_key(deployment, collection)
     except OperationFailure as error:
         if not is_unauthorized(error):
             raise
@@ -56,7 +56,7 @@ def _describe_key(deployment: Deployment, watched: Collection[Document]) -> Iter
     if key is None:
         yield ok("sharding", f"{name} is not sharded: one shard answers every query.")
         return
-    is_jobs = watched.name == deployment.connection.collection_names[0]
+    is_jobs = collection.name == deployment.connection.collection_names[0]
     mapping = deployment.connection.jobs.mapping
     fields = {path: field for field, path in mapping.paths.items()} if is_jobs else {}
     query = _ON_ONE_SHARD.get(fields.get(next(iter(key)), ""))
@@ -85,10 +85,10 @@ def _describe_key(deployment: Deployment, watched: Collection[Document]) -> Iter
 
 
 def _find_shard_key(
-    deployment: Deployment, watched: Collection[Document]
+    deployment: Deployment, collection: Collection[Document]
 ) -> Mapping[str, Any] | None:
     """The shard key; None if the collection is not sharded. Raises OperationFailure."""
-    query = {"_id": watched.full_name, "dropped": {"$ne": True}}
+    query = {"_id": collection.full_name, "dropped": {"$ne": True}}
     entry = deployment.connection.client["config"]["collections"].find_one(
         query, {"key": True}, max_time_ms=deployment.connection.max_time_ms
     )
