@@ -28,7 +28,7 @@ def write_marks(
     """Mark each queue; yields its name, and why it was not marked (None if it was marked).
 
     A stored mark with the same time and text is replaced. Raises MarkError if the time is before
-    the retained history or in the future.
+    the retained history, or too far in the future.
     """
     retention = timedelta(days=settings.day_retention_days)
     mark.require_within(retention, datetime.now(UTC))

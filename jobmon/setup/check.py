@@ -60,7 +60,7 @@ NO_USER = "Put a user into the connection string; `jobmon init --reader USER` cr
 def check_deployment(
     settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> Iterator[Finding]:
-    """Check everything; yields each finding before the next check.
+    """Check everything; yields the findings of each check before the next check begins.
 
     Ends after `server_selection_timeout_ms` if the database does not answer. `clock` returns this
     machine's time, in UTC.

@@ -36,7 +36,7 @@ from jobmon.store.mapping import Document
 
 _MAX_STATUSES = 15
 _MOST_DOCUMENTS, _NEARLY_ALL = 0.9, 0.95  # shares of documents
-_FEW_TYPES = 20
+_FEW_TYPES = 20  # a field with at most this many values may hold the type
 _JOB_REFERENCES = ("jobid", "taskid", "job", "task")
 _ERROR_KEYS = {"code", "message", "stack"}
 _IDS = ("string", "objectId", "number")

@@ -21,8 +21,8 @@ _ALWAYS, _MOSTLY = 0.95, 0.5
 # The share of a profile's fields that each certainty needs at least. PROBABLE needs only
 # `_PROBABLE_BY_NAME` if the collection has the profile's default name.
 _CERTAIN, _PROBABLE, _POSSIBLE, _PROBABLE_BY_NAME = 0.75, 0.5, 0.35, 0.25
-_KNOWN_STATUSES = 0.8  # share of the documents with a status
-_MIN_DISTINCTIVE = 2  # fields
+_KNOWN_STATUSES = 0.8  # the least share of statuses that the profile knows, by documents
+_MIN_DISTINCTIVE = 2  # fields that together identify a program
 # Names of fields that many programs use, so that they do not identify a program.
 _COMMON = frozenset(
     {
