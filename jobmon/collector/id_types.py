@@ -13,21 +13,21 @@ from bson.datetime_ms import DatetimeMS
 from jobmon.store.bson_json import to_utc
 
 
-def _number_key(value: Any) -> Any:
+def _make_number_key(value: Any) -> Any:
     if isinstance(value, Decimal128):
         decimal = value.to_decimal()
         return -math.inf if decimal.is_nan() else decimal  # math.isnan raises for a signaling NaN
     return -math.inf if math.isnan(value) else value
 
 
-def date_key(value: Any) -> Any:
+def make_date_key(value: Any) -> Any:
     """A date as ms since 1970."""
     if isinstance(value, datetime):
         return int(DatetimeMS(to_utc(value)))
     return int(value)
 
 
-def _binary_key(value: Any) -> tuple[int, int, bytes]:
+def _make_binary_key(value: Any) -> tuple[int, int, bytes]:
     return len(value), value.subtype if isinstance(value, Binary) else 0, bytes(value)
 
 
@@ -48,9 +48,9 @@ ID_TYPES = (
     IdType("objectId", (ObjectId,), lambda value: value.binary),
     IdType("string", (str,), lambda value: value.encode()),
     IdType("bool", (bool,), int),
-    IdType("number", (int, float, Decimal128), _number_key),
-    IdType("date", (datetime, DatetimeMS), date_key),
-    IdType("binData", (bytes, Binary), _binary_key),
+    IdType("number", (int, float, Decimal128), _make_number_key),
+    IdType("date", (datetime, DatetimeMS), make_date_key),
+    IdType("binData", (bytes, Binary), _make_binary_key),
     _OBJECT,
 )
 OTHER_TYPE = IdType("other", (), None)

@@ -23,9 +23,9 @@ from jobmon.collector.id_types import (
     OTHER_TYPES,
     SORTED_ALIKE,
     IdType,
-    date_key,
     find_id_types,
     is_lossy,
+    make_date_key,
 )
 from jobmon.rollup.stats_document import Counts, dump_counts, load_counts
 from jobmon.store.labels import MAX_TYPES, OTHER
@@ -358,6 +358,6 @@ def _find_times(groups: Iterable[Document]) -> TimeRange:
     for group in groups:
         first, last = group["first"], group["last"]
         are_dates = all(isinstance(value, datetime | DatetimeMS) for value in (first, last))
-        times = TimeRange(date_key(first), date_key(last)) if are_dates else _ANY_TIME
+        times = TimeRange(make_date_key(first), make_date_key(last)) if are_dates else _ANY_TIME
         total = total.join(times)
     return total

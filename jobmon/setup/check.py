@@ -27,21 +27,21 @@ from jobmon.setup.deployment import (
     explain_unsuitable_kind,
     find_jobs_elsewhere,
 )
-from jobmon.setup.fields import Sample, computed_fields, expected_fields, find_used_paths
+from jobmon.setup.fields import Sample, expected_fields, find_used_paths, list_computed_fields
 from jobmon.setup.findings import (
     Finding,
     describe,
     describe_address,
+    explain_unreachable,
     ok,
     problem,
     refused_setting,
-    unreachable,
     warning,
 )
 from jobmon.setup.indexes import missing_indexes
 from jobmon.setup.links import check_links
 from jobmon.setup.profile_paths import check_paths
-from jobmon.setup.recognition import has_events, profiles_with_log
+from jobmon.setup.recognition import find_profiles_with_log, has_events
 from jobmon.setup.rights import check_rights, find_refused_actions
 from jobmon.setup.script import create_index_line
 from jobmon.setup.search_fields import check_search_fields
@@ -75,7 +75,7 @@ def check_deployment(
             deployment = Deployment.inspect(settings, connection)
             yield from DeploymentCheck(deployment, connection, clock).findings()
     except (PyMongoError, OSError, ValueError) as error:
-        yield unreachable(error, settings.mongo_uri, settings.uri_setting, NO_USER)
+        yield explain_unreachable(error, settings.mongo_uri, settings.uri_setting, NO_USER)
 
 
 def check_settings(settings: Settings, subject: str, queues: Sequence[str]) -> Iterator[Finding]:
@@ -256,7 +256,7 @@ class DeploymentCheck:
             yield from check_links(self._settings, self._connection)
 
     def _check_profile(self) -> Iterator[Finding]:
-        if fields := computed_fields(self._connection.jobs.mapping):
+        if fields := list_computed_fields(self._connection.jobs.mapping):
             message = f"{self._settings.profile} computes these, so no index serves them: "
             yield ok("profile", f"{message}{'; '.join(fields)}.")
         if self._settings.jobs_collection in self._filled:
@@ -264,7 +264,7 @@ class DeploymentCheck:
 
     def _check_logs(self) -> Iterator[Finding]:
         """A warning if the queue has a log of runs that another shipped profile reads."""
-        for profile in profiles_with_log(self._settings.profile):
+        for profile in find_profiles_with_log(self._settings.profile):
             log = str(profile.attempts_collection)
             if log not in self._deployment.kinds:
                 continue

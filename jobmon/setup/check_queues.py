@@ -15,7 +15,7 @@ from jobmon.settings import Settings, load_queues, select_queues
 from jobmon.setup.actor_check import check_requester
 from jobmon.setup.check import NO_USER, DeploymentCheck, check_deployment, check_settings
 from jobmon.setup.deployment import Deployment
-from jobmon.setup.findings import Finding, Level, describe_address, ok, unreachable
+from jobmon.setup.findings import Finding, Level, describe_address, explain_unreachable, ok
 from jobmon.setup.rights import check_own_databases
 from jobmon.store.connection import Connection
 
@@ -57,7 +57,7 @@ def _check_own_databases(own_connection: Connection) -> Iterator[Finding]:
         yield from check_own_databases(deployment)
         yield from check_requester(deployment)
     except (PyMongoError, OSError, ValueError) as error:
-        yield unreachable(error, settings.mongo_uri, settings.uri_setting, NO_USER)
+        yield explain_unreachable(error, settings.mongo_uri, settings.uri_setting, NO_USER)
 
 
 class _QueueChecks:
@@ -78,6 +78,6 @@ class _QueueChecks:
         except (PyMongoError, OSError, ValueError) as error:
             if isinstance(error, AutoReconnect):
                 self._unreachable[address] = error
-            return [unreachable(error, queue.mongo_uri, queue.uri_setting, NO_USER)]
+            return [explain_unreachable(error, queue.mongo_uri, queue.uri_setting, NO_USER)]
         finally:
             connection.close()

@@ -73,7 +73,7 @@ class SampledField:
         """Count a value that is not null."""
         self.documents += 1
         self.types[type_name(value)] += 1
-        for form in _date_forms(value):
+        for form in _list_date_forms(value):
             self.forms[form] += 1
         for element in value if isinstance(value, list) else [value]:
             if isinstance(element, Mapping):
@@ -211,7 +211,7 @@ def _walk(document: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tupl
             yield from _walk(value, f"{path}.", depth + 1)
 
 
-def _date_forms(value: Any) -> Iterator[str]:
+def _list_date_forms(value: Any) -> Iterator[str]:
     match value:
         case bool():
             return

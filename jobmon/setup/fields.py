@@ -81,7 +81,7 @@ ATTEMPT_FIELDS = (
 )
 
 
-def required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ...]:
+def list_required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ...]:
     """The fields that jobs should have according to the profile."""
     if settings.profile == Settings.profile:
         return JOB_FIELDS
@@ -121,7 +121,7 @@ class ExpectedFields(NamedTuple):
 def expected_fields(settings: Settings, connection: Connection) -> list[ExpectedFields]:
     """The fields that the documents of each watched collection should have."""
     profile, attempts = connection.profile, connection.attempts
-    jobs = required_job_fields(settings, profile)
+    jobs = list_required_job_fields(settings, profile)
     file = "a profile of your own" if settings.queues is not None else None
     if settings.profile not in shipped_profiles():
         file = settings.profile
@@ -129,7 +129,7 @@ def expected_fields(settings: Settings, connection: Connection) -> list[Expected
         ExpectedFields(connection.jobs, jobs, JobStatus, "JOBMON_JOB_FIELDS", "fields", file)
     ]
     if attempts is not None:
-        fields = _required_attempt_fields(settings, profile)
+        fields = _list_required_attempt_fields(settings, profile)
         setting, table = "JOBMON_ATTEMPT_FIELDS", "attempts.fields"
         if profile.log is not None:
             file, table = file or "a profile of your own", "attempts.log.fields"
@@ -137,7 +137,7 @@ def expected_fields(settings: Settings, connection: Connection) -> list[Expected
     return expected
 
 
-def _required_attempt_fields(settings: Settings, profile: Profile) -> tuple[Field, ...]:
+def _list_required_attempt_fields(settings: Settings, profile: Profile) -> tuple[Field, ...]:
     if settings.profile == Settings.profile:
         return ATTEMPT_FIELDS
     needed = {"finishedAt"} if profile.log is not None else set()
@@ -157,7 +157,7 @@ _COMPUTED_LIMITS = {
 }
 
 
-def computed_fields(mapping: FieldMapping) -> list[str]:
+def list_computed_fields(mapping: FieldMapping) -> list[str]:
     """The fields that jobmon can only show, because they have no index, with the consequences."""
     return [
         f"{name} ({limit})"

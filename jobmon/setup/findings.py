@@ -84,7 +84,7 @@ def refused_setting(error: SettingsError) -> Finding:
     return problem("settings", str(error), remedy=_SETTING_REMEDIES[error.place])
 
 
-def unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Finding:
+def explain_unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Finding:
     """The problem that the database at `uri`, the value of `setting`, cannot be queried.
 
     `no_user` is the remedy if the database requires a user and the connection string has none.

@@ -79,7 +79,7 @@ def recognize(
     return None
 
 
-def profiles_with_log(name: str) -> Iterator[ProfileFile]:
+def find_profiles_with_log(name: str) -> Iterator[ProfileFile]:
     """The shipped profiles that differ from this profile only by reading attempts from a log."""
 
     def drop_attempts(profile: ProfileFile) -> Content:

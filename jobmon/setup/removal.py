@@ -9,7 +9,7 @@ from jobmon.setup import script
 from jobmon.setup.deployment import Deployment, admin_client
 from jobmon.setup.findings import Finding, describe, ok, problem
 from jobmon.setup.indexes import CreatedIndexes, index_exists
-from jobmon.setup.users import removable_users, remove_users
+from jobmon.setup.users import list_removable_users, remove_users
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import required_indexes
 from jobmon.store.mapping import Document
@@ -43,7 +43,7 @@ def script_removal(settings: Settings) -> Iterator[str]:
         created = CreatedIndexes(deployment.connection)
         entries = created.list_entries(roles.database, roles.collections)
         present = [entry for entry in entries if _is_unchanged(deployment, entry)]
-        users = removable_users(client, roles)
+        users = list_removable_users(client, roles)
         yield from script.removal_lines(roles, users, present, settings.state_db)
 
 

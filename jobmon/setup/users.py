@@ -253,7 +253,7 @@ def _describe_existing(
     )
 
 
-def removable_users(client: MongoClient[Document], roles: QueueRoles) -> list[Document]:
+def list_removable_users(client: MongoClient[Document], roles: QueueRoles) -> list[Document]:
     """The users that `jobmon init` created and that have only the roles of this queue."""
     return [
         user
@@ -265,10 +265,10 @@ def removable_users(client: MongoClient[Document], roles: QueueRoles) -> list[Do
 def remove_users(
     client: MongoClient[Document], roles: QueueRoles, *, dry_run: bool
 ) -> Iterator[Finding]:
-    """Drop the roles and the `removable_users`; raises PyMongoError."""
+    """Drop the roles, and the users of `list_removable_users`; raises PyMongoError."""
     admin, database = client["admin"], client[roles.database]
     outcome = "would be removed" if dry_run else "removed"
-    dropped = removable_users(client, roles)
+    dropped = list_removable_users(client, roles)
     for user in _list_users(client, roles):
         name = f"{user['user']}@{roles.database}"
         if user in dropped:
