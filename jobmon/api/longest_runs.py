@@ -15,6 +15,7 @@ from jobmon.store.search import matches_filter
 from jobmon.web.queues import WatchedQueue
 
 MAX_JOBS = 100
+MAX_LOOKED_UP = 1_000  # jobs whose status decides whether they are listed
 CACHE_TTL_S = 2
 MAX_CACHED = 20  # lists
 DEFAULT_LENGTH = timedelta(days=1)  # of a window for which no start is requested
@@ -56,7 +57,9 @@ def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
         history = queue.runs.read(window)
     runs = _select_runs(history.details, job_filter)
     without_dates = JobFilter(statuses=job_filter.statuses, types=job_filter.types)
-    looked_up = queue.lists.look_up(list(runs), without_dates)
+    # The status of a job is known only after the look-up.
+    limit = MAX_LOOKED_UP if job_filter.statuses else MAX_JOBS
+    looked_up = queue.lists.look_up(list(runs)[:limit], without_dates)
     jobs: list[Document] = [
         job | {"durationMs": runs[job_id].duration_ms}
         for job, is_match in looked_up
@@ -64,11 +67,11 @@ def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
     ]
     jobs.sort(key=lambda job: -int(job["durationMs"]))
     reasons = (explain_slowest(queue, history), history.incomplete_reason, LONGEST_ONLY)
-    return LongestRuns(jobs, "; ".join(filter(None, reasons)))
+    return LongestRuns(jobs[:MAX_JOBS], "; ".join(filter(None, reasons)))
 
 
 def _select_runs(details: RunDetails, job_filter: JobFilter) -> dict[str, SlowRun]:
-    """By job id: the longest run of each of the 100 jobs with the longest runs, longest first."""
+    """By job id: the longest run of each job; the longest run first."""
     start, end, types = job_filter.finished_from, job_filter.finished_to, job_filter.types
     matching = [
         run
@@ -81,4 +84,4 @@ def _select_runs(details: RunDetails, job_filter: JobFilter) -> dict[str, SlowRu
     by_job: dict[str, SlowRun] = {}
     for run in matching:
         by_job.setdefault(run.job_id, run)
-    return dict(list(by_job.items())[:MAX_JOBS])
+    return by_job

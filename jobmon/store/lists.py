@@ -10,7 +10,7 @@ from bson import ObjectId
 from jobmon.domain import CappedCount
 from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
-from jobmon.store.bson_json import encode_key, to_json
+from jobmon.store.bson_json import encode_key, to_json, to_text
 from jobmon.store.cursor import NEWEST_FIRST, Cursor, list_order, stored_date
 from jobmon.store.deep_pages import DeepPages, FoundPage, PageGuide, PageStart
 from jobmon.store.filter import STATUSES_BY_DATE, JobFilter, RefusedFilterError
@@ -194,13 +194,14 @@ class JobLists:
         """
         if not ids:
             return []
-        by_owner, index = JobFilter(owner=owner), indexes.JOB_ID
-        values = [value for job_id in ids for value in identity_values(job_id)]
+        by_owner, index, requested = JobFilter(owner=owner), indexes.JOB_ID, frozenset(ids)
+        values = [value for job_id in requested for value in identity_values(job_id)]
         has_id = by_owner.match() | {"jobId": {"$in": values}}
         jobs = [
             job
             for job in self._jobs.find(has_id, SUMMARY_FIELDS, index=index, transform=summarize)
-            if any(is_identity(job.get("jobId"), job_id) for job_id in ids)
+            if (printed := to_text(job.get("jobId"))) in requested
+            and is_identity(job.get("jobId"), printed)
         ]
         is_match = {"$and": [self._resolve(job_filter).match(), has_id]}
         matching = self._jobs.find(is_match, ("_id",), index=index)

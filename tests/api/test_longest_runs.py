@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from jobmon.api import longest_runs
 from jobmon.api.longest_runs import LONGEST_ONLY
 from jobmon.store.bson_json import to_iso
 
@@ -79,6 +80,15 @@ def test_list_has_only_jobs_that_match_the_filters(
     api: Api, query: dict[str, Any], expected: list[int]
 ) -> None:
     assert list_jobs(api, **query)[0] == expected
+
+
+def test_status_filter_finds_a_job_whose_run_is_shorter_than_the_longest_100(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(longest_runs, "MAX_JOBS", 2)  # of which job 10 is deleted
+    assert list_jobs(api)[0] == [9]
+    assert list_jobs(api, status="dlq")[0] == [6]
+    assert list_jobs(api, status="succeeded")[0] == [9, 8]
 
 
 def test_export_has_the_jobs_of_the_list_and_why_jobs_may_be_missing(api: Api) -> None:
