@@ -264,12 +264,20 @@ class ListForm:
     @property
     def other_errors(self) -> list[str]:
         """The messages about bad parameters that have neither a field nor tabs."""
-        with_field = {"status", *(field.name for field in self._fields)}
         return [
             text if name == "cursor" else f"{LABELS.get(name, name)}: {text}"
             for name, text in self._errors.items()
-            if name not in with_field
+            if name in self._bad_names_without_field
         ]
+
+    @property
+    def address_without_other_errors(self) -> str:
+        """The address of the first page without the parameters that `other_errors` are about."""
+        return self.address(**{name: "" for name in ("per_page", *self._bad_names_without_field)})
+
+    @property
+    def _bad_names_without_field(self) -> set[str]:
+        return self._errors.keys() - {"status", *(field.name for field in self._fields)}
 
     @property
     def is_filtered(self) -> bool:

@@ -392,6 +392,13 @@ def test_list_with_an_invalid_parameter_names_it_and_keeps_the_form(admin: Viewe
     assert JOBS in page.addresses()  # the link that clears the filters
 
 
+def test_link_below_the_error_of_a_filter_without_a_field_opens_the_list(ada: Viewer) -> None:
+    """Catches a link to an address that still has the refused filter."""
+    refused = ada.get("/dashboard/my?worker=w1&type=mail")
+    assert refused.status_code == 422
+    assert '<a href="/dashboard/my?type=mail">Open without it</a>' in refused.text
+
+
 def test_rows_name_the_event_of_their_date(admin: Viewer, watched: Any) -> None:
     """Catches a date without its event: due, finished or the end of a lease."""
     past, soon = (datetime.now(UTC) + sign * timedelta(hours=3) for sign in (-1, 1))
