@@ -42,12 +42,13 @@ def make_chart_columns(
 
 
 def make_past_columns(
-    previous: History[datetime], unknown: frozenset[str] = frozenset()
+    previous: History[datetime], step: timedelta, unknown: frozenset[str] = frozenset()
 ) -> dict[str, list[int | None]]:
     """The `COMPARED_LINES` of the period before; also None in steps where runs may be missing."""
-    columns = make_chart_columns(previous, timedelta(0), unknown)  # their `step` is not used
+    columns = make_chart_columns(previous, step, unknown)
     has_gap = [
-        any(start <= moment < end for start, end in columns["gaps"]) for moment in columns["at"]
+        any(start < moment + columns["step"] and moment < end for start, end in columns["gaps"])
+        for moment in columns["at"]
     ]
     return {
         name: [

@@ -39,7 +39,7 @@ class _Periods:
 def compare_samples(
     facts: Facts, count: int | None, measure: Callable[[QueueSample], int]
 ) -> Change | None:
-    """The change of a number of jobs since `_find_sample`, now `count`; None if it is unknown.
+    """The change of a number of jobs since the window began, now `count`; None if it is unknown.
 
     `measure` returns the number in a sample.
     """
@@ -122,13 +122,15 @@ def _find_periods(facts: Facts) -> _Periods | Missing:
 
 
 def _find_sample(facts: Facts) -> QueueSample | Missing:
-    """The sample of the queue one window length ago, or why it is unknown."""
+    """The newest sample of the queue when the window began, or why it is unknown."""
     if not isinstance(facts.previous, Previous):
         return facts.previous or _NOT_REQUESTED
     if facts.is_over:
         return _AS_OF_NOW
-    start = floor(facts.evidence.stats.as_of, facts.window.step) - facts.previous.distance
-    return facts.previous.samples.get(start, _NO_SAMPLE)
+    last_step = facts.window.end - facts.window.step
+    if facts.page_window.range:  # the window begins this long before now
+        last_step = floor(facts.evidence.stats.as_of, facts.window.step)
+    return facts.previous.samples.get(last_step - facts.previous.distance, _NO_SAMPLE)
 
 
 def _find_failure_rate(steps: list[Activity]) -> float | None:

@@ -166,6 +166,8 @@ class OverviewPage:
         if query.compare and not query.type:
             previous = read_previous(queue, window, query.window.distance(window))
         columns["previous"] = (
-            make_past_columns(previous.past, unknown) if isinstance(previous, Previous) else None
+            make_past_columns(previous.past, window.step, unknown)
+            if isinstance(previous, Previous)
+            else None
         )
         return dump_json(columns)

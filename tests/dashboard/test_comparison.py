@@ -126,6 +126,19 @@ def test_window_between_two_dates_is_compared_with_the_time_before() -> None:
     ]
 
 
+def test_jobs_by_status_are_compared_with_the_beginning_of_a_window_that_ends_later() -> None:
+    """Catches a comparison with the time one window length ago, before this window began."""
+    facts = make_facts({("queued", "a"): 30})
+    stats = replace(facts.evidence.stats, as_of=minute(30))
+    window = PageWindow(query=WindowQuery(start=START, end=START + HOUR))
+    facts = replace(facts, page_window=window, evidence=replace(facts.evidence, stats=stats))
+    previous = make_previous(samples={59: sample(queued=20), 30: sample(queued=7)})
+    assert read_changes(facts, previous)["Queued"] == (
+        "▲ 10",
+        "10 more than when this window began",
+    )
+
+
 def test_nothing_is_compared_unless_a_comparison_is_requested() -> None:
     facts = make_facts({("queued", "a"): 30}, activity={10: {"a": tally(5)}})
     assert read_changes(facts, None) == {}
@@ -198,11 +211,16 @@ def test_reason_for_all_values_is_shown_once_with_its_remedy() -> None:
 def test_lines_of_the_previous_period_have_no_value_where_runs_may_be_missing() -> None:
     gap = Gap(start=minute(2) - HOUR, end=minute(4) - HOUR, reason=GapReason.STREAM_LOST)
     previous = change_previous(make_previous({1: {"a": tally(5)}, 3: {"a": tally(6)}}), gaps=(gap,))
-    columns = make_past_columns(previous.past)
+    columns = make_past_columns(previous.past, MINUTE)
     assert columns.keys() == {"succeeded", "waitP95", "runP95"}
     assert columns["succeeded"][:6] == [0, 5, None, None, 0, 0]
     assert len(columns["succeeded"]) == 60
-    assert make_past_columns(previous.past, frozenset({"finishedAt"}))["succeeded"] == [None] * 60
+    columns = make_past_columns(previous.past, MINUTE, frozenset({"finishedAt"}))
+    assert columns["succeeded"] == [None] * 60
+    start = minute(2) - HOUR + MINUTE / 4
+    within = replace(gap, start=start, end=start + MINUTE / 4)
+    columns = make_past_columns(change_previous(previous, gaps=(within,)).past, MINUTE)
+    assert columns["succeeded"][:4] == [0, 5, None, 6]
 
 
 def test_page_without_a_collector_does_not_count_the_previous_period(
