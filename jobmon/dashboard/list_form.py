@@ -273,7 +273,7 @@ class ListForm:
     @property
     def address_without_other_errors(self) -> str:
         """The address of the first page without the parameters that `other_errors` are about."""
-        return self.address(**{name: "" for name in ("per_page", *self._bad_names_without_field)})
+        return self.address(**dict.fromkeys(("per_page", *self._bad_names_without_field), ""))
 
     @property
     def _bad_names_without_field(self) -> set[str]:

@@ -590,6 +590,7 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
     data = make_chart_data([*range(59), None])
     starts = data["at"]
     data["marks"] = [{"at": starts[40] + 30, "text": "v1"}]
+    data["gaps"] = [[starts[40] + 10, starts[40] + 20]]
     page = visit(f"{stack.url}/dashboard/sign-in")
     page.route("**/dashboard/charts*", lambda route: route.fulfill(json=data))
     page.goto(f"{stack.url}/dashboard")
@@ -613,6 +614,7 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
     expect(cursor).to_have_attribute("aria-valuetext", re.compile(r"succeeded 40, .*, ▾ v1$"))
     expect(legends.first).to_contain_text("succeeded 40")
     expect(moments.nth(1)).to_contain_text("▾ v1")  # one cursor for all three
+    expect(moments.first).to_contain_text("(runs may be missing)")
     cursor.press("Escape")
     expect(moments.first).to_have_text("in total")
     cursor.press("Enter")

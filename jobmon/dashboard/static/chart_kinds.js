@@ -121,11 +121,11 @@ export function summaryValues(chart, data) {
   });
 }
 
-/** The time of a step, with a note if the step is in progress, or begins where runs may be missing. */
+/** The time of a step, with a note if the step is in progress, or if runs may be missing from it. */
 export function describeTime(data, index) {
   const start = data.at[index];
   const notes = index >= data.complete ? ["so far"] : [];
-  if (data.gaps.some(([from, to]) => start >= from && start < to)) notes.push("runs may be missing");
+  if (data.gaps.some(([from, to]) => from < start + data.step && start < to)) notes.push("runs may be missing");
   return formatMinute(start) + (notes.length ? ` (${notes.join(", ")})` : "");
 }
 
