@@ -1,9 +1,9 @@
-"""The base class of all schemas of query parameters, and the fields that several of them have."""
+"""The base class of all schemas of query parameters, and what several routes need to read them."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Self
 
-from flask import Request
+from flask import Request, request
 from marshmallow import (
     EXCLUDE,
     Schema,
@@ -18,10 +18,11 @@ from werkzeug.datastructures import MultiDict
 from jobmon.api.fields import TimeSpan, default_none, describe
 from jobmon.api.search import is_search
 from jobmon.store.labels import MAX_LABEL_LENGTH
-from jobmon.web.errors import invalid_parameters
+from jobmon.web.errors import invalid, invalid_parameters
 
 ISO = "ISO 8601; UTC if it has no offset."
 
+GIVEN_TWICE = "Given more than once."
 MAX_CACHED = 200  # queries of each schema
 MAX_CACHED_LENGTH = 500  # characters of the query string
 
@@ -114,7 +115,18 @@ class Parameters(Schema):
             return
         known = {field.data_key or name for name, field in self.fields.items()} - self._repeatable
         if refused := known.intersection(sent.repeated):
-            raise ValidationError({name: ["Given more than once."] for name in refused})
+            raise ValidationError({name: [GIVEN_TWICE] for name in refused})
+
+
+def read_parameter(name: str, default: str = "") -> str:
+    """A parameter without a schema in this request's address; an empty one counts as missing.
+
+    Raises ApiError 422 if it is repeated.
+    """
+    texts = [text for text in request.args.getlist(name) if text]
+    if len(texts) > 1:
+        raise invalid(name, GIVEN_TWICE)
+    return texts[0] if texts else default
 
 
 def optional_text(description: str, *, max_length: int | None = None) -> fields.String:

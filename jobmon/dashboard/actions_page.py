@@ -29,6 +29,7 @@ from jobmon.api.job_actions import (
     undo,
 )
 from jobmon.api.jobs import require_own_job
+from jobmon.api.parameters import read_parameter
 from jobmon.api.queries import ListFormat
 from jobmon.dashboard import session
 from jobmon.dashboard.action_forms import ActionForm
@@ -134,7 +135,7 @@ class ActionPages:
         """
         view = _find_visible(action_id)
         requests = queue_actions().requests
-        result = request.args.get("result")
+        result = read_parameter("result")
         chosen_result = Result(result) if result in list(Result) else None
         if (file_format := _read_format()) is not ListFormat.JSON:
             return export_outcomes(view.state, file_format, chosen_result)
@@ -252,7 +253,7 @@ def _render_question(name: str, context: dict[str, Any]) -> str:
 def _read_list_query() -> RequestListQuery:
     try:
         query: RequestListQuery = _SCHEMA.load(
-            {"per_page": PER_PAGE, "cursor": request.args.get("cursor", "")}
+            {"per_page": PER_PAGE, "cursor": read_parameter("cursor")}
         )
     except ValidationError:
         raise invalid("cursor", "This page link is no longer valid.") from None
@@ -261,7 +262,7 @@ def _read_list_query() -> RequestListQuery:
 
 def _read_format() -> ListFormat:
     """The format of the file that is requested instead of the page; JSON stands for the page."""
-    chosen = request.args.get("format")
+    chosen = read_parameter("format")
     return ListFormat(chosen) if chosen in list(ListFormat) else ListFormat.JSON
 
 

@@ -7,6 +7,7 @@ from flask import redirect, render_template, request
 from marshmallow import ValidationError
 from werkzeug.wrappers import Response as BaseResponse
 
+from jobmon.api.parameters import read_parameter
 from jobmon.api.search_meanings import (
     Meaning,
     MeaningKind,
@@ -63,7 +64,7 @@ class FindPage:
     def queues(self) -> BaseResponse | str:
         """Open the only queue whose name contains the text, or list queues to search in."""
         session.require_session()
-        text = request.args.get("q", "").strip()
+        text = read_parameter("q").strip()
         queues = [queue for queue in all_queues().all_settings() if auth.may_know(queue)]
         matching = [queue for queue in queues if text.lower() in queue.queue.lower()]
         if is_part_request():
@@ -83,7 +84,7 @@ class FindPage:
         session.require_session()
         auth.require_owners()
         owner = None if auth.is_admin() else auth.subject()
-        text = request.args.get("q", "").strip()
+        text = read_parameter("q").strip()
         meanings = find_meanings(current_queue(), text, owner)
         context = {
             "choices": [

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from flask import Response, jsonify, render_template, request
+from flask import Response, jsonify, render_template
 
 from jobmon.api.answers import JobDetail
 from jobmon.api.explaining import read_explanation
@@ -13,6 +13,7 @@ from jobmon.api.job_actions import read_done_actions
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.jobs import get_callers_job, get_detailed_job
 from jobmon.api.links import list_links
+from jobmon.api.parameters import read_parameter
 from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_job_buttons, list_type_buttons
 from jobmon.dashboard.job_place import find_place
@@ -73,7 +74,7 @@ class JobPage:
         """One job, for its owner or an admin; with `format=json`, the same answer as the API's."""
         session.require_session()
         auth.require_owners()
-        if request.args.get("format") == "json":
+        if read_parameter("format") == "json":
             return jsonify(JobDetail().dump(get_detailed_job(job_id)))
         document, now = get_callers_job(job_id), datetime.now(UTC)
         job = JobView.from_document(document, detail=True)
@@ -104,4 +105,4 @@ class JobPage:
 
     def page_by_query(self) -> Response | str:
         """The job with the parameter `id`, for ids that cannot be in a path: see `job_address`."""
-        return self.page(request.args.get("id", ""))
+        return self.page(read_parameter("id"))

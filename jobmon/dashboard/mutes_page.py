@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from jobmon.actions.mutes import MuteMode
 from jobmon.api.job_actions import queue_actions
 from jobmon.api.mute_requests import add_mute, end_mute, find_mute, require_right
+from jobmon.api.parameters import read_parameter
 from jobmon.dashboard import session
 from jobmon.dashboard.mute_lines import MuteLine
 from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind
@@ -34,10 +35,10 @@ class MutePages:
     def confirm(self) -> str:
         """The question before a kind of notices is muted, or before the mute with the `id` ends."""
         _require_right()
-        if mute_id := request.args.get("id"):
+        if mute_id := read_parameter("id"):
             line = MuteLine(mute=find_mute(mute_id))
             return render_template("dashboard/confirm.html", question="unmute", line=line)
-        return _render_question(_read_kind(request.args.get("kind", "")))
+        return _render_question(_read_kind(read_parameter("kind")))
 
     def file(self) -> BaseResponse | tuple[str, int]:
         """Mute or acknowledge, then redirect to the overview.

@@ -10,6 +10,7 @@ from flask import Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api.mute_requests import may_mute
+from jobmon.api.parameters import read_parameter
 from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_type_buttons
 from jobmon.dashboard.charts import list_marks, make_chart_columns, make_past_columns
@@ -60,18 +61,18 @@ class OverviewQuery:
     @lru_cache(CACHE_SIZE)
     def _read(cls, _query_string: bytes) -> Self:
         """The query in this request, cached by its query string, which open pages send again."""
-        window, args = PageWindow.from_request("1h"), request.args
-        by = args.get("by", DEFAULT_SORT)
+        window = PageWindow.from_request("1h")
+        by = read_parameter("by", DEFAULT_SORT)
         if by.removeprefix("-") not in SORTS:
             raise invalid("by", f"One of {', '.join(SORTS)}; with a leading - in descending order.")
-        only = args.get("only", "")
+        only = read_parameter("only")
         if only not in ("", *TypeCondition):
             raise invalid("only", f"One of {', '.join(TypeCondition)}.")
-        compare = args.get("compare", "")
+        compare = read_parameter("compare")
         if compare not in ("", PREVIOUS):
             raise invalid("compare", f"Only {PREVIOUS}.")
-        text = args.get("text", "")[:LONGEST_SEARCH]
-        job_type = args.get("type", "")
+        text = read_parameter("text")[:LONGEST_SEARCH]
+        job_type = read_parameter("type")
         return cls(window=window, compare=compare, type=job_type, by=by, text=text, only=only)
 
     @property

@@ -6,16 +6,16 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Self
 
-from flask import request
 from marshmallow import ValidationError
 
+from jobmon.api.parameters import read_parameter
 from jobmon.api.window_queries import WindowParameters, WindowQuery
 from jobmon.api.windows import resolve_window
 from jobmon.humanize import duration
 from jobmon.page_addresses import instant
 from jobmon.rollup.series import SeriesReader
 from jobmon.rollup.windows import Window
-from jobmon.web.errors import invalid
+from jobmon.web.errors import ApiError, invalid
 
 _SCHEMA = WindowParameters()
 _QUERY_CACHE_SIZE = 100
@@ -48,8 +48,8 @@ class PageWindow:
         A `to` without `from` gets the length of `default`. Raises ApiError 422, which names the
         bad parameter.
         """
-        names, args = ("from", "to", "range"), request.args
-        parameters = {name: text for name in names if (text := args.get(name))}
+        names = ("from", "to", "range")
+        parameters = {name: text for name in names if (text := read_parameter(name))}
         try:
             query = _parse(parameters)
         except ValidationError as error:
@@ -117,15 +117,14 @@ def find_kept_window() -> Mapping[str, str]:
 
     On lists, the window is the time in which jobs finished or were created.
     """
-    args = request.args
-    parameters = {"range": args.get("range", "")}
-    if not parameters["range"]:
-        pairs = ({"from": args.get(start, ""), "to": args.get(end, "")} for start, end in _BOUNDS)
-        parameters = next((pair for pair in pairs if any(pair.values())), {})
-    parameters = {name: text for name, text in parameters.items() if text}
     try:
+        parameters = {"range": read_parameter("range")}
+        if not parameters["range"]:
+            names = next((pair for pair in _BOUNDS if any(map(read_parameter, pair))), ())
+            parameters = dict(zip(("from", "to"), map(read_parameter, names), strict=False))
+        parameters = {name: text for name, text in parameters.items() if text}
         _parse(parameters)
-    except ValidationError:
+    except (ValidationError, ApiError):
         return {}
     return parameters
 

@@ -9,6 +9,7 @@ from typing import Any
 from flask import Response, render_template, request
 
 from jobmon.api.job_lists import ListPage, ListResponder
+from jobmon.api.parameters import read_parameter
 from jobmon.api.queries import ListQuery
 from jobmon.api.recurring import list_recurring
 from jobmon.api.schedule import explain_schedule
@@ -56,7 +57,7 @@ class SchedulePage:
     def recurring(self) -> Response | str:
         """The recurring jobs, each with its interval, its next run and its newest runs."""
         session.require_admin()
-        cursor = request.args.get("cursor", "")
+        cursor = read_parameter("cursor")
         key = request.script_root, cursor
         part = self._recurring.get(key, lambda: _render_recurring(cursor), CACHE_TTL_S)
         if is_part_request():
@@ -66,7 +67,7 @@ class SchedulePage:
     def page(self) -> Response | str:
         """The jobs that are due in a window, counted by step and type, and the next jobs."""
         session.require_admin()
-        name = request.args.get("window", "day")
+        name = read_parameter("window", "day")
         if name not in WINDOWS:
             raise invalid("window", f"One of {', '.join(WINDOWS)}.")
         queue = current_queue()

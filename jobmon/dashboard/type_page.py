@@ -8,6 +8,7 @@ from flask import Response, render_template, request
 
 from jobmon.api.fields import clean_free_text
 from jobmon.api.job_lists import ListResponder
+from jobmon.api.parameters import read_parameter
 from jobmon.api.slowest import explain_slowest
 from jobmon.api.workers import WorkerQuery, WorkerReader
 from jobmon.dashboard import session
@@ -45,7 +46,7 @@ class TypePage:
 
     def page_by_query(self) -> Response | str:
         """The type that the parameter `name` has, if a path cannot have it: see `type_address`."""
-        return self.page(request.args.get("name", ""))
+        return self.page(read_parameter("name"))
 
     def page(self, name: str) -> Response | str:
         """One type in a time window."""
@@ -68,7 +69,7 @@ class TypePage:
     def actions(self) -> Response:
         """Whether the type in the parameter `name` is paused, and the buttons for its actions."""
         session.require_admin()
-        name = request.args.get("name", "")
+        name = read_parameter("name")
         part = render_template("dashboard/_type_actions.html", name=name, **_describe_pause(name))
         return conditional_response(part)
 

@@ -234,8 +234,13 @@ def test_window_in_the_future_is_unknown(admin: Viewer, history: ErrorHistory) -
         ("range=2y", "range"),
         ("range=0h", "range"),
         (f"range=1h&from={quote(FROM)}", "range"),
+        ("range=1h&range=24h", "range"),
+        (f"from={quote(FROM)}&from={quote(TO)}", "from"),
     ],
-    ids=["a word", "reversed", "too early", "too late", "years", "no length", "twice"],
+    ids=[
+        *("a word", "reversed", "too early", "too late", "years", "no length", "range and from"),
+        *("two ranges", "two starts"),
+    ],
 )
 def test_invalid_window_is_an_error_that_names_the_parameter(
     admin: Viewer, path: str, query: str, parameter: str

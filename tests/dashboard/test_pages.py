@@ -627,13 +627,29 @@ def test_unknown_page_or_parameter_value_is_an_error_page_that_names_it(admin: V
     for query, name in (
         ("by=colour", "by"),
         ("by=--type", "by"),
-        ("by=", "by"),
         ("only=odd", "only"),
     ):
         page = admin.page(f"{OVERVIEW}?{query}", 422)
         assert page.all("dl")
         assert f"{name}One of" in page.text
         assert admin.get(f"/dashboard/overview?{query}", part=True).status_code == 422
+
+
+def test_repeated_parameter_of_a_page_is_refused(admin: Viewer, one_job: None) -> None:
+    """Catches a page that shows its first value, although the API refuses the parameter."""
+    for path, name, *values in (
+        (OVERVIEW, "by", "type", "-queued"),
+        (OVERVIEW, "text", "mail", "sms"),
+        ("/dashboard/schedule", "window", "hour", "day"),
+        ("/dashboard/recurring", "cursor", "a", "b"),
+        ("/dashboard/find", "q", "a", "b"),
+        ("/dashboard/type", "name", "a", "b"),
+        ("/dashboard/job", "id", "j1", "j2"),
+    ):
+        for last in values:
+            page = admin.page(f"{path}?{name}={values[0]}&{name}=&{name}={last}", 422)
+            assert f"{name}Given more than once." in page.text
+    assert admin.page(f"{OVERVIEW}?by=type&by=")
 
 
 @pytest.mark.parametrize(
