@@ -278,7 +278,7 @@ class EventCounter:
 
     def _count_batch(self, changes: Sequence[JobChange]) -> None:
         applied = list(self._apply_changes(changes, self._look_up_unknown(changes)))
-        dated = [(each.document, each.change.at) for each in applied if each.document is not None]
+        dated = [(document, change.at) for change, document, _ in applied if document is not None]
         versions = iter(self._evaluator.evaluate(dated))
         entries: list[tuple[JobChange, HistoryEntry]] = []
         ended: list[EndedRun] = []
@@ -379,7 +379,7 @@ class EventCounter:
             return {}
         documents = self._evaluator.find_by_id(list(unknown.values()))
         paths = self.rules.remembered
-        return {encode_key(each["_id"]): select_paths(each, paths) for each in documents}
+        return {encode_key(job["_id"]): select_paths(job, paths) for job in documents}
 
     def _load_waiting(self, jobs: ReadCollection, at: datetime) -> None:
         started = time.monotonic()

@@ -75,7 +75,7 @@ def find_id_types(job_id: Any) -> list[IdType]:
         case DBRef():  # a document with $ref, or the deprecated type dbPointer
             return [_OBJECT, OTHER_TYPE]
         case _:
-            matching = (each for each in ID_TYPES if isinstance(job_id, each.python_types))
+            matching = (kind for kind in ID_TYPES if isinstance(job_id, kind.python_types))
             return [next(matching, OTHER_TYPE)]
 
 

@@ -1,4 +1,4 @@
-"""Reads change events: the new values of those fields of a job that a profile needs."""
+"""Reads change events: the new values of the job's fields that a profile needs."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass

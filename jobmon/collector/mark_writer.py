@@ -62,7 +62,7 @@ def _write_mark(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | Non
     document = own.new(name, mark.dump() | {"expiresAt": expires_at})
     marks.replace_one({"_id": document["_id"]}, document, upsert=True)
     newest_first = marks.find(own.scope, {"_id": True}).sort([("at", -1), ("_id", -1)])
-    beyond_limit = [each["_id"] for each in newest_first.skip(MAX_KEPT)]
+    beyond_limit = [old_mark["_id"] for old_mark in newest_first.skip(MAX_KEPT)]
     if beyond_limit:
         marks.delete_many({"_id": {"$in": beyond_limit}})
     if document["_id"] in beyond_limit:

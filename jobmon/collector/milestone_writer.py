@@ -37,10 +37,10 @@ class MilestoneWriter:
     def __init__(self, own: OwnDatabase, mapping: FieldMapping) -> None:
         self._own = own
         path, name = mapping.paths.get("createdAt"), "createdAt"
-        # Lists are in the order of the stored values, so these have to be dates.
+        # Lists are in the order of the stored values, so these values have to be dates.
         is_date = name not in mapping.readings and name not in mapping.offsets
         self._has_dates = path is not None and is_date and mapping.has_creation_time
-        self._by_id = mapping.orders_by_id
+        self._is_ordered_by_id = mapping.orders_by_id
         self._segments: SegmentMap | None = None
         self._version: str | None = None
         self._due_at = self._called_at = 0.0
@@ -61,7 +61,9 @@ class MilestoneWriter:
         if not segments.read_times(started + min(READ_TIMES_SHARE * since_s, MAX_READ_TIMES_S)):
             return
         milestones = count_milestones(segments)
-        if not milestones.entries or (self._by_id and not _has_only_object_ids(segments)):
+        if not milestones.entries or (
+            self._is_ordered_by_id and not _has_only_object_ids(segments)
+        ):
             # No moment is suitable, or the order of the _ids is not the order of the lists.
             segments.keeps_times, self._version = False, None
             self._due_at = started + RETRY_AFTER_S
@@ -122,9 +124,10 @@ def count_milestones(segments: SegmentMap) -> Milestones:
     more than `MAX_SHARED` segments have both older and newer jobs.
     """
     labels = _choose_labels(segments.totals)
-    known = [(each.times, each) for each in segments.ranges() if each.times and each.counts]
-    by_first = sorted(known, key=lambda timed: timed[0].first)
-    by_last = sorted(known, key=lambda timed: timed[0].last)
+    filled = [segment for segment in segments.ranges() if segment.counts]
+    timed_segments = [(segment.times, segment) for segment in filled if segment.times]
+    by_first = sorted(timed_segments, key=lambda timed: timed[0].first)
+    by_last = sorted(timed_segments, key=lambda timed: timed[0].last)
     sweep = _Sweep(labels, by_first, by_last)
     step = segments.totals.total() / min(MAX_MILESTONES, MAX_NUMBERS // max(1, len(labels)))
     milestones, passed_jobs, jobs_before_next, last_ms = [], 0, step, float(_MIN_MS)
@@ -133,8 +136,8 @@ def count_milestones(segments: SegmentMap) -> Milestones:
         if passed_jobs >= jobs_before_next and last_ms < at_ms < _MAX_MS:
             sweep.move_to(at_ms)
             divided = list(sweep.divided.values())
-            if len(divided) <= MAX_SHARED and all(each.has_bounds for each in divided):
-                uncounted = sum(each.counts.total() for each in divided)
+            if len(divided) <= MAX_SHARED and all(part.has_bounds for part in divided):
+                uncounted = sum(part.counts.total() for part in divided)
                 ranges = tuple(_join_ranges(divided))
                 milestones.append(Milestone(int(at_ms), tuple(sweep.older), uncounted, ranges))
                 jobs_before_next, last_ms = passed_jobs + step, at_ms
@@ -144,7 +147,8 @@ def count_milestones(segments: SegmentMap) -> Milestones:
 
 def _has_only_object_ids(segments: SegmentMap) -> bool:
     """Whether all _ids are ObjectIds: these are in the order of the times that they contain."""
-    return all(each.place[0] == "objectId" for each in segments.ranges() if each.counts)
+    filled = (segment for segment in segments.ranges() if segment.counts)
+    return all(segment.place[0] == "objectId" for segment in filled)
 
 
 def _choose_labels(totals: Counts) -> dict[tuple[str, str | None], int]:

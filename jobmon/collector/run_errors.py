@@ -27,7 +27,7 @@ class EndedRun:
 
 
 def complete_errors(
-    ended: Sequence[EndedRun], evaluator: JobEvaluator, rules: RunRules
+    ended_runs: Sequence[EndedRun], evaluator: JobEvaluator, rules: RunRules
 ) -> list[FinishedRun | None]:
     """Each run with its error; None for a failed run whose error is unknown.
 
@@ -36,25 +36,29 @@ def complete_errors(
     run; otherwise the previous error, if it is remembered. Index: _id. Raises PyMongoError.
     """
     if not rules.reads_error:
-        return [None if each.run.outcome == AttemptStatus.FAILED else each.run for each in ended]
-    incomplete = {index: each for index, each in enumerate(ended) if _needs_lookup(each, rules)}
-    runs: list[FinishedRun | None] = [each.run for each in ended]
+        return [
+            None if ended.run.outcome == AttemptStatus.FAILED else ended.run for ended in ended_runs
+        ]
+    incomplete = {
+        index: ended for index, ended in enumerate(ended_runs) if _needs_lookup(ended, rules)
+    }
+    runs: list[FinishedRun | None] = [ended.run for ended in ended_runs]
     if not incomplete:
         return runs
-    documents = evaluator.find_by_id([each.change.job_id for each in incomplete.values()])
+    documents = evaluator.find_by_id([ended.change.job_id for ended in incomplete.values()])
     present = {encode_key(document["_id"]): document for document in documents}
     shown = {
-        index: present[each.change.key]
-        for index, each in incomplete.items()
-        if each.change.key in present and _shows_run(present[each.change.key], each, rules)
+        index: present[ended.change.key]
+        for index, ended in incomplete.items()
+        if ended.change.key in present and _shows_run(present[ended.change.key], ended, rules)
     }
     now = datetime.now(UTC)
     versions = evaluator.evaluate([(document, now) for document in shown.values()])
     errors = {index: job.error for index, job in zip(shown, versions, strict=True) if job}
-    for index, run_end in incomplete.items():
+    for index, ended in incomplete.items():
         if index in errors:
-            runs[index] = run_end.run._replace(error=errors[index])
-        elif not run_end.knows_error or lacks_error(run_end.run):
+            runs[index] = ended.run._replace(error=errors[index])
+        elif not ended.knows_error or lacks_error(ended.run):
             runs[index] = None
     return runs
 
@@ -74,5 +78,5 @@ def _shows_run(document: Document, ended: EndedRun, rules: RunRules) -> bool:
     """
     if rules.finished_path is None or not ended.change.has_written(rules.finished_path):
         return False
-    shown, known = (select_paths(each, rules.remembered) for each in (document, ended.document))
-    return shown == known
+    shown = select_paths(document, rules.remembered)
+    return shown == select_paths(ended.document, rules.remembered)

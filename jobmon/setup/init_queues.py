@@ -37,7 +37,7 @@ class _DatabaseAddress:
 
     @classmethod
     def from_uri(cls, uri: str) -> "_DatabaseAddress":
-        # Without options: the parser refuses those that need mongodb+srv, such as srvMaxHosts.
+        # Without options: the parser refuses options that need mongodb+srv, such as srvMaxHosts.
         uri_without_srv = uri.partition("?")[0].replace("mongodb+srv", "mongodb", 1)
         database = parse_uri(uri_without_srv)["database"] or DEFAULT_DATABASE
         hosts = {host.lower() for host in split_uri(uri)[1].split(",")}

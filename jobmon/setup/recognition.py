@@ -86,10 +86,10 @@ def find_profiles_with_log(name: str) -> Iterator[ProfileFile]:
         return {key: value for key, value in profile.content.items() if key != "attempts"}
 
     profile = load_profile(name)
-    for other in map(load_profile, shipped_profiles()):
-        has_new_log = other.has_event_log and not profile.has_event_log
-        if has_new_log and drop_attempts(other) == drop_attempts(profile):
-            yield other
+    for shipped in map(load_profile, shipped_profiles()):
+        has_new_log = shipped.has_event_log and not profile.has_event_log
+        if has_new_log and drop_attempts(shipped) == drop_attempts(profile):
+            yield shipped
 
 
 def has_events(profile: ProfileFile, sample: CollectionSample) -> bool:
