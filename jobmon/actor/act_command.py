@@ -89,6 +89,9 @@ def act_command(action: str, **options: Any) -> None:
         queues = load_queues(settings)
         if options["queue"] is not None:
             queues = select_queues(queues, options["queue"])
+            if len(queues) > 1:
+                names = ", ".join(queue.queue for queue in queues)
+                raise SettingsError(f"--queue: Name one queue: {names}")
         session = _Session.open(settings, queues[0])
     except SettingsError as error:
         raise click.ClickException(str(error)) from None

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +64,18 @@ def test_act_counts_jobs_of_an_error_group_and_types(queue: ActingQueue) -> None
     assert result.output.startswith("retry: 1 job\n  dead"), result.output
     result = run_act(queue, "pause_type", "--type", "mail", "--yes")
     assert result.output.startswith("pause_type: 1 type\n"), result.output
+
+
+def test_act_refuses_a_name_of_several_queues(tmp_path: Path) -> None:
+    """Catches a request that is filed for the first of them without a word."""
+    queues = tmp_path / "queues.toml"
+    queues.write_text("[mails]\ncollections = ['new', 'old']\n")
+    environment = {"JOBMON_MONGO_URI": "mongodb://127.0.0.1/app", "JOBMON_QUEUES": str(queues)}
+    result = CliRunner().invoke(main, ["act", "retry", "--queue", "mails"], env=environment)
+    assert (result.exit_code, result.output) == (
+        1,
+        "Error: --queue: Name one queue: mails.new, mails.old\n",
+    )
 
 
 def test_act_with_the_same_key_files_one_request(queue: ActingQueue) -> None:
