@@ -52,7 +52,7 @@ class IdentityProvider:
         self.renews_id_token = True
         self.gives_refresh_token = True
         self.rotates = False
-        self.expires_in: int | None = 300
+        self.expires_in: float | None = 300
         self.document: dict[str, Any] = {}
         self.token_answer: Callable[[], tuple[int, bytes]] | None = None
         self.status = 0
