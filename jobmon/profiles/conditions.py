@@ -66,9 +66,12 @@ def parse_query(
                 raise ProfileMistakeError(
                     (*key_path, name), f"unknown operator; allowed are {allowed}"
                 )
-        return {
+        operands = {
             name: parse_value(raw, reading, (*key_path, name)) for name, raw in condition.items()
         }
+        for name, operand in operands.items():
+            _check_operand(name, operand, (*key_path, name))
+        return operands
 
     parsed: Query = {}
     for name, condition in query.items():
@@ -91,6 +94,17 @@ def parse_query(
             _refuse_nested(name, condition, name_path)
             parsed[name] = parse_value(condition, readings.get(name, "date"), name_path)
     return parsed
+
+
+def _check_operand(operator: str, operand: Any, key_path: KeyPath) -> None:
+    """Refuse an operand from which `to_expression` cannot make a right expression."""
+    names = operand if isinstance(operand, list) else [operand]
+    if operator in ("$in", "$nin") and not isinstance(operand, list):
+        raise ProfileMistakeError(key_path, "must be an array")
+    if operator == "$not" and not _has_operators(operand):
+        raise ProfileMistakeError(key_path, 'must have operators, such as { "$gt" = 1 }')
+    if operator == "$type" and not all(isinstance(name, str) for name in names):
+        raise ProfileMistakeError(key_path, "must be the name of a type, or an array of names")
 
 
 def _refuse_nested(name: str, condition: Any, key_path: KeyPath) -> None:
@@ -144,7 +158,10 @@ def resolve_constant(
 
 
 def to_expression(query: Query) -> Any:
-    """The query as an aggregation expression. Like the query, it tests each element of an array."""
+    """The query as an aggregation expression. Like the query, it tests each element of an array.
+
+    A null in an array is the exception: the query finds it, the expression does not.
+    """
     parts = [_convert_clause(name, condition) for name, condition in query.items()]
     return parts[0] if len(parts) == 1 else {"$and": parts}
 

@@ -65,6 +65,7 @@ class Window:
     ) -> Self:
         """The window, widened to whole steps; raises WindowError.
 
+        Raises OverflowError or ValueError if a step is not within the years that Python has.
         Without `step` it has the finest step with at most 168 points that is retained at its start,
         or else the coarsest retained step. An earlier start than that of the retained history is
         replaced: see `no_data_before`.

@@ -95,6 +95,10 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
             "line 4: status.0.when.lock.$gt: unknown value $today; known are $null, $now, ",
         ),
         ('"$gt"', '"$near"', "line 4: status.0.when.lock.$near: unknown operator; allowed are"),
+        ('"$gt"', '"$in"', "line 4: status.0.when.lock.$in: must be an array"),
+        ('"$gt" = "$now"', '"$nin" = 5', "line 4: status.0.when.lock.$nin: must be an array"),
+        ('"$gt" = "$now"', '"$not" = 5', "line 4: status.0.when.lock.$not: must have operators"),
+        ('"$gt" = "$now"', '"$type" = 9', "line 4: status.0.when.lock.$type: must be the name"),
         ('{ is = "queued" },', "", "line 4: status.0: the last rule must not have `when`"),
         ('is = "leased", ', "", "line 4: status.0: needs is"),
         (
