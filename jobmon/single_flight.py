@@ -14,26 +14,26 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 UNUSED_AFTER_S = 30.0
-# With this `rest`, a computation that takes up to 3.3 s runs for at most a tenth of the time.
-TENTH = 9.0
-MAX_REST_S = 30.0
+# With this factor, a computation that takes up to 3.3 s runs for about a tenth of the time at most.
+TTL_FACTOR = 9.0
+MAX_FACTOR_TTL_S = 30.0
 
 
 class SingleFlight(Generic[T]):
     """Runs `compute` at most once at a time; callers during a run get its result.
 
-    So a slow database gets one query for all viewers. A value is kept for `ttl_ms`, or for `rest`
-    times as long as its computation took (30 seconds at most), if that is longer. With a `ttl_ms`
-    of 0 it is not kept. A failure is raised for every caller that waited, and is not kept.
+    So a slow database gets one query for all viewers. A value is kept for `ttl_ms` or, if that is
+    longer, for `ttl_factor` times as long as its computation took (30 seconds at most). With a
+    `ttl_ms` of 0 it is not kept. A failure is raised for every caller that waited, and is not kept.
 
         stats = SingleFlight(count_jobs, ttl_ms=1_000)
         stats.get()
     """
 
-    def __init__(self, compute: Callable[[], T], ttl_ms: int, rest: float = 0.0) -> None:
+    def __init__(self, compute: Callable[[], T], ttl_ms: int, ttl_factor: float = 0.0) -> None:
         self._compute = compute
         self._ttl_s = ttl_ms / 1_000
-        self._rest = rest
+        self._ttl_factor = ttl_factor
         self._lock = threading.Lock()
         self._running: Future[T] | None = None
         # The value, and the monotonic time when it expires.
@@ -73,14 +73,14 @@ class SingleFlight(Generic[T]):
             with self._lock:
                 self._running = None
                 now = time.monotonic()
-                kept_s = _keep_s(self._ttl_s, self._rest, now - started)
+                kept_s = _keep_s(self._ttl_s, self._ttl_factor, now - started)
                 self._kept = (value, now + kept_s)
             outcome.set_result(value)
 
 
-def _keep_s(ttl_s: float, rest: float, took_s: float) -> float:
+def _keep_s(ttl_s: float, ttl_factor: float, took_s: float) -> float:
     """How long to keep a value, in seconds."""
-    return max(ttl_s, min(rest * took_s, MAX_REST_S)) if ttl_s else 0.0
+    return max(ttl_s, min(ttl_factor * took_s, MAX_FACTOR_TTL_S)) if ttl_s else 0.0
 
 
 @dataclass
@@ -115,18 +115,20 @@ class SingleFlightCache(Generic[T]):
         compute: Callable[[], T],
         max_age_s: float = math.inf,
         *,
-        rest: float = 0.0,
+        ttl_factor: float = 0.0,
         keep: Callable[[T], bool] = lambda _: True,
     ) -> T:
         """The kept value, or a new one if there is none or its age is `max_age_s` or more.
 
-        With `rest`, a value is kept for longer, as in `SingleFlight`. A value for which `keep`
-        returns False goes only to the callers who wait for it. Raises what `compute` raised.
+        With `ttl_factor`, a value may be kept for longer, as in `SingleFlight`. A value for which
+        `keep` returns False goes only to the callers who wait for it. Raises what `compute` raised.
         """
         now = time.monotonic()
         with self._lock:
             kept = self._values.pop(key, None)
-            must_run = kept is None or now - kept.begun_at >= _keep_s(max_age_s, rest, kept.took_s)
+            must_run = kept is None or now - kept.begun_at >= _keep_s(
+                max_age_s, ttl_factor, kept.took_s
+            )
             if kept is None or must_run:
                 kept = _Kept(Future(), now, now)
             kept.used_at = now

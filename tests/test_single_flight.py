@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobmon import single_flight as single_flight_module
-from jobmon.single_flight import TENTH, FreshFlight, SingleFlight, SingleFlightCache
+from jobmon.single_flight import TTL_FACTOR, FreshFlight, SingleFlight, SingleFlightCache
 
 from .support.waiting import PATIENCE_S, eventually
 
@@ -129,17 +129,17 @@ def test_a_value_is_kept_nine_times_as_long_as_its_computation_took(
         now += took_s
         return now
 
-    flight, cache = SingleFlight(compute, 2_000, TENTH), SingleFlightCache[float](9)
+    flight, cache = SingleFlight(compute, 2_000, TTL_FACTOR), SingleFlightCache[float](9)
     first = flight.get()
     now += kept_s - 0.01
     assert flight.get() == first
     now += 0.02
     assert flight.get() > first
-    begun_at, first = now, cache.get("q", compute, 2, rest=TENTH)
+    begun_at, first = now, cache.get("q", compute, 2, ttl_factor=TTL_FACTOR)
     now = begun_at + kept_s - 0.01
-    assert cache.get("q", compute, 2, rest=TENTH) == first
+    assert cache.get("q", compute, 2, ttl_factor=TTL_FACTOR) == first
     now = begun_at + kept_s + 0.01
-    assert cache.get("q", compute, 2, rest=TENTH) > first
+    assert cache.get("q", compute, 2, ttl_factor=TTL_FACTOR) > first
 
 
 def test_without_a_ttl_every_caller_gets_a_new_value() -> None:

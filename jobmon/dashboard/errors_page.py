@@ -27,7 +27,7 @@ from jobmon.page_addresses import error_address
 from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.run_history import is_over
 from jobmon.rollup.series import NoCollectorError
-from jobmon.single_flight import TENTH, SingleFlightCache
+from jobmon.single_flight import TTL_FACTOR, SingleFlightCache
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.web.json_text import dump_json
 from jobmon.web.queues import WatchedQueue, current_queue
@@ -135,7 +135,7 @@ class ErrorPages:
             )
             count = partial(_count_dead, queue, buttons.kinds[0].name, job_filter)
             key = request.script_root, job_filter
-            dead_count = self._dead_counts.get(key, count, COUNT_TTL_S, rest=TENTH)
+            dead_count = self._dead_counts.get(key, count, COUNT_TTL_S, ttl_factor=TTL_FACTOR)
         part = render_template(
             "dashboard/_group_actions.html",
             actions=buttons,

@@ -26,7 +26,7 @@ from jobmon.rollup.histogram import Histogram, percentiles
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.step_cache import StepCache
 from jobmon.rollup.windows import Window
-from jobmon.single_flight import TENTH, SingleFlightCache
+from jobmon.single_flight import TTL_FACTOR, SingleFlightCache
 from jobmon.store.connection import Connection
 from jobmon.store.labels import OTHER
 from jobmon.store.read_collection import is_bad_hint
@@ -201,7 +201,7 @@ class SeriesReader:
 
         counted_at, max_age_s = _find_validity(progress)
         key = (self, window, types, counted_at)
-        return self._cache.by_step.get(key, compute, max_age_s, rest=TENTH)
+        return self._cache.by_step.get(key, compute, max_age_s, ttl_factor=TTL_FACTOR)
 
     def history_by_type(self, window: Window) -> History[str]:
         """The activity of each type in the whole window; read or counted as by `history_by_step`.
@@ -230,7 +230,9 @@ class SeriesReader:
             )
 
         counted_at, max_age_s = _find_validity(progress)
-        return self._cache.by_type.get((self, window, counted_at), compute, max_age_s, rest=TENTH)
+        return self._cache.by_type.get(
+            (self, window, counted_at), compute, max_age_s, ttl_factor=TTL_FACTOR
+        )
 
     def samples(self, window: Window) -> dict[datetime, QueueSample]:
         """The newest sample of each step, by the step's start; a step without samples is absent."""

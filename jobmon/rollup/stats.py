@@ -2,7 +2,7 @@
 
 from jobmon.domain import CappedCount
 from jobmon.rollup.reader import RollupReader
-from jobmon.single_flight import TENTH, SingleFlight
+from jobmon.single_flight import TTL_FACTOR, SingleFlight
 from jobmon.store import list_count
 from jobmon.store.deep_pages import PageGuide
 from jobmon.store.filter import JobFilter
@@ -26,7 +26,9 @@ class StatsReader:
         connection = planner.connection
         self._rollup = rollup
         self._live = LiveStats(connection)
-        self._live_stats = SingleFlight(self._live.count, connection.settings.stats_ttl_ms, TENTH)
+        self._live_stats = SingleFlight(
+            self._live.count, connection.settings.stats_ttl_ms, TTL_FACTOR
+        )
         self._lists = ListCounter(planner)
 
     def stats(self) -> QueueStats:
