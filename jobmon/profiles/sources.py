@@ -58,11 +58,11 @@ class Source:
         """The path in documents of the part `inner` of this value; None if it is at no path."""
         if self.path is not None:
             return f"{self.path}.{inner}"
-        name, _, rest = inner.partition(".")
+        name, _, inner_of_member = inner.partition(".")
         member = self.members.get(name)
         if member is None:
             return None
-        return member.find_path(rest) if rest else member.path
+        return member.find_path(inner_of_member) if inner_of_member else member.path
 
 
 @dataclass(frozen=True, kw_only=True)

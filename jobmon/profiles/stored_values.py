@@ -49,9 +49,9 @@ def parse_date(value: Any, reading: str | None) -> Any:
             moment = datetime.fromisoformat(value)
             return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         if reading in PER_SECOND and isinstance(value, int | float):
-            whole, part = divmod(value, PER_SECOND[reading])
-            microseconds = part * (1_000_000 / PER_SECOND[reading])
-            return datetime.fromtimestamp(int(whole), UTC) + timedelta(microseconds=microseconds)
+            seconds, remainder = divmod(value, PER_SECOND[reading])
+            microseconds = remainder * (1_000_000 / PER_SECOND[reading])
+            return datetime.fromtimestamp(int(seconds), UTC) + timedelta(microseconds=microseconds)
     return value
 
 
@@ -63,9 +63,9 @@ def encode_date(moment: datetime, reading: str | None) -> Any:
         text = moment.isoformat(timespec="milliseconds")
         return text.replace("+00:00", "Z")
     microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
-    unit = 1_000_000 // PER_SECOND[str(reading)]
-    whole, rest = divmod(microseconds, unit)
-    return whole if rest == 0 else microseconds / unit
+    unit_microseconds = 1_000_000 // PER_SECOND[str(reading)]
+    units, remainder = divmod(microseconds, unit_microseconds)
+    return units if remainder == 0 else microseconds / unit_microseconds
 
 
 def to_date_expression(reference: Any, reading: str | None) -> Any:
@@ -75,8 +75,8 @@ def to_date_expression(reference: Any, reading: str | None) -> Any:
     if reading == "iso":
         return {"$convert": {"input": reference, "to": "date", "onError": None, "onNull": None}}
     milliseconds = {"$multiply": [reference, 1_000 / PER_SECOND[reading]]}
-    whole = {"$convert": {"input": milliseconds, "to": "long", "onError": None, "onNull": None}}
-    date = {"$convert": {"input": whole, "to": "date", "onError": None, "onNull": None}}
+    whole_ms = {"$convert": {"input": milliseconds, "to": "long", "onError": None, "onNull": None}}
+    date = {"$convert": {"input": whole_ms, "to": "date", "onError": None, "onNull": None}}
     return {"$cond": [{"$isNumber": reference}, date, None]}
 
 

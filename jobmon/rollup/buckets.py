@@ -255,9 +255,12 @@ class HistoryProgress:
 
 def load_progress(document: Document) -> HistoryProgress:
     """The stored progress; raises MalformedError or KeyError for another document."""
-    until, counted_from = document.get("completeUntil"), document.get("countedFrom")
+    complete_until, counted_from = document.get("completeUntil"), document.get("countedFrom")
+    final_until = None
+    if complete_until is not None:
+        final_until = floor(require_type(complete_until, datetime) - FINAL_AFTER, MINUTE)
     return HistoryProgress(
         counted_at=require_type(document["countedAt"], datetime),
-        final_until=floor(require_type(until, datetime) - FINAL_AFTER, MINUTE) if until else None,
+        final_until=final_until,
         counted_from=None if counted_from is None else require_type(counted_from, datetime),
     )

@@ -101,8 +101,8 @@ class RunDetails:
         for pair, tally in other.worker_types.items():
             self.find_tally(pair).add(tally)
         for job_type, runs in other.slowest.items():
-            known = self.slowest.get(job_type)
-            self.slowest[job_type] = select_slowest([*known, *runs]) if known else runs
+            present = self.slowest.get(job_type)
+            self.slowest[job_type] = select_slowest([*present, *runs]) if present else runs
         self.is_known = self.is_known and other.is_known
 
     def find_tally(self, pair: WorkerType) -> WorkerTally:

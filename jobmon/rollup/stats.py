@@ -87,9 +87,9 @@ class StatsReader:
             if not self._live.can_count_by_index:
                 return CappedCount(self.estimated_total(), False) if is_all else counted
             stats = self.stats()
-        known = stats.count_matching(job_filter.statuses, job_filter.types)
-        if known is None and is_all:
+        stats_count = stats.count_matching(job_filter.statuses, job_filter.types)
+        if stats_count is None and is_all:
             return CappedCount(stats.total, False)
-        if known is not None and known > list_count.COUNT_EXACTLY_UP_TO:
-            return CappedCount(known, True)
+        if stats_count is not None and stats_count > list_count.COUNT_EXACTLY_UP_TO:
+            return CappedCount(stats_count, True)
         return self._lists.count(job_filter)
