@@ -147,14 +147,8 @@ class JobLists:
         Raises the errors of `prepare` before the first batch.
         """
         job_filter = self.prepare(job_filter)
-        cursor, page = None, 0
-        while jobs := self._read(
-            job_filter,
-            cursor,
-            BATCH,
-            ascending=oldest_first,
-            skip=0 if cursor else page * BATCH,
-        ):
+        cursor, page, skip = None, 0, 0
+        while jobs := self._read(job_filter, cursor, BATCH, ascending=oldest_first, skip=skip):
             yield jobs
             if len(jobs) < BATCH:
                 return
@@ -164,6 +158,7 @@ class JobLists:
                 jobs[-1], job_filter, has_keyset, page, oldest_first, neighbor=jobs[-2:-1]
             )
             cursor = None if last_cursor.by_page else last_cursor
+            skip = 0 if cursor else page * BATCH
 
     def find_neighbors(
         self, job: Document, job_filter: JobFilter, *, oldest_first: bool = False
