@@ -160,12 +160,9 @@ class Collector:
         self._groups = ErrorGroups(self._own, self._redactor)
         # With an event log, runs are counted from it alone, even while it is empty.
         has_log = self._connection.profile.log is not None
-        counts_changes = not has_log and not self._connection.has_recorded_attempts()
-        counter = (
-            EventCounter(self._connection, self._own, self._lease.renew, self._groups)
-            if counts_changes
-            else None
-        )
+        counter = None
+        if not has_log and not self._connection.has_recorded_attempts():
+            counter = EventCounter(self._connection, self._own, self._lease.renew, self._groups)
         self._runs = RunCounting(self._connection, counter, self._share)
         checkpoint, reason = self._load_checkpoint()
         if checkpoint is None or not checkpoint.token:
