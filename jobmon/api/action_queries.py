@@ -193,30 +193,18 @@ class ActionBody(Body):
 
     @post_load
     def _make_order(self, values: dict[str, Any], **_: Any) -> ActionOrder:
-        job_filter = None
-        if "filter" in values:
+        ids, types = values.pop("ids", ()), values.pop("types", ())
+        job_filter = values.pop("filter", None)
+        if job_filter is not None:
             try:
-                job_filter = load_list_query(values["filter"], None).job_filter
+                job_filter = load_list_query(job_filter, None).job_filter
             except ValidationError as error:
                 raise ValidationError(
                     {f"filter.{name}": messages for name, messages in error.messages_dict.items()}
                 ) from None
         with explain_request_errors():
-            target = Target(
-                job_ids=tuple(values.get("ids", ())),
-                job_filter=job_filter,
-                types=tuple(values.get("types", ())),
-            )
-        return ActionOrder(
-            action=values["action"],
-            target=target,
-            expected=values["expected"],
-            reason=values["reason"],
-            run_at=values["run_at"],
-            priority=values["priority"],
-            reset_attempts=values["reset_attempts"],
-            dry_run=values["dry_run"],
-        )
+            target = Target(job_ids=tuple(ids), job_filter=job_filter, types=tuple(types))
+        return ActionOrder(target=target, **values)
 
 
 @dataclass(frozen=True, kw_only=True)
