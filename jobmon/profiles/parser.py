@@ -147,7 +147,7 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
     if isinstance(recurring, dict):
         recurring = _parse_timeless_query(recurring, context, ("recurring",))
     status = _parse_status(content["status"], context, ("status",))
-    statuses = _list_statuses(status)
+    statuses = {*JobStatus, *_list_statuses(status)}
     for name, source in fields.items():
         _check_statuses(source.only_in, statuses, ("fields", name, "only_in"))
     if status.path is None and not status.rules:
@@ -201,8 +201,8 @@ def _parse_timeless_query(query: Query, context: SourceContext, key_path: KeyPat
 
 
 def _list_statuses(status: ParsedStatus) -> set[str]:
-    """The statuses of the contract, and those that the profile names."""
-    return {*JobStatus, *status.names.values(), *(rule.status for rule in status.rules)}
+    """The statuses that the profile names."""
+    return {*status.names.values(), *(rule.status for rule in status.rules)}
 
 
 def _check_statuses(names: Iterable[str], statuses: Collection[str], key_path: KeyPath) -> None:
@@ -210,10 +210,8 @@ def _check_statuses(names: Iterable[str], statuses: Collection[str], key_path: K
     for index, name in enumerate(names):
         if name not in statuses:
             allowed = ", ".join(sorted(statuses))
-            raise ProfileMistakeError(
-                (*key_path, index),
-                f"{name!r} is not one of {allowed}: the statuses of this profile",
-            )
+            message = f"{name!r} is not one of {allowed}: the statuses of this profile"
+            raise ProfileMistakeError((*key_path, index), message)
 
 
 def _parse_fields(
@@ -223,18 +221,14 @@ def _parse_fields(
 
 
 def _check_fields(fields: Mapping[str, Source]) -> None:
-    if "jobId" not in fields:
-        raise ProfileMistakeError(("fields",), "needs jobId")
+    _check_paths(fields, ("fields",), _NEED_PATH, "jobs")
     for name, source in fields.items():
         key_path = ("fields", name)
-        is_date = name in _DATES
-        if name in _NEED_PATH and source.path is None:
-            raise ProfileMistakeError(key_path, "must be a path, because jobs are found by it")
         if name == "createdAt" and source.offset is not None:
             raise ProfileMistakeError(
                 key_path, "must be a path without plus, because lists are ordered by it"
             )
-        if source.reading is not None and not is_date:
+        if source.reading is not None and name not in _DATES:
             raise ProfileMistakeError(key_path, "is not a date, but its path is in readings")
         if name == "type" and source.expression is None:
             raise ProfileMistakeError(
@@ -267,9 +261,7 @@ def _parse_rules(
                 if is_last
                 else "needs when: only the last rule is for all other documents",
             )
-        when = rule.get("when")
-        if when is not None:
-            when = context.parse_query(when, (*rule_path, "when"))
+        when = None if is_last else context.parse_query(rule["when"], (*rule_path, "when"))
         rules.append(Rule(when=when, status=rule["is"]))
     return tuple(rules)
 
@@ -296,10 +288,9 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
     for name in ("array", "log"):
         if (place == name) != (name in spec):
             raise ProfileMistakeError(key_path, f'{name} and in = "{name}" need each other')
+    outcome_path = (*key_path, "outcome")
     if "outcome" in spec and place not in ("job", "log"):
-        raise ProfileMistakeError(
-            (*key_path, "outcome"), 'is only used with in = "job" or in = "log"'
-        )
+        raise ProfileMistakeError(outcome_path, 'is only used with in = "job" or in = "log"')
     element_context = job_context = context
     if array is not None:
         prefix = f"{array}."
@@ -311,16 +302,11 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
         element_context = SourceContext(constants=context.constants, readings=readings)
         context = replace(context, base=array)
     status = _parse_attempt_status(spec.get("status", {}), element_context, (*key_path, "status"))
-    outcome: tuple[Rule, ...] = ()
-    if "outcome" in spec:
-        outcome = _parse_rules(spec["outcome"], element_context, (*key_path, "outcome"))
-    for index, rule in enumerate(outcome):
-        _check_attempt_status(rule.status, (*key_path, "outcome", index, "is"))
+    outcome = _parse_attempt_status(spec.get("outcome", {}), element_context, outcome_path).rules
     fields = _parse_fields(spec.get("fields", {}), context, (*key_path, "fields"))
     if place == "collection":
-        _check_attempt_paths(
-            fields, (*key_path, "fields"), ("jobId", "attemptNumber", "finishedAt")
-        )
+        need_path = ("jobId", "attemptNumber", "finishedAt")
+        _check_paths(fields, (*key_path, "fields"), need_path, "attempts")
     if place in ("array", "collection") and not (status.rules or status.path):
         raise ProfileMistakeError(key_path, "needs status: without it, no attempt has one")
     return ParsedAttempts(
@@ -339,18 +325,14 @@ def _parse_log(spec: Mapping[str, Any], context: SourceContext) -> ParsedLog:
     for name in ("collection", "time", "status", "fields"):
         if name not in spec:
             raise ProfileMistakeError(key_path, f"needs {name}")
-    status = _parse_attempt_status(
-        spec["status"], context, (*key_path, "status"), has_default=False
-    )
-    statuses = {*status.names.values(), *(rule.status for rule in status.rules)}
-    if AttemptStatus.SUCCEEDED not in statuses:
-        raise ProfileMistakeError(
-            (*key_path, "status"), "needs succeeded, for events that end a run"
-        )
+    status_path = (*key_path, "status")
+    status = _parse_attempt_status(spec["status"], context, status_path, has_default=False)
+    if AttemptStatus.SUCCEEDED not in _list_statuses(status):
+        raise ProfileMistakeError(status_path, "needs succeeded, for events that end a run")
     if any(has_now(rule.when) for rule in status.rules):
-        raise ProfileMistakeError((*key_path, "status"), "must not depend on $now")
+        raise ProfileMistakeError(status_path, "must not depend on $now")
     fields = _parse_fields(spec["fields"], context, (*key_path, "fields"))
-    _check_attempt_paths(fields, (*key_path, "fields"), ("jobId", "attemptNumber"))
+    _check_paths(fields, (*key_path, "fields"), ("jobId", "attemptNumber"), "attempts")
     if "type" in fields and fields["type"].expression is None:
         raise ProfileMistakeError(
             (*key_path, "fields", "type"), "must be a value that the database can compute"
@@ -381,17 +363,19 @@ def _parse_attempt_status(
     return status
 
 
-def _check_attempt_paths(
-    fields: Mapping[str, Source], key_path: KeyPath, need_path: tuple[str, ...]
+def _check_paths(
+    fields: Mapping[str, Source], key_path: KeyPath, need_path: tuple[str, ...], found: str
 ) -> None:
-    """Raise ProfileMistakeError without jobId, or if a field in `need_path` is not at a path."""
+    """Raise ProfileMistakeError without jobId, or if a field in `need_path` is not at a path.
+
+    `found`: what is found by these fields, such as jobs.
+    """
     if "jobId" not in fields:
         raise ProfileMistakeError(key_path, "needs jobId")
     for name in need_path:
         if name in fields and fields[name].path is None:
-            raise ProfileMistakeError(
-                (*key_path, name), "must be a path, because attempts are found by it"
-            )
+            message = f"must be a path, because {found} are found by it"
+            raise ProfileMistakeError((*key_path, name), message)
 
 
 def _parse_events(
