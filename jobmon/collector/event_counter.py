@@ -50,7 +50,6 @@ from jobmon.store.read_collection import ReadCollection, is_bad_hint
 log = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 1.0
-# The counter is behind if it has not reached the end of the stream for this long.
 BEHIND_AFTER_S = 15.0
 MAX_PENDING = 20_000  # while this many events wait to be counted, no more are read
 # A prepared stream is begun within about this time: a server keeps snapshots for five minutes.
@@ -105,7 +104,7 @@ class EventCounter:
         self._end_at: tuple[float, datetime] | None = None
         self._position = ""
         self._write_at = self._load_at = 0.0
-        self._caught_up_at: float | None = None
+        self._caught_up_at = -math.inf
         self._has_stopped = False
         self.seen_until: datetime | None = None  # all changes before this time are counted
         stored = own.find_state(EVENTS, load_event_history)
@@ -119,11 +118,8 @@ class EventCounter:
 
     @property
     def is_behind(self) -> bool:
-        """Whether changes may have waited for more than `BEHIND_AFTER_S` to be counted."""
-        if self._has_stopped:
-            return False
-        caught_up_at = self._caught_up_at
-        return caught_up_at is None or time.monotonic() - caught_up_at > BEHIND_AFTER_S
+        """Whether it has not reached the end of the stream for more than `BEHIND_AFTER_S`."""
+        return not self._has_stopped and time.monotonic() - self._caught_up_at > BEHIND_AFTER_S
 
     def take_written(self) -> set[datetime]:
         """The minutes that were written since the last call; may be called from any thread."""
@@ -147,11 +143,9 @@ class EventCounter:
     def resume(self, position: str, jobs: Iterable[Document], seen_until: datetime) -> None:
         """Continue after the change at `position`, with the jobs that `dump` returned then."""
         self._position, self.seen_until = position, seen_until
-        for batch in split_batches(jobs):
-            self._remember_jobs(
-                [(entry["job"], entry["at"], entry.get("knowsError", False)) for entry in batch]
-            )
-            self._renew()
+        self._remember_jobs(
+            (entry["job"], entry["at"], entry.get("knowsError", False)) for entry in jobs
+        )
 
     def prepare(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
         """Prepare a new stream of the changes after `at` (cluster time): `begin` will count it.
@@ -267,9 +261,9 @@ class EventCounter:
         return list(self._memory.dump(self._redact_job))
 
     def _redact_job(self, document: Document) -> Document:
-        values = {path: find_value(document, path) for path in self.rules.sensitive_paths}
-        known = {path: value for path, value in values.items() if value is not None}
-        redacted = {path: self._groups.redactor.redact(value) for path, value in known.items()}
+        values = ((path, find_value(document, path)) for path in self.rules.sensitive_paths)
+        redact = self._groups.redactor.redact
+        redacted = {path: redact(value) for path, value in values if value is not None}
         return replace_values(document, redacted)
 
     def _write_history(self, history: EventHistory) -> None:
@@ -277,7 +271,7 @@ class EventCounter:
         self._history, self._has_history = history, True
 
     def _count_batch(self, changes: Sequence[JobChange]) -> None:
-        applied = list(self._apply_changes(changes, self._look_up_unknown(changes)))
+        applied = list(self._apply_changes(changes))
         dated = [(document, change.at) for change, document, _ in applied if document is not None]
         versions = iter(self._evaluator.evaluate(dated))
         entries: list[tuple[JobChange, HistoryEntry]] = []
@@ -334,15 +328,10 @@ class EventCounter:
             document = select_paths(document, self.rules.remembered)
         return KnownJob(document, at, version, knows_error)
 
-    def _apply_changes(
-        self, changes: Sequence[JobChange], bases: dict[bytes, Document]
-    ) -> Iterator[_AppliedChange]:
-        """Apply each change to its job's document; skip updates of fields that no rule needs.
-
-        `bases`: the documents of `_look_up_unknown`.
-        """
+    def _apply_changes(self, changes: Sequence[JobChange]) -> Iterator[_AppliedChange]:
+        """Apply each change to its job's document; skip updates of fields that no rule needs."""
         # By key: the document after the last applied change, and its `knows_error`.
-        latest = {key: (document, False) for key, document in bases.items()}
+        latest = {key: (base, False) for key, base in self._look_up_unknown(changes).items()}
         for change in changes:
             key, document = change.key, change.document
             if change.operation == "delete":
@@ -396,14 +385,14 @@ class EventCounter:
             return True
         is_exact = jobs is not self._jobs  # a snapshot of `at`; present jobs may show later runs
         unknown = (job for job in matching if self._memory.get(encode_key(job["_id"])) is None)
-        for batch in split_batches(unknown):
-            self._remember_jobs([(document, at, is_exact) for document in batch])
-            self._renew()
+        self._remember_jobs((document, at, is_exact) for document in unknown)
         return len(matching) == limit
 
-    def _remember_jobs(self, documents: Sequence[tuple[Document, datetime, bool]]) -> None:
+    def _remember_jobs(self, documents: Iterable[tuple[Document, datetime, bool]]) -> None:
         """Remember jobs, given as (document, time of the document, `knows_error`)."""
-        evaluated = self._evaluator.evaluate([(document, at) for document, at, _ in documents])
-        for (document, at, knows_error), version in zip(documents, evaluated, strict=True):
-            job = self._reduce_job(document, at, version, knows_error)
-            self._memory.put(encode_key(document["_id"]), job)
+        for batch in split_batches(documents):
+            evaluated = self._evaluator.evaluate([(document, at) for document, at, _ in batch])
+            for (document, at, knows_error), version in zip(batch, evaluated, strict=True):
+                job = self._reduce_job(document, at, version, knows_error)
+                self._memory.put(encode_key(document["_id"]), job)
+            self._renew()
