@@ -142,7 +142,7 @@ class IdentityProvider:
         except DiscoveryError as error:
             log.error("the identity provider %s cannot be used: %s", self._issuer, error)
             raise _failed("discovery", is_logged=True) from None
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter: `"expires_in": Infinity`
             raise _failed("no_json") from None
         except FAILURES as error:
             log.error("the identity provider does not answer: %s", error)
@@ -220,8 +220,8 @@ def _read_lifetime(answer: Claims, id_claims: Claims | None) -> float:
     if expires_in is None and id_claims is not None:
         expires_in = id_claims["exp"] - time.time()
     try:
-        lifetime = max(float(MIN_LIFETIME_S), float(int(expires_in)))
-    except (TypeError, ValueError, OverflowError):  # for example `Infinity`
+        lifetime = max(float(MIN_LIFETIME_S), float(expires_in))
+    except (TypeError, ValueError):
         lifetime = float(DEFAULT_LIFETIME_S)
     return min(lifetime, MAX_RENEWED_LIFETIME_S) if answer.get("refresh_token") else lifetime
 

@@ -11,7 +11,7 @@ import pytest
 
 from jobmon.settings import Settings
 from jobmon.web.errors import ApiError
-from jobmon.web.oidc import DEFAULT_LIFETIME_S, Identity, IdentityProvider
+from jobmon.web.oidc import Identity, IdentityProvider
 from jobmon.web.oidc_protocol import read_discovery
 
 from ..support import identity_provider
@@ -156,23 +156,22 @@ def test_person_without_the_subject_claim_is_refused(provider: Provider, sign_in
 
 @pytest.mark.parametrize(
     ("expires_in", "gives_refresh_token", "expected_s"),
-    [
-        (300, True, 300),
-        (1, True, 60),
-        (86_400, True, 3_600),
-        (86_400, False, 86_400),
-        (float("inf"), False, DEFAULT_LIFETIME_S),
-    ],
+    [(300, True, 300), (1, True, 60), (86_400, True, 3_600), (86_400, False, 86_400)],
 )
 def test_lifetime_of_an_identity_follows_expires_in_within_limits(
-    provider: Provider,
-    sign_in: SignIn,
-    expires_in: float,
-    gives_refresh_token: bool,
-    expected_s: int,
+    provider: Provider, sign_in: SignIn, expires_in: int, gives_refresh_token: bool, expected_s: int
 ) -> None:
     provider.expires_in, provider.gives_refresh_token = expires_in, gives_refresh_token
     assert sign_in().lifetime_s == expected_s
+
+
+def test_infinite_lifetime_is_an_answer_that_is_no_json(
+    provider: Provider, sign_in: SignIn
+) -> None:
+    provider.expires_in = float("inf")
+    with pytest.raises(ApiError) as caught:
+        sign_in()
+    assert (caught.value.status, "no_json" in caught.value.message) == (502, True)
 
 
 def test_identity_without_expires_in_is_valid_as_long_as_its_id_token(
