@@ -43,7 +43,7 @@ class ActionForm:
     def read(cls, values: MultiDict[str, str]) -> "ActionForm":
         """The form that a request sends; its `scope` is `all` for all jobs of a list.
 
-        Another `scope` is for the selected jobs. Without one, both `id` and `filter` are read.
+        Another `scope` is for the selected jobs. Without a `scope`, `id` and `filter` are read.
         """
         is_all = values.get("scope") == ALL
         texts = {

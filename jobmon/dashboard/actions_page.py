@@ -103,7 +103,7 @@ class ActionView:
 
     @property
     def list_address(self) -> str:
-        """The list of the jobs that match the filters of the request now; of all without any."""
+        """The address of the list with the request's filters: the jobs that match them now."""
         return "/dashboard/jobs" + write_query(**self.filters or {})
 
 
@@ -303,7 +303,7 @@ def _require_own(form: ActionForm) -> None:
 def _render_confirmation(form: ActionForm, error: ApiError | None = None) -> tuple[str, int] | str:
     """The form with a preview of its effect, and messages about bad fields.
 
-    The messages are those of the preview if it fails, else of `error`.
+    If the preview fails, only its messages are shown, else the messages in `error`.
     """
     preview, messages = None, (error.details or {}) if error else {}
     try:

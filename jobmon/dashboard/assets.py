@@ -39,7 +39,7 @@ class StaticFiles:
     """The files below `static/`, read when the first address or file is needed.
 
     Every address contains a hash over all files. Browsers may keep a file, because any change gives
-    all files new addresses. So modules that import each other by relative paths fit together.
+    all files new addresses. Modules that import each other by relative paths have the same version.
     """
 
     @cached_property

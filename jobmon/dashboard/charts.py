@@ -18,8 +18,8 @@ def make_chart_columns(
     The column `at` has the start of each step in Unix seconds. The key `step` is the length of a
     step in seconds, `complete` the number of completed steps: the step in progress is drawn dashed
     or pale, because its count is still low. `gaps` are pairs of Unix seconds between which runs may
-    be missing. Counts that need one of the `unknown` fields are None, and so is all in steps that
-    are not counted yet.
+    be missing. Counts that need one of the `unknown` fields are None, and so are all values of
+    steps that are not counted yet.
     """
     columns: dict[str, Any] = {
         "step": round(step.total_seconds()),

@@ -128,7 +128,7 @@ def _find_sample(facts: Facts) -> QueueSample | Missing:
     if facts.is_over:
         return _AS_OF_NOW
     last_step = facts.window.end - facts.window.step
-    if facts.page_window.range:  # the window begins this long before now
+    if facts.page_window.range:  # such a window ends now
         last_step = floor(facts.evidence.stats.as_of, facts.window.step)
     return facts.previous.samples.get(last_step - facts.previous.distance, _NO_SAMPLE)
 

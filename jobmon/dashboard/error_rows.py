@@ -57,7 +57,7 @@ def make_row(
     page_window: PageWindow,
     max_names: int = _NAMES_IN_ROW,
 ) -> ErrorRow:
-    """A group as a row; of types and workers each, those beyond `max_names` become `(other)`."""
+    """A group as a row, with `max_names` types and workers; the others are summed as `(other)`."""
     group = summary.group
     step, as_of = found_errors.window.step, found_errors.history.as_of
     are_steps_over = [start + step <= as_of for start in found_errors.steps]

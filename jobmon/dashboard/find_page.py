@@ -110,7 +110,7 @@ class FindPage:
 def _choose_address(meanings: Meanings, owner: str | None) -> str | None:
     """The address of the page to open at once; None to list the choices.
 
-    The id of a job comes first, then the name of a page, then an only meaning.
+    The id of a job comes first, then the name of a page, then the meaning if there is only one.
     """
     exact = [meaning for meaning in meanings.found if meaning.is_exact]
     if exact and exact[0].kind is MeaningKind.JOB:
@@ -127,7 +127,7 @@ def _choose_address(meanings: Meanings, owner: str | None) -> str | None:
         return _page_address(meaning, owner)
     jobs = _read_first_jobs(meaning, owner)
     if jobs == [] and len(meanings.found) > 1:
-        return None  # no job has this value: the other meanings are useful
+        return None  # no job has this value: list all meanings
     job_id = to_text(jobs[0].get("jobId")) if jobs and len(jobs) == 1 else None
     return _page_address(meaning, owner) if job_id is None else job_address(job_id)
 

@@ -32,9 +32,9 @@ _SEARCH_HINT = "A value, or text* for texts that begin with it"
 class Field:
     """A field of the form. Unless it `is_common`, it is below "More filters" until it is set.
 
-    `choices`: the values that can be chosen, each with its text. `needs`: the job field without
-    which the form field is hidden until it is set. `for_owners`: whether the list of the caller's
-    own jobs also has the form field.
+    `choices`: the values that can be chosen, each with its text. `needs`: a job field; if it cannot
+    be queried, the form field is shown only when it is set. `for_owners`: whether the list of the
+    caller's own jobs also has the form field.
     """
 
     name: str
@@ -291,7 +291,7 @@ class ListForm:
 
     @property
     def chips(self) -> list[Chip]:
-        """A chip for each filter, except for an only status or condition that a tab shows."""
+        """A chip for each filter, except for a single status or condition that a tab shows."""
         filters = self.filters
         has_several = sum(chip.name in ("status", "condition") for chip in filters) > 1
         return [chip for chip in filters if has_several or not has_tab(chip.name, chip.value)]

@@ -27,7 +27,7 @@ _BOUNDS = (("from", "to"), ("finished_from", "finished_to"), ("created_from", "c
 
 @dataclass(frozen=True, kw_only=True)
 class PageWindow:
-    """A window: a `range` until now, such as `24h`; empty if the address has `from` or `to`.
+    """A window: a `range` until now, such as `24h`; or between bounds, then `range` is empty.
 
     window = PageWindow.from_request("1h")
     f"{errors} errors in {window.phrase}"  # "12 errors in the last hour"

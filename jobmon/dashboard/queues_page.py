@@ -92,7 +92,7 @@ class ShownQueue:
 
 
 def find_shown_queue() -> ShownQueue | None:
-    """The queue of this page; None without one, without a valid token, or if it is not allowed."""
+    """The queue of this page; None without one, or if the caller is unknown or may not know it."""
     current = current_settings()
     if current is None or not auth.is_authenticated() or not is_about_one_queue():
         return None
@@ -104,7 +104,7 @@ def find_shown_queue() -> ShownQueue | None:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueMenu:
-    """`name`: the page's queue, or "All queues". `links`: (name, address) of each allowed queue."""
+    """The name of the page's queue, or "All queues"; and (name, address) of each linked queue."""
 
     name: str
     links: list[tuple[str, str]]

@@ -114,7 +114,7 @@ def sign_in_page(error: ApiError) -> BaseResponse | Page:
 
 
 def render_arrival(address: str, link: str = "Continue to jobmon") -> str:
-    """A page that opens an address at once, and has a link to it for browsers that do not."""
+    """A page that opens an address at once; its link is for browsers that do not do this."""
     return render_template("dashboard/arrive.html", address=address, link=link)
 
 

@@ -117,7 +117,7 @@ def _make_dead_tile(facts: Facts) -> Tile:
 
 
 def _has_new_dead(facts: Facts) -> bool:
-    """Whether jobs died in the last hour; jobs that are not dead any more are ignored, if known."""
+    """Whether jobs died in the last hour; if it is known which are still dead, only these count."""
     if facts.evidence.new_dead is not None:
         return facts.evidence.new_dead.value > 0
     minutes = facts.evidence.minutes

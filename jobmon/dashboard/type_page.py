@@ -45,7 +45,7 @@ class TypePage:
         self._answers: SingleFlightCache[str] = SingleFlightCache(CACHE_SIZE)
 
     def page_by_query(self) -> Response | str:
-        """The type that the parameter `name` has, if a path cannot have it: see `type_address`."""
+        """The type in the parameter `name`, for names that a path cannot have: `type_address`."""
         return self.page(read_parameter("name"))
 
     def page(self, name: str) -> Response | str:

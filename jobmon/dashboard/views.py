@@ -153,7 +153,7 @@ def _raise_not_found(_path: str) -> BaseResponse:
 
 
 def _docs() -> Response:
-    """The viewer of `/openapi.json`. Neither of them needs a token."""
+    """The viewer of `/openapi.json`. The viewer and the document need no token."""
     session.recognize_caller()
     response = Response(render_template("docs.html"), mimetype="text/html")
     response.headers["Content-Security-Policy"] = DOCS_POLICY
