@@ -170,8 +170,7 @@ class JobLists:
         Raises the errors of `prepare`.
         """
         job_filter = self.prepare(job_filter)
-        has_keyset = self._has_keyset(job_filter)
-        cursor = self._make_cursor(job, job_filter, has_keyset, 1, oldest_first)
+        cursor = self._make_cursor(job, job_filter, self._has_keyset(job_filter), 1, oldest_first)
         if cursor.by_page or cursor.date is None:
             return None
         before, after = (
