@@ -85,7 +85,7 @@ class ProfileFile:
 
     @property
     def has_shipped_rules(self) -> bool:
-        """Whether its `status` is the same as in a shipped profile: this profile or its base."""
+        """Whether its `status` is unchanged from the shipped profile that it is or extends."""
         shipped = self.base or self.name
         if shipped not in shipped_profiles():
             return False

@@ -91,7 +91,7 @@ class Activity:
         return failure_rate(self.failed, self.finished)
 
     def known_counts(self, unknown: frozenset[str]) -> dict[str, int | None]:
-        """The counts by name; None for those that need an `unknown` date, which no document has."""
+        """The counts by name; None if a count needs a date in `unknown`, which no document has."""
         ends_unknown = "finishedAt" in unknown
         return {
             "enqueued": None if "createdAt" in unknown else self.enqueued,

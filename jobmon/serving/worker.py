@@ -340,7 +340,7 @@ class BufferedWorker(ThreadWorker):
             self._shut_down(connection)
 
     def _free_connection(self) -> None:
-        """Close the oldest connection: of those that linger, else receive, else idle, else send."""
+        """Close the oldest connection of the first of these lists that is not empty."""
         self._abort_oldest(self._lingering, self._receiving, self._idle, self._sending)
 
     def _abort_oldest(self, *lists: WaitingList) -> None:
