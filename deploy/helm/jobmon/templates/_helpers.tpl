@@ -105,7 +105,7 @@ spec:
       envFrom:
         - secretRef: {name: {{ .process.existingSecret }}}
       {{- $settings := $values.settings }}
-      {{- if and $values.actor.enabled (has .component (list "web" "actor")) }}
+      {{- if and $values.actor.enabled (has .component (list "web" "collector" "actor")) }}
       {{- $settings = merge (dict) $settings (dict "JOBMON_ACTIONS" "true") }}
       {{- end }}
       {{- if and $values.ingress.enabled (ne $values.ingress.path "/") (eq .component "web") }}
