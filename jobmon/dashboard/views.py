@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from flask import Blueprint, Response, current_app, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
@@ -198,8 +199,16 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
         return Response(_describe_mistakes(answer), answer.status, headers, mimetype="text/plain")
     # No `now`: the pages for a missing job and for another owner's job must be identical.
     is_unreachable = answer.failure is Failure.UNREACHABLE
+    mistakes = answer.details or {}
+    accepted = {name: request.args.getlist(name) for name in request.args if name not in mistakes}
     page = render_template(
-        "dashboard/error.html", error=answer, is_unreachable=is_unreachable, now=None
+        "dashboard/error.html",
+        error=answer,
+        is_unreachable=is_unreachable,
+        address_without_mistakes=request.script_root
+        + quote(request.path)
+        + page_addresses.query(**accepted),
+        now=None,
     )
     return page, answer.status, answer.headers
 

@@ -249,6 +249,11 @@ def test_invalid_window_is_an_error_that_names_the_parameter(
     assert f"Invalid parameter {parameter}" in read_text(page)
 
 
+def test_page_with_an_invalid_window_links_to_itself_without_the_window(admin: Viewer) -> None:
+    page = admin.page("/dashboard/type?name=..&name=&range=bad", 422)
+    assert "/dashboard/type?name=..&name=" in page.addresses()
+
+
 def test_window_longer_than_the_history_names_where_the_data_begin(make_api: MakeApi) -> None:
     admin = signed_in(make_api(day_retention_days=40, hour_retention_days=3))
     text = read_text(admin.page("/dashboard?range=90d"))
