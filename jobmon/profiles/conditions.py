@@ -6,7 +6,7 @@ a document. Reduced to the clauses that `select_indexable` returns, it finds doc
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from jobmon.profiles.schema import ProfileMistakeError
@@ -56,6 +56,9 @@ def parse_query(
                 return [parse_value(element, reading, key_path) for element in raw]
             case dict() if any(name.startswith("$") for name in raw):
                 return parse_operators(raw, reading, key_path)
+            case date() | time() if not isinstance(raw, datetime):
+                message = "must be a date with a time, such as 2026-01-01T00:00:00Z"
+                raise ProfileMistakeError(key_path, message)
             case _:
                 return raw
 

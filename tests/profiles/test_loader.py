@@ -98,6 +98,7 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         ('"$gt"', '"$in"', "line 4: status.0.when.lock.$in: must be an array"),
         ('"$gt" = "$now"', '"$nin" = 5', "line 4: status.0.when.lock.$nin: must be an array"),
         ('"$gt" = "$now"', '"$not" = 5', "line 4: status.0.when.lock.$not: must have operators"),
+        ('"$gt" = "$now"', '"$gt" = 08:00:00', "line 4: status.0.when.lock.$gt: must be a date"),
         ('"$gt" = "$now"', '"$type" = 9', "line 4: status.0.when.lock.$type: must be the name"),
         ('{ is = "queued" },', "", "line 4: status.0: the last rule must not have `when`"),
         ('is = "leased", ', "", "line 4: status.0: needs is"),
