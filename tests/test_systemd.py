@@ -89,6 +89,7 @@ def test_systemd_rates_the_exposure_of_the_unit_as_low(host_root: Path, name: st
     (exposure,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", report)
     assert float(exposure) <= 1.2
     (documented,) = re.findall(r"exposure of each unit as ([\d.]+) of 10", PAGE)
+    # Another version of systemd checks other directives, so its rating may be 0.1 higher.
     assert float(documented) >= float(exposure) - 0.1
 
 
