@@ -1,7 +1,6 @@
 """Shared computations: catches one query per viewer, and a failure that is kept."""
 
 import itertools
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 from jobmon import single_flight as single_flight_module
 from jobmon.single_flight import TTL_FACTOR, FreshFlight, SingleFlight, SingleFlightCache
 
-from .support.waiting import PATIENCE_S, eventually
+from .support.waiting import PATIENCE_S, eventually, is_waiting
 
 
 def test_value_that_keep_refuses_is_computed_again() -> None:
@@ -54,12 +53,6 @@ def call_together(flight: SingleFlight[int], slow: HeldComputation, callers: int
     for thread in threads:
         thread.join()
     return outcomes
-
-
-def is_waiting(thread: threading.Thread) -> bool:
-    """Whether a thread waits for an event, or for the result of another thread."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    return frame is not None and frame.f_code.co_name == "wait"
 
 
 def get_outcome(flight: SingleFlight[int]) -> object:

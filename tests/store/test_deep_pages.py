@@ -11,7 +11,7 @@ from jobmon.store.deep_pages import BusyPagesError, DeepPages, FoundPage
 from jobmon.store.filter import JobFilter, ListPlan
 from jobmon.store.milestones import Milestone, Milestones
 
-from ..support.waiting import PATIENCE_S, eventually
+from ..support.waiting import PATIENCE_S, eventually, is_waiting
 
 ALL_JOBS = JobFilter(plan=ListPlan([("createdAt", -1)]))
 
@@ -36,7 +36,7 @@ def test_a_far_page_is_read_once_for_all_callers_and_a_third_page_is_refused() -
     callers = [threading.Thread(target=read_page, args=[skip]) for skip in (far, far + 1, far, far)]
     for caller in callers:
         caller.start()
-    eventually(lambda: len(skips) == 2)
+    eventually(lambda: all(map(is_waiting, callers)))
     with pytest.raises(BusyPagesError):
         read_page(far + 2)
     may_return.set()

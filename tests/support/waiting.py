@@ -1,5 +1,7 @@
 """Waits until a condition is true, instead of sleeping for a fixed time."""
 
+import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -20,3 +22,9 @@ def eventually(condition: Callable[[], T]) -> T:
         # Check less often after a while: a condition may send several requests.
         time.sleep(min(0.02 + waited_s / 10, 0.2))
     return value
+
+
+def is_waiting(thread: threading.Thread) -> bool:
+    """Whether a thread waits for an event, or for the result of another thread."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code.co_name == "wait"
