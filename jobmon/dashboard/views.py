@@ -196,7 +196,7 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
         return current_app.make_response(session.sign_in_page(answer))
     if is_part_request():
         headers = {**answer.headers, "X-Error-Code": answer.code}
-        return Response(_describe_mistakes(answer), answer.status, headers, mimetype="text/plain")
+        return Response(_describe(answer), answer.status, headers, mimetype="text/plain")
     # No `now`: the pages for a missing job and for another owner's job must be identical.
     is_unreachable = answer.failure is Failure.UNREACHABLE
     mistakes = answer.details or {}
@@ -213,12 +213,11 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
     return page, answer.status, answer.headers
 
 
-def _describe_mistakes(error: ApiError) -> str:
-    """What is wrong with each parameter, for the script of an open page; else empty."""
-    if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-        return ""
-    details = error.details or {}
-    return " ".join(f"{name}: {' '.join(messages)}" for name, messages in details.items())
+def _describe(error: ApiError) -> str:
+    """What is wrong with each parameter, or else the message, for the script of an open page."""
+    if error.status != HTTPStatus.UNPROCESSABLE_ENTITY or not error.details:
+        return error.message
+    return " ".join(f"{name}: {' '.join(messages)}" for name, messages in error.details.items())
 
 
 def _set_policy(response: Response) -> Response:

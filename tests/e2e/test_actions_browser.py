@@ -156,6 +156,22 @@ def test_toast_of_an_action_stays_until_it_is_dismissed(
     expect(toast).to_have_count(0)
 
 
+def test_action_that_is_refused_shows_the_message(
+    stack: ActingStack, visit: Visits, job_type: str
+) -> None:
+    """Catches a dialog that shows only the code of an error."""
+    stack.add_dead_jobs(job_type, 1)
+    page = visit(f"{stack.url}/dashboard/jobs?status=dlq&type={job_type}")
+    for status, message in ((404, "There is no such job."), (422, "ids: <b>Too many.</b>")):
+        refusal = {"status": status, "headers": {"X-Error-Code": "refused"}, "body": message}
+        page.route("**/actions/confirm", lambda route, _, refusal=refusal: route.fulfill(**refusal))
+        page.locator("#job-rows").get_by_role("checkbox", name=f"Select {job_type}").check()
+        page.keyboard.press("r")
+        heading = page.locator("#confirm").get_by_role("heading")
+        expect(heading).to_have_text(f"Not possible. {message}")
+        page.get_by_role("button", name="Close").click()
+
+
 def test_paused_type_is_resumed_on_the_page_of_a_waiting_job(
     stack: ActingStack, visit: Visits, job_type: str
 ) -> None:

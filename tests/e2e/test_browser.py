@@ -519,6 +519,28 @@ def test_charts_draw_a_single_value_and_show_a_sentence_without_values(
         expect(page.locator("canvas")).to_have_count(0)  # no axis
 
 
+def test_page_whose_charts_are_refused_shows_the_reason_until_there_is_data(
+    visit: Visits, stack: Stack
+) -> None:
+    """Catches an empty place without a reason."""
+    page = visit(f"{stack.url}/dashboard/sign-in", clock=True)
+    refusal = {"status": 403, "headers": {"X-Error-Code": "permission_denied"}}
+    body = "You do not have the permission ADMIN_DASHBOARD."
+    page.route("**/dashboard/charts*", lambda route: route.fulfill(**refusal, body=body))
+    page.goto(f"{stack.url}/dashboard")
+    message = page.locator("#charts .nothing").first
+    expect(message).to_have_text(f"No charts. {body}")
+    page.unroute_all()
+    page.route("**/dashboard/charts*", lambda route: route.fulfill(status=401))
+    page.clock.run_for(11_000)
+    expect(message).to_have_text("No charts. Reload this page to sign in again.")
+    page.unroute_all()
+    data = make_chart_data([5] * 60)
+    page.route("**/dashboard/charts*", lambda route: route.fulfill(json=data))
+    page.clock.run_for(11_000)
+    expect(page.get_by_role("img")).to_have_count(3)
+
+
 def test_charts_shade_the_time_before_the_first_data(visit: Visits, stack: Stack) -> None:
     page = visit(f"{stack.url}/dashboard/sign-in")
     shaded_pixels = []

@@ -60,14 +60,14 @@ async function followLink(event) {
 
 async function showQuestion(response) {
   if (response.status === 401) location.reload();
-  else if (response.status === 200 || response.status === 422) openDialog(await response.text());
-  else showProblem(`Not possible: ${response.headers.get("X-Error-Code") ?? response.status}`);
+  else if (isForm(response)) openDialog(await response.text());
+  else showProblem(await explainFailure(response));
 }
 
 async function showRequest(response) {
   if (response.status === 401) location.reload();
-  else if (response.status === 422) openDialog(await response.text());
-  else if (response.status !== 201) showProblem(`Not requested: ${response.headers.get("X-Error-Code") ?? response.status}`);
+  else if (isForm(response)) openDialog(await response.text());
+  else if (response.status !== 201) showProblem(await explainFailure(response));
   else {
     const pageAddress = response.headers.get("X-Jobmon-Location");
     const toast = showToast(await response.text());
@@ -76,6 +76,16 @@ async function showRequest(response) {
     if (pageAddress) location.assign(pageAddress);
     else toast?.querySelector("a")?.focus();
   }
+}
+
+// Whether an answer is the question, with what is wrong in its fields if it has status 422.
+function isForm(response) {
+  return [200, 422].includes(response.status) && !response.headers.has("X-Error-Code");
+}
+
+async function explainFailure(response) {
+  if (!response.headers.has("X-Error-Code")) return `jobmon answered with status ${response.status}. Try again.`;
+  return `Not possible. ${await response.text()}`;
 }
 
 function openDialog(html) {

@@ -38,20 +38,25 @@ async function refresh() {
   requestedAt = Date.now();
   const headers = { "X-Jobmon-Part": "charts" };
   if (etag) headers["If-None-Match"] = etag;
-  let answer;
+  let answer = null; // stays null if jobmon does not respond
   try {
     answer = await fetch(container.dataset.url, { headers, cache: "no-store" });
-  } catch {
-    return; // the head of the page already shows that jobmon does not respond
-  }
-  if (answer.status === 200) {
+  } catch { /* as without an answer */ }
+  if (answer?.status === 200) {
     etag = answer.headers.get("ETag");
     data = await answer.json();
     if (shape === describeShape()) update();
     else draw();
-  } else if (answer.status === 503 && !data) {
-    showMessage(UNAVAILABLE[answer.headers.get("X-Error-Code")] || "No charts: database not responding.");
+  } else if (!data) {
+    showMessage(await explainFailure(answer));
   }
+}
+
+async function explainFailure(answer) {
+  if (answer?.status === 401) return "No charts. Reload this page to sign in again.";
+  const code = answer?.headers.get("X-Error-Code");
+  if (!code) return "No charts. jobmon is not responding.";
+  return UNAVAILABLE[code] || `No charts. ${await answer.text()}`;
 }
 
 function describeShape() {
