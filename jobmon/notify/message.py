@@ -28,7 +28,7 @@ class Sender:
     environment: str | None
     url: str | None
 
-    def find_page(self, address: str = "/dashboard") -> str | None:
+    def make_page_url(self, address: str = "/dashboard") -> str | None:
         """The URL of a page of the queue, by default of the overview.
 
         None if the sender has no URL, or for an empty `address`.
@@ -81,8 +81,8 @@ class Message:
         for item in self.news:
             lines.append(_format_line(item))
             if item.change is not Change.OVER:
-                lines.append(self.sender.find_page(item.problem.address))
-        lines.append(self.sender.find_page())
+                lines.append(self.sender.make_page_url(item.problem.address))
+        lines.append(self.sender.make_page_url())
         return "\n".join(line for line in lines if line is not None)
 
     def render_json(self) -> bytes:
@@ -90,7 +90,7 @@ class Message:
         data = {
             "queue": self.sender.queue,
             "environment": self.sender.environment,
-            "url": self.sender.find_page(),
+            "url": self.sender.make_page_url(),
             "level": self.level,
             "text": f"{self.render_title()}\n{self.render_text()}",
             "notices": [
@@ -103,7 +103,7 @@ class Message:
                     "endedAt": item.ended_at,
                     "count": item.problem.count,
                     "types": sorted(item.problem.types),
-                    "url": self.sender.find_page(item.problem.address),
+                    "url": self.sender.make_page_url(item.problem.address),
                 }
                 for item in self.news
             ],

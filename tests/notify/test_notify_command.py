@@ -17,7 +17,7 @@ from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
 from jobmon.notify.message import Sender
 from jobmon.notify.notifications import Notifications
-from jobmon.notify.state import ReceiverState, StateStore
+from jobmon.notify.state import NotificationState, ReceiverState, StateStore
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.notification_health import ReceiverHealth
@@ -31,6 +31,7 @@ from ..support.waiting import PATIENCE_S
 from ..support.watched_queue import WatchedQueue, temporary_database
 
 SINCE = NOW - timedelta(minutes=7)
+NOT_STORED = NotificationState().version
 HEALTH = [
     ReceiverHealth(name="slack", sent=3),
     ReceiverHealth(name="hook", failures=1, failing_since=SINCE, reason="it answered HTTP 500"),
@@ -97,7 +98,7 @@ def test_command_readyz_and_metrics_show_failures(
     assert (result.output, result.exit_code) == ("default: nothing was sent yet\n", 0)
     assert "notifications" not in queue.get("/readyz")["checks"]
     rollup = OwnDatabase(rollup_database(queue.connection), queue.connection.queue_key)
-    StateStore(rollup).save([ReceiverState(health=health) for health in HEALTH], -1)
+    StateStore(rollup).save([ReceiverState(health=health) for health in HEALTH], NOT_STORED)
     result = run_notify(**settings)
     assert result.output.splitlines() == [
         "default, slack: 3 messages sent",
@@ -137,7 +138,7 @@ def test_removed_receiver_is_no_longer_failing(
     """Catches an alert about a receiver whose address was removed from the settings."""
     database = rollup_database(queue.connection)
     rollup = OwnDatabase(database, queue.connection.queue_key)
-    StateStore(rollup).save([ReceiverState(health=health) for health in HEALTH], -1)
+    StateStore(rollup).save([ReceiverState(health=health) for health in HEALTH], NOT_STORED)
     receivers = parse_receivers(f"{receiver.url}?jobmon_queues=other")
     settings = replace(queue.settings, notify_urls=receivers, notify_secret=SIGNING_SECRET)
     notifications = Notifications(settings, queue.connection, Redactor())
@@ -155,15 +156,15 @@ def test_a_link_of_a_queue_in_the_queues_file_has_the_path_of_the_queue(
     make_settings: Callable[..., Settings],
 ) -> None:
     values: dict[str, Any] = {"public_url": "https://jobs.example/mon", "queue": "pay.outs"}
-    assert Sender.from_settings(make_settings(**values)).find_page() == (
+    assert Sender.from_settings(make_settings(**values)).make_page_url() == (
         "https://jobs.example/mon/dashboard"
     )
     queue_sender = Sender.from_settings(make_settings(**values, queues="queues.toml"))
-    assert queue_sender.find_page("/dashboard/jobs?a=b") == (
+    assert queue_sender.make_page_url("/dashboard/jobs?a=b") == (
         "https://jobs.example/mon/queues/pay.outs/dashboard/jobs?a=b"
     )
-    assert queue_sender.find_page("") is None
-    assert Sender.from_settings(make_settings()).find_page() is None
+    assert queue_sender.make_page_url("") is None
+    assert Sender.from_settings(make_settings()).make_page_url() is None
 
 
 def test_collector_with_an_invalid_receiver_does_not_start() -> None:
