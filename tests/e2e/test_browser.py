@@ -79,9 +79,11 @@ def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def lone_stack(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iterator[Stack]:
+def stack_without_collector(
+    tmp_path_factory: pytest.TempPathFactory, mongod: Mongod
+) -> Iterator[Stack]:
     """A stack with its own MongoDB server, without a collector."""
-    folder = tmp_path_factory.mktemp("lone")
+    folder = tmp_path_factory.mktemp("without_collector")
     with (
         Mongod(folder / "data") as server,
         MongoClient[Document](server.uri, tz_aware=True) as client,
@@ -99,11 +101,11 @@ def lone_stack(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iter
 
 
 @pytest.fixture
-def empty_stack(lone_stack: Stack) -> Stack:
-    """`lone_stack` with an empty queue."""
-    lone_stack.database.jobs.delete_many({})
-    lone_stack.database.job_attempts.delete_many({})
-    return lone_stack
+def empty_stack(stack_without_collector: Stack) -> Stack:
+    """`stack_without_collector` with an empty queue."""
+    stack_without_collector.database.jobs.delete_many({})
+    stack_without_collector.database.job_attempts.delete_many({})
+    return stack_without_collector
 
 
 @pytest.fixture
@@ -324,13 +326,13 @@ def test_notices_link_to_their_jobs(visit: Visits, empty_stack: Stack) -> None:
         [
             make_job("stuck.job", status="leased", leaseExpiresAt=past, leasedBy="worker-9"),
             make_job("dead.job", status="dlq", finishedAt=past),
-            make_job("still.job", createdAt=due_at, updatedAt=due_at, nextRunAt=due_at),
+            make_job("stalled.job", createdAt=due_at, updatedAt=due_at, nextRunAt=due_at),
         ]
     )
     page = visit(f"{empty_stack.url}/dashboard")
     notices = page.get_by_role("region", name="Status", exact=True)
     expect(notices).to_contain_text("1 job stuck: its lease expired")
-    stalled = "still.job is stalled: oldest due job waiting 30 min, none finished in 10 min"
+    stalled = "stalled.job is stalled: oldest due job waiting 30 min, none finished in 10 min"
     expect(notices).to_contain_text(stalled)
     expect(notices).to_contain_text("1 job died in the last hour: dead.job")
     expect(notices).to_contain_text("No collector is running")
@@ -438,7 +440,7 @@ def test_charts_have_labels_and_values_in_the_legend(
 
     overlay = charts.first.locator(".u-over")
     overlay.hover(position={"x": 600, "y": 60})
-    legends, moments = page.locator(".keys-of-chart"), page.locator(".moment")
+    legends, moments = page.locator(".chart-legend"), page.locator(".moment")
     expect(legends.first).to_contain_text("succeeded 1")
     expect(legends.nth(2)).to_contain_text(re.compile("p50 2.. ms"))
     expect(moments).to_have_text([re.compile(r", \d\d:\d\d$")] * 3)  # one cursor for all three
@@ -556,7 +558,7 @@ def test_charts_shade_the_time_before_the_first_data(visit: Visits, stack: Stack
     assert shaded_pixels[1] > shaded_pixels[0] + 10_000
 
 
-def test_charts_show_marks_and_the_hour_before_and_open_the_jobs_of_a_bar(
+def test_charts_with_marks_and_the_hour_before_open_the_jobs_of_a_bar(
     visit: Visits, stack: Stack
 ) -> None:
     """Catches a bar whose click does not show the jobs that finished in its minute."""
@@ -579,7 +581,7 @@ def test_charts_show_marks_and_the_hour_before_and_open_the_jobs_of_a_bar(
     expect(plot).to_have_attribute(
         "aria-label", re.compile("succeeded, the hour before: 420 in total")
     )
-    expect(chart.locator(".keys-of-chart")).to_contain_text("succeeded, the hour before 420")
+    expect(chart.locator(".chart-legend")).to_contain_text("succeeded, the hour before 420")
     # In each of three charts: v1, and one line for the two marks of one minute. `old` is too early.
     expect(page.locator(".chart .mark")).to_have_count(2 * 3)
     shared_line = chart.locator(".mark").last
@@ -593,7 +595,7 @@ def test_charts_show_marks_and_the_hour_before_and_open_the_jobs_of_a_bar(
     assert box
     position = {"x": box["width"] * 40.5 / 60, "y": 90}
     overlay.hover(position=position)
-    expect(chart.locator(".keys-of-chart")).to_contain_text("succeeded, the hour before 7")
+    expect(chart.locator(".chart-legend")).to_contain_text("succeeded, the hour before 7")
     expect(chart.locator(".moment")).to_contain_text("▾ <b>v2</b>")
     overlay.click(position=position)
     page.wait_for_url(re.compile("finished_from"))
@@ -620,7 +622,7 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
     expect(cursors).to_have_count(3)
     cursor = page.get_by_role("slider", name="Cursor of Throughput")
     cursor.focus()
-    moments, legends = page.locator(".moment"), page.locator(".keys-of-chart")
+    moments, legends = page.locator(".moment"), page.locator(".chart-legend")
     expect(moments.first).to_contain_text("(so far)")  # the cursor begins at the newest step
     for key, index in (
         ("Home", 0),
@@ -661,18 +663,18 @@ def test_selected_steps_of_a_chart_keep_their_times_after_an_update(
     cursor.focus()
     for key in ("End", "PageDown", "Shift+PageDown"):
         cursor.press(key)
-    keys, selection = page.locator(".keys-of-chart").first, page.locator(".u-select").first
-    expect(keys).to_contain_text("succeeded 39")
-    described, box = cursor.get_attribute("aria-valuetext"), selection.bounding_box()
-    assert described is not None
+    legend, selection = page.locator(".chart-legend").first, page.locator(".u-select").first
+    expect(legend).to_contain_text("succeeded 39")
+    value_text, box = cursor.get_attribute("aria-valuetext"), selection.bounding_box()
+    assert value_text is not None
     assert box is not None
     times = [data["at"][39], data["at"][49] + 60]
     data |= {name: [*data[name][5:], *data[name][:5]] for name in ("succeeded", "at")}
     data["at"][-5:] = [data["at"][54] + 60 * step for step in range(1, 6)]
     page.clock.run_for(11_000)
     expect(cursor).to_have_attribute("aria-valuenow", "34")
-    expect(cursor).to_have_attribute("aria-valuetext", described)
-    expect(keys).to_contain_text("succeeded 39")
+    expect(cursor).to_have_attribute("aria-valuetext", value_text)
+    expect(legend).to_contain_text("succeeded 39")
     moved = selection.bounding_box()
     assert moved is not None
     assert (moved["x"] < box["x"] - 5, moved["width"]) == (True, pytest.approx(box["width"], abs=2))
@@ -730,8 +732,11 @@ def test_filters_apply_at_once_and_are_kept_in_the_address(
         make_job(f"{job_type}.a", status="dlq", lastError=error, createdBy="ann"),
         make_job(f"{job_type}.b", status="failed", lastError=error),
     ]
-    hidden = [make_job(f"{job_type}.a"), make_job(f"{job_type}.c", status="dlq", lastError=error)]
-    stack.database.jobs.insert_many(matching + hidden)
+    other_jobs = [
+        make_job(f"{job_type}.a"),
+        make_job(f"{job_type}.c", status="dlq", lastError=error),
+    ]
+    stack.database.jobs.insert_many(matching + other_jobs)
     page = visit(f"{stack.url}/dashboard/jobs")
     rows, type_field = page.locator("#job-rows tbody tr"), page.get_by_label("Type", exact=True)
     page.get_by_label("Error code").fill("E_ODD")
@@ -1109,8 +1114,8 @@ def test_job_page_shows_the_timeline_and_updates_until_the_job_is_finished(
     expect(steps.nth(0)).to_contain_text("attempt 2 of 3")
     expect(page.locator(".axis svg")).to_be_visible()
 
-    trace = page.get_by_text("at line 2")
-    expect(trace).to_be_visible()  # the stack of the newest attempt is open
+    stack_text = page.get_by_text("at line 2")
+    expect(stack_text).to_be_visible()  # the stack of the newest attempt is open
     page.get_by_role("button", name="Copy the stack").click()
     expect(page.get_by_text("Copied")).to_be_attached()
     assert page.evaluate("navigator.clipboard.readText()") == "at line 1\n  at line 2"
@@ -1118,22 +1123,22 @@ def test_job_page_shows_the_timeline_and_updates_until_the_job_is_finished(
     payload = page.locator("#payload")
     expect(payload).to_contain_text("apiKey [redacted]")
     assert "hunter2" not in page.content()
-    deep = payload.locator("details").last
-    expect(deep).to_have_js_property("open", False)
-    deep.locator("summary").click()
-    expect(deep).to_contain_text("password [redacted]")
+    nested = payload.locator("details").last
+    expect(nested).to_have_js_property("open", False)
+    nested.locator("summary").click()
+    expect(nested).to_contain_text("password [redacted]")
 
     lease = eventually(lambda: queue.lease("worker-8", types=[job_type]))
     expect(steps.locator("strong").first).to_have_text("Lease expires")
     expect(verdict).to_contain_text("Attempt 2 of 3 started")
-    expect(trace).to_be_visible()  # opened details stay open
-    expect(deep).to_have_js_property("open", True)
+    expect(stack_text).to_be_visible()  # opened details stay open
+    expect(nested).to_have_js_property("open", True)
     queue.report_success(lease)
     expect(page.locator(".heading .status")).to_have_text("succeeded")
     expect(steps.locator("strong").first).to_have_text("Succeeded")
     expect(verdict).to_contain_text("Attempt 2 succeeded")
     expect(page.get_by_role("button", name="Pause")).to_have_count(0)
-    expect(trace).to_be_visible()
+    expect(stack_text).to_be_visible()
 
     page.clock.install()
     page.reload()
@@ -1301,18 +1306,18 @@ def test_search_box_opens_an_order_a_type_and_a_page(
 
 
 def test_search_box_searches_after_the_palette_was_closed(visit: Visits, stack: Stack) -> None:
-    """Catches a text that is searched for, but whose Enter opens a page as in the palette."""
+    """Catches Enter that opens a page, as in the palette, instead of searching for the text."""
     page = visit(f"{stack.url}/dashboard/schedule")
-    keys, box = page.keyboard, page.get_by_role("combobox", name="Search")
-    keys.press("Control+k")
+    keyboard, search_box = page.keyboard, page.get_by_role("combobox", name="Search")
+    keyboard.press("Control+k")
     expect(page.get_by_role("option").filter(has_text="Errors")).to_be_visible()
-    keys.press("Escape")
-    expect(box).to_have_attribute("aria-expanded", "false")
-    keys.press("Escape")
-    expect(box).not_to_be_focused()
-    box.click()
-    keys.type("err")
-    keys.press("Enter")
+    keyboard.press("Escape")
+    expect(search_box).to_have_attribute("aria-expanded", "false")
+    keyboard.press("Escape")
+    expect(search_box).not_to_be_focused()
+    search_box.click()
+    keyboard.type("err")
+    keyboard.press("Enter")
     page.wait_for_url(re.compile("find[?]q=err"))
 
 
@@ -1368,7 +1373,7 @@ def get_background(page: Page) -> str:
     return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
 
-def test_printed_page_is_light_names_its_origin_and_has_absolute_times(
+def test_printed_page_is_light_with_its_origin_and_absolute_times(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
     job_id = stack.queue.enqueue(job_type, {"text": "x" * 400})
@@ -1541,7 +1546,7 @@ def test_other_pages_are_accessible_and_fit_a_phone(
 # --- Errors --------------------------------------------------------------------------------------
 
 
-def test_errors_lead_from_the_overview_to_the_cause_the_stack_and_a_job(
+def test_errors_link_from_the_overview_to_their_cause_and_a_job(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
     code = f"E_{job_type[-6:]}"
@@ -1569,8 +1574,8 @@ def test_empty_queue_shows_what_to_check(visit: Visits, empty_stack: Stack) -> N
     page = visit(f"{empty_stack.url}/dashboard")
     expect(page.get_by_role("heading", name="The queue is empty")).to_be_visible()
     expect(page.get_by_text("JOBMON_MONGO_URI")).to_be_visible()
-    empty_stack.queue.enqueue("first.one")
-    expect(page.get_by_role("row", name="first.one")).to_be_visible()
+    empty_stack.queue.enqueue("first.job")
+    expect(page.get_by_role("row", name="first.job")).to_be_visible()
     expect(page.get_by_role("heading", name="The queue is empty")).to_have_count(0)
     page.goto(f"{empty_stack.url}/dashboard/jobs?type=another")
     expect(page.get_by_role("heading", name="No jobs match these filters")).to_be_visible()
@@ -1583,7 +1588,7 @@ def test_empty_queue_shows_what_to_check(visit: Visits, empty_stack: Stack) -> N
 def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
     visit: Visits, empty_stack: Stack
 ) -> None:
-    empty_stack.queue.enqueue("kept.one")
+    empty_stack.queue.enqueue("queued.job")
     page = visit(f"{empty_stack.url}/dashboard")
     expect(find_tile_value(page, "Queued")).to_have_text("1")
     expect(page.locator("#freshness")).to_have_text("live")
@@ -1600,7 +1605,7 @@ def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
         os.kill(empty_stack.mongod.pid, signal.SIGCONT)
     expect(page.locator("#freshness")).to_have_text("live")
     expect(new_page.get_by_role("heading", level=1)).to_have_text("Jobs")
-    empty_stack.queue.enqueue("kept.one")
+    empty_stack.queue.enqueue("queued.job")
     expect(find_tile_value(page, "Queued")).to_have_text("2")
 
 

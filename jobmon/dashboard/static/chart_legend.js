@@ -8,7 +8,7 @@
 export function makeHead(title, entries, toggle) {
   const head = makeElement("div", "chart-head");
   const moment = makeElement("span", "moment");
-  const list = makeElement("ul", "keys-of-chart");
+  const list = makeElement("ul", "chart-legend");
   const heading = document.createElement("h2");
   heading.textContent = title;
   const values = entries.map((entry, lineIndex) => {
