@@ -44,6 +44,9 @@ lint: .venv/dev $(NODE_TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@# mypy does not check the tests: import all, also those that `make test` does not run.
+	@mkdir -p build
+	$(BIN)/pytest --collect-only -qq --numprocesses=0 -m '' >build/tests.log || { cat build/tests.log; exit 1; }
 	$(BIN)/lint-imports --no-logo
 	$(NODE) && npm run --silent lint
 	$(BIN)/python .ci/dates.py
