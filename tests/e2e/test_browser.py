@@ -1473,6 +1473,8 @@ def open_all_details(page: Page) -> None:
 def find_violations(page: Page, rules_or_tags: list[str]) -> list[tuple[str, str, str]]:
     """The rule, HTML and summary of each violation on the page, for these rules or tags of axe."""
     require_file(AXE, "no axe (make test installs it)")
+    # If jobmon answers too slowly, the page shows its data with less contrast than WCAG needs.
+    expect(page.locator("html:not(.is-stale)")).to_have_count(1)
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE.read_text())
     options = {
