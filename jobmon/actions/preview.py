@@ -75,7 +75,8 @@ class ActionPreviewer:
                 for job, _ in selected
                 if job.get("status") in statuses and not explain_refusal(action, job, now)
             ]
-            unsuitable = len(target.job_ids) - len(jobs)
+            # Several jobs can have one id: as a number and as a text, or without a unique index.
+            unsuitable = len(target.job_ids) - len({to_text(job.get("jobId")) for job in jobs})
             return ActionPreview(count=len(jobs), sample=jobs[:SAMPLE], unsuitable=unsuitable)
         job_filter = narrow_to_action(action, target.job_filter, self._support)
         if job_filter is None:

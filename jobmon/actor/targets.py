@@ -1,5 +1,6 @@
 """Finds the jobs of a request, batch by batch; a batch begins where the previous one ended."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -85,21 +86,20 @@ class TargetReader:
         return Batch(keys=keys, missing=[], position=position)
 
     def _read_selected(self, request: ActionRequest, start: int, size: int) -> Batch:
-        """Selected jobs. If the request is only for one owner, jobs of others count as missing."""
+        """Selected jobs, even several with one id. For one owner, jobs of others are missing."""
         job_ids, owner = request.target.job_ids, request.owner
         batch_ids = job_ids[start : start + size]
         values = [value for job_id in batch_ids for value in identity_values(job_id)]
         jobs = self._connection.jobs.find(
             {"jobId": {"$in": values}}, ("_id", "jobId", "createdBy"), index=JOB_ID
         )
-        keys_by_id = {
-            to_text(job.get("jobId")): job["_id"]
-            for job in jobs
-            if owner is None or is_identity(job.get("createdBy"), owner)
-        }
+        keys_by_id = defaultdict[str, list[Any]](list)
+        for job in jobs:
+            if owner is None or is_identity(job.get("createdBy"), owner):
+                keys_by_id[to_text(job.get("jobId"))].append(job["_id"])
         end = start + size
         return Batch(
-            keys=[keys_by_id[job_id] for job_id in batch_ids if job_id in keys_by_id],
+            keys=[key for job_id in batch_ids for key in keys_by_id.get(job_id, ())],
             missing=[job_id for job_id in batch_ids if job_id not in keys_by_id],
             position={"index": end} if end < len(job_ids) else None,
         )

@@ -138,6 +138,26 @@ def test_an_id_without_a_job_is_not_taken_for_the_stored_id_of_another_job(
     }
 
 
+def test_an_action_on_an_id_is_for_all_jobs_whose_ids_are_printed_alike(
+    queue: ActingQueue,
+) -> None:
+    """Catches a preview that counts two jobs, and an actor that takes one of them."""
+    queue.add("7", "dlq")
+    queue.jobs.insert_one({**queue.job("7"), "_id": "number", "jobId": 7})
+    target = Target(job_ids=("7", "missing"))
+    preview = make_previewer(queue).preview("retry", target)
+    assert (preview.count, preview.unsuitable) == (2, 1)
+    filed = queue.file("retry", target, expected=preview.count)
+    queue.act()
+    assert queue.job("7")["status"] == "queued"
+    page = queue.requests.list_outcomes(filed.request.id, limit=10)
+    assert sorted((outcome.result, outcome.reason) for outcome in page.outcomes) == [
+        ("done", ""),
+        ("skipped", "its jobId is not a text"),
+        ("skipped", "there is no such job"),
+    ]
+
+
 def test_dry_run_changes_nothing_and_records_the_jobs_that_it_would_change(
     queue: ActingQueue,
 ) -> None:
