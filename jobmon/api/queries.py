@@ -34,7 +34,7 @@ from jobmon.api.search import check_search, read_search
 from jobmon.domain import JobCondition
 from jobmon.rollup.buckets import MINUTE, floor
 from jobmon.store.cursor import Cursor
-from jobmon.store.filter import JobFilter
+from jobmon.store.filter import MAX_TYPES, JobFilter
 from jobmon.store.search import SearchTerm, explain_unsearchable
 
 MIN_ID_PREFIX = 4  # characters
@@ -118,10 +118,9 @@ class FilterParameters(Parameters):
 
     is_cached = True
 
-    # 10 statuses x 20 types: MongoDB reads at most 200 combinations in the order of an index.
     status = repeatable_field("Jobs with this status", 10)
     type = repeatable_field(
-        "Jobs of this type; `text*` matches all types that begin with `text`", 20
+        "Jobs of this type; `text*` matches all types that begin with `text`", MAX_TYPES
     )
     created_from = OptionalDate(**describe(f"Jobs created at this time or later. {ISO}"))
     created_to = OptionalDate(

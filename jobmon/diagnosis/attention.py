@@ -7,7 +7,6 @@ reported as a problem nor as fine.
 from datetime import timedelta
 
 from jobmon.diagnosis.evidence import (
-    MAX_LINKED_TYPES,
     READ_THE_LOG,
     RUNS_MAY_BE_MISSING,
     START_A_COLLECTOR,
@@ -21,7 +20,7 @@ from jobmon.domain import JobCondition, JobStatus
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import MINUTE
 from jobmon.rollup.series import History
-from jobmon.store.filter import JobFilter
+from jobmon.store.filter import MAX_TYPES, JobFilter
 from jobmon.store.labels import OTHER, can_filter_by
 
 # In a time in which three jobs usually finish, by chance none finishes in 5% of the cases.
@@ -251,7 +250,7 @@ def _check_oldest_due(evidence: Evidence) -> Check:
             f"{grouped(len(overdue))} types have jobs that have been due for too long, "
             f"the longest for {waited_text}: {longest}"
         )
-    is_linked = len(overdue) <= MAX_LINKED_TYPES and all(map(can_filter_by, overdue))
+    is_linked = len(overdue) <= MAX_TYPES and all(map(can_filter_by, overdue))
     due_jobs = JobFilter(types=tuple(sorted(overdue)), condition=JobCondition.DUE)
     notice = Notice(
         level=Level.WATCH,

@@ -8,12 +8,11 @@ from jobmon.domain import CappedCount, JobStatus
 from jobmon.rollup.buckets import QueueSample
 from jobmon.rollup.series import History, MissingIndexError, NoCollectorError
 from jobmon.settings.rules import DEFAULT_RULES, Rules, Thresholds
-from jobmon.store.filter import JobFilter
+from jobmon.store.filter import MAX_TYPES, JobFilter
 from jobmon.store.labels import can_filter_by
 from jobmon.store.paused_types import Pauses
 from jobmon.store.stats import QueueStats
 
-MAX_LINKED_TYPES = 50  # types in the address of a list
 # Remedies for missing evidence, the same on the pages and in `jobmon check`.
 START_A_COLLECTOR = "Start `jobmon collector`, or set JOBMON_COLLECTOR=true for the web service."
 CREATE_INDEXES = "Create them with `jobmon init`, as a user who may create indexes."
@@ -106,7 +105,7 @@ class Evidence:
         dead, by_type = died_since(self.hour_start), self.hour.activity
         if all(name in types for name, activity in by_type.items() if activity.dlq):
             return dead
-        if len(types) > MAX_LINKED_TYPES or not all(map(can_filter_by, types)):
+        if len(types) > MAX_TYPES or not all(map(can_filter_by, types)):
             return None
         return replace(dead, types=tuple(sorted(types)))
 

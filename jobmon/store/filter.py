@@ -12,6 +12,9 @@ from jobmon.store.mapping import IS_ARRAY, NOT_DATES, Document, Keys
 from jobmon.store.repetition import INTERVAL, IS_SCHEDULE, TIME_OF_DAY
 from jobmon.store.search import SearchTerm, is_prefix, prefix_pattern
 
+# The most types in a request for a list. 10 statuses x 20 types: MongoDB merges at most 200
+# combinations in the order of an index.
+MAX_TYPES = 20
 # By date that orders a list, except createdAt: the statuses with which a job has this date.
 STATUSES_BY_DATE: dict[str, tuple[str, ...]] = {
     "nextRunAt": WAITING_STATUSES,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobmon.api.queries import AdminFilters
 from jobmon.diagnosis.attention import failing_types, run_checks, stalled_types
 from jobmon.diagnosis.evidence import NO_END_TIMES, Evidence, Missing, died_since
 from jobmon.diagnosis.notices import (
@@ -602,6 +603,28 @@ def test_folded_types_over_the_threshold_have_no_link() -> None:
     queue = replace(queue, rules=make_rules(dead_per_hour=10))
     (notice,) = list_notices(queue)
     assert (notice.count, notice.jobs, queue.find_dead_filter()) == (9, None, None)
+
+
+@pytest.mark.parametrize(("count", "is_linked"), [(20, True), (21, False)])
+def test_a_notice_of_more_types_than_a_list_takes_has_no_link(
+    count: int, *, is_linked: bool
+) -> None:
+    """Catches a link to a page that refuses the filter."""
+    names = [f"report.{number:02}" for number in range(count)]
+    queue = evidence(
+        steps={1: dict.fromkeys(names, (9, 0, 2)) | {"mail": (9, 0, 1)}},
+        overdue_by_type=overdue_since(**dict.fromkeys(names, DAY)),
+    )
+    rules = Rules(thresholds=Thresholds(dead_per_hour=2, oldest_due=HOUR))
+    checks = run_checks(replace(queue, rules=rules, new_dead=(2 * count, True)))
+    links = {check.kind: notice.jobs for check in checks for notice in check.notices}
+    dead = replace(died_since(START), types=tuple(names))
+    due = JobFilter(types=tuple(names), condition=JobCondition.DUE)
+    expected = {CheckKind.DEAD: dead, CheckKind.OLDEST_DUE: due}
+    assert {kind: links[kind] for kind in expected} == (
+        expected if is_linked else dict.fromkeys(expected)
+    )
+    assert bool(AdminFilters().validate({"type": names})) != is_linked
 
 
 def test_a_type_is_stalled_after_the_time_of_its_rule() -> None:
