@@ -41,7 +41,7 @@ class Place:
     """The place of a job among the due jobs, in the order in which workers take them.
 
     `ahead`: the jobs before it. `tied`: the other jobs with the same place. `same_type`: how many
-    of these two are of the job's type, a lower bound unless `ahead` is exact. `outranking`: the
+    of these two are of the job's type, a lower bound unless both are exact. `outranking`: the
     jobs of this type that are ahead by their priority. `each_type`: only jobs of this type are
     counted, because workers take the jobs of each type separately.
     """
@@ -87,13 +87,14 @@ class _DueJobs:
         outranking, before = self.before[job_type], self.before.total()
         ahead = before + sum(bisect_left(dates, date) for dates in self.dates.values())
         up_to_date = before + sum(bisect_right(dates, date) for dates in self.dates.values())
-        tied = up_to_date - ahead
-        same = outranking + bisect_right(self.dates.get(job_type, []), date)
-        if up_to_date > limit or (self.horizon is not None and date > self.horizon):
-            return Counter(read=limit + 1, jobs=limit + 1, same=same, outranking=outranking)
-        return Counter(
-            read=up_to_date, jobs=up_to_date, tied=tied, same=same, outranking=outranking
+        counts = Counter(
+            same=outranking + bisect_right(self.dates.get(job_type, []), date),
+            outranking=outranking,
         )
+        if ahead > limit or (self.horizon is not None and date > self.horizon):
+            return counts + Counter(read=limit + 1, jobs=limit + 1)
+        tied = up_to_date - ahead
+        return counts + Counter(read=up_to_date, jobs=up_to_date, tied=tied, all_ahead=1)
 
 
 class PlaceFinder:
@@ -125,9 +126,14 @@ class PlaceFinder:
             keep=lambda counts: counts["read"] > SHARE_FROM,
         )
         is_exact, ahead = counts["read"] <= self._max_read, counts["jobs"] - counts["tied"]
-        tied = max(0, counts["tied"] - 1)  # without the job itself
+        # Without the job itself. Pages show a lower bound as "more than", so it is one less.
+        tied = max(0, counts["tied"] - (1 if is_exact else 2))
+        if is_exact or (counts["all_ahead"] and tied):
+            ahead_count = CappedCount(ahead, is_exact=True)
+        else:
+            ahead_count = CappedCount(max(0, ahead - 1), is_exact=False)
         return Place(
-            ahead=CappedCount(ahead if is_exact else max(0, ahead - 1), is_exact),
+            ahead=ahead_count,
             tied=CappedCount(tied, is_exact),
             same_type=max(0, counts["same"] - 1),
             outranking=counts["outranking"],

@@ -114,6 +114,28 @@ def test_jobs_with_the_same_place_are_counted_as_tied_not_as_ahead(
     assert (place.same_type, place.outranking, place.is_exact) == (2, 1, False)
 
 
+def test_many_jobs_with_the_same_place_do_not_count_as_ahead(
+    connect: Callable[..., Connection], database: MongoDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches "more than 10,000 are ahead" after an insert of many jobs that are due together."""
+    monkeypatch.setattr(lease_order, "MAX_AHEAD", 20)
+    monkeypatch.setattr(lease_order, "SHARE_FROM", 5)
+    connection = connect()
+    create_indexes(connection)
+    database.jobs.insert_many(make_job(number) for number in range(30))
+    assert find_place(connection, make_job(0)).ahead == CappedCount(0, True)
+    database.jobs.insert_many(
+        make_job(number, nextRunAt=NOW - HOUR, status="failed") for number in range(30, 33)
+    )
+    place = find_place(connection, make_job(0))
+    assert place.ahead == CappedCount(3, True)
+    assert not place.tied.is_exact
+    assert 10 < place.tied.value < 29
+    assert not place.is_exact
+    later_job = make_job(40, nextRunAt=NOW + timedelta(seconds=1))
+    assert find_place(connection, later_job, NOW + HOUR).ahead == CappedCount(20, False)
+
+
 class SentAggregations(CommandListener):
     """Keeps the aggregations that a client sends, with the fields that `explain` accepts."""
 
