@@ -172,7 +172,9 @@ class Notifier:
             name: states.get(name) or ReceiverState(health=ReceiverHealth(name=name))
             for name in names
         }
-        self._version, self._is_changed, self._due = stored.version, False, set()
+        # A removed receiver's failure would be reported for ever.
+        self._is_changed = not states.keys() <= self._states.keys()
+        self._version, self._due = stored.version, set()
 
     def _check(self) -> None:
         """Track the problems that the checks find; without recent rollup stats, do nothing."""

@@ -125,6 +125,20 @@ def queue(receiver: WebhookReceiver, make_queue: Callable[..., Queue]) -> Queue:
     return make_queue(receiver.url)
 
 
+def test_a_removed_receiver_that_failed_is_forgotten(
+    queue: Queue, make_queue: Callable[..., Queue], receiver: WebhookReceiver
+) -> None:
+    """Catches an alert about a receiver that was removed, which lasts until the next message."""
+    queue.evidence, receiver.status = STUCK, 500
+    collector = queue.start()
+    collector.check()
+    collector.check(after=2 * MINUTE)
+    assert collector.read_health().failing_since == queue.now
+    name = "other"
+    make_queue(f"{receiver.url}?jobmon_name={name}").start().check()
+    assert [state.health.name for state in StateStore(queue.rollup).load().receivers] == [name]
+
+
 @pytest.mark.parametrize("is_restarted", [False, True])
 def test_a_problem_is_sent_when_it_begins_and_when_it_is_over(
     queue: Queue, receiver: WebhookReceiver, *, is_restarted: bool
