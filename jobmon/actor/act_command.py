@@ -1,8 +1,9 @@
-"""`jobmon act`: files a request for an action, and can wait until the request is over."""
+"""`jobmon act`: stores a request for an action, and can wait until the request is over."""
 
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -31,8 +32,12 @@ from jobmon.store.lists import JobLists
 
 POLL_S = 0.5
 _NO_RIGHT = (
-    "the user of JOBMON_MONGO_URI has no right to store requests: `jobmon init --actor USER "
-    "--reader USER` grants it to the web service's user."
+    "the user of JOBMON_MONGO_URI has no right to store requests: `jobmon init --actor ACTOR "
+    "--reader READER` grants it to READER, the web service's user."
+)
+_TYPE_HELP = (
+    "Jobs of this type; except for pause_type and resume_type, `mail*` means all types that begin "
+    "with `mail`."
 )
 
 
@@ -53,9 +58,11 @@ class IsoTime(click.ParamType[datetime]):
 
 @click.command("act")
 @click.argument("action", type=click.Choice([name for name in ACTIONS if name != JobAction.UNDO]))
-@click.option("--id", "job_ids", multiple=True, help="This job; the option can be repeated.")
+@click.option(
+    "--id", "job_ids", multiple=True, help="This job. --id, --status and --type can be repeated."
+)
 @click.option("--status", "statuses", multiple=True, help="Jobs with this status.")
-@click.option("--type", "types", multiple=True, help="Jobs of this type, or `text*`.")
+@click.option("--type", "types", multiple=True, help=_TYPE_HELP)
 @click.option("--owner", help="Jobs of this owner.")
 @click.option("--worker", help="Jobs that this worker runs or ran.")
 @click.option("--error-code", help="Jobs whose newest error has this code.")
@@ -71,18 +78,20 @@ class IsoTime(click.ParamType[datetime]):
     help="Why; required for more than one job or type, except with --dry-run.",
 )
 @click.option("--as", "subject", help="Your name in the records; by default your account's name.")
-@click.option("--key", help="An idempotency key: a request with the same key is filed once.")
+@click.option(
+    "--key", help="An idempotency key: a repeated command with this key stores no second request."
+)
 @click.option("--dry-run", is_flag=True, help="Change nothing; record what would be done.")
-@click.option("--yes", is_flag=True, help="File the request without a confirmation.")
+@click.option("--yes", is_flag=True, help="Store the request without a confirmation.")
 @click.option("--wait", is_flag=True, help="Print the progress until the request is over.")
 @click.option("--queue", metavar="NAME", help="A queue in JOBMON_QUEUES; by default the first.")
 def act_command(action: str, **options: Any) -> None:
     """Request an ACTION on jobs. `jobmon actor` carries it out and records each job.
 
     Give ids or filters of jobs; for pause_type and resume_type only --type. The user in
-    JOBMON_MONGO_URI needs the right to store requests: `jobmon init --actor` grants it to the web
-    service's user. The command needs no key for tokens. With --wait it exits with 1 unless the
-    request is finished.
+    JOBMON_MONGO_URI needs the right to store requests: `jobmon init --actor ACTOR --reader READER`
+    grants it to READER, the web service's user. JOBMON_JWT_SECRET_KEY is not needed. With --wait
+    the command exits with 1 unless the request is finished.
     """
     try:
         settings = Settings.from_env(require_keys=False)
@@ -91,36 +100,29 @@ def act_command(action: str, **options: Any) -> None:
             queues = select_queues(queues, options["queue"])
             if len(queues) > 1:
                 names = ", ".join(queue.queue for queue in queues)
-                raise SettingsError(f"--queue: Name one queue: {names}")
+                raise SettingsError(
+                    f"--queue: {options['queue']} has several queues. Name one: {names}"
+                )
         session = _Session.open(settings, queues[0])
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    try:
-        _run(session, action, options)
-    except RequestError as error:
-        raise click.ClickException(f"not requested: {_name_option(error.field)}: {error}") from None
-    except RefusedFilterError as error:
-        option = _name_option(error.parameter)
-        raise click.ClickException(f"not requested: {option}: {error}") from None
-    except PyMongoError as error:
-        reason = _NO_RIGHT if is_unauthorized(error) else describe_error(error)
-        raise click.ClickException(f"not requested: {reason}") from None
-    finally:
-        session.close()
+    with closing(session):
+        state = _request(session, action, options)
+        sys.exit(_follow(session.requests, state, wait=options["wait"]))
 
 
 @dataclass(frozen=True)
 class _Session:
-    """The objects that preview and file requests for one queue; `close` closes its connections."""
+    """The objects that preview and store requests for one queue; `close` closes its connections."""
 
     requests: ActionRequests
     previewer: ActionPreviewer
     close: Callable[[], None]
 
     @classmethod
-    def open(cls, settings: Settings, queue: Settings) -> "_Session":
-        connection, own_connection = Connection(queue), Connection(settings)
-        planner, redactor = ListPlanner(connection), Redactor(settings.redact_keys)
+    def open(cls, own_settings: Settings, queue_settings: Settings) -> "_Session":
+        connection, own_connection = Connection(queue_settings), Connection(own_settings)
+        planner, redactor = ListPlanner(connection), Redactor(own_settings.redact_keys)
 
         def close() -> None:
             connection.close()
@@ -131,27 +133,22 @@ class _Session:
             ActionPreviewer(
                 JobLists(planner, redactor),
                 ListCounter(planner),
-                find_support(queue),
+                find_support(queue_settings),
                 GroupJobReader(planner, redactor),
             ),
             close,
         )
 
 
-def _name_option(field: str) -> str:
-    """The option or argument that sets a field of a request: `--id` for `ids`."""
-    names = {"ids": "id", "types": "type", "idempotency_key": "key"}
-    return "ACTION" if field == "action" else f"--{names.get(field, field)}".replace("_", "-")
-
-
-def _run(session: _Session, action: str, options: dict[str, Any]) -> None:
-    target = _make_target(action, options)
-    preview = session.previewer.preview(action, target)
-    _print_preview(action, preview)
-    if not options["dry_run"] and not options["yes"]:
-        click.confirm("Request it?", abort=True)
-    state = session.requests.file(
-        ActionRequest(
+def _request(session: _Session, action: str, options: dict[str, Any]) -> ActionState:
+    """Show the jobs, ask, and store the request; ClickException if it cannot be stored."""
+    try:
+        target = _make_target(action, options)
+        preview = session.previewer.preview(action, target)
+        _print_preview(action, preview)
+        if not options["dry_run"] and not options["yes"]:
+            click.confirm("Request it?", abort=True)
+        request = ActionRequest(
             action=action,
             target=target,
             by=Person.from_terminal(options["subject"]),
@@ -161,14 +158,49 @@ def _run(session: _Session, action: str, options: dict[str, Any]) -> None:
             priority=options["priority"],
             reset_attempts=options["reset_attempts"],
             dry_run=options["dry_run"],
-        ),
-        key=options["key"],
-    )
+        )
+        return _store(session.requests, request, options["key"])
+    except RequestError as error:
+        message = f"{_name_option(error.field)}{error}"
+    except RefusedFilterError as error:
+        message = f"{_name_option(error.parameter)}{error}"
+    except PyMongoError as error:
+        message = describe_error(error)
+    raise click.ClickException(f"not requested: {message}")
+
+
+def _store(requests: ActionRequests, request: ActionRequest, key: str | None) -> ActionState:
+    try:
+        return requests.file(request, key=key)
+    except PyMongoError as error:
+        if is_unauthorized(error):
+            raise click.ClickException(f"not requested: {_NO_RIGHT}") from None
+        # The server may have stored it before the connection failed.
+        message = f"it is unknown whether the request is stored: {describe_error(error)}"
+        raise click.ClickException(message) from None
+
+
+def _follow(requests: ActionRequests, state: ActionState, *, wait: bool) -> int:
+    """Print the stored request, with `wait` also its progress; returns the exit code."""
     click.echo(f"requested: {state.request.id} ({_describe_phase(state)})")
-    if not session.requests.has_actor():
-        click.echo("No actor works for this queue: start `jobmon actor`.", err=True)
-    if options["wait"]:
-        sys.exit(_wait(session.requests, state))
+    try:
+        if not requests.has_actor():
+            click.echo("No actor works for this queue: start `jobmon actor`.", err=True)
+        return _wait(requests, state) if wait else 0
+    except PyMongoError as error:
+        reason = describe_error(error)
+        click.echo(f"The request is stored, but its progress is unknown: {reason}", err=True)
+        return 1 if wait else 0
+
+
+def _name_option(field: str) -> str:
+    """`--id: ` for the field `ids` of a request; empty if no option or argument sets the field."""
+    names = {"ids": "id", "types": "type", "idempotency_key": "key"}
+    option = f"--{names.get(field, field)}".replace("_", "-")
+    if field == "action":
+        return "ACTION: "
+    is_option = any(option in parameter.opts for parameter in act_command.params)
+    return f"{option}: " if is_option else ""
 
 
 def _make_target(action: str, options: dict[str, Any]) -> Target:

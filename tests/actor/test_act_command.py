@@ -7,14 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner, Result
+from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
+from jobmon.actions.preview import ActionPreviewer
+from jobmon.actions.requests import ActionRequests
 from jobmon.cli import main
 from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.diagnosis.error_texts import prepare_error
 from jobmon.redaction.redactor import Redactor
+from jobmon.store.failures import UNAUTHORIZED
 
 from ..support.processes import end_process
 from ..support.waiting import eventually
@@ -74,7 +79,7 @@ def test_act_refuses_a_name_of_several_queues(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["act", "retry", "--queue", "mails"], env=environment)
     assert (result.exit_code, result.output) == (
         1,
-        "Error: --queue: Name one queue: mails.new, mails.old\n",
+        "Error: --queue: mails has several queues. Name one: mails.new, mails.old\n",
     )
 
 
@@ -118,6 +123,67 @@ def test_act_with_a_bad_option_has_a_message_and_files_nothing(
     assert result.exit_code != 0
     assert message in result.output
     assert queue.requests.list_recent().states == []
+
+
+@pytest.mark.parametrize(("options", "exit_code"), [((), 0), (("--wait",), 1)])
+def test_act_reports_a_stored_request_as_stored_if_its_progress_is_unknown(
+    queue: ActingQueue,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    exit_code: int,
+) -> None:
+    """Catches "not requested" for a stored request: the operator would request it again."""
+    queue.add("dead", "dlq")
+    monkeypatch.setattr(ActionRequests, "has_actor", Mock(side_effect=AutoReconnect("lost")))
+    result = run_act(queue, "retry", "--id", "dead", "--yes", *options)
+    assert result.exit_code == exit_code
+    (state,) = queue.requests.list_recent().states
+    assert f"requested: {state.request.id} (waiting)" in result.output
+    assert "The request is stored, but its progress is unknown: " in result.output
+    assert "not requested" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "message"),
+    [
+        (
+            (ActionRequests, "file"),
+            OperationFailure("", UNAUTHORIZED),
+            "not requested: the user of JOBMON_MONGO_URI has no right to store requests",
+        ),
+        (
+            (ActionRequests, "file"),
+            AutoReconnect("lost"),
+            "it is unknown whether the request is stored: ",
+        ),
+        ((ActionPreviewer, "preview"), OperationFailure("", UNAUTHORIZED), "not requested: "),
+    ],
+    ids=["no right", "connection lost", "no right to read"],
+)
+def test_act_whose_database_fails_names_what_failed(
+    queue: ActingQueue,
+    monkeypatch: pytest.MonkeyPatch,
+    method: tuple[type, str],
+    error: PyMongoError,
+    message: str,
+) -> None:
+    queue.add("dead", "dlq")
+    monkeypatch.setattr(*method, Mock(side_effect=error))
+    result = run_act(queue, "retry", "--id", "dead", "--yes")
+    assert result.exit_code == 1
+    assert f"Error: {message}" in result.output
+    assert ("right to store requests" in result.output) is ("right to store" in message)
+
+
+def test_act_for_too_many_jobs_names_no_option_that_does_not_exist(
+    queue: ActingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(2):
+        queue.add(f"dead-{index}", "dlq")
+    monkeypatch.setattr("jobmon.actions.preview.MAX_JOBS", 1)
+    monkeypatch.setattr("jobmon.store.list_count.COUNT_EXACTLY_UP_TO", 1)
+    result = run_act(queue, "retry", "--status", "dlq", "--reason", "back", "--yes")
+    assert result.output.startswith("Error: not requested: More than 1 jobs match"), result.output
 
 
 def test_act_waits_for_an_actor_in_another_process(queue: ActingQueue) -> None:
