@@ -222,7 +222,7 @@ class ListPlanner:
             while jobs:
                 value = jobs[0].get(field)
                 # A query finds an array by each of its elements: an array cannot be a bound.
-                if not isinstance(value, str | int | float) or len(values) == limit:
+                if not isinstance(value, str | int | float) or len(values) >= limit:
                     return None
                 values.append(value)
                 beyond = {name: end for name, end in bounds.items() if name != "$gte"}

@@ -16,6 +16,8 @@ from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store import list_plan
 from jobmon.store.bson_json import to_iso
+from jobmon.store.filter import JobFilter, RefusedFilterError
+from jobmon.store.list_plan import ListPlanner
 
 from ..conftest import NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
@@ -350,6 +352,14 @@ def test_a_filter_whose_index_is_not_chosen_is_422_and_names_the_setting(
     # The index of `attempts` has no jobs with one attempt.
     one_attempt = serve().get_as_admin(QUEUE_PATH, min_attempts=1)
     assert "give 2 or more" in one_attempt.text
+
+
+def test_the_types_of_a_prefix_are_not_read_if_there_are_20_others(api: Api) -> None:
+    """Catches a query for each type that begins with the prefix, and a list that is not merged."""
+    planner = ListPlanner(api.app.extensions["jobmon_connection"])
+    others = tuple(f"other.{number}" for number in range(21))
+    with pytest.raises(RefusedFilterError, match="more than 20 types"):
+        planner.prepare(JobFilter(types=(*others, "many.*")))
 
 
 def test_a_filter_whose_index_is_missing_is_refused_in_a_large_queue(
