@@ -126,13 +126,18 @@ _FILTER_INDEXES: dict[str, tuple[ListIndex, ...]] = {
 
 
 def filter_indexes(mapping: FieldMapping, chosen: Names[str]) -> list[ListIndex]:
-    """The indexes that only filters need; `chosen` is JOBMON_FILTERS."""
+    """The indexes that only filters need, without those of which the documents lack a field.
+
+    `chosen` is JOBMON_FILTERS.
+    """
     result = []
     for name, entries in _FILTER_INDEXES.items():
         for index in entries:
             # A status that is computed is in no index.
             keys = [key for key in index.keys if key != _STATUS or mapping.has_status]
-            result.append(index._replace(keys=keys, setting=name, is_chosen=name in chosen))
+            has_fields = all(map(mapping.can_query, index.needs))
+            if has_fields and mapping.translate_keys(keys) is not None:
+                result.append(index._replace(keys=keys, setting=name, is_chosen=name in chosen))
     return result
 
 
@@ -299,7 +304,8 @@ def required_indexes(connection: Connection) -> list[Index]:
         path = keys[0][0]
         required[jobs.name, tuple(keys)] = Index(jobs, keys, False, "leasedBy", path, partial)
     for listed in filter_indexes(connection.jobs.mapping, connection.settings.filters):
-        if listed.is_chosen and (filtered := _make_filter_index(connection.jobs, listed)):
+        if listed.is_chosen:
+            filtered = _make_filter_index(connection.jobs, listed)
             required.setdefault((jobs.name, tuple(filtered.keys)), filtered)
     for name, path in connection.jobs.mapping.search_paths.items():
         keys = connection.jobs.mapping.translate_keys(search_index(name)) or []
@@ -312,11 +318,9 @@ def required_indexes(connection: Connection) -> list[Index]:
     return list(required.values())
 
 
-def _make_filter_index(jobs: ReadCollection, index: ListIndex) -> Index | None:
-    """The index with the documents' names; None if the documents lack one of its fields."""
-    keys = jobs.mapping.translate_keys(index.keys)
-    if keys is None or not all(map(jobs.mapping.can_query, index.needs)):
-        return None
+def _make_filter_index(jobs: ReadCollection, index: ListIndex) -> Index:
+    """An index of `filter_indexes` with the documents' names."""
+    keys = jobs.mapping.translate_keys(index.keys) or []
     field = next(iter(index.partial or dict(index.keys)))
     ((path, _),) = jobs.mapping.translate_order([(field, ASCENDING)])
     partial = None if index.partial is None else jobs.mapping.translate_query(index.partial)

@@ -163,9 +163,7 @@ class ListPlanner:
         """Whether the index exists, or the queue is small. Only indexes for filters are checked."""
         if not index.setting:
             return True
-        if not index.is_chosen or self._jobs.mapping.translate_keys(index.keys) is None:
-            return False
-        return self._has_index_or_few(index.keys, index.partial or {})
+        return index.is_chosen and self._has_index_or_few(index.keys, index.partial or {})
 
     def _has_index_or_few(self, keys: Keys, query: Document) -> bool:
         return self._jobs.has_index(keys, query) or self._jobs.estimated_count() <= MAX_SCANNED
