@@ -40,8 +40,9 @@ MAX_VALUES = 20
 # many results of each kind.
 TTL_S, MAX_CACHED = 2.0, 1_000
 
-_TOO_MANY = f"More than {MAX_MATCHES:,} jobs match"
-_NARROWER = "created_from and created_to, or a filter that fewer jobs match."
+_NARROWER = (
+    f"a filter that at most {MAX_MATCHES:,} jobs match, such as created_from with created_to."
+)
 _NO_INDEX = "Its index is missing, and there are many jobs: run `jobmon init`."
 # A refusal names the first of these fields that the filter has.
 _REFUSAL_ORDER = (
@@ -264,11 +265,8 @@ class ListPlanner:
         if job_filter.order_by is not None and any(
             use.serves for use in self._list_uses(replace(job_filter, order_by=None))
         ):
-            remedy = "finished_from, " if job_filter.order_by == "finishedAt" else ""
-            message = (
-                f"{_TOO_MANY}, too many to sort by {job_filter.order_by}. Remove `sort`, or add "
-            )
-            return RefusedFilterError("sort", message + remedy + _NARROWER)
+            message = f"No index has these jobs in the order of {job_filter.order_by}."
+            return RefusedFilterError("sort", f"{message} Remove `sort`, or add {_NARROWER}")
         for index in self._indexes:
             mapping = self._jobs.mapping
             if not index.setting or not _may_use(index, set(fields), job_filter, mapping):
@@ -277,8 +275,8 @@ class ListPlanner:
                 continue
             if not index.is_chosen:
                 message = (
-                    f"{_TOO_MANY}, and its index is not chosen: add `{index.setting}` to "
-                    f"JOBMON_FILTERS and run `jobmon init`, or add {_NARROWER}"
+                    f"Its index is not chosen: add `{index.setting}` to JOBMON_FILTERS and run "
+                    f"`jobmon init`, or add {_NARROWER}"
                 )
                 return RefusedFilterError(fields.get(index.keys[0][0], parameter), message)
             if not self._is_usable(index):
@@ -381,10 +379,13 @@ def _explain_many(job_filter: JobFilter, parameter: str, part_count: int) -> str
         remedy = ", too many to combine with other filters. Add created_from and created_to"
         if term.has_prefix:
             remedy = ". Give more of the value, or add created_from and created_to"
-        return f"{_TOO_MANY}{remedy}, another search field, or a filter that fewer jobs match."
-    if parameter == "type":
-        return f"{_TOO_MANY}, of more than {MAX_VALUES} types: give more of the type."
+        cause = f"More than {MAX_MATCHES:,} jobs match{remedy}"
+        return f"{cause}, another search field, or a filter that fewer jobs match."
+    if parameter == "type" and any(map(is_prefix, job_filter.types)):
+        limit = f"only if they have at most {MAX_MATCHES:,} jobs"
+        return f"More than {MAX_VALUES} types are listed {limit}: give more of the type."
     if parameter == "min_attempts" and (job_filter.min_attempts or 0) < indexes.RETRIED:
-        return f"{_TOO_MANY}: give {indexes.RETRIED} or more, or add {_NARROWER}"
-    cause = "no index finds them" if part_count == 1 else "no index has these filters together"
-    return f"{_TOO_MANY}, and {cause}. Add {_NARROWER}"
+        advice = f"give {indexes.RETRIED} or more, or add {_NARROWER}"
+        return f"No index has the jobs with one attempt: {advice}"
+    filters = "this filter" if part_count == 1 else "these filters together"
+    return f"No index serves {filters}. Add {_NARROWER}"

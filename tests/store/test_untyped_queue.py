@@ -51,5 +51,5 @@ def test_a_refusal_does_not_advise_an_index_whose_field_is_missing(
 ) -> None:
     watched.jobs.insert_one({"jobId": "a", "status": "dlq", "createdAt": NOW, "finishedAt": NOW})
     monkeypatch.setattr(list_plan, "MAX_MATCHES", 0)
-    with pytest.raises(RefusedFilterError, match="no index has these filters together"):
+    with pytest.raises(RefusedFilterError, match="No index serves these filters together"):
         planner.prepare(JobFilter(types=("null",), finished_from=NOW))
