@@ -97,10 +97,11 @@ def is_worth_a_note(forecast: Forecast) -> bool:
 
 
 def _make_running_tile(facts: Facts) -> Tile:
-    expired = facts.evidence.stats.health.expired_leases
-    note = "no expired leases"
+    health = facts.evidence.stats.health
+    expired, note = health.expired_leases, "no expired leases"
     if expired:
-        note = f"{grouped(expired)} with an expired lease"
+        plus = "+" if "expired_leases" in health.unknown else ""  # a lower bound
+        note = f"{grouped(expired)}{plus} with an expired lease"
     elif expired is None or "leaseExpiresAt" in facts.evidence.unknown:
         note = "lease times unknown"
     return _make_status_tile(facts, "Running", JobStatus.LEASED, note, is_alarming=bool(expired))

@@ -16,7 +16,7 @@ from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.evidence_reader import read_history
 from jobmon.diagnosis.forecast import Forecast, forecast_types
 from jobmon.diagnosis.notices import Level
-from jobmon.domain import WAITING_STATUSES, JobStatus
+from jobmon.domain import WAITING_STATUSES, CappedCount, JobStatus
 from jobmon.humanize import duration, grouped, per_minute
 from jobmon.page_addresses import query
 from jobmon.rollup.buckets import HOUR, MINUTE
@@ -156,22 +156,29 @@ def restrict_stats(stats: QueueStats, name: str, running: RunningJobs) -> QueueS
     counts = None
     if by_status is not None:
         counts = {(status, name): count for status, count in by_status.items()}
-    return replace(
-        stats,
-        counts=counts,
-        total=sum((by_status or {}).values()),
-        health=replace(stats.health, expired_leases=_count_expired(running, name)),
+    unknown = dict(stats.health.unknown)
+    reason, expired = unknown.pop("expired_leases", ""), _count_expired(running, name)
+    if expired is not None and not expired.is_exact:
+        unknown["expired_leases"] = reason
+    health = replace(
+        stats.health, expired_leases=None if expired is None else expired.value, unknown=unknown
     )
+    total = sum((by_status or {}).values())
+    return replace(stats, counts=counts, total=total, health=health)
 
 
-def _count_expired(running: RunningJobs, name: str) -> int | None:
+def _count_expired(running: RunningJobs, name: str) -> CappedCount | None:
     """The number of running jobs of the type whose lease has expired; None if unknown."""
     now, jobs = running.as_of, running.jobs
-    # Jobs are read in the order in which their leases end.
-    are_all_read = running.is_complete or not jobs[-1].is_expired(now)
+    # Jobs are read in the order in which their leases end; those without a known end come first.
+    last_end = jobs[-1].expires_at if jobs else None
+    are_all_read = running.is_complete or (last_end is not None and last_end > now)
     if running.reason or not are_all_read or name == OTHER:
         return None
-    return sum(job.type == name and job.is_expired(now) for job in jobs)
+    of_type = [job for job in jobs if job.type == name]
+    expired = sum(job.is_expired(now) for job in of_type)
+    is_exact = all(job.expires_at is not None for job in of_type)
+    return CappedCount(expired, is_exact) if expired or is_exact else None
 
 
 def make_type_tiles(type_facts: TypeFacts) -> list[Tile]:

@@ -253,6 +253,24 @@ def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
     assert tiles["Queued"].note == "due jobs not counted: too many"
 
 
+@pytest.mark.parametrize(
+    ("unknown", "note"),
+    [
+        ({}, "500,000 with an expired lease"),
+        ({"expired_leases": "500,000 or more"}, "500,000+ with an expired lease"),
+    ],
+    ids=["exact", "at least"],
+)
+def test_running_tile_marks_a_lower_bound_of_expired_leases(
+    unknown: dict[str, str], note: str
+) -> None:
+    facts = make_facts({("leased", "a"): 600_000}, expired_leases=500_000)
+    stats = facts.evidence.stats
+    counted = replace(stats, health=replace(stats.health, unknown=unknown))
+    tiles = read_tiles(replace(facts, evidence=replace(facts.evidence, stats=counted)))
+    assert tiles["Running"].note == note
+
+
 def test_other_tile_counts_unknown_statuses_by_name() -> None:
     counts = {("odd", "a"): 1, ("paused", "a"): 1_200, ("paused", "b"): 34, ("null", "a"): 2}
     other_tile = read_tiles(make_facts(counts))["Other"]

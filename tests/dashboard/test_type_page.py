@@ -1,13 +1,14 @@
 """The page of a type: catches a count of another type, a name without a page, a link that leads to
 other jobs, and an unknown count that looks like zero."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from jobmon.dashboard.type_facts import restrict_stats
+from jobmon.dashboard.type_facts import TypeFacts, make_type_tiles, restrict_stats
 from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.store.labels import OTHER, label
 from jobmon.store.running_jobs import RunningJob, RunningJobs
@@ -15,6 +16,7 @@ from jobmon.store.stats import QueueHealth, QueueStats
 
 from ..support.error_history import ErrorHistory
 from ..support.pages import Page, Viewer
+from .test_overview import make_facts
 
 NOW = datetime.now(UTC)
 NAMES = [
@@ -241,3 +243,44 @@ def test_expired_leases_of_a_type_are_unknown_unless_all_of_them_were_read(
     )
     stats = restrict_stats(make_stats({}), "a", RunningJobs(as_of=NOW, jobs=jobs, **running))
     assert stats.health.expired_leases == expired
+
+
+@pytest.mark.parametrize(
+    ("ends", "note"),
+    [
+        ((None, -1, 1), "1+ with an expired lease"),
+        ((None, 1), "lease times unknown"),
+        ((1,), "no expired leases"),
+    ],
+    ids=str,
+)
+def test_leases_without_a_readable_end_are_not_counted_as_valid(
+    ends: tuple[int | None, ...], note: str
+) -> None:
+    """`ends` are the ends of the leases, in minutes from now; None if it is not a date."""
+    jobs = tuple(
+        RunningJob("1", "a", expires_at=None if end is None else NOW + end * MINUTE) for end in ends
+    )
+    facts = make_type_facts({("leased", "a"): len(ends)}, RunningJobs(as_of=NOW, jobs=jobs))
+    notes = {tile.name: tile.note for tile in make_type_tiles(facts)}
+    assert notes["Running"] == note
+
+
+def test_expired_leases_are_unknown_if_no_job_that_was_read_has_a_known_end() -> None:
+    running = RunningJobs(as_of=NOW, jobs=(RunningJob("1", "b"),), is_complete=False)
+    assert restrict_stats(make_stats({}), "a", running).health.expired_leases is None
+
+
+def make_type_facts(counts: dict[tuple[str, str], int] | None, running: RunningJobs) -> TypeFacts:
+    """The facts of type a without history, and with these jobs by status and type."""
+    facts = make_facts(has_past=False)
+    stats = restrict_stats(make_stats(counts), "a", running)
+    return TypeFacts(
+        name="a",
+        facts=replace(facts, evidence=replace(facts.evidence, stats=stats)),
+        forecast=None,
+        oldest=None,
+        oldest_unknown="",
+        due=None,
+        stalled_for=None,
+    )
