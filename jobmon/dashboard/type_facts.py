@@ -57,6 +57,8 @@ class TypeFacts:
     def strip(self) -> StatusStrip:
         """The status strip: a notice if the type is stalled, or else the forecast in words."""
         notices, sentence = [], "No job of this type is waiting"
+        if self.facts.evidence.stats.counts is None:
+            sentence = "It is not known how many jobs of this type are waiting"
         if self.stalled_for is not None:
             waited = duration(self.stalled_for / MILLISECOND)
             stalled_after = self.facts.evidence.rules.thresholds.stalled_after

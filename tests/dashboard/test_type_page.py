@@ -271,6 +271,21 @@ def test_expired_leases_are_unknown_if_no_job_that_was_read_has_a_known_end() ->
     assert restrict_stats(make_stats({}), "a", running).health.expired_leases is None
 
 
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ({("dlq", "a"): 1}, "No job of this type is waiting."),
+        ({("queued", OTHER): 9}, "It is not known how many jobs of this type are waiting."),
+        (None, "It is not known how many jobs of this type are waiting."),
+    ],
+    ids=["counted", "folded", "estimate"],
+)
+def test_strip_does_not_say_that_no_job_waits_if_the_jobs_are_not_counted(
+    counts: dict[tuple[str, str], int] | None, sentence: str
+) -> None:
+    assert make_type_facts(counts, RunningJobs(as_of=NOW)).strip.sentence == sentence
+
+
 def make_type_facts(counts: dict[tuple[str, str], int] | None, running: RunningJobs) -> TypeFacts:
     """The facts of type a without history, and with these jobs by status and type."""
     facts = make_facts(has_past=False)
