@@ -48,7 +48,8 @@ def parse_date(value: Any, reading: str | None) -> Any:
         if reading == "iso" and isinstance(value, str):
             moment = datetime.fromisoformat(value)
             return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-        if reading in PER_SECOND and isinstance(value, int | float):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if reading in PER_SECOND and is_number:
             seconds, remainder = divmod(value, PER_SECOND[reading])
             microseconds = remainder * (1_000_000 / PER_SECOND[reading])
             return datetime.fromtimestamp(int(seconds), UTC) + timedelta(microseconds=microseconds)

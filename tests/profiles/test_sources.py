@@ -7,7 +7,7 @@ import pytest
 from pymongo.database import Database
 
 from jobmon.profiles.sources import SourceContext, parse_source
-from jobmon.profiles.stored_values import encode_date
+from jobmon.profiles.stored_values import encode_date, parse_date
 
 DATE = datetime.now(UTC).replace(microsecond=123_000)
 CONTEXT = SourceContext(
@@ -112,3 +112,9 @@ def test_a_source_reads_what_its_expression_computes(
             assert computed in (value, {key: part for key, part in value.items() if part})
         else:
             assert computed == value
+
+
+@pytest.mark.parametrize("reading", ["seconds", "milliseconds", "microseconds"])
+def test_a_boolean_is_not_read_as_a_date(reading: str) -> None:
+    """Catches a job that began in 1970, because Python's True is also the number 1."""
+    assert parse_date(True, reading) is True
