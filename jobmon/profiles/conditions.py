@@ -96,6 +96,8 @@ def parse_query(
         else:
             _refuse_nested(name, condition, name_path)
             parsed[name] = parse_value(condition, readings.get(name, "date"), name_path)
+            if not _has_operators(parsed[name]):
+                _check_operand("$eq", parsed[name], name_path)
     return parsed
 
 
@@ -108,6 +110,11 @@ def _check_operand(operator: str, operand: Any, key_path: KeyPath) -> None:
         raise ProfileMistakeError(key_path, 'must have operators, such as { "$gt" = 1 }')
     if operator == "$type" and not all(isinstance(name, str) for name in names):
         raise ProfileMistakeError(key_path, "must be the name of a type, or an array of names")
+    if operator in _COMPARISONS and (operand is None or isinstance(operand, list | dict)):
+        raise ProfileMistakeError(key_path, "must be a number, a text, a date, true or false")
+    if operator not in (*_COMPARISONS, "$not") and has_now(operand):
+        message = f"$now cannot be compared with {operator}; use one of {', '.join(_COMPARISONS)}"
+        raise ProfileMistakeError(key_path, message)
 
 
 def _refuse_nested(name: str, condition: Any, key_path: KeyPath) -> None:
@@ -161,10 +168,7 @@ def resolve_constant(
 
 
 def to_expression(query: Query) -> Any:
-    """The query as an aggregation expression. Like the query, it tests each element of an array.
-
-    A null in an array is the exception: the query finds it, the expression does not.
-    """
+    """The query as an aggregation expression. Like the query, it tests each element of an array."""
     parts = [_convert_clause(name, condition) for name, condition in query.items()]
     return parts[0] if len(parts) == 1 else {"$and": parts}
 
@@ -214,11 +218,7 @@ def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
         case "$eq":
             return _match_equal(reference, value)
         case "$ne":
-            return (
-                {"$gt": [reference, None]}
-                if value is None
-                else _negate(_match_equal(reference, value))
-            )
+            return _negate(_match_equal(reference, value))
         case "$in":
             return {"$or": [_match_equal(reference, element) for element in value]}
         case "$nin":
@@ -250,7 +250,8 @@ def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
 
 def _match_equal(reference: Any, value: Any) -> Any:
     if value is None:  # a missing value matches, too
-        return {"$lte": [reference, None]}
+        has_null = {"$in": [None, reference]}
+        return {"$cond": [{"$isArray": [reference]}, has_null, {"$lte": [reference, None]}]}
     return _match_any(reference, lambda element: {"$eq": [element, {"$literal": value}]})
 
 

@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 STORED_VALUES: list[Any] = [
     None, True, False, 0, 1, 7, 7.5, -3, "", "a", "b", NOW - HOUR, NOW + HOUR,
     encode_date(NOW + HOUR, "iso"), encode_date(NOW - HOUR, "iso"), {"b": 1}, ObjectId(),
-    [], [1, "a"], [True], [7.5, {"b": 1}], [{"b": 2}, {"b": 1}], {"b": [1, 2]},
+    [], [None], [1, None], [1, "a"], [True], [7.5, {"b": 1}], [{"b": 2}, {"b": 1}], {"b": [1, 2]},
 ]  # fmt: skip
 NULL = "$null"
 QUERIES: list[dict[str, Any]] = [
@@ -31,6 +31,7 @@ QUERIES: list[dict[str, Any]] = [
     {"a": {"$ne": NULL}},
     {"a": True},
     {"a": {"$ne": True}},
+    {"a": {"$not": {"$eq": NULL}}},
     {"a": {"$gt": 1}},
     {"a": {"$gte": 1, "$lt": 7.5}},
     {"a": {"$lt": 1}},

@@ -167,7 +167,11 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
             "line 15: attempts.log.status.0.as: unknown",
         ),
         ('type = "kind"', LOG.replace('"failed"', '"dlq"'), "line 15: attempts.log.status.1.is: "),
-        ('type = "kind"', LOG.replace('"ok"', '"$now"'), "line 15: attempts.log.status: must not"),
+        (
+            'type = "kind"',
+            LOG.replace('"ok"', '{ "$lt" = "$now" }'),
+            "line 15: attempts.log.status: must not",
+        ),
         (
             'type = "kind"',
             LOG.replace("succeeded", "expired"),
@@ -236,6 +240,21 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
             '{ "$or" = [{ lock.until."$gt" = "$now" }] }',
             "line 4: status.0.when.$or.0.lock: must not be a table. Write a path in quotes: "
             '"lock.until"',
+        ),
+        (
+            '{ "$gt" = "$now" }',
+            '{ "$ne" = "$now" }',
+            "line 4: status.0.when.lock.$ne: $now cannot be compared with $ne; use one of $gt, ",
+        ),
+        (
+            '{ "$gt" = "$now" }',
+            '"$now"',
+            "line 4: status.0.when.lock: $now cannot be compared with $eq; use one of $gt, ",
+        ),
+        (
+            '{ "$gt" = "$now" }',
+            '{ "$gt" = "$null" }',
+            "line 4: status.0.when.lock.$gt: must be a number, a text, a date, true or false",
         ),
         (
             'type = "kind"',
