@@ -37,13 +37,14 @@ class Overview:
     """Everything that the page shows.
 
     `total` is the number of jobs. The strip also has a notice for each reason why checks could not
-    be made. `mutes` are the lines of the active mutes. `types_by_condition` has the types of each
-    `TypeCondition`. `has_past`: whether the attempts of the window are known. `gaps` are the parts
-    of the window in which runs may be missing, each with the reason. `marks` are the deployments
-    and other marks of the window, the newest first; None without the right to read them.
-    `omitted_marks` counts older marks that are not in `marks`. `uncompared` has a sentence for each
-    reason why tiles have no change. `no_forecast` is why the forecast for the due jobs is unknown;
-    empty if it is known, if few are due, or without any history. `is_over`: as in `Facts`.
+    be made. `mutes` are the lines of the active mutes. `are_types_counted`: whether `types` has all
+    types that have jobs. `types_by_condition` has the types of each `TypeCondition`. `has_past`:
+    whether the attempts of the window are known. `gaps` are the parts of the window in which runs
+    may be missing, each with the reason. `marks` are the deployments and other marks of the window,
+    the newest first; None without the right to read them. `omitted_marks` counts older marks that
+    are not in `marks`. `uncompared` has a sentence for each reason why tiles have no change.
+    `no_forecast` is why the forecast for the due jobs is unknown; empty if it is known, if few are
+    due, or without any history. `is_over`: as in `Facts`.
     """
 
     total: int
@@ -51,6 +52,7 @@ class Overview:
     strip: StatusStrip
     mutes: list[MuteLine]
     types: list[TypeRow]
+    are_types_counted: bool
     types_by_condition: Mapping[str, frozenset[str]]
     has_past: bool
     gaps: list[tuple[Gap, str]]
@@ -97,6 +99,7 @@ def make_overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
             TypeCondition.PAUSED: frozenset(facts.evidence.pauses),
             TypeCondition.FAILING: frozenset(failing_types(facts.evidence)),
         },
+        are_types_counted=facts.evidence.stats.counts is not None,
         has_past=isinstance(facts.types, History) and "finishedAt" not in facts.evidence.unknown,
         gaps=[(gap, GAPS[gap.reason]) for gap in facts.past.gaps]
         if isinstance(facts.past, History)

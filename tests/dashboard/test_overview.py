@@ -25,12 +25,14 @@ from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import Activity, History
+from jobmon.rollup.stats import StatsReader
 from jobmon.rollup.windows import Window
 from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
 
 from .. import conftest
 from ..diagnosis.test_forecast import evidence, mail
+from ..support.pages import Viewer
 
 NOW = conftest.NOW.replace(second=30)
 START = conftest.NOW - 59 * MINUTE  # the first minute of the window; NOW is in its last minute
@@ -300,6 +302,17 @@ def test_tiles_without_counts_show_dashes_instead_of_zeros() -> None:
         "0 scheduled",
     )
     assert (tiles["Oldest queued"].value, tiles["Oldest queued"].note) == ("1 min", "")
+
+
+@pytest.mark.parametrize("address", ["/dashboard", "/dashboard?text=a"])
+def test_types_are_unknown_if_the_jobs_could_not_be_counted(
+    admin: Viewer, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(StatsReader, "stats", lambda _: make_stats(None, "estimate"))
+    text = admin.page(address).text
+    assert "Types are not known: counting the jobs takes too long" in text
+    assert "No types yet" not in text
+    assert "No matching types" not in text
 
 
 def test_overview_without_a_collector_has_no_trend_and_no_throughput() -> None:
