@@ -96,19 +96,23 @@ class Collector:
         even from the thread that counts the history.
         """
         error_log = RepeatedErrorLog(logging.ERROR, "the collector waits")
+        holds_lease = False
         while not self._stop.is_set():
             try:
                 self._create_parts()
                 with self._share.reserve(self._own.queue) as has_place:
                     if has_place and self._lease.take():
-                        log.info("collecting as %s for %s", self._lease.holder, self._own.queue)
-                        error_log.clear()
+                        if not holds_lease:
+                            log.info("collecting as %s for %s", self._lease.holder, self._own.queue)
+                        holds_lease = True
                         self._must_release = False
                         self._share.report_start(self._own.queue)
                         with suppress(_StoppedError):
                             self._work()
                         self._lease.release()
+                holds_lease = False
             except LeaseLostError:
+                holds_lease = False
                 log.warning("the lease is lost: another collector works now")
             except PyMongoError as error:
                 error_log.log(error)
@@ -208,10 +212,6 @@ class Collector:
         counters = Counters(self._own)
         error_log = RepeatedErrorLog(logging.WARNING, "the history waits")
 
-        def update_counters(now: datetime, is_complete: bool) -> None:
-            counters.update(now, is_complete=is_complete)
-            error_log.clear()
-
         def count() -> None:
             self._share.await_start(stop)
             self._runs.has_begun.wait()
@@ -221,7 +221,7 @@ class Collector:
                         self._connection,
                         self._own,
                         self._groups,
-                        update_counters,
+                        lambda now, is_complete: counters.update(now, is_complete=is_complete),
                         self._runs.counter,
                         changed=self._changed,
                         slots=self._share.history_slots(self._connection),
