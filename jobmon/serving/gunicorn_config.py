@@ -20,7 +20,7 @@ from jobmon import logs
 from jobmon.collector.collecting import collecting
 from jobmon.notify.delivery import open_receivers
 from jobmon.serving import metrics_folder, stopping
-from jobmon.settings import Settings, SettingsError, load_queues
+from jobmon.settings import Settings, SettingsError, load_queues, read_variable
 from jobmon.signals import end_soon
 from jobmon.web.admission import pool_size
 from jobmon.web.rate_limit import require_shared_storage
@@ -31,13 +31,24 @@ _SCRIPTS = Path(__file__).parents[1] / "dashboard/static/vendor"
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's variable
 
 
+def _read_text(name: str, default: str) -> str:
+    """A setting, also from a file; the default if it is empty or cannot be read.
+
+    `on_starting` refuses a file that cannot be read.
+    """
+    try:
+        return read_variable(name) or default
+    except SettingsError:
+        return default
+
+
 def _read_number(name: str, default: int) -> int:
     """A setting as a number; the default if it is no number, which `on_starting` refuses."""
-    value = os.environ.get(name, "")
+    value = _read_text(name, "").strip()
     return int(value) if value.isdecimal() else default
 
 
-bind = os.environ.get("JOBMON_BIND", "127.0.0.1:8000")
+bind = _read_text("JOBMON_BIND", "127.0.0.1:8000")
 workers = _read_number("JOBMON_WORKERS", Settings.workers)
 threads = pool_size(_read_number("JOBMON_THREADS", Settings.threads))
 worker_class = "jobmon.serving.worker.BufferedWorker"
@@ -58,7 +69,7 @@ class logger_class(Logger):  # noqa: N801 - the setting's name
     def setup(self, cfg: Config) -> None:
         """Pass gunicorn's lines to the root logger."""
         super().setup(cfg)
-        level = os.environ.get("JOBMON_LOG_LEVEL", "INFO")
+        level = _read_text("JOBMON_LOG_LEVEL", "INFO")
         logs.configure(level if level in logging.getLevelNamesMapping() else "INFO")
         self.error_log.handlers.clear()
         self.error_log.propagate = True

@@ -3,6 +3,7 @@ message that shows a secret."""
 
 import dataclasses
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from jobmon.cli import main
+from jobmon.serving import gunicorn_config
 from jobmon.settings import Settings, SettingsError, load_queues, read_variable
+from jobmon.web.admission import pool_size
 
 SECRET = "0123456789abcdef0123456789abcdef"
 URI = "mongodb://u:hidden@db/shop"
@@ -124,3 +127,17 @@ def test_init_names_a_password_file_that_cannot_be_read(
     result = CliRunner().invoke(main, ["init", "--reader", "jobmon"])
     assert result.exit_code == 2
     assert "JOBMON_READER_PASSWORD_FILE: /nowhere/password cannot be read" in result.output
+
+
+def test_settings_of_gunicorn_are_read_from_files(
+    set_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a service that ignores the files of its address and of its numbers."""
+    monkeypatch.setenv("JOBMON_WORKERS", "")
+    set_files(JOBMON_BIND="0.0.0.0:80\n", JOBMON_WORKERS="5\n", JOBMON_THREADS="3\n")
+    path = gunicorn_config.__file__
+    read = runpy.run_path(path)
+    assert (read["bind"], read["workers"]) == ("0.0.0.0:80", 5)
+    assert read["threads"] == pool_size(3)
+    monkeypatch.setenv("JOBMON_WORKERS_FILE", "/missing")  # `on_starting` refuses it
+    assert runpy.run_path(path)["workers"] == Settings.workers
