@@ -174,8 +174,7 @@ class Actor:
             self._finish(request, Phase.REFUSED, str(error))
             return 0
         if self._is_stale(state):
-            idle = datetime.now(UTC) - (state.progress_at or request.at)
-            reason = NO_ACTOR.format(minutes=int(idle.total_seconds() // 60))
+            reason = NO_ACTOR.format(minutes=_find_idle_time(state) // timedelta(minutes=1))
             self._interrupt(request, reason)
             return None
         if request.target.kind is TargetKind.TYPES:
@@ -242,10 +241,8 @@ class Actor:
 
         Then a person has to resume it.
         """
-        times = [record.at for record in state.history]
-        times += [state.progress_at] if state.progress_at else []
         max_idle = timedelta(seconds=state.request.valid_s)
-        return state.claimed_at is not None and datetime.now(UTC) - max(times) > max_idle
+        return state.claimed_at is not None and _find_idle_time(state) > max_idle
 
     def _interrupt(
         self, request: ActionRequest, reason: str, *, is_over_limit: bool = False
@@ -271,6 +268,13 @@ class Actor:
     def _make_runner(self, request: ActionRequest) -> BatchRunner:
         changes = make_job_changes(self._connection, self._records, self._support, request)
         return BatchRunner(self._records, self._reader, changes, request, self._on_step)
+
+
+def _find_idle_time(state: ActionState) -> timedelta:
+    """The time since the last record of a request: of a decision, of a batch, or another one."""
+    times = [record.at for record in state.history]
+    times += [state.progress_at] if state.progress_at else []
+    return datetime.now(UTC) - max(times)
 
 
 def _has_expiry_record(state: ActionState) -> bool:

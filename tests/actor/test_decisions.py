@@ -3,11 +3,13 @@ resumed request that skips jobs, and a request that changes many more jobs than 
 """
 
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobmon.actions.records import DECISIONS, PROGRESS
 from jobmon.actions.state import Phase
-from jobmon.actor.actor import OVER_APPROVAL, OVER_LIMIT
+from jobmon.actor.actor import NO_ACTOR, OVER_APPROVAL, OVER_LIMIT
 
 from .conftest import ADA, BOB, ActingQueue, select_dead
 from .test_crashes import add_dead_jobs
@@ -49,6 +51,23 @@ def test_paused_request_changes_nothing_until_it_is_resumed(queue: ActingQueue) 
         ("resumed", "ada"),
         ("finished", None),
     ]
+
+
+def test_interrupted_request_names_the_time_without_an_actor(queue: ActingQueue) -> None:
+    """Catches a reason that includes the days for which a person had paused the request."""
+    filed = queue.file("retry", select_dead(), expected=JOB_COUNT)
+    actor = queue.make_actor(actions_per_second=FAST)
+    assert actor.run_round()
+    queue.requests.pause(filed.request.id, BOB, "wrong filter?")
+    queue.requests.resume(filed.request.id, ADA)
+    database, now = queue.connection.database, datetime.now(UTC)
+    for name in (DECISIONS, PROGRESS):
+        database[name].update_many({}, {"$set": {"at": now - timedelta(days=3)}})
+    resumed = {"kind": "resumed"}
+    database[DECISIONS].update_one(resumed, {"$set": {"at": now - timedelta(minutes=20)}})
+    assert not actor.run_round()
+    state = queue.state(filed)
+    assert (state.phase, state.reason) == (Phase.PAUSED, NO_ACTOR.format(minutes=20))
 
 
 def test_stopped_request_changes_no_further_jobs(queue: ActingQueue) -> None:
