@@ -1,4 +1,4 @@
-"""Explains why a job does not run and when it will run: by a code and in sentences.
+"""Explains the state of a job by a code and in sentences: why it waits, and when it will run.
 
 Pure functions of a job and of what is known of its queue.
 """
@@ -22,11 +22,11 @@ MIN_RUNS = 100
 # Durations in the history are known within 4%.
 PERCENTILE_ERROR = 1.04
 _MILLISECOND = timedelta(milliseconds=1)
-Parts = tuple[str | datetime, ...]  # the texts and the dates of a sentence
+Parts = tuple[str | datetime, ...]  # texts, names of workers and dates, to be joined
 
 
 class ExplanationCode(StrEnum):
-    """Why a job does not run, as a code."""
+    """The state of a job, and why it does not run, as a code."""
 
     NOT_DUE = "not_due"
     RETRY_SCHEDULED = "retry_scheduled"
@@ -40,24 +40,24 @@ class ExplanationCode(StrEnum):
     DEAD = "dead"  # dead-lettered with attempts left, or with an unknown number of attempts
     CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
-    OTHER_STATUS = "other_status"  # a status that is not one of jobmon's
+    OTHER_STATUS = "other_status"  # a status that jobmon does not know, or no status
 
 
 class WorkerName(str):
-    """The name of a worker in a sentence."""
+    """A worker's name among the parts of a text: pages link it to the worker's page."""
 
     is_worker = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Why a job does not run, and when it will run; None for a date or count that is unknown.
+    """The state of a job, and when a job that waits will run. An unknown date or count is None.
 
-    `parts` make one to four sentences: texts, names of workers, and dates, which are shown
-    relative to now. `since`: when the job became due, started or ended, or its lease expired.
-    `until`: when the job becomes due or its lease ends. `ahead`: due jobs that workers take before
-    it. `expected_start`: estimated from the present rate. `reasons`: by the API's name of a field,
-    why its value is None or not exact.
+    `parts` make one or more sentences: texts, names of workers, and dates, which are shown relative
+    to now. `since`: when the job became due, started or ended, or its lease expired. `until`: when
+    the job becomes due or its lease ends. `ahead`: due jobs that workers take before it.
+    `expected_start`: estimated from the present rate. `reasons`: why a value is None or not exact,
+    by the name of its field in the API.
     """
 
     code: ExplanationCode
@@ -102,7 +102,7 @@ def _explain_early(job: JobFacts, queue: QueueFacts) -> Explanation:
 
 
 def _describe_pause(queue: QueueFacts) -> Parts:
-    """What the pause of a job's type means for it, without a full stop; empty if not paused."""
+    """The sentences about the pause of the job's type, to be added before the last full stop."""
     pause = queue.pause
     if pause is None:
         return ()
@@ -113,7 +113,10 @@ def _describe_pause(queue: QueueFacts) -> Parts:
 
 
 def _name_retry(job: JobFacts) -> str:
-    """`Retry 2 of 4`; without a known maximum `Retry 2`, without a number `The next one`."""
+    """`Retry 2 of 4`, or `Retry 2` if the maximum is unknown or already exceeded.
+
+    `The next one` for a recurring job, or if the number of the attempt is unknown.
+    """
     retries = None if job.max_attempts is None else job.max_attempts - 1
     if job.is_recurring or not job.attempt:
         return "The next one"
@@ -160,7 +163,7 @@ def _explain_due(job: JobFacts, queue: QueueFacts, now: datetime) -> Explanation
 
 
 def _describe_due(job: JobFacts, now: datetime) -> Parts:
-    """A sentence about since when the job has been due, without its full stop."""
+    """Since when the job has been due, in one or more sentences without the last full stop."""
     subject = "The next run" if job.is_recurring else "It"
     if job.status == JobStatus.FAILED:
         retry = _name_retry(job)
@@ -205,18 +208,20 @@ def _explain_leased(job: JobFacts, queue: QueueFacts, now: datetime) -> Explanat
     if started is None:
         reasons["since"] = "the start of the attempt is not recorded"
         worker = (" by ", WorkerName(job.worker)) if job.worker else ()
-        start: Parts = (f"{_name_attempt(job) or 'It'} is leased", *worker)
+        attempt = f" for {_name_attempt(job)}" if job.attempt else ""
+        start: Parts = ("It is leased", *worker, attempt)
         suffix = ". No start of the attempt is recorded."
     else:
         since, suffix = _limit_to_now(started, now), "."
         worker = (" on ", WorkerName(job.worker)) if job.worker else ()
-        start = (f"{_name_attempt(job) or 'An attempt'} started ", since, *worker)
+        attempt = (_name_attempt(job) or "an attempt").capitalize()
+        start = (f"{attempt} started ", since, *worker)
         if comparison := _compare_runs(now - started, queue.runs):
             code, suffix = ExplanationCode.RUNNING_LONG, comparison
     if expires is None:
         lease: Parts = ("; it is unknown whether it still runs",)
     else:
-        lease = ("; the lease ends ", expires, _name_assumption(job))
+        lease = ("; the lease ends ", expires, _describe_assumed_lease(job))
     return Explanation(
         code=code, parts=(*start, *lease, suffix), since=since, until=expires, reasons=reasons
     )
@@ -224,22 +229,25 @@ def _explain_leased(job: JobFacts, queue: QueueFacts, now: datetime) -> Explanat
 
 def _explain_expired(job: JobFacts, expires: datetime) -> Explanation:
     lease = ("The lease of ", WorkerName(job.worker)) if job.worker else ("Its lease",)
-    parts: Parts = (*lease, " expired ", expires, _name_assumption(job))
+    parts: Parts = (*lease, " expired ", expires, _describe_assumed_lease(job))
     if job.updated_at is not None and job.updated_at <= expires:
         parts += ("; the job was last changed ", job.updated_at)
     parts += (". No other worker has taken the job.",)
     return Explanation(code=ExplanationCode.LEASE_EXPIRED, parts=parts, since=expires)
 
 
-def _name_assumption(job: JobFacts) -> str:
-    """How long a lease is assumed to last; empty if the documents have its end."""
+def _describe_assumed_lease(job: JobFacts) -> str:
+    """How long a lease is assumed to last; empty if the documents record its end."""
     if job.assumed_lease is None:
         return ""
     return f", if a lease lasts {duration(job.assumed_lease / _MILLISECOND)}"
 
 
 def _compare_runs(length: timedelta, runs: Iterable[tuple[str, Activity]]) -> str:
-    """A sentence if 99% of the runs in the first period with enough runs were shorter, else ""."""
+    """A sentence if the run is longer than 99% of the runs of its type, else empty.
+
+    `runs` are the activity of the type in some periods: the first with enough runs is compared.
+    """
     for period, activity in runs:
         p99 = activity.run.p99
         if p99 is not None and activity.run.count >= MIN_RUNS:
@@ -250,12 +258,12 @@ def _compare_runs(length: timedelta, runs: Iterable[tuple[str, Activity]]) -> st
 
 
 def _name_attempt(job: JobFacts) -> str:
-    """`Attempt 2 of 4`, `Attempt 2` without a known maximum; empty if its number is unknown."""
+    """`attempt 2 of 4`, `attempt 2` without a known maximum; empty if its number is unknown."""
     if not job.attempt:
         return ""
     if job.max_attempts is None or job.max_attempts < job.attempt:
-        return f"Attempt {grouped(job.attempt)}"
-    return f"Attempt {grouped(job.attempt)} of {grouped(job.max_attempts)}"
+        return f"attempt {grouped(job.attempt)}"
+    return f"attempt {grouped(job.attempt)} of {grouped(job.max_attempts)}"
 
 
 def _explain_end(job: JobFacts, now: datetime) -> Explanation:
@@ -269,20 +277,18 @@ def _explain_end(job: JobFacts, now: datetime) -> Explanation:
     elif job.status == JobStatus.CANCELLED:
         code, event, suffix = ExplanationCode.CANCELLED, "It was cancelled", "."
     elif job.attempt and job.max_attempts and job.attempt >= job.max_attempts:
-        all_attempts = f"All {grouped(job.max_attempts)} attempts are used up"
-        code, event = ExplanationCode.ATTEMPTS_USED_UP, f"{all_attempts}: it died"
-        if job.max_attempts == 1:
-            event = "Its only attempt is used up: it died"
+        few = {1: "Its only attempt is", 2: "Both attempts are"}
+        attempts = few.get(job.max_attempts, f"All {grouped(job.max_attempts)} attempts are")
+        code, event = ExplanationCode.ATTEMPTS_USED_UP, f"{attempts} used up: it died"
         suffix = ", and is not retried."
     else:
         code, event, suffix = ExplanationCode.DEAD, "It died", ", and is not retried."
         if job.attempt:
-            attempt = _name_attempt(job)
-            suffix = f" after {attempt[0].lower()}{attempt[1:]}{suffix}"
+            suffix = f" after {_name_attempt(job)}{suffix}"
     return Explanation(code=code, parts=(event, *date, suffix), since=ended, reasons=reasons)
 
 
-# By status of the shipped profiles: when or whether a job with this status will start.
+# By status that only shipped profiles have: what it means for the start of a job.
 _OTHER_STATUSES = {
     "disabled": "It is disabled, and not started until it is enabled.",
     "unscheduled": "No run is scheduled.",

@@ -207,7 +207,7 @@ PROGRAM_CASES: list[tuple[str, str, dict[str, Any], str]] = [
         "celery",
         "celery_taskmeta",
         {"status": "STARTED", "worker": "w1", "retries": 0, "date_done": None},
-        "Attempt 1 is leased by w1; it is unknown whether it still runs. "
+        "It is leased by w1 for attempt 1; it is unknown whether it still runs. "
         "No start of the attempt is recorded.",
     ),
     (
@@ -226,7 +226,7 @@ PROGRAM_CASES: list[tuple[str, str, dict[str, Any], str]] = [
         "mongodb-queue",
         "queue",
         {"visible": MINUTE, "ack": "a", "tries": 1},
-        "Attempt 1 is leased; the lease ends in 59 s. No start of the attempt is recorded.",
+        "It is leased for attempt 1; the lease ends in 59 s. No start of the attempt is recorded.",
     ),
     ("mongodb-queue", "queue", {"visible": -MINUTE, "tries": 2}, "Retry 2 became due 1 min ago."),
 ]

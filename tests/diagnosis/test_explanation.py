@@ -134,6 +134,11 @@ def text(explanation: Explanation) -> str:
             "Its only attempt is used up: it died, and is not retried.",
         ),
         (
+            job("dlq", attempt=2, max_attempts=2),
+            Code.ATTEMPTS_USED_UP,
+            "Both attempts are used up: it died, and is not retried.",
+        ),
+        (
             job("dlq", finished_at=NOW - HOUR, attempt=2),
             Code.DEAD,
             "It died 1 h ago after attempt 2 of 5, and is not retried.",
