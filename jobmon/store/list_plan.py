@@ -2,8 +2,8 @@
 
 A filter has parts, each a condition on one field (`JobFilter.parts`). There are two plans:
 
-1. By an index whose keys are in list order and show which jobs match: then only jobs that are shown
-   are read.
+1. By an index in list order whose keys show which jobs match. Only the jobs of the page are read,
+   unless the filter also has a part that no index can serve (`_needs_no_index`).
 2. By an index in which at most 1,000 jobs match some parts: these jobs are compared with the other
    parts one by one, and sorted in memory if the index is not in list order.
 
@@ -31,14 +31,14 @@ from jobmon.store.search import is_prefix
 
 # The largest number of jobs that are compared one by one, or sorted in memory.
 MAX_MATCHES = 1_000
-# The largest number of jobs in a queue whose lists may be read without the index of a filter.
+# In a queue with at most this many jobs, a filter works although its index is missing.
 MAX_SCANNED = 10_000
 # The most values that replace a range. For 20 values and ten statuses, MongoDB still merges the
 # jobs in list order.
 MAX_VALUES = 20
-# For how many seconds results (plans, whether few jobs match, which values occur) are kept, and how
-# many results of each kind.
-TTL_S, MAX_CACHED = 2.0, 1_000
+# Results (plans, whether few jobs match, which values occur) are kept for this many seconds.
+TTL_S = 2.0
+MAX_CACHED = 1_000  # results of each kind
 
 _NARROWER = (
     f"a filter that at most {MAX_MATCHES:,} jobs match, such as created_from with created_to."
@@ -74,8 +74,8 @@ class _IndexUse:
     """How an index serves a filter.
 
     `used`: the parts that decide which keys of the index are read. `unused`: the other parts that
-    need an index, with which each job has to be compared. `is_covered`: the keys are enough for
-    this comparison. `is_ordered`: the keys are in list order.
+    need an index; each job, or its key, has to be compared with them. `is_covered`: the keys are
+    enough for this comparison. `is_ordered`: the keys are in list order.
     """
 
     index: ListIndex
@@ -86,7 +86,7 @@ class _IndexUse:
 
     @property
     def serves(self) -> bool:
-        """Whether every job that is read is also shown."""
+        """Whether its keys show, in list order, which jobs match the parts that need an index."""
         return self.is_ordered and (not self.unused or (bool(self.used) and self.is_covered))
 
 
@@ -101,7 +101,7 @@ class ListPlanner:
         self._jobs = connection.jobs
         self._indexes = indexes.list_indexes(connection.profile, connection.settings.filters)
         self._prepared: SingleFlightCache[JobFilter] = SingleFlightCache(MAX_CACHED)
-        self._has_few_cache: SingleFlightCache[bool] = SingleFlightCache(MAX_CACHED)
+        self._matches_few_cache: SingleFlightCache[bool] = SingleFlightCache(MAX_CACHED)
         self._values: SingleFlightCache[tuple[Any, ...] | None] = SingleFlightCache(MAX_CACHED)
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
@@ -135,13 +135,13 @@ class ListPlanner:
         if job_filter.repeats_by is not None:
             index = indexes.recurring_indexes(self._jobs.mapping)[job_filter.repeats_by]
             return replace(job_filter, plan=ListPlan(index))
-        for candidate in self._list_forms(job_filter):
+        for candidate in self._list_forms(job_filter):  # the last form is used below, too
             uses = self._list_uses(candidate)
             if serving := [use for use in uses if use.serves]:
                 best = max(serving, key=lambda use: (not use.unused, len(use.used)))
                 return replace(candidate, plan=ListPlan(best.index.keys))
-        for use in sorted(uses, key=_rank_bounded):
-            if self._has_few(candidate, use):
+        for use in sorted(uses, key=_rank_by_match_count):
+            if self._matches_few(candidate, use):
                 return replace(candidate, plan=ListPlan(use.index.keys, not use.is_ordered))
         raise self._make_refusal(candidate)
 
@@ -161,15 +161,18 @@ class ListPlanner:
         return uses
 
     def _is_usable(self, index: ListIndex) -> bool:
-        """Whether the index exists, or the queue is small. Only indexes for filters are checked."""
+        """Whether an index of JOBMON_FILTERS is chosen, and exists or the queue is small.
+
+        True for other indexes, which are not checked.
+        """
         if not index.setting:
             return True
-        return index.is_chosen and self._has_index_or_few(index.keys, index.partial or {})
+        return index.is_chosen and self._has_index_or_is_small(index.keys, index.partial or {})
 
-    def _has_index_or_few(self, keys: Keys, query: Document) -> bool:
+    def _has_index_or_is_small(self, keys: Keys, query: Document) -> bool:
         return self._jobs.has_index(keys, query) or self._jobs.estimated_count() <= MAX_SCANNED
 
-    def _has_few(self, job_filter: JobFilter, use: _IndexUse) -> bool:
+    def _matches_few(self, job_filter: JobFilter, use: _IndexUse) -> bool:
         """Whether at most 1,000 jobs match the parts that the index serves."""
         if not use.used or self._jobs.mapping.translate_keys(use.index.keys) is None:
             return False
@@ -181,10 +184,12 @@ class ListPlanner:
             matches = self._jobs.count(query, index=use.index.keys, limit=MAX_MATCHES + 1)
             return matches <= MAX_MATCHES
 
-        return self._has_few_cache.get((tuple(use.index.keys), job_filter), count_matches, TTL_S)
+        return self._matches_few_cache.get(
+            (tuple(use.index.keys), job_filter), count_matches, TTL_S
+        )
 
     def _list_forms(self, job_filter: JobFilter) -> Iterator[JobFilter]:
-        """The filter, and then the same filter with the values that occur in place of a range.
+        """The filter, and then the filter with each range replaced by the values that occur in it.
 
         An index has the jobs with one value in list order, but not the jobs of a range.
         """
@@ -220,7 +225,7 @@ class ListPlanner:
             jobs = self._read_first(field, index, bounds)
             while jobs:
                 value = jobs[0].get(field)
-                # A query finds an array by each of its elements: an array cannot be a bound.
+                # An array cannot be a bound: a query would match it by its elements.
                 if not isinstance(value, str | int | float) or len(values) >= limit:
                     return None
                 values.append(value)
@@ -247,13 +252,13 @@ class ListPlanner:
             return None
 
     def _require_searchable(self, name: str) -> None:
-        """Raise RefusedFilterError for a field that is not declared, or whose index is missing."""
+        """Raise RefusedFilterError for a field that is not declared, or a missing index."""
         fields = self._jobs.mapping.search_paths
         if name not in fields:
             declared = ", ".join(fields) or "none"
             message = f"Not a field that can be searched. JOBMON_SEARCH_FIELDS has {declared}."
             raise RefusedFilterError(name, message)
-        if not self._has_index_or_few(indexes.search_index(name), {name: {"$exists": True}}):
+        if not self._has_index_or_is_small(indexes.search_index(name), {name: {"$exists": True}}):
             raise RefusedFilterError(name, _NO_INDEX)
 
     def _make_refusal(self, job_filter: JobFilter) -> RefusedFilterError:
@@ -287,7 +292,7 @@ class ListPlanner:
 def _make_use(
     index: ListIndex, parts: list[FilterPart], needing_index: list[FilterPart], order: Keys
 ) -> _IndexUse:
-    """The use of an index for these parts, of which only `needing_index` need an index."""
+    """The use of an index for a filter with these `parts`; `needing_index`: those that need one."""
     used: list[FilterPart] = []
     position = 0
     for name, _ in index.keys:
@@ -318,7 +323,7 @@ def _is_in_order(keys: Keys, order: Keys) -> bool:
 def _may_use(
     index: ListIndex, fields: set[str], job_filter: JobFilter, mapping: FieldMapping
 ) -> bool:
-    """Whether an index has all jobs that match, and shows the callers only what they may know.
+    """Whether an index contains all jobs that match, and whether an owner may use it.
 
     `fields`: the fields of the filter.
     """
@@ -329,7 +334,8 @@ def _may_use(
         return False
     if index.setting == "attempts" and (job_filter.min_attempts or 0) < indexes.RETRIED:
         return False
-    # An owner must not learn how many jobs of other owners match.
+    # An owner must not learn how many jobs of other owners match, except by the start of an id or
+    # by a searched field: see docs/security.md.
     return not job_filter.is_own or first in ("createdBy", "jobId") or first.startswith("payload.")
 
 
@@ -337,7 +343,7 @@ def _choose_due_index(job_filter: JobFilter, mapping: FieldMapping) -> Keys:
     """The index that has waiting jobs by nextRunAt."""
     if mapping.has_status or job_filter.has_due_start:
         return indexes.schedule_index(mapping)
-    # BY_NEXT_RUN begins with the status: without that field, the server chooses an index.
+    # BY_NEXT_RUN needs the status: without that field it is no hint, and the server chooses.
     return indexes.BY_WAITING if mapping.waits_by_date else indexes.BY_NEXT_RUN
 
 
@@ -354,8 +360,8 @@ def _needs_no_index(part: FilterPart, job_filter: JobFilter, mapping: FieldMappi
             return False
 
 
-def _rank_bounded(use: _IndexUse) -> tuple[bool, int, int]:
-    """The order in which indexes are tried: first the indexes that usually find few jobs.
+def _rank_by_match_count(use: _IndexUse) -> tuple[bool, int, int]:
+    """The sort key of indexes: those with which usually few jobs match come first.
 
     The owner comes before the payload, so an owner with few jobs learns nothing about other jobs.
     """
@@ -371,7 +377,7 @@ def _rank_for_refusal(part: FilterPart) -> int:
 
 
 def _explain_many(job_filter: JobFilter, parameter: str, part_count: int) -> str:
-    """The message about `parameter` of a filter with so many parts, which matches too many jobs."""
+    """Why `parameter` is refused, and what to change; the filter has `part_count` parts."""
     if parameter == "job_id":
         return f"Matches more than {MAX_MATCHES:,} jobs: give more of the id."
     term = next((term for term in job_filter.search if term.field == parameter), None)
