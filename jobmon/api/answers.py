@@ -232,7 +232,9 @@ class RepetitionAnswer(Answer):
     timezone = string(
         "Time zone of `interval` and `timeOfDay`; null for UTC, or if unknown.", nullable=True
     )
-    words = string("How often it runs, in words: `every 5 minutes`; or as the document holds it.")
+    intervalText = string(
+        "How often it runs, in words: `every 5 minutes`; or as the document holds it."
+    )
     overdueSince = DateOrText("When the waiting job became due, if that was at least a minute ago.")
     lastRun = nested(RecurringRun, "The newest run; null if none is known.", nullable=True)
     missedRuns = integer(

@@ -158,7 +158,7 @@ REPETITION = {
     "interval": "5 minutes",
     "timeOfDay": None,
     "timezone": None,
-    "words": "every 5 minutes",
+    "intervalText": "every 5 minutes",
     "overdueSince": None,
     "lastRun": _LAST_RUN,
     "missedRuns": 1,

@@ -101,7 +101,7 @@ class JobRepetition:
             "interval": self.repetition.interval,
             "timeOfDay": self.repetition.time_of_day,
             "timezone": self.repetition.timezone,
-            "words": recurrence.interval_text,
+            "intervalText": recurrence.interval_text,
             "overdueSince": recurrence.overdue_since,
             "lastRun": None if recurrence.last_run is None else _format_run(recurrence.last_run),
             "missedRuns": recurrence.missed,

@@ -1,7 +1,7 @@
 """The pages about coming runs: the jobs that are due in a window, and the recurring jobs."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -106,14 +106,24 @@ def _render_recurring(cursor: str) -> str:
     """The part with a page of recurring jobs, the same for all viewers."""
     page = list_recurring(current_queue(), cursor, PER_PAGE)
     rows = [(JobView.from_document(job), job["repetition"].to_answer()) for job in page.jobs or ()]
-    reasons = (repetition["reasons"].get("runs") for _, repetition in rows)
     return render_template(
         "dashboard/_recurring.html",
         page=page,
         rows=rows,
-        reasons=Counter(reason for reason in reasons if reason),
+        notes=_count_unknown(repetition["reasons"] for _, repetition in rows),
         is_first_page=not cursor,
     )
+
+
+def _count_unknown(reasons_of_jobs: Iterable[Mapping[str, str]]) -> Counter[tuple[str, str]]:
+    """The number of jobs by what is unknown of their runs, and why."""
+    notes = Counter[tuple[str, str]]()
+    for reasons in reasons_of_jobs:
+        if "runs" in reasons:
+            notes["Runs before the last one", reasons["runs"]] += 1
+        elif "missedRuns" in reasons:
+            notes["Missed runs", reasons["missedRuns"]] += 1
+    return notes
 
 
 def _format_count(window: ScheduledWindow | ScheduledStep | None) -> str:

@@ -89,7 +89,7 @@ def test_each_recurring_job_is_listed_once_and_jobs_with_an_interval_come_first(
     assert len(expected) == 62
     jobs = list_all_jobs(agenda_queue, per_page)
     assert [job["jobId"] for job in jobs] == expected
-    assert {job["repetition"]["words"] for job in jobs} == {
+    assert {job["repetition"]["intervalText"] for job in jobs} == {
         "every 5 minutes",
         "every minute",
         "every day at 3:30pm",
@@ -142,7 +142,7 @@ def test_recurring_jobs_of_a_sample_show_interval_zone_and_last_run(
     create_indexes(queue.connection)
     repetitions = {job["type"]: job["repetition"] for job in queue.get(PATH)["data"]}
     assert {
-        name: (repetition["words"], repetition["timezone"])
+        name: (repetition["intervalText"], repetition["timezone"])
         for name, repetition in repetitions.items()
     } == {
         "hourly report": ("every hour", None),
@@ -250,7 +250,7 @@ def test_custom_profile_declares_how_jobs_repeat(
     create_indexes(queue.connection)
     jobs = list_all_jobs(queue, 2)
     assert [job["jobId"] for job in jobs] == ["1", "2", "3"]
-    assert {(job["repetition"]["words"], job["repetition"]["timezone"]) for job in jobs} == {
+    assert {(job["repetition"]["intervalText"], job["repetition"]["timezone"]) for job in jobs} == {
         ("every hour", "Asia/Tokyo")
     }
     assert queue.ids(condition="scheduled", sort="nextRunAt") == ["1", "2", "3"]
@@ -270,6 +270,6 @@ def test_owner_sees_the_repetition_of_own_jobs_only(
     queue = make_queue(job_fields={"createdBy": "data.user"})
     create_indexes(queue.connection)
     job = queue.api.get_as_owner(f"/jobs/{adas_id}", "ada").json
-    assert job["repetition"]["words"] == "every hour"
+    assert job["repetition"]["intervalText"] == "every hour"
     assert queue.api.get_as_owner(f"/jobs/{bobs_id}", "ada").status_code == 403
     assert queue.api.get_as_owner(PATH, "ada").status_code == 403

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+from jobmon.api.recurring import JobRepetition, RecurringResult
 from jobmon.dashboard.schedule_page import _make_bars
 from jobmon.demo.mongod import Mongod
+from jobmon.diagnosis.recurrence import Recurrence
+from jobmon.domain import CappedCount
 from jobmon.setup.indexes import create_indexes
+from jobmon.store.repetition import Repetition
 from jobmon.store.schedule import ScheduledStep, ScheduledWindow
 
 from ..conftest import NOW
@@ -126,13 +130,52 @@ def test_recurring_jobs_are_shown_with_their_interval_and_runs(
     text = " ".join(page.text.split())
     assert "1 recurring job" in text
     assert "<i>nightly</i> at 03:00 every day Europe/Berlin overdue: due" in text
-    assert "Earlier runs are unknown: no collector has followed the changes of the jobs." in text
+    assert "Runs before the last one are unknown: no collector has followed the changes" in text
     (link,) = page.all("a", **{"class": "row-link"})
     job = " ".join(viewer.page(str(link["href"])).text.split())
     assert "at 03:00 every day Europe/Berlin" in job
     assert "Newest runs No run is known yet." in job
     assert viewer.get("/dashboard/recurring?cursor=x").status_code == 422
     queue.close()
+
+
+def test_missed_runs_that_are_unknown_do_not_look_like_none(
+    admin: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missed: dict[str, tuple[int | None, str, str]] = {
+        "fine": (0, "", ""),
+        "late": (2, "", ""),
+        "skips": (None, "the job has days to skip", ""),
+        "unseen": (None, "no run was seen", "no run was seen"),
+    }
+    jobs = [
+        {
+            "jobId": name,
+            "type": name,
+            "repetition": JobRepetition(
+                Repetition(interval="1 hour"),
+                Recurrence(
+                    interval_text="every hour",
+                    runs=(),
+                    last_run=None,
+                    missed=number,
+                    missed_reason=reason,
+                ),
+                no_history,
+            ),
+        }
+        for name, (number, reason, no_history) in missed.items()
+    ]
+    result = RecurringResult(NOW, jobs=jobs, total=CappedCount(len(jobs), is_exact=True))
+    monkeypatch.setattr("jobmon.dashboard.schedule_page.list_recurring", lambda *_: result)
+    page = admin.page("/dashboard/recurring")
+    text = " ".join(page.text.split())
+    assert (
+        "fine every hour none – late every hour none – 2 missed skips every hour none – missed: "
+        "unknown unseen every hour none – missed: unknown"
+    ) in text
+    assert "Missed runs are unknown for 1 job on this page: the job has days to skip." in text
+    assert "Runs before the last one are unknown for 1 job on this page: no run was seen." in text
 
 
 def test_page_of_recurring_jobs_gives_the_reason_if_the_queue_has_none(admin: Viewer) -> None:
