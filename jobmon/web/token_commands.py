@@ -17,6 +17,7 @@ from jobmon.web.errors import ApiError
 from jobmon.web.revocation import RevokedTokens
 from jobmon.web.sessions import ENDS_AT
 
+_MIN_HOURS, _MAX_HOURS = 0.001, 876_000  # of a token: a lifetime of 0 would mean forever
 _GRACE_S = 3_600  # how much longer than its token an entry is kept, because clocks differ
 
 
@@ -33,6 +34,8 @@ def register(app: Flask) -> None:
 @with_appcontext
 def token_command(sub: str, role: str, hours: float) -> None:
     """Print a token signed with JOBMON_JWT_SECRET_KEY."""
+    if not _MIN_HOURS <= hours <= _MAX_HOURS:  # also refuses `nan`
+        raise click.UsageError(f"--hours is a number from {_MIN_HOURS} to {_MAX_HOURS}.")
     settings: Settings = current_app.extensions["jobmon_settings"]
     if settings.jwt_secret_key is None:
         raise click.ClickException(

@@ -449,6 +449,17 @@ def test_token_command_prints_a_valid_token_for_an_hour(make_api: MakeApi) -> No
     assert claims["exp"] - claims["iat"] == 3_600
 
 
+@pytest.mark.parametrize("hours", ["0", "-1", "1e-12", "nan", "inf", "1e12"])
+def test_token_command_refuses_a_lifetime_that_is_not_possible(
+    make_api: MakeApi, hours: str
+) -> None:
+    """Catches a token that never expires, because a lifetime of 0 counts as no lifetime."""
+    arguments = ["token", "--sub", "ada", "--role", "admin", "--hours", hours]
+    result = make_api().app.test_cli_runner().invoke(args=arguments)
+    assert result.exit_code == 2
+    assert "Error: --hours is a number from 0.001 to 876000.\n" in result.output
+
+
 def test_token_command_without_a_secret_is_an_error(make_api: MakeApi) -> None:
     api = make_api(jwt_secret_key=None, jwt_public_key=to_pem(KEY), jwt_algorithm="RS256")
     result = api.app.test_cli_runner().invoke(args=["token", "--sub", "ada", "--role", "admin"])
