@@ -1,5 +1,6 @@
 """The settings: read from the environment (prefix `JOBMON_`), checked, and frozen."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
@@ -50,6 +51,9 @@ METRICS = ("token", "open", "off")  # who may read /metrics
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 _positive = validate.Range(min=1)
+_STORAGE_URI = re.compile(
+    r"(memory|memcached|(redis|valkey)(s|\+unix|\+cluster|\+sentinel)?)://", re.IGNORECASE
+)
 _database = validate.Regexp(r'^[^/\\. "$*<>:|?\0]{1,63}\Z', error="Not a database name.")
 _environment = validate.Regexp(
     r"[^\x00-\x1f\x7f]{0,40}\Z", error="Not a text of up to 40 characters."
@@ -78,6 +82,17 @@ def _check_rate_limit(value: str) -> None:
         parse_many(value)
     except ValueError:
         raise ValidationError('Not a rate limit, such as "600/minute".') from None
+
+
+def _check_storage_uri(value: str) -> None:
+    """Raise ValidationError for a storage that `limits` does not know: its error has the password.
+
+    A connection string of MongoDB is checked, too.
+    """
+    if value.lower().startswith("mongodb"):
+        check_mongo_uri(value)
+    elif not _STORAGE_URI.match(value):
+        raise ValidationError("Not a storage: mongodb://…, redis://…, memcached://… or memory://.")
 
 
 def _read_text(env: Env, name: str, default: str | None, **options: Any) -> str | None:
@@ -239,7 +254,9 @@ class Settings:
     threads: int = _setting(Env.int, 16, validate=_positive)
     rate_limit: str | None = _setting(Env.str, None, validate=_check_rate_limit)
     rate_limit_per_address: str | None = _setting(Env.str, None, validate=_check_rate_limit)
-    rate_limit_storage_uri: str = _setting(Env.str, "memory://", is_secret=True)
+    rate_limit_storage_uri: str = _setting(
+        Env.str, "memory://", is_secret=True, validate=_check_storage_uri
+    )
     log_level: str = _setting(Env.str, "INFO", validate=validate.OneOf(LOG_LEVELS))
     metrics: str = _setting(Env.str, "token", validate=validate.OneOf(METRICS))
     metrics_max_types: int = _setting(Env.int, 100, validate=_positive)

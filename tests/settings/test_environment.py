@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from limits.storage import SCHEMES
 
 from jobmon.app import create_app
 from jobmon.settings import Settings, SettingsError
@@ -153,6 +154,10 @@ def test_variables_set_the_settings_with_their_names(read_env: Any) -> None:
         ("ROLE_PERMISSIONS", '{"ops": ["ADMIN_DASHBOARD"], "ops": []}'),
         ("RATE_LIMIT", "a lot"),
         ("RATE_LIMIT_PER_ADDRESS", "a lot"),
+        ("RATE_LIMIT_STORAGE_URI", "reddis://:hidden@cache"),
+        ("RATE_LIMIT_STORAGE_URI", "async+redis://:hidden@cache"),
+        ("RATE_LIMIT_STORAGE_URI", "mongodb://u:hidden@"),
+        ("RATE_LIMIT_STORAGE_URI", ""),
         ("THREADS", "0"),
         ("ROLLUP_DB", "a.b"),
         ("ROLLUP_URI", "http://hidden"),
@@ -200,6 +205,14 @@ def test_settings_with_a_bad_value_are_refused_by_name_without_secrets(
     assert f"JOBMON_{name}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "hidden" not in str(caught.value)
+
+
+def test_storages_of_rate_limits_are_those_of_the_library(read_env: Any) -> None:
+    """Catches a storage that the check refuses, or one that only `limits` refuses."""
+    schemes = [scheme for scheme in SCHEMES if not scheme.startswith("async+")]
+    for scheme in schemes:
+        uri = f"{scheme}://cache"
+        assert read_env(**REQUIRED, RATE_LIMIT_STORAGE_URI=uri).rate_limit_storage_uri == uri
 
 
 def test_empty_settings_of_documents_count_as_not_set(read_env: Any, tmp_path: Path) -> None:
