@@ -146,10 +146,17 @@ def _list_number_ranges(prefix: str) -> list[dict[str, Any]]:
 def _parse_json(printed: str) -> list[Any]:
     """The null, the boolean or the array that a text is in JSON; an empty list for other texts."""
     with suppress(ValueError):
-        value = json.loads(printed)
+        value = json.loads(printed, parse_int=_parse_int64)
         if value is None or isinstance(value, bool | list):
             return [value]
     return []
+
+
+def _parse_int64(digits: str) -> int:
+    number = int(digits)
+    if not _LEAST_INT64 <= number <= _GREATEST_INT64:
+        raise ValueError("BSON has no such number")
+    return number
 
 
 def _parse_dates(printed: str) -> list[datetime]:

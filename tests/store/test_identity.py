@@ -185,3 +185,9 @@ def test_label_values_have_the_types_that_share_the_label() -> None:
     assert label_values("true") == ("true", True)
     assert label_values("1") == ("1", 1)
     assert label_values('{"a": 1}') == ('{"a": 1}',)
+
+
+def test_an_array_with_a_number_that_bson_cannot_hold_means_only_its_text() -> None:
+    """Catches a filter by such a type that fails, because no query can have the number."""
+    assert label_values(f"[{2**63 - 1}]") == (f"[{2**63 - 1}]", [2**63 - 1])
+    assert label_values(f"[{2**63}]") == (f"[{2**63}]",)
