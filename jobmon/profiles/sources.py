@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from jobmon.profiles.conditions import (
@@ -25,6 +25,7 @@ from jobmon.profiles.stored_values import (
     parse_date,
     parse_duration,
     set_value,
+    shift_date,
     to_date_expression,
 )
 from jobmon.profiles.toml_lines import KeyPath
@@ -323,8 +324,10 @@ def _add_amount(source: Source, plus: Any, context: SourceContext, key_path: Key
 
     def read(document: Document) -> Any:
         value = source.read(document)
+        if is_date:
+            return shift_date(value, amount)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return value + amount if (isinstance(value, datetime) if is_date else is_number) else value
+        return value + amount if is_number else value
 
     expression = None
     if source.expression is not None:

@@ -6,6 +6,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bson.datetime_ms import DatetimeMS
+
 from jobmon.profiles.schema import ProfileMistakeError
 from jobmon.profiles.toml_lines import KeyPath
 
@@ -67,6 +69,16 @@ def encode_date(moment: datetime, reading: str | None) -> Any:
     unit_microseconds = 1_000_000 // PER_SECOND[str(reading)]
     units, remainder = divmod(microseconds, unit_microseconds)
     return units if remainder == 0 else microseconds / unit_microseconds
+
+
+def shift_date(value: Any, amount: timedelta) -> Any:
+    """A date plus `amount`, after the year 9999 as DatetimeMS; any other value is unchanged."""
+    if not isinstance(value, datetime):
+        return value
+    try:
+        return value + amount
+    except OverflowError:
+        return DatetimeMS(int(DatetimeMS(value)) + amount // timedelta(milliseconds=1))
 
 
 def to_date_expression(reference: Any, reading: str | None) -> Any:

@@ -66,7 +66,10 @@ def subtract_offset(condition: Any, offset: timedelta) -> Any:
     """The condition on a date, for documents in which the stored date is earlier by `offset`."""
     if isinstance(condition, dict):
         return {operator: subtract_offset(value, offset) for operator, value in condition.items()}
-    return condition - offset if isinstance(condition, datetime) else condition
+    try:
+        return condition - offset if isinstance(condition, datetime) else condition
+    except OverflowError:  # no job has a date so near to the year 1 or 9999
+        return condition
 
 
 def to_stored(condition: Any, date_form: str) -> Any:

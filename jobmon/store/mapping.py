@@ -13,7 +13,7 @@ from typing import Any
 
 from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS, MAPPED_JOB_FIELDS, WAITING_STATUSES
 from jobmon.profiles.conditions import resolve_now
-from jobmon.profiles.stored_values import parse_date
+from jobmon.profiles.stored_values import parse_date, shift_date
 from jobmon.store.conversions import (
     creation_time,
     get_at_path,
@@ -260,7 +260,7 @@ class FieldMapping:
                 if name in STORED_DATES:
                     job[STORED_DATES[name]] = value
                 value = parse_date(value, date_form)
-            job[name] = value + offset if offset and isinstance(value, datetime) else value
+            job[name] = shift_date(value, offset) if offset else value
         if self.orders_by_id:
             job["createdAt"] = creation_time(document.get("_id"))
         if "_status" in document:

@@ -4,12 +4,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from bson.datetime_ms import DatetimeMS
 from pymongo.database import Database
 
 from jobmon.profiles.sources import SourceContext, parse_source
 from jobmon.profiles.stored_values import encode_date, parse_date
 
 DATE = datetime.now(UTC).replace(microsecond=123_000)
+LAST_DATE = datetime.max.replace(microsecond=999_000, tzinfo=UTC)
 CONTEXT = SourceContext(
     constants={"$const.n": 3, "$const.long": "1 h", "$collection": "mail"},
     readings={
@@ -25,6 +27,7 @@ DOCUMENT: dict[str, Any] = {
     "a": None,
     "b": {"c": 7},
     "date": DATE,
+    "late": LAST_DATE,
     "log": [
         {"state": "ok", "n": 1},
         {"state": "bad", "n": 2, "at": encode_date(DATE, "iso")},
@@ -51,6 +54,7 @@ CASES: list[tuple[Any, Any]] = [
     ("us", DATE),
     ({"path": "date", "plus": "10 min"}, DATE + timedelta(minutes=10)),
     ({"path": "ms", "plus": "$const.long"}, DATE + timedelta(hours=1)),
+    ({"path": "late", "plus": "1 s"}, DatetimeMS(int(DatetimeMS(LAST_DATE)) + 1_000)),
     ({"path": "b.c", "plus": 1}, 8),
     ({"path": "b", "plus": 1}, {"c": 7}),
     ({"first_of": ["a", "x", "b.c"]}, 7),

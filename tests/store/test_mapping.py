@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
+from bson.datetime_ms import DatetimeMS
 
 from jobmon.domain import MAPPED_JOB_FIELDS
 from jobmon.profiles import load_profile
@@ -288,3 +289,13 @@ def test_query_for_an_empty_list_of_types_matches_no_job() -> None:
     """Catches an empty `$or`, which the server refuses, for a type that is in one of two fields."""
     mapping = FieldMapping(paths={"jobId": "_id"}, alternatives={"type": ("task", "workflow")})
     assert mapping.translate_query({"type": {"$in": []}}) == MATCHES_NOTHING
+
+
+def test_a_date_beyond_the_years_of_python_is_mapped_and_queried() -> None:
+    """Catches a list that fails for all jobs, because one lease ends after the year 9999."""
+    last = datetime.max.replace(microsecond=999_000, tzinfo=UTC)
+    job = RENAMED_MAPPING.to_contract({"_id": ID, "locked_at": last})
+    assert job["leaseExpiresAt"] == DatetimeMS(int(DatetimeMS(last)) + 600_000)
+    first = datetime.min.replace(tzinfo=UTC)
+    query = RENAMED_MAPPING.translate_query({"leaseExpiresAt": {"$gte": first}})
+    assert query == {"locked_at": {"$gte": first}}
