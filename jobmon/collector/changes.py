@@ -106,7 +106,11 @@ class StreamedChanges:
         self._pause_s = 0.0
         self._recent: deque[tuple[float, Any]] = deque()  # monotonic time of the read, and _id
         self.token = token
-        self._open_stream()
+        try:
+            self._open_stream()
+        except BaseException:
+            self._session.end_session()
+            raise
 
     @property
     def seen_until(self) -> datetime | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.client_session import ClientSession
+from pymongo.errors import OperationFailure
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from jobmon.collector import changes as changes_module
@@ -72,6 +74,22 @@ def test_a_stream_does_not_let_the_server_wait_for_changes(
     assert segments.recount() == 1
     assert segments.totals == {("queued", "t"): 1}
     assert max(read_listener.waits_ms) <= 1
+
+
+def test_a_stream_that_cannot_be_opened_leaves_no_session(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a collector that waits, and adds a session to the server with each try."""
+    sessions, start = list[ClientSession](), connection.client.start_session
+
+    def start_and_keep() -> ClientSession:
+        sessions.append(start())
+        return sessions[-1]
+
+    monkeypatch.setattr(connection.client, "start_session", start_and_keep)
+    with pytest.raises(OperationFailure):
+        StreamedChanges(connection.jobs.collection, {"_data": "no token"}, Event())
+    assert [session.has_ended for session in sessions] == [True]
 
 
 def test_a_batch_that_the_server_cut_is_not_the_end(connection: Connection) -> None:
