@@ -6,7 +6,7 @@ A tile shows a change only if its value is completely known for both periods.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobmon.dashboard.facts import Facts, Previous
+from jobmon.dashboard.facts import Facts, PreviousPeriod
 from jobmon.diagnosis.evidence import NO_END_TIMES, STILL_COUNTING, Missing
 from jobmon.domain import failure_rate
 from jobmon.humanize import grouped, percent
@@ -104,9 +104,9 @@ def _find_periods(facts: Facts) -> _Periods | Missing:
     """The steps to compare, or why the attempts of a period are not completely known."""
     if "finishedAt" in facts.evidence.unknown:
         return NO_END_TIMES
-    if not isinstance(facts.previous, Previous):
+    if not isinstance(facts.previous, PreviousPeriod):
         return facts.previous or _NOT_REQUESTED
-    past, previous = facts.past, facts.previous.past
+    past, previous = facts.history_by_step, facts.previous.history_by_step
     if isinstance(past, Missing):
         return past
     if not (past.is_complete and previous.is_complete):
@@ -123,7 +123,7 @@ def _find_periods(facts: Facts) -> _Periods | Missing:
 
 def _find_sample(facts: Facts) -> QueueSample | Missing:
     """The newest sample of the queue when the window began, or why it is unknown."""
-    if not isinstance(facts.previous, Previous):
+    if not isinstance(facts.previous, PreviousPeriod):
         return facts.previous or _NOT_REQUESTED
     if facts.is_over:
         return _AS_OF_NOW

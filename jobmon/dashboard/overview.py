@@ -100,9 +100,10 @@ def make_overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
             TypeCondition.FAILING: frozenset(failing_types(facts.evidence)),
         },
         are_types_counted=facts.evidence.stats.counts is not None,
-        has_past=isinstance(facts.types, History) and "finishedAt" not in facts.evidence.unknown,
-        gaps=[(gap, GAPS[gap.reason]) for gap in facts.past.gaps]
-        if isinstance(facts.past, History)
+        has_past=isinstance(facts.history_by_type, History)
+        and "finishedAt" not in facts.evidence.unknown,
+        gaps=[(gap, GAPS[gap.reason]) for gap in facts.history_by_step.gaps]
+        if isinstance(facts.history_by_step, History)
         else [],
         marks=None if facts.marks is None else list(reversed(facts.marks.shown)),
         omitted_marks=0 if facts.marks is None else facts.marks.omitted,

@@ -15,7 +15,7 @@ from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_type_buttons
 from jobmon.dashboard.charts import list_marks, make_chart_columns, make_past_columns
 from jobmon.dashboard.error_rows import read_top_errors
-from jobmon.dashboard.facts import Previous, gather, read_previous
+from jobmon.dashboard.facts import PreviousPeriod, gather, read_previous
 from jobmon.dashboard.overview import make_overview
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, select_types
@@ -167,8 +167,8 @@ class OverviewPage:
         if query.compare and not query.type:
             previous = read_previous(queue, window, query.window.distance(window))
         columns["previous"] = (
-            make_past_columns(previous.past, window.step, unknown)
-            if isinstance(previous, Previous)
+            make_past_columns(previous.history_by_step, window.step, unknown)
+            if isinstance(previous, PreviousPeriod)
             else None
         )
         return dump_json(columns)

@@ -162,7 +162,7 @@ def _make_oldest_queued_tile(facts: Facts) -> Tile:
 
 
 def _make_enqueued_tile(facts: Facts) -> Tile:
-    past, rate, note = facts.past, None, ""
+    past, rate, note = facts.history_by_step, None, ""
     if "createdAt" in facts.evidence.unknown:
         note = "creation times unknown"
     elif isinstance(past, Missing):
@@ -271,13 +271,15 @@ def _make_other_statuses_tile(facts: Facts) -> Iterator[Tile]:
 
 def _name_window(facts: Facts) -> str:
     """The window in words, with a remark while the collector is still counting it."""
-    is_counting = isinstance(facts.past, History) and not facts.past.is_complete
+    is_counting = (
+        isinstance(facts.history_by_step, History) and not facts.history_by_step.is_complete
+    )
     return facts.page_window.phrase + (", still counting" if is_counting else "")
 
 
 def _find_attempts(facts: Facts) -> History[datetime] | Missing:
     """The attempts of the window by step, or why they are unknown."""
-    return NO_END_TIMES if "finishedAt" in facts.evidence.unknown else facts.past
+    return NO_END_TIMES if "finishedAt" in facts.evidence.unknown else facts.history_by_step
 
 
 def _measure_trend(
@@ -300,8 +302,10 @@ def _measure_sample_trend(
     facts: Facts, measure: Callable[[QueueSample], float | None]
 ) -> list[float | None]:
     """A value for each step until now, None where there is no sample."""
-    if isinstance(facts.past, Missing):
+    if isinstance(facts.history_by_step, Missing):
         return []
-    starts = (start for start in facts.past.activity if start <= facts.past.as_of)
+    starts = (
+        start for start in facts.history_by_step.activity if start <= facts.history_by_step.as_of
+    )
     samples = map(facts.samples.get, starts)
     return [None if sample is None else measure(sample) for sample in samples]

@@ -83,7 +83,7 @@ class TypeFacts:
     @property
     def has_jobs(self) -> bool:
         """Whether a job of the type exists or was active in the window; True if that is unknown."""
-        counts, past = self.facts.evidence.stats.counts, self.facts.past
+        counts, past = self.facts.evidence.stats.counts, self.facts.history_by_step
         if counts is None or isinstance(past, Missing) or any(counts.values()):
             return True
         return any(step.enqueued or step.finished or step.dlq for step in past.activity.values())
@@ -116,7 +116,7 @@ def gather_type(
         due = sum(stats.counts.get((status, name), 0) for status in WAITING_STATUSES)
     return TypeFacts(
         name=name,
-        facts=replace(overview_facts, evidence=type_evidence, past=past, samples={}),
+        facts=replace(overview_facts, evidence=type_evidence, history_by_step=past, samples={}),
         forecast=forecast_types(evidence).get(name),
         oldest=oldest,
         oldest_unknown=oldest_unknown,

@@ -36,7 +36,9 @@ class TypeRow:
 
 def make_type_rows(facts: Facts) -> list[TypeRow]:
     """A row for each type that has jobs now or was active in the window."""
-    activities = facts.types.activity if isinstance(facts.types, History) else {}
+    activities = (
+        facts.history_by_type.activity if isinstance(facts.history_by_type, History) else {}
+    )
     counts_by_type = facts.evidence.stats.type_counts_for(activities)
     if counts_by_type is None:
         counts_by_type = dict.fromkeys(activities)

@@ -13,7 +13,7 @@ from pymongo import MongoClient
 
 from jobmon.api.window_queries import WindowQuery
 from jobmon.dashboard.charts import make_past_columns
-from jobmon.dashboard.facts import Facts, Previous, read_previous
+from jobmon.dashboard.facts import Facts, PreviousPeriod, read_previous
 from jobmon.dashboard.overview import make_overview
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.demo.mongod import Mongod
@@ -21,7 +21,7 @@ from jobmon.diagnosis.evidence import Missing
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.series import History, NoCollectorError
-from jobmon.rollup.windows import Window
+from jobmon.rollup.windows import Window, WindowError
 
 from ..support.commands import database_uri
 from ..support.pages import Viewer
@@ -35,20 +35,24 @@ GAP = Gap(start=minute(2), end=minute(4), reason=GapReason.STREAM_LOST)
 
 def make_previous(
     steps: Steps | None = None, samples: dict[int, QueueSample] | None = None
-) -> Previous:
+) -> PreviousPeriod:
     """The hour before: its activity and samples by the index of a minute, 0 to 59."""
     shifted = {at - HOUR: activity for at, activity in make_history(steps).activity.items()}
     by_step = {minute(index) - HOUR: state for index, state in (samples or {}).items()}
-    return Previous(past=History(NOW, "rollup", shifted), samples=by_step, distance=HOUR)
+    return PreviousPeriod(
+        history_by_step=History(NOW, "rollup", shifted), samples=by_step, distance=HOUR
+    )
 
 
-def read_changes(facts: Facts, previous: Previous | Missing | None) -> dict[str, tuple[str, str]]:
+def read_changes(
+    facts: Facts, previous: PreviousPeriod | Missing | None
+) -> dict[str, tuple[str, str]]:
     """The change of each tile that has one, by the tile's name: its short text and its sentence."""
     tiles = make_overview(replace(facts, previous=previous)).tiles
     return {tile.name: (tile.change.text, tile.change.sentence) for tile in tiles if tile.change}
 
 
-def read_reasons(facts: Facts, previous: Previous | Missing | None) -> list[str]:
+def read_reasons(facts: Facts, previous: PreviousPeriod | Missing | None) -> list[str]:
     """Why values of the overview are not compared."""
     return make_overview(replace(facts, previous=previous)).uncompared
 
@@ -115,7 +119,7 @@ def test_window_between_two_dates_is_compared_with_the_time_before() -> None:
     activity: Steps = {10: {"a": tally(60)}}
     present = make_facts({("dlq", "a"): 3}, activity=activity, samples={0: sample(dlq=1)})
     counted = make_history(activity, as_of=START + 2 * HOUR)
-    facts = replace(present, page_window=PageWindow(query=query), past=counted)
+    facts = replace(present, page_window=PageWindow(query=query), history_by_step=counted)
     previous = make_previous({50: {"b": tally(40)}}, {59: sample(dlq=2)})
     assert read_changes(facts, previous) == {
         "Throughput": ("▲ 50%", "50% more attempts than in the time before"),
@@ -146,12 +150,12 @@ def test_nothing_is_compared_unless_a_comparison_is_requested() -> None:
 
 
 def change_past(facts: Facts, **changes: Any) -> Facts:
-    assert isinstance(facts.past, History)
-    return replace(facts, past=replace(facts.past, **changes))
+    assert isinstance(facts.history_by_step, History)
+    return replace(facts, history_by_step=replace(facts.history_by_step, **changes))
 
 
-def change_previous(previous: Previous, **changes: Any) -> Previous:
-    return replace(previous, past=replace(previous.past, **changes))
+def change_previous(previous: PreviousPeriod, **changes: Any) -> PreviousPeriod:
+    return replace(previous, history_by_step=replace(previous.history_by_step, **changes))
 
 
 @pytest.mark.parametrize(
@@ -200,26 +204,28 @@ def test_attempts_without_end_times_are_not_compared() -> None:
 
 
 def test_reason_for_all_values_is_shown_once_with_its_remedy() -> None:
-    missing = Missing(reason="that is before the retained history", remedy="Keep more.")
+    missing = Missing(
+        reason="no history in such short steps is kept from that time", remedy="Keep more."
+    )
     assert read_changes(make_facts({("queued", "a"): 30}), missing) == {}
     assert read_reasons(make_facts(), missing) == [
         "Values are not compared with the hour before: "
-        "that is before the retained history. Keep more."
+        "no history in such short steps is kept from that time. Keep more."
     ]
 
 
 def test_lines_of_the_previous_period_have_no_value_where_runs_may_be_missing() -> None:
     gap = Gap(start=minute(2) - HOUR, end=minute(4) - HOUR, reason=GapReason.STREAM_LOST)
     previous = change_previous(make_previous({1: {"a": tally(5)}, 3: {"a": tally(6)}}), gaps=(gap,))
-    columns = make_past_columns(previous.past, MINUTE)
+    columns = make_past_columns(previous.history_by_step, MINUTE)
     assert columns.keys() == {"succeeded", "waitP95", "runP95"}
     assert columns["succeeded"][:6] == [0, 5, None, None, 0, 0]
     assert len(columns["succeeded"]) == 60
-    columns = make_past_columns(previous.past, MINUTE, frozenset({"finishedAt"}))
+    columns = make_past_columns(previous.history_by_step, MINUTE, frozenset({"finishedAt"}))
     assert columns["succeeded"] == [None] * 60
     start = minute(2) - HOUR + MINUTE / 4
     within = replace(gap, start=start, end=start + MINUTE / 4)
-    columns = make_past_columns(change_previous(previous, gaps=(within,)).past, MINUTE)
+    columns = make_past_columns(change_previous(previous, gaps=(within,)).history_by_step, MINUTE)
     assert columns["succeeded"][:4] == [0, 5, None, 6]
 
 
@@ -246,6 +252,20 @@ def test_collector_that_stops_between_two_reads_is_a_reason_and_not_an_error() -
     previous = read_previous(queue, window, HOUR)
     assert isinstance(previous, Missing)
     assert previous.reason == "no collector keeps a history"
+
+
+@pytest.mark.parametrize("has_coarser_steps", [True, False])
+def test_a_previous_period_whose_steps_are_not_kept_is_a_reason(*, has_coarser_steps: bool) -> None:
+    """Catches a reason that denies the coarser history that is kept."""
+    queue = Mock()
+    window = Window(start=START, end=START + HOUR, step=MINUTE)
+    queue.series.window.return_value = replace(window, no_data_before=START)
+    if has_coarser_steps:
+        queue.series.window.side_effect = WindowError("step", "Must be a multiple of 3600.")
+    previous = read_previous(queue, window, HOUR)
+    assert isinstance(previous, Missing)
+    assert previous.reason == "no history in such short steps is kept from that time"
+    assert previous.remedy.startswith("Set JOBMON_MINUTE_RETENTION_DAYS to ")
 
 
 def test_addresses_of_the_page_keep_the_comparison(admin: Viewer, watched: Any) -> None:

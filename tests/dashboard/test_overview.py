@@ -121,8 +121,8 @@ def make_facts(
         evidence=evidence,
         page_window=PageWindow.from_range("1h"),
         window=Window(start=START, end=START + HOUR, step=MINUTE),
-        past=steps,
-        types=hour,
+        history_by_step=steps,
+        history_by_type=hour,
         samples=by_step,
         marks=Marks(shown=()),
     )
@@ -246,8 +246,10 @@ def test_past_window_that_is_still_counted_is_not_over() -> None:
     past_facts = replace(facts, window=Window(start=START, end=START + 50 * MINUTE, step=MINUTE))
     assert (facts.is_over, past_facts.is_over) == (False, True)
     assert read_tiles(past_facts)["Throughput"].value == "1.2/min"  # the mean of the window
-    assert isinstance(past_facts.past, History)
-    assert not replace(past_facts, past=replace(past_facts.past, is_complete=False)).is_over
+    assert isinstance(past_facts.history_by_step, History)
+    assert not replace(
+        past_facts, history_by_step=replace(past_facts.history_by_step, is_complete=False)
+    ).is_over
 
 
 def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
@@ -358,7 +360,9 @@ def test_throughput_is_the_mean_of_the_counted_minutes(
     as_of = minute(59) + timedelta(seconds=last_minute_s)
     minutes = make_history({index: {"a": tally(per_minute)} for index in (57, 58, 59)}, as_of)
     facts = make_facts()
-    counted = replace(facts, past=minutes, evidence=replace(facts.evidence, minutes=minutes))
+    counted = replace(
+        facts, history_by_step=minutes, evidence=replace(facts.evidence, minutes=minutes)
+    )
     assert read_tiles(counted)["Throughput"].value == expected
 
 
@@ -535,11 +539,11 @@ def test_chart_columns_have_no_values_of_the_future() -> None:
 def test_gaps_are_shown_with_their_reason() -> None:
     gap = Gap(start=minute(2), end=minute(4), reason=GapReason.STREAM_LOST)
     facts = make_facts()
-    assert isinstance(facts.past, History)
+    assert isinstance(facts.history_by_step, History)
     assert make_overview(facts).gaps == []
-    facts = replace(facts, past=replace(facts.past, gaps=(gap,)))
+    facts = replace(facts, history_by_step=replace(facts.history_by_step, gaps=(gap,)))
     assert make_overview(facts).gaps == [(gap, "the changes of the jobs were lost")]
-    assert make_chart_columns(facts.past, MINUTE)["gaps"] == [
+    assert make_chart_columns(facts.history_by_step, MINUTE)["gaps"] == [
         [minute(2).timestamp(), minute(4).timestamp()]
     ]
 
