@@ -24,11 +24,11 @@ from jobmon.store.read_collection import is_bad_hint
 MAX_AHEAD = 10_000
 # The most documents that one query reads instead, if no field holds the status.
 MAX_READ = 1_000
-# If more jobs than SHARE_FROM are ahead, callers share the counts for a place, for SHARE_S seconds.
-# They share the due jobs, once these are read, for SHARE_DUE_S seconds.
-SHARE_FROM, SHARE_S, SHARE_DUE_S = 200, 1, 5
+# With more than SHARE_FROM jobs ahead, the counts of a place are cached for SHARE_S seconds, and
+# the waiting jobs that are read for them for SHARE_WAITING_S seconds.
+SHARE_FROM, SHARE_S, SHARE_WAITING_S = 200, 1, 5
 MAX_CACHED_PLACES = 1_000
-MAX_CACHED_DUE = 20  # `_DueJobs` of a queue in each process; each takes up to 2 MB
+MAX_CACHED_WAITING = 20  # `_WaitingJobs` of a queue in each process; each takes up to 2 MB
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -41,7 +41,7 @@ class Place:
     """The place of a job among the due jobs, in the order in which workers take them.
 
     `ahead`: the jobs before it. `tied`: the other jobs with the same place. `same_type`: how many
-    of these two are of the job's type, a lower bound unless both are exact. `outranking`: the
+    jobs of both have the job's type, a lower bound unless both are exact. `outranking`: the
     jobs of this type that are ahead by their priority. `each_type`: only jobs of this type are
     counted, because workers take the jobs of each type separately.
     """
@@ -60,7 +60,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class _OrderKey:
-    """The values that decide the place of a job: its type, and the fields of the lease order.
+    """The type of a job, and its values in the fields of the lease order: they decide its place.
 
     `order` has the name of each of these fields, the job's value, and a direction (1 or -1).
     """
@@ -70,25 +70,28 @@ class _OrderKey:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _DueJobs:
-    """The waiting jobs that differ only in the last field of the order, a date.
+class _WaitingJobs:
+    """The waiting jobs with the same value in every field of the order but the last, a date.
 
     `before` counts the jobs ahead of all these jobs, by type label. `dates` has the sorted
-    dates of each type label; a job without a date comes first. `horizon`: the date up to which all
-    jobs were read; None if all jobs were read.
+    dates of each type label; a job without a date comes first. `horizon`: all jobs before this date
+    were read; None if all jobs were read.
     """
 
     before: Counter[str]
     dates: Mapping[str, list[datetime]]
     horizon: datetime | None
 
-    def count_ahead(self, job_type: str, date: datetime, limit: int) -> Counter[str]:
-        """The counts of `PlaceFinder._count` for a job with this type label and date."""
-        outranking, before = self.before[job_type], self.before.total()
+    def count_ahead(self, type_label: str, date: datetime, limit: int) -> Counter[str]:
+        """The counts of `PlaceFinder._count` for a job with this type label and date.
+
+        `all_ahead`: 1 if all jobs ahead were read, even if more than `limit` jobs were read.
+        """
+        outranking, before = self.before[type_label], self.before.total()
         ahead = before + sum(bisect_left(dates, date) for dates in self.dates.values())
         up_to_date = before + sum(bisect_right(dates, date) for dates in self.dates.values())
         counts = Counter(
-            same=outranking + bisect_right(self.dates.get(job_type, []), date),
+            same=outranking + bisect_right(self.dates.get(type_label, []), date),
             outranking=outranking,
         )
         if ahead > limit or (self.horizon is not None and date > self.horizon):
@@ -100,8 +103,9 @@ class _DueJobs:
 class PlaceFinder:
     """Finds the place of a job by the lease order.
 
-    For each field of the order it reads at most about 10,000 index keys, for the last one 20,000.
-    If many jobs are ahead, one read serves all jobs that differ only in the last date of the order.
+    It reads at most about 10,000 index keys in total. If many jobs are ahead, one read can serve
+    all jobs that differ only in the last date of the order: it reads as many keys for each other
+    field, and twice as many for the last one.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -110,7 +114,7 @@ class PlaceFinder:
         self._index = lease_index(connection.profile)
         self._has_status = connection.jobs.mapping.has_status
         self._shared: SingleFlightCache[Counter[str]] = SingleFlightCache(MAX_CACHED_PLACES)
-        self._due: SingleFlightCache[_DueJobs] = SingleFlightCache(MAX_CACHED_DUE)
+        self._waiting: SingleFlightCache[_WaitingJobs] = SingleFlightCache(MAX_CACHED_WAITING)
 
     def find_place(self, job: Document, now: datetime) -> Place:
         """The place of a job that is due; `job` has the contract's names.
@@ -153,9 +157,9 @@ class PlaceFinder:
         if self._lease is None:
             raise UnknownPlaceError("it is unknown in which order the workers take jobs")
         job_type = job.get("type")
-        # BSON code is a str without a hash.
+        # `Code` is a str that cannot be hashed, so it cannot be part of a key of the cache.
         if isinstance(job_type, Code) or not isinstance(job_type, str | int | float | None):
-            raise UnknownPlaceError("the type of the job is not a text")
+            raise UnknownPlaceError("the type of the job is not a string or a number")
         order = []
         for name, direction in self._lease.order:
             if not self._jobs.mapping.can_query(name):
@@ -164,19 +168,21 @@ class PlaceFinder:
         return _OrderKey(job_type=job_type, order=tuple(order))
 
     def _find_counts(self, key: _OrderKey, now: datetime) -> Counter[str]:
-        """The counts of `_count`: of up to 200 jobs, or if there are more, up to `_max_read`."""
+        """Counts up to SHARE_FROM jobs; if there are more, counts again, up to `_max_read`."""
         ranges = self._match_ahead(key, now)
         counts = self._count({"$or": ranges} if len(ranges) > 1 else ranges[0], key, SHARE_FROM)
         if counts["read"] <= SHARE_FROM:
             return counts
         field, date, direction = key.order[-1]
-        # Documents of other programs may hold a date or a status in several forms. The other ranges
-        # must be ranges of the priority, because `_DueJobs` counts their jobs as outranking.
+        # Documents of other programs may hold a date or a status in several forms. All ranges but
+        # the last must be on the priority: `_WaitingJobs` counts their jobs as outranking.
         is_shared = self._jobs.mapping.is_identity and isinstance(date, datetime) and direction > 0
         if is_shared and all(name == "priority" for name, _, _ in key.order[:-1]):
             shared_key = key.job_type if self._each_type else None, key.order[:-1]
-            due = self._due.get(shared_key, lambda: self._read_due(field, ranges), SHARE_DUE_S)
-            return due.count_ahead(label(key.job_type), date, self._max_read)
+            waiting = self._waiting.get(
+                shared_key, lambda: self._read_waiting(field, ranges), SHARE_WAITING_S
+            )
+            return waiting.count_ahead(label(key.job_type), date, self._max_read)
         # For many jobs, a query for each range costs less than one query for all ranges.
         counts.clear()
         for ahead in ranges:
@@ -184,8 +190,8 @@ class PlaceFinder:
                 counts.update(self._count(ahead, key, self._max_read - counts["read"]))
         return counts
 
-    def _read_due(self, field: str, ranges: list[Document]) -> _DueJobs:
-        """The waiting jobs of the last range, with any date in `field`; counts of the others."""
+    def _read_waiting(self, field: str, ranges: list[Document]) -> _WaitingJobs:
+        """Read the waiting jobs of the last range, with any date; count those of other ranges."""
         before, dates = Counter[str](), dict[str, list[datetime]]()
         horizon: datetime | None = None
         for ahead in ranges[:-1]:
@@ -205,26 +211,27 @@ class PlaceFinder:
                 horizon = newest if horizon is None else min(horizon, newest)
         for dates_of_type in dates.values():
             dates_of_type.sort()
-        return _DueJobs(before=before, dates=dates, horizon=horizon)
+        return _WaitingJobs(before=before, dates=dates, horizon=horizon)
 
     def _count(self, query: Document, key: _OrderKey, limit: int) -> Counter[str]:
         """Counts of the first `limit + 1` jobs that match.
 
-        `read`: all of them. `jobs`: the waiting jobs. Of the waiting jobs, `tied` have the place of
-        the key, `same` its type, and `outranking` its type and another priority, so a higher one.
+        `read`: all of them. `jobs`: the waiting ones; the other counts are parts of it. `tied`:
+        jobs with the key's place. `same`: jobs of its type. `outranking`: jobs of its type with
+        another priority, which is higher, because `query` selects no lower one.
         """
-        is_waiting = self._has_status or {"$in": ["$status", list(WAITING_STATUSES)]}
-        is_same = _match_value("type", key.job_type)
-        is_tied = [_match_value(name, value) for name, value, _ in key.order]
+        waiting_expr = self._has_status or {"$in": ["$status", list(WAITING_STATUSES)]}
+        same_type_expr = _equals_expr("type", key.job_type)
+        tied_exprs = [_equals_expr(name, value) for name, value, _ in key.order]
         first_field, priority, _ = key.order[0]
-        outranks = first_field == "priority" and {"$not": [_match_value("priority", priority)]}
+        outranks = first_field == "priority" and {"$not": [_equals_expr("priority", priority)]}
         counts = {
             "_id": None,
             "read": {"$sum": 1},
-            "jobs": _count_if(is_waiting),
-            "tied": _count_if(is_waiting, *is_tied),
-            "same": _count_if(is_waiting, is_same),
-            "outranking": _count_if(is_waiting, is_same, outranks),
+            "jobs": _count_if(waiting_expr),
+            "tied": _count_if(waiting_expr, *tied_exprs),
+            "same": _count_if(waiting_expr, same_type_expr),
+            "outranking": _count_if(waiting_expr, same_type_expr, outranks),
         }
         groups = self._group(query, counts, limit) or [{}]
         return Counter({name: number for name, number in groups[0].items() if name != "_id"})
@@ -257,14 +264,14 @@ class PlaceFinder:
         ranges: list[Document] = []
         for name, value, direction in key.order:
             is_last = name == key.order[-1][0]
-            condition = self._match_before(value, direction, or_equal=is_last)
+            condition = self._match_before(name, value, direction, or_equal=is_last)
             if condition is not None:
                 ranges.append(common | ({name: condition} if condition else {}))
             common = common | {name: value}
         return ranges
 
-    def _match_before(self, value: Any, direction: int, *, or_equal: bool) -> Any:
-        """A condition for the values before `value`; with `or_equal`, also for `value` itself.
+    def _match_before(self, name: str, value: Any, direction: int, *, or_equal: bool) -> Any:
+        """A condition for the values of a field before `value`; with `or_equal`, also for `value`.
 
         None if there are no such values; an empty condition matches all values. Missing values come
         first in ascending order, and last in descending order.
@@ -275,8 +282,8 @@ class PlaceFinder:
             return {"$eq": None} if or_equal else None
         if direction < 0:
             return {"$not": {"$lt" if or_equal else "$lte": value}, "$ne": None}
-        # `$not` would also read the jobs without the date: they do not wait.
-        if self._jobs.mapping.waits_by_date:
+        # `$not` would also read the jobs without nextRunAt, which do not wait in such a queue.
+        if name == "nextRunAt" and self._jobs.mapping.waits_by_date:
             return {"$lte" if or_equal else "$lt": value}
         return {"$not": {"$gt" if or_equal else "$gte": value}}
 
@@ -294,7 +301,7 @@ def _read_value(name: str, value: Any) -> Any:
     raise UnknownPlaceError(f"{name} of the job is not {expected}")
 
 
-def _match_value(name: str, value: Any) -> Document:
+def _equals_expr(name: str, value: Any) -> Document:
     return {"$eq": [{"$ifNull": [f"${name}", None]}, {"$literal": value}]}
 
 

@@ -200,7 +200,7 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
         (make_job(1, priority="high"), "priority of the job is not a number"),
         (make_job(1, priority=True), "priority of the job is not a number"),
         (make_job(1, nextRunAt="soon"), "nextRunAt of the job is not a date"),
-        (make_job(1, type=["mail"]), "the type of the job is not a text"),
+        (make_job(1, type=["mail"]), "the type of the job is not a string or a number"),
         (make_job(1), "indexes are missing"),
     ],
 )
@@ -282,6 +282,24 @@ def test_the_place_of_an_agenda_job_needs_the_index_of_agenda(
         find_place(connection, due_job)
     database.agendaJobs.create_index(AGENDA_KEYS, name="findAndLockNextJobIndex")
     assert find_place(connection, due_job).ahead == CappedCount(0, True)
+
+
+def test_jobs_without_a_priority_are_ahead_if_the_lowest_comes_first(
+    connect: Callable[..., Connection], database: MongoDb, tmp_path: Path
+) -> None:
+    """Catches their loss in a queue whose waiting jobs are those with a nextRunAt."""
+    path = tmp_path / "shop.toml"
+    path.write_text(
+        'extends = "agenda"\n[lease]\norder = ["priority", "nextRunAt"]\n'
+        'index = ["priority", "nextRunAt"]\n'
+    )
+    connection = connect(profile=str(path), jobs_collection="agendaJobs")
+    database.agendaJobs.create_index([("priority", 1), ("nextRunAt", 1)])
+    database.agendaJobs.insert_many(
+        [make_agenda_job(1, priority=None), make_agenda_job(2, priority=-1), make_agenda_job(3)]
+    )
+    jobs = {due_job["jobId"]: due_job for due_job in connection.jobs.find({})}
+    assert find_place(connection, jobs[3]).ahead == CappedCount(2, True)
 
 
 @pytest.mark.parametrize("share_from", [lease_order.SHARE_FROM, 0])
