@@ -543,6 +543,23 @@ def test_page_whose_charts_are_refused_shows_the_reason_until_there_is_data(
     expect(page.get_by_role("img")).to_have_count(3)
 
 
+def test_charts_that_have_no_history_any_more_are_replaced_by_the_reason(
+    visit: Visits, stack: Stack
+) -> None:
+    """Catches charts that end when the collector stopped, and look as if nothing ran since then."""
+    page = visit(f"{stack.url}/dashboard?range=24h", clock=True)
+    expect(page.locator(".chart")).to_have_count(3)
+    headers = {"X-Error-Code": "collector_unavailable"}
+    refusal = {"status": 503, "headers": headers, "body": "No collector."}
+    page.route("**/dashboard/charts?*", lambda route: route.fulfill(**refusal))
+    page.clock.run_for(11_000)
+    expect(page.locator("#charts > .nothing")).to_contain_text("no collector is running")
+    expect(page.locator(".chart")).to_have_count(0)
+    page.unroute_all()
+    page.clock.run_for(11_000)
+    expect(page.locator(".chart")).to_have_count(3)
+
+
 def test_charts_shade_the_time_before_the_first_data(visit: Visits, stack: Stack) -> None:
     page = visit(f"{stack.url}/dashboard/sign-in")
     shaded_pixels = []

@@ -47,8 +47,10 @@ async function refresh() {
     data = await answer.json();
     if (shape === describeShape()) update();
     else draw();
-  } else if (!data) {
-    showMessage(await explainFailure(answer));
+  } else if (!data || answer?.headers.get("X-Error-Code") in UNAVAILABLE) { // after other failures, the old charts stay
+    const message = await explainFailure(answer);
+    clear();
+    showMessage(message);
   }
 }
 
@@ -65,6 +67,12 @@ function describeShape() {
 
 function describeRange() {
   return container.dataset.when || "this range";
+}
+
+function clear() {
+  drawnCharts.forEach(({ plot }) => plot.destroy());
+  drawnCharts = [];
+  [data, etag, shape] = [null, "", ""];
 }
 
 function draw() {
