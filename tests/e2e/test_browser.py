@@ -186,7 +186,7 @@ def test_sign_in_takes_a_pasted_token_and_refuses_an_invalid_one(
 def test_expired_session_gives_the_reason_and_returns_to_the_page(
     visit: Visits, stack: Stack, admin_token: str
 ) -> None:
-    # The cookie of the sign-in form expires later than its token.
+    # The session cookie outlives its token, so that the page can give the reason.
     path = "/dashboard/jobs?status=dlq&sort=createdAt"
     page = visit(f"{stack.url}/dashboard/sign-in?then={quote(path)}", token=None)
     paste_token(page, create_token(seconds=-2))  # accepted until five seconds after it expired
@@ -351,10 +351,10 @@ def test_notices_link_to_their_jobs(visit: Visits, empty_stack: Stack) -> None:
 
 def render_strip(texts: list[str]) -> str:
     """The HTML of the status strip with these notices."""
-    chips = [Chip(level=Level.BAD, text=text, since=datetime.now(UTC)) for text in texts]
+    notices = [Chip(level=Level.BAD, text=text, since=datetime.now(UTC)) for text in texts]
     app = create_app(Settings(mongo_uri="mongodb://127.0.0.1", jwt_secret_key=SECRET))
     with app.test_request_context():
-        strip = make_strip(chips, "All clear.")
+        strip = make_strip(notices, "All clear.")
         return render_template("dashboard/_status_strip.html", strip=strip)
 
 
@@ -478,7 +478,7 @@ COUNT_SUCCEEDED_PIXELS = """chart => {
 
 
 def make_chart_data(succeeded: list[int | None], took_ms: int | None = 250) -> dict[str, Any]:
-    """The data of charts in 60 steps of a minute; only `succeeded` and durations have values."""
+    """Charts of 60 minutes, the last not over; only `succeeded` and durations have values."""
     now = int(datetime.now(UTC).timestamp()) // 60 * 60
     columns: dict[str, Any] = dict.fromkeys(("enqueued", "failed", "dlq"), [None] * 60)
     percentiles = [f"{duration}P{rank}" for duration in ("wait", "run") for rank in (50, 95, 99)]
@@ -488,7 +488,7 @@ def make_chart_data(succeeded: list[int | None], took_ms: int | None = 250) -> d
     return columns | {"gaps": [], "marks": [], "previous": None}
 
 
-def test_charts_draw_a_single_value_and_show_a_sentence_without_values(
+def test_charts_draw_a_single_value_and_show_a_sentence_if_there_are_none(
     visit: Visits, stack: Stack
 ) -> None:
     unknown: list[int | None] = [None] * 60
@@ -511,7 +511,7 @@ def test_charts_draw_a_single_value_and_show_a_sentence_without_values(
     no_duration = "No attempt with a known duration ended in the last hour."
     expect(sentences).to_have_text([no_duration] * 2)
     for values, sentence in (
-        (unknown, "Not known in the last hour."),
+        (unknown, "No data in the last hour."),
         ([0] * 60, "Nothing was enqueued and no attempt ended in the last hour."),
     ):
         data = make_chart_data(values, None)

@@ -53,7 +53,7 @@ export function explainEmpty(chart, data, range) {
   if (data.previous) columns.push(data.previous[chart.compared[0]]);
   if (columns.some((values) => values.some((value) => (chart.isDuration ? isKnown(value) : value > 0)))) return "";
   const counts = data.succeeded || data.errors;
-  return counts.some(isKnown) ? `${chart.empty} in ${range}.` : `Not known in ${range}.`;
+  return counts.some(isKnown) ? `${chart.empty} in ${range}.` : `No data in ${range}.`;
 }
 
 /**
