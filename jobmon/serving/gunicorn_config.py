@@ -43,7 +43,7 @@ def _read_text(name: str, default: str) -> str:
 
 
 def _read_number(name: str, default: int) -> int:
-    """A setting as a number; the default if it is no number, which `on_starting` refuses."""
+    """A setting as a number; the default if it is not a number; `on_starting` then exits."""
     value = _read_text(name, "").strip()
     return int(value) if value.isdecimal() else default
 
@@ -92,7 +92,9 @@ def on_starting(server: Any) -> None:
     logs.warn_of_deprecated_settings()
     _log_actions(settings)
     if not _SCRIPTS.is_dir():
-        log.warning("the pages work without their scripts, which are not built: run `make assets`")
+        log.warning(
+            "the scripts of the pages are not built; run `make assets` (pages work without)"
+        )
     stopping.keep_signals_while_forking()
     # The workers count their requests in the files of a folder. When a worker ends, its files stay,
     # because a counter must never fall; only files of gauges would have to be removed.
@@ -102,7 +104,7 @@ def on_starting(server: Any) -> None:
 
 
 def _log_actions(settings: Settings) -> None:
-    """Log that actions can be requested, and warn if the web service could carry them out."""
+    """Log that actions can be requested, and warn of the actor's connection string."""
     if settings.actions:
         owners = ", ".join(settings.owner_actions) or "nothing"
         log.info("actions can be requested; owners may request: %s", owners)
@@ -145,7 +147,10 @@ def on_exit(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """With JOBMON_COLLECTOR, run a collector in each worker; for each queue, one of them counts."""
+    """Name the metrics folder again and, with JOBMON_COLLECTOR, run a collector in each worker.
+
+    For each queue, the collector of one worker counts.
+    """
     if folder := getattr(worker, "jobmon_metrics_folder", None):
         os.environ[_METRICS_FOLDER] = folder  # its /metrics adds up the other workers' counts
     worker.jobmon_resources = ExitStack()
