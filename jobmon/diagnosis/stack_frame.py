@@ -1,4 +1,4 @@
-"""Finds in the text of a stack the application's own function that raised the error.
+"""Finds the innermost function of the application in the text of a stack.
 
 Understands the stacks of Node.js, Python, the JVM and .NET, and skips frames of libraries.
 """
@@ -28,6 +28,7 @@ _JVM = re.compile(r"\s*at (?:[\w.@\-]{0,80}/){0,2}([\w.$<>]{1,250})\(([^():]{1,1
 _DOTNET = re.compile(
     r"\s*at ([\w.`<>+\[\],|]{1,250})\([^()]{0,300}\)(?: in (.{1,250}):line \d+)?\s*"
 )
+# `index 0` is in `at async Promise.all (index 0)` of Node.js.
 _LIBRARY_PATHS = re.compile(
     r"node_modules|^node:|^internal/|^native$|^<|/site-packages/|/dist-packages/|[\\/]lib[\\/]python"
     r"|[\\/]python3?\d*[\\/]lib[\\/]|^eval at|^index \d",
@@ -104,7 +105,7 @@ def _iter_other_frames(stack: str) -> Iterator[str]:
 
 
 def _is_own_file(file: str) -> bool:
-    """Whether a file is in no library, and has a folder: the files of old Node.js have none."""
+    """Whether a file is in no library, and has a folder: files inside old Node.js have none."""
     return ("/" in file or "\\" in file) and not _LIBRARY_PATHS.search(file)
 
 
