@@ -1,5 +1,5 @@
 """Labels of statuses and types: catches a label that shows a secret or is too long, and two labels
-for values that MongoDB finds equal."""
+for values that are equal in MongoDB."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def test_a_label_is_short_and_the_same_for_equal_values_and_hides_documents(
         ("é" * 201, False),
     ],
 )
-def test_a_label_can_be_a_filter_if_it_finds_exactly_the_jobs_under_it(
+def test_a_label_can_be_a_filter_if_it_matches_exactly_the_jobs_that_it_counts(
     value: str, *, expected: bool
 ) -> None:
     assert can_filter_by(label(value)) == expected
@@ -71,6 +71,7 @@ def test_a_budget_gives_labels_only_to_the_first_values() -> None:
     assert budget.label("c") == OTHER
     budget.forget(all_but=["a"])
     assert [budget.label(value) for value in ("c", "queued", "d")] == ["c", "queued", OTHER]
-    restarted = LabelBudget(3)  # after a restart, when no job has the types "a" and 7 any more
+    # After a restart `(other)` is still in use: no new label, although there is room.
+    restarted = LabelBudget(3)
     restarted.learn(["queued", OTHER])
     assert [restarted.label(value) for value in ("queued", "b", "c")] == ["queued", OTHER, OTHER]

@@ -1,5 +1,5 @@
-"""The health of a queue: catches queries for statuses without jobs, and queries that are repeated
-although no job has changed."""
+"""The health of a queue: catches queries for statuses without jobs, queries that are repeated
+although no job has changed, a limit that is shown as exact, and another rule for expired leases."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def test_the_health_of_a_queue_with_only_finished_jobs_reads_no_jobs(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches a collector that sends nine useless queries for a quiet queue every few seconds."""
+    """Catches a collector that sends useless queries for a quiet queue every few seconds."""
     for name in ("find", "count", "aggregate"):
         monkeypatch.setattr(ReadCollection, name, None)
     stats = LiveStats(Connection(make_settings(), watched.client))
@@ -59,7 +59,7 @@ def test_the_ages_of_unchanged_jobs_are_not_read_again(
     assert (later.oldest_queued, later.estimated_total) == (created_at, 2)
 
 
-def test_dates_of_unchanged_jobs_are_checked_once_if_all_can_be_read(
+def test_dates_of_unchanged_jobs_are_checked_once_if_all_are_dates(
     watched: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
@@ -94,7 +94,7 @@ def test_a_capped_number_of_expired_leases_is_a_lower_bound(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches the limit of the count that is shown as the exact number."""
+    """Catches a count that stopped at its limit and is shown as exact."""
     monkeypatch.setattr(live_stats, "MAX_COUNTED", 2)
     stats = LiveStats(Connection(make_settings(), watched.client))
     for count, unknown in ((1, {}), (2, {"expired_leases": "2 or more leases have expired"})):
@@ -106,7 +106,7 @@ def test_a_capped_number_of_expired_leases_is_a_lower_bound(
 def test_a_lease_that_ends_now_has_expired(
     watched: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
-    """Catches a list or a count with another rule than workers and the action `release`."""
+    """Catches a list or a count with a rule that workers and the action `release` do not have."""
     stats = LiveStats(Connection(make_settings(), watched.client))
     watched.jobs.insert_one({"status": "leased", "type": "t", "leaseExpiresAt": NOW})
     health = stats.health({("leased", "t"): 1}, NOW)

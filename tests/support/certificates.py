@@ -28,7 +28,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"{name}s"),
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"{name} organization"),
                 x509.NameAttribute(NameOID.COMMON_NAME, name),
             ]
         )
