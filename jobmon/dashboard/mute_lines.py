@@ -7,8 +7,6 @@ from jobmon.actions.mutes import SAME_NOTICE, ActiveMutes, Mute, MuteMode
 from jobmon.diagnosis.notice_address import find_notice_address
 from jobmon.diagnosis.notices import Check, Notice
 
-MAX_LINES = 20
-
 
 @dataclass(frozen=True, kw_only=True)
 class MuteLine:
@@ -39,7 +37,7 @@ class MuteLine:
 
 
 def list_mute_lines(checks: Sequence[Check], mutes: ActiveMutes) -> list[MuteLine]:
-    """A line for each mute of each notice, then for each mute without a notice; at most 20."""
+    """A line for each mute of each notice, then for each mute without a notice."""
     lines = [
         MuteLine(mute=mute, notice=notice)
         for check in checks
@@ -49,7 +47,7 @@ def list_mute_lines(checks: Sequence[Check], mutes: ActiveMutes) -> list[MuteLin
     ]
     with_notice = {line.mute.id for line in lines}
     lines += [MuteLine(mute=mute) for mute in mutes.mutes if mute.id not in with_notice]
-    return lines[:MAX_LINES]
+    return lines
 
 
 def _is_about(mute: Mute, notice: Notice) -> bool:

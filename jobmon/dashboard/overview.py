@@ -29,6 +29,7 @@ from jobmon.rollup.marks import Mark
 from jobmon.rollup.series import History
 
 ALL_CLEAR_TEXT = "All clear: no expired leases, stalled types or new dead jobs."
+MUTES_SHOWN = 20
 ONLY_MUTED_TEXT = "Nothing else needs attention: all notices are muted."
 
 
@@ -37,20 +38,21 @@ class Overview:
     """Everything that the page shows.
 
     `total` is the number of jobs. The strip also has a notice for each reason why checks could not
-    be made. `mutes` are the lines of the active mutes. `are_types_counted`: whether `types` has all
-    types that have jobs. `types_by_condition` has the types of each `TypeCondition`. `has_past`:
-    whether the attempts of the window are known. `gaps` are the parts of the window in which runs
-    may be missing, each with the reason. `marks` are the deployments and other marks of the window,
-    the newest first; None without the right to read them. `omitted_marks` counts older marks that
-    are not in `marks`. `uncompared` has a sentence for each reason why tiles have no change.
-    `no_forecast` is why the forecast for the due jobs is unknown; empty if it is known, if few are
-    due, or without any history. `is_over`: as in `Facts`.
+    be made. `mutes` are the lines of the active mutes, `omitted_mutes` counts further lines.
+    `are_types_counted`: whether `types` has all types that have jobs. `types_by_condition` has the
+    types of each `TypeCondition`. `has_past`: whether the attempts of the window are known. `gaps`
+    are the parts of the window in which runs may be missing, each with the reason. `marks` are the
+    deployments and other marks of the window, the newest first; None without the right to read
+    them. `omitted_marks` counts older marks that are not in `marks`. `uncompared` has a sentence
+    for each reason why tiles have no change. `no_forecast` is why the forecast for the due jobs is
+    unknown; empty if it is known, if few are due, or without any history. `is_over`: as in `Facts`.
     """
 
     total: int
     tiles: list[Tile]
     strip: StatusStrip
     mutes: list[MuteLine]
+    omitted_mutes: int
     types: list[TypeRow]
     are_types_counted: bool
     types_by_condition: Mapping[str, frozenset[str]]
@@ -87,12 +89,13 @@ def make_overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
     are_all_muted = any(check.notices for check in checks) and not notices
     text, level = (ONLY_MUTED_TEXT, "quiet") if are_all_muted else (ALL_CLEAR_TEXT, ALL_CLEAR)
     unchecked = [Chip(level=UNKNOWN, text=reason) for reason in describe_unchecked(checks)]
-    forecast = forecast_queue(facts.evidence)
+    forecast, mute_lines = forecast_queue(facts.evidence), list_mute_lines(checks, mutes)
     return Overview(
         total=facts.evidence.stats.total,
         tiles=make_tiles(facts, forecast),
         strip=make_strip([*notices, *unchecked], text, level),
-        mutes=list_mute_lines(checks, mutes),
+        mutes=mute_lines[:MUTES_SHOWN],
+        omitted_mutes=len(mute_lines[MUTES_SHOWN:]),
         types=make_type_rows(facts),
         types_by_condition={
             TypeCondition.STALLED: frozenset(stalled_types(facts.evidence)),

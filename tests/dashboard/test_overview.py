@@ -548,6 +548,12 @@ def test_gaps_are_shown_with_their_reason() -> None:
     ]
 
 
+def test_overview_counts_the_mutes_that_it_does_not_show() -> None:
+    view = make_overview(make_facts(), ActiveMutes(tuple(make_mute() for _ in range(23))))
+    assert (len(view.mutes), view.omitted_mutes) == (20, 3)
+    assert make_overview(make_facts(), ActiveMutes((make_mute(),))).omitted_mutes == 0
+
+
 def make_mute(**fields: Any) -> Mute:
     defaults = {"kind": CheckKind.LEASES, "reason": "known", "by": Person(subject="ada"), "at": NOW}
     return Mute(**{**defaults, "until": NOW + HOUR, **fields})
