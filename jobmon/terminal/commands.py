@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec
@@ -108,6 +108,7 @@ def jobs_command(client: ApiClient, /, *, as_json: bool, **filters: Any) -> None
     if total is not None and not meta.get("total_is_exact", True):
         summary = f"{count:,} of at least {total:,} jobs"
     click.echo(summary)
+    _print_reasons(meta)
     if cursor := meta.get("next_cursor"):
         click.echo(f"The next page: --cursor {cursor}")
 
@@ -136,11 +137,13 @@ def errors_command(client: ApiClient, /, *, window: str, as_json: bool, **filter
     if as_json:
         _print_json(answer)
         return
-    _print(show_list(ERRORS, answer["data"]))
-    meta = answer["meta"]
-    click.echo(f"{len(answer['data']):,} of {meta['total']:,} groups")
-    for line in describe_reasons(meta.get("reasons")):
-        click.echo(line)
+    groups, meta = answer["data"], answer["meta"]
+    if groups is None:
+        click.echo("groups: unknown")
+    else:
+        _print(show_list(ERRORS, groups))
+        click.echo(f"{len(groups):,} of {meta['total']:,} groups")
+    _print_reasons(meta)
 
 
 @client_command
@@ -161,6 +164,12 @@ def mcp_command(client: ApiClient, /) -> None:
     from jobmon.terminal.assistant import make_server  # needs the package `mcp`, an extra
 
     make_server(client).run("stdio")
+
+
+def _print_reasons(meta: Mapping[str, Any]) -> None:
+    """Print why a list or its total is unknown or not complete."""
+    for line in describe_reasons(meta.get("reasons")):
+        click.echo(line)
 
 
 def _print_json(answer: Any) -> None:

@@ -1,6 +1,6 @@
 """`jobmon top`: a queue in the terminal, kept up to date."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from jobmon.terminal.tables import (
     TYPES,
     WORKERS,
     Columns,
+    describe_reasons,
     format_plain,
     show_job,
     show_stats,
@@ -83,12 +84,16 @@ TABS = {
 
 @dataclass
 class ViewData:
-    """The data of a view; `failure` is the reason if they could not be read, else None."""
+    """The data of a view; `failure` is the reason if they could not be read, else None.
+
+    `reasons`: why the rows are unknown or not complete.
+    """
 
     view: View
     summary: RenderableType | None = None
     rows: Iterable[Mapping[str, Any]] = ()
     next_cursor: str | None = None
+    reasons: Sequence[str] = ()
     failure: str | None = None
 
 
@@ -216,15 +221,16 @@ class Top(App[None]):
             data = ViewData(
                 view,
                 summary=show_stats(stats, _limit_notices(queue)),
-                rows=answer["data"],
+                rows=answer["data"] or (),  # null if unknown
                 next_cursor=answer["meta"].get("next_cursor"),
+                reasons=describe_reasons(answer["meta"].get("reasons")),
             )
         self.call_from_thread(self._show, data)
 
     def _show(self, data: ViewData) -> None:
         if data.view != self.view:  # the viewer has chosen another view, which is being read
             return
-        note = "paused" if self._is_paused else ""
+        note = " · ".join([*(["paused"] if self._is_paused else ()), *data.reasons])
         if data.failure is not None:
             note = f"not up to date: {format_plain(data.failure)}"
         self.query_one("#note", Static).update(Text(note))

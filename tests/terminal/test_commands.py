@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from pymongo.database import Database
 
 from jobmon.cli import main
+from jobmon.terminal.client import ApiClient
 
 from ..conftest import Api, serve_over_http
 from ..support.waiting import eventually
@@ -55,6 +56,24 @@ def test_job_prints_its_answer_and_errors_need_a_collector(api: Api, url: str) -
     assert "w-1" in run_command(api, url, "job", "dead").output
     assert json.loads(run_command(api, url, "job", "dead", "--json").output)["jobId"] == "dead"
     assert run_command(api, url, "errors").output.startswith("Error: Only a collector knows this")
+
+
+def test_unknown_list_has_its_reason_in_place_of_rows(
+    monkeypatch: pytest.MonkeyPatch, api: Api, url: str
+) -> None:
+    """Catches a stack trace, and a list that looks complete although jobs may be missing."""
+    reasons = {"data": "A document is too large."}
+    unknown = {"data": None, "meta": {"total": None, "reasons": reasons}}
+    monkeypatch.setattr(ApiClient, "get_errors", lambda *_, **__: unknown)
+    result = run_command(api, url, "errors")
+    assert (result.exit_code, result.output) == (
+        0,
+        "groups: unknown\ndata: A document is too large.\n",
+    )
+    lacking = {"data": [], "meta": {"total": 0, "total_is_exact": False, "reasons": reasons}}
+    monkeypatch.setattr(ApiClient, "get_jobs", lambda *_, **__: lacking)
+    output = run_command(api, url, "jobs").output
+    assert output.endswith("0 of at least 0 jobs\ndata: A document is too large.\n")
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,19 @@ def test_failure_is_shown_and_old_values_stay(
     run_top(client, steps)
 
 
+def test_unknown_rows_have_their_reason(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a program that ends with a stack trace, as for workers whose names nobody records."""
+    unknown = {"data": None, "meta": {"reasons": {"data": "No worker has a name."}}}
+    monkeypatch.setattr(client, "get_types", lambda _: unknown)
+
+    async def steps(pilot: Pilot[None], top: Top) -> None:
+        note = top.query_one("#note", Static)
+        await wait_until(pilot, lambda: str(note.render()) == "data: No worker has a name.")
+        assert read_rows(top, "types") == []
+
+    run_top(client, steps)
+
+
 def test_paused_screen_keeps_its_values(client: ApiClient, queue: Database[dict[str, Any]]) -> None:
     async def steps(pilot: Pilot[None], top: Top) -> None:
         await wait_until(pilot, lambda: read_rows(top, "types"))
