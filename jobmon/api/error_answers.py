@@ -20,11 +20,11 @@ class FailedJobAnswer(Answer):
 
 
 class ErrorGroupAnswer(Answer):
-    """Errors with the same code, the same message without its variable parts, and the same frame.
+    """Errors with the same code, message without its variable parts, and function that raised them.
 
-    A group with the pattern `(other messages)` has the errors of one code whose messages have no
-    group of their own. The group `(other)` has all other errors; its code, pattern and frame are
-    null.
+    The function and its file are the `frame`. A group with the pattern `(other messages)` has the
+    errors of one code whose messages have no group of their own. The group `(other)` has all other
+    errors; its code, pattern and frame are null.
     """
 
     id = string("Id of the group. The same kind of error has the same id in every queue.")
@@ -35,9 +35,9 @@ class ErrorGroupAnswer(Answer):
     )
     frame = Text("Function and file of the application that raised the errors; null if unknown.")
     status = string(
-        "`new`: first seen in the last hour, and not in the first 15 minutes of counting. "
-        "`ongoing`: not new, and last seen in the last 15 minutes. `quiet`: neither. Null if "
-        "unknown.",
+        "`new`: first seen in the hour before `meta.as_of`, and not in the first 15 minutes of "
+        "counting. `ongoing`: not new, and last seen in the 15 minutes before `meta.as_of`. "
+        "`quiet`: neither. Null if unknown.",
         enum=[*(status.value for status in GroupStatus), None],
         nullable=True,
     )
@@ -45,7 +45,9 @@ class ErrorGroupAnswer(Answer):
     lastSeen = DateOrText("When it was last seen; null if unknown.")
     count = integer("Errors in the window; null if unknown.", nullable=True)
     previousCount = integer(
-        "Errors in a time of the same length before the window; null if unknown.", nullable=True
+        "Errors in the period of the same length that ends where the window begins; null if "
+        "unknown.",
+        nullable=True,
     )
     growth = integer("`count` minus `previousCount`; null if either is unknown.", nullable=True)
     typeCounts = counts(
@@ -98,7 +100,7 @@ class ErrorGroupListMeta(ErrorGroupMeta):
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
     reasons = mapping(
         fields.String(),
-        "`data`: why it and the totals are null. `total_errors`: why it is a lower bound.",
+        "`data`: why `data` and the totals are null. `total_errors`: why it is a lower bound.",
     )
 
 
