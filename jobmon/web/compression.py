@@ -1,4 +1,8 @@
-"""Compresses answers: files and shared parts of pages once, other answers each time."""
+"""Compresses responses.
+
+Content that many callers get is compressed once for each encoding, in each process; every other
+response is compressed for its own request.
+"""
 
 import gzip
 import hashlib
@@ -15,12 +19,15 @@ from jobmon.web.context import current_request
 
 _ENCODINGS = ("br", "gzip")  # the better encoding first
 _BROTLI_QUALITY = 6
-_MIN_BYTES = 500  # shorter answers are not compressed
+_MIN_BYTES = 500  # shorter responses are not compressed
 _MAX_CACHED_HEADERS = 100
 
 
 def register(app: Flask) -> None:
-    """Compress answers. Call it last."""
+    """Compress responses.
+
+    Call it last: Flask runs the `after_request` function first that was registered last.
+    """
     app.config.update(
         COMPRESS_ALGORITHM=list(_ENCODINGS),
         COMPRESS_MIMETYPES=["text/html", "text/css", "text/javascript", "application/json"],
@@ -33,9 +40,9 @@ def register(app: Flask) -> None:
 class SharedContent:
     """Content that many callers get: compressed once for each encoding.
 
-    flask-compress compresses an answer for each caller, even if the caller already has it. A
-    middleware for files (WhiteNoise) would answer outside of Flask: without the limits, headers and
-    log line of a request.
+    flask-compress compresses a response for each caller, even if the caller already has it. A
+    middleware for files (WhiteNoise) would bypass Flask: its responses would have no rate limit, no
+    security headers and no log line.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -46,7 +53,7 @@ class SharedContent:
 
     @property
     def text(self) -> str:
-        """The content as a text."""
+        """The content as a string."""
         return self._content.decode()
 
     def respond(self, mimetype: str) -> Response:
@@ -55,7 +62,7 @@ class SharedContent:
         if len(self._content) >= _MIN_BYTES:
             encoding = _choose_encoding(request.headers.get("Accept-Encoding", ""))
         etag = self._hash if encoding is None else f"{self._hash}-{encoding}"
-        # Some proxies make an ETag weak, so it is compared as a weak one.
+        # Some proxies make an ETag weak, so the comparison ignores whether it is weak.
         if request.if_none_match.contains_weak(etag):
             response = Response(status=HTTPStatus.NOT_MODIFIED, mimetype=mimetype)
         elif encoding is None:
@@ -76,7 +83,10 @@ class SharedContent:
 
 @lru_cache(_MAX_CACHED_HEADERS)
 def _choose_encoding(header: str) -> str | None:
-    """The best encoding that an `Accept-Encoding` header allows; cached, as few headers differ."""
+    """The best encoding that an `Accept-Encoding` header allows.
+
+    It is cached, because clients send few different headers.
+    """
     accepted = parse_accept_header(header)
     return next((name for name in _ENCODINGS if accepted[name] > 0), None)
 
