@@ -12,6 +12,7 @@ from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod
 from jobmon.store.bson_json import to_iso
+from jobmon.store.mapping import Document
 
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
@@ -58,7 +59,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class Agenda(WatchedQueue):
+class AgendaQueue(WatchedQueue):
     """The service over the documents that Agenda wrote."""
 
     def __init__(self, mongod: Mongod, database: MongoDb, version: str, ids: Ids) -> None:
@@ -66,7 +67,7 @@ class Agenda(WatchedQueue):
         self.version, self.job_ids = version, ids
         self.cases = CASES_BY_VERSION[version]
 
-    def find_document(self, case: str) -> Answer:
+    def find_document(self, case: str) -> Document:
         document = self.database.agendaJobs.find_one({"name": case})
         assert document is not None
         return document
@@ -83,24 +84,24 @@ class Agenda(WatchedQueue):
 
 
 @pytest.fixture(scope="module", params=["5", "6"])
-def agenda(
+def agenda_queue(
     request: pytest.FixtureRequest,
     mongod: Mongod,
     mongo: MongoClient[dict[str, Any]],
     run_agenda: Callable[[str, str], Ids],
-) -> Iterator[Agenda]:
+) -> Iterator[AgendaQueue]:
     with temporary_database(mongo) as database:
         uri = database_uri(mongod, database)
-        agenda = Agenda(mongod, database, request.param, run_agenda(request.param, uri))
+        agenda_queue = AgendaQueue(mongod, database, request.param, run_agenda(request.param, uri))
         init(uri, PROFILE="agenda", JOB_FIELDS="createdBy=data.user.id")
-        yield agenda
-        agenda.close()
+        yield agenda_queue
+        agenda_queue.close()
 
 
-def make_expected_detail(agenda: Agenda, case: str) -> Answer:
+def make_expected_detail(agenda_queue: AgendaQueue, case: str) -> Answer:
     """The expected answer for a job: its document's fields by the rules of docs/adapters.md."""
-    document = agenda.find_document(case)
-    status, count = agenda.cases[case]
+    document = agenda_queue.find_document(case)
+    status, count = agenda_queue.cases[case]
     dates = {name: to_iso(value) for name, value in document.items() if hasattr(value, "year")}
     is_leased, has_finished = status == "leased", status in ("succeeded", "dlq")
     error = None
@@ -159,22 +160,22 @@ def make_expected_detail(agenda: Agenda, case: str) -> Answer:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_field_of_a_job_equals_its_document(agenda: Agenda, case: str) -> None:
-    detail = make_expected_detail(agenda, case)
-    answer = agenda.get(f"/jobs/{agenda.job_ids[case]}")
+def test_every_field_of_a_job_equals_its_document(agenda_queue: AgendaQueue, case: str) -> None:
+    detail = make_expected_detail(agenda_queue, case)
+    answer = agenda_queue.get(f"/jobs/{agenda_queue.job_ids[case]}")
     drop_derived(answer)
     assert (answer.pop("repetition") is not None) is detail["isRecurring"]
     assert answer == detail
-    (summary,) = agenda.get("/admin/jobs/queue", type=case)["data"]
+    (summary,) = agenda_queue.get("/admin/jobs/queue", type=case)["data"]
     assert summary == {name: detail[name] for name in summary} | {
         "lastError": detail["lastError"] and {"code": None, "message": "The bank refused."}
     }
 
 
-def test_the_list_has_every_job_once_in_both_orders(agenda: Agenda) -> None:
-    newest_first = sorted(agenda.job_ids.values(), reverse=True)
-    assert agenda.ids() == newest_first
-    assert agenda.ids(sort="createdAt") == newest_first[::-1]
+def test_the_list_has_every_job_once_in_both_orders(agenda_queue: AgendaQueue) -> None:
+    newest_first = sorted(agenda_queue.job_ids.values(), reverse=True)
+    assert agenda_queue.ids() == newest_first
+    assert agenda_queue.ids(sort="createdAt") == newest_first[::-1]
 
 
 @pytest.mark.parametrize(
@@ -194,68 +195,82 @@ def test_the_list_has_every_job_once_in_both_orders(agenda: Agenda) -> None:
     ],
     ids=str,
 )
-def test_a_status_list_has_the_jobs_of_that_status(agenda: Agenda, statuses: list[str]) -> None:
-    assert agenda.list_cases(status=statuses) == agenda.list_cases_by_status(*statuses)
-    oldest_first = agenda.list_cases_by_status(*statuses)[::-1]
-    assert agenda.list_cases(status=statuses, sort="createdAt") == oldest_first
+def test_a_status_list_has_the_jobs_of_that_status(
+    agenda_queue: AgendaQueue, statuses: list[str]
+) -> None:
+    assert agenda_queue.list_cases(status=statuses) == agenda_queue.list_cases_by_status(*statuses)
+    oldest_first = agenda_queue.list_cases_by_status(*statuses)[::-1]
+    assert agenda_queue.list_cases(status=statuses, sort="createdAt") == oldest_first
 
 
-def test_filters_can_be_combined(agenda: Agenda) -> None:
-    assert agenda.list_cases(type=["due", "fails"]) == ["due", "fails"]
-    assert agenda.list_cases(type=["due", "fails"], status="dlq") == ["fails"]
+def test_filters_can_be_combined(agenda_queue: AgendaQueue) -> None:
+    assert agenda_queue.list_cases(type=["due", "fails"]) == ["due", "fails"]
+    assert agenda_queue.list_cases(type=["due", "fails"], status="dlq") == ["fails"]
     bobs = [
-        case for case in agenda.list_cases_by_status("dlq", "succeeded") if OWNERS[case] == "bob"
+        case
+        for case in agenda_queue.list_cases_by_status("dlq", "succeeded")
+        if OWNERS[case] == "bob"
     ]
-    assert agenda.list_cases(owner="bob") == bobs
-    assert agenda.list_cases(owner="bob", status="dlq") == ["is dead"]
-    assert agenda.list_cases(owner="bob", status="dlq", type="fails") == []
-    assert agenda.list_cases(owner="carol") == []
-    refused = agenda.api.get_as_admin("/admin/jobs/queue", error_code="ETIMEDOUT")
+    assert agenda_queue.list_cases(owner="bob") == bobs
+    assert agenda_queue.list_cases(owner="bob", status="dlq") == ["is dead"]
+    assert agenda_queue.list_cases(owner="bob", status="dlq", type="fails") == []
+    assert agenda_queue.list_cases(owner="carol") == []
+    refused = agenda_queue.api.get_as_admin("/admin/jobs/queue", error_code="ETIMEDOUT")
     assert refused.status_code == 422  # Agenda stores no error code
-    runs = agenda.job_ids["runs"]
-    assert agenda.list_cases(job_id=runs) == ["runs"]
-    assert agenda.ids(job_id=runs[:8])  # the id begins with the second of the creation
-    assert agenda.list_cases(job_id=runs[:-1] + "z") == []
+    runs = agenda_queue.job_ids["runs"]
+    assert agenda_queue.list_cases(job_id=runs) == ["runs"]
+    assert agenda_queue.ids(job_id=runs[:8])  # the first 8 digits are the creation time in seconds
+    assert agenda_queue.list_cases(job_id=runs[:-1] + "z") == []
 
 
-def test_a_creation_range_uses_the_time_in_the_ids(agenda: Agenda) -> None:
-    created = {case: agenda.find_document(case)["_id"].generation_time for case in CASES}
+def test_a_creation_range_uses_the_time_in_the_ids(agenda_queue: AgendaQueue) -> None:
+    created = {case: agenda_queue.find_document(case)["_id"].generation_time for case in CASES}
     middle = sorted(created.values())[len(created) // 2]
-    newer = agenda.list_cases(created_from=to_iso(middle))
-    older = agenda.list_cases(created_to=to_iso(middle))
+    newer = agenda_queue.list_cases(created_from=to_iso(middle))
+    older = agenda_queue.list_cases(created_to=to_iso(middle))
     assert sorted(newer) == sorted(case for case in created if created[case] >= middle)
     assert sorted(older) == sorted(case for case in created if created[case] < middle)
     until = middle + timedelta(milliseconds=1)
-    assert set(agenda.list_cases(created_from=to_iso(middle), created_to=to_iso(until))) == {
+    assert set(agenda_queue.list_cases(created_from=to_iso(middle), created_to=to_iso(until))) == {
         case for case in created if created[case] == middle
     }
 
 
-def test_an_owner_sees_their_own_jobs_and_no_others(agenda: Agenda) -> None:
-    bobs_jobs = agenda.api.get_as_owner("/jobs", "bob").json["data"]
+def test_an_owner_sees_their_own_jobs_and_no_others(agenda_queue: AgendaQueue) -> None:
+    bobs_jobs = agenda_queue.api.get_as_owner("/jobs", "bob").json["data"]
     assert {job["type"] for job in bobs_jobs} == {"is dead", "recovers"}
-    assert agenda.api.get_as_owner(f"/jobs/{agenda.job_ids['recovers']}", "bob").status_code == 200
-    assert agenda.api.get_as_owner(f"/jobs/{agenda.job_ids['fails']}", "bob").status_code == 403
-    without_owner = f"/jobs/{agenda.job_ids['repeats and fails']}"
-    assert agenda.api.get_as_owner(without_owner, "bob").status_code == 403
+    assert (
+        agenda_queue.api.get_as_owner(
+            f"/jobs/{agenda_queue.job_ids['recovers']}", "bob"
+        ).status_code
+        == 200
+    )
+    assert (
+        agenda_queue.api.get_as_owner(f"/jobs/{agenda_queue.job_ids['fails']}", "bob").status_code
+        == 403
+    )
+    without_owner = f"/jobs/{agenda_queue.job_ids['repeats and fails']}"
+    assert agenda_queue.api.get_as_owner(without_owner, "bob").status_code == 403
 
 
-def check_stats(agenda: Agenda, source: str) -> None:
-    stats = agenda.get("/admin/jobs/stats")
+def check_stats(agenda_queue: AgendaQueue, source: str) -> None:
+    stats = agenda_queue.get("/admin/jobs/stats")
     assert stats["source"] == source
     assert stats["totalJobs"] == stats["estimatedTotalJobs"] == len(CASES)
     counts = {status: count for status, count in stats["statusCounts"].items() if count}
-    assert counts == dict(Counter(status for status, _ in agenda.cases.values()))
-    assert stats["typeCounts"] == {case: {status: 1} for case, (status, _) in agenda.cases.items()}
+    assert counts == dict(Counter(status for status, _ in agenda_queue.cases.values()))
+    assert stats["typeCounts"] == {
+        case: {status: 1} for case, (status, _) in agenda_queue.cases.items()
+    }
     assert (stats["dueJobs"], stats["scheduledJobs"], stats["expiredLeases"]) == (1, 4, 0)
     # The queued job `repeats` is missing: it has run before, so its wait began after its creation.
     assert set(stats["oldestQueuedJobAgeMsByType"]) == {"due", "scheduled"}
     assert stats["oldestQueuedJobAgeMs"] == max(stats["oldestQueuedJobAgeMsByType"].values()) > 0
-    assert agenda.activity() == {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
-    types = {row["type"]: row for row in agenda.get("/admin/jobs/types")["data"]}
+    assert agenda_queue.activity() == {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
+    types = {row["type"]: row for row in agenda_queue.get("/admin/jobs/types")["data"]}
     assert set(types) == set(CASES)
     for case in ("succeeds", "fails"):
-        document = agenda.find_document(case)
+        document = agenda_queue.find_document(case)
         run_ms = (document["lastFinishedAt"] - document["lastRunAt"]) / timedelta(milliseconds=1)
         assert types[case]["runMs"]["p50"] == pytest.approx(run_ms, rel=0.05, abs=1)
         assert types[case]["waitMs"]["p50"] is None  # Agenda overwrites the due time of a run
@@ -263,27 +278,27 @@ def check_stats(agenda: Agenda, source: str) -> None:
     assert types["due"]["succeeded"] == types["due"]["failed"] == 0
 
 
-def test_live_counts_are_correct(agenda: Agenda) -> None:
-    check_stats(agenda, "live")
+def test_live_counts_are_correct(agenda_queue: AgendaQueue) -> None:
+    check_stats(agenda_queue, "live")
 
 
-def test_counts_of_the_collector_are_correct(agenda: Agenda) -> None:
-    with agenda.running_collector():
-        eventually(lambda: agenda.activity()["enqueued"] == 13)
-        check_stats(agenda, "rollup")
-        jobs = agenda.metric("jobmon_jobs")
+def test_counts_of_the_collector_are_correct(agenda_queue: AgendaQueue) -> None:
+    with agenda_queue.running_collector():
+        eventually(lambda: agenda_queue.activity()["enqueued"] == 13)
+        check_stats(agenda_queue, "rollup")
+        jobs = agenda_queue.metric("jobmon_jobs")
         assert jobs['{status="unscheduled",type="unscheduled"}'] == 1
         assert jobs['{status="dlq",type="is dead"}'] == 1
-        eventually(lambda: agenda.metric("jobmon_attempts_finished_total"))
-        finished = agenda.metric("jobmon_attempts_finished_total")
+        eventually(lambda: agenda_queue.metric("jobmon_attempts_finished_total"))
+        finished = agenda_queue.metric("jobmon_attempts_finished_total")
         assert finished['{outcome="succeeded",type="recovers"}'] == 1
         assert finished['{outcome="failed",type="recovers"}'] == 0
-        assert agenda.metric("jobmon_expired_leases") == {"": 0}
-        eventually(lambda: 1 in agenda.sampled_counts("disabled"))
+        assert agenda_queue.metric("jobmon_expired_leases") == {"": 0}
+        eventually(lambda: 1 in agenda_queue.sampled_counts("disabled"))
 
 
-def test_init_creates_exactly_these_indexes(agenda: Agenda) -> None:
-    index_names = {index["name"] for index in agenda.database.agendaJobs.list_indexes()}
+def test_init_creates_exactly_these_indexes(agenda_queue: AgendaQueue) -> None:
+    index_names = {index["name"] for index in agenda_queue.database.agendaJobs.list_indexes()}
     assert index_names == {
         "_id_",
         "findAndLockNextJobIndex",  # created by Agenda
@@ -299,65 +314,69 @@ def test_init_creates_exactly_these_indexes(agenda: Agenda) -> None:
         "disabled_1__id_-1",
     }
     collections = {"5": {"agendaJobs"}, "6": {"agendaJobs", "agenda_logs"}}
-    assert set(agenda.database.list_collection_names()) == collections[agenda.version]
+    assert set(agenda_queue.database.list_collection_names()) == collections[agenda_queue.version]
 
 
-def test_only_counts_and_the_change_stream_scan_and_nothing_is_written(agenda: Agenda) -> None:
-    hashes_before = agenda.database.command("dbHash")["collections"]
-    with profiled(agenda.database) as entries:
-        agenda.list_cases()
-        agenda.list_cases(sort="createdAt")
+def test_collection_scans_come_only_from_counts_and_change_streams_and_nothing_is_written(
+    agenda_queue: AgendaQueue,
+) -> None:
+    hashes_before = agenda_queue.database.command("dbHash")["collections"]
+    with profiled(agenda_queue.database) as entries:
+        agenda_queue.list_cases()
+        agenda_queue.list_cases(sort="createdAt")
         for status, _ in set(CASES.values()):
-            agenda.list_cases(status=status)
-        agenda.list_cases(type=["fails", "due"], status="dlq")
-        agenda.list_cases(owner="bob")
-        agenda.get(f"/jobs/{agenda.job_ids['fails']}")
-        agenda.activity()
-        with agenda.running_collector():
-            eventually(lambda: agenda.activity()["enqueued"] == 13)
+            agenda_queue.list_cases(status=status)
+        agenda_queue.list_cases(type=["fails", "due"], status="dlq")
+        agenda_queue.list_cases(owner="bob")
+        agenda_queue.get(f"/jobs/{agenda_queue.job_ids['fails']}")
+        agenda_queue.activity()
+        with agenda_queue.running_collector():
+            eventually(lambda: agenda_queue.activity()["enqueued"] == 13)
     assert entries
     for entry in entries:
         query = f"{entry.get('planSummary')} {entry['command']}"
         if entry["ns"].endswith(".system.profile"):
             continue
         assert entry["op"] in ("query", "command", "getmore"), query
-        assert entry["ns"] == f"{agenda.database.name}.agendaJobs", query
+        assert entry["ns"] == f"{agenda_queue.database.name}.agendaJobs", query
         is_scan = "COLLSCAN" in entry.get("planSummary", "")
         assert not is_scan or entry["op"] == "getmore" or may_scan(entry), query
-    hashes_after = agenda.database.command("dbHash")["collections"]
+    hashes_after = agenda_queue.database.command("dbHash")["collections"]
     assert {name: hashes_after[name] for name in hashes_before} == hashes_before
 
 
-def may_scan(entry: Answer) -> bool:
+def may_scan(entry: Document) -> bool:
     """Whether this command is allowed to scan: a live count, or the start of a change stream."""
     pipeline = entry["command"].get("pipeline") or [{}]
     return "$group" in pipeline[0] or "$changeStream" in pipeline[0]
 
 
-def test_the_pages_show_only_known_fields(agenda: Agenda) -> None:
-    viewer = signed_in(agenda.api)
+def test_the_pages_show_only_known_fields(agenda_queue: AgendaQueue) -> None:
+    """Catches pages that lack jobs or statuses, or show what Agenda does not record."""
+    viewer = signed_in(agenda_queue.api)
     overview = viewer.page("/dashboard")
     other_statuses = {"5": "2 unscheduled, 1 disabled", "6": "1 disabled, 1 unscheduled"}
-    assert other_statuses[agenda.version] in overview.text
+    assert other_statuses[agenda_queue.version] in overview.text
     assert "is dead" in overview.text
     job_list = viewer.page("/dashboard/jobs")
     for status in ("disabled", "unscheduled"):
         assert job_list.all("input", name="status", value=status)
     assert len(job_list.all("a", **{"class": "row-link mono"})) == len(CASES)
-    repeating = viewer.page(f"/dashboard/jobs/{agenda.job_ids['repeats']}")
+    repeating = viewer.page(f"/dashboard/jobs/{agenda_queue.job_ids['repeats']}")
     assert "Last attempt succeeded on worker-1" in repeating.text.replace("\n", "")
     assert "ran " in repeating.text
     assert "waited" not in repeating.text  # the time since its creation is not a wait
     assert "Due" in repeating.text
     assert "Earlier runs" in repeating.text
     assert "Intervalevery" in repeating.text
-    dead = viewer.page(f"/dashboard/jobs/{agenda.job_ids['is dead']}")
+    dead = viewer.page(f"/dashboard/jobs/{agenda_queue.job_ids['is dead']}")
     assert "The bank refused." in dead.text
     assert "hidden" not in dead.text
-    running = viewer.page(f"/dashboard/jobs/{agenda.job_ids['runs']}")
+    running = viewer.page(f"/dashboard/jobs/{agenda_queue.job_ids['runs']}")
     assert "running on worker-1" in running.text
     assert "Intervalevery" not in running.text
-    never_run = viewer.page(f"/dashboard/jobs/{agenda.job_ids['due']}")
+    never_run = viewer.page(f"/dashboard/jobs/{agenda_queue.job_ids['due']}")
+    # "0 attempts" is there, but no sentence about an attempt.
     assert "attempt" not in never_run.text.lower().replace("attempts", "")
 
 
@@ -365,7 +384,7 @@ def test_the_collector_counts_jobs_while_agenda_runs_them(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], run_agenda: Callable[[str, str], Ids]
 ) -> None:
     with temporary_database(mongo) as database:
-        queue = Agenda(mongod, database, "6", {})
+        queue = AgendaQueue(mongod, database, "6", {})
         init(database_uri(mongod, database), "--create", PROFILE="agenda")
         with queue.running_collector():
             run_agenda("6", database_uri(mongod, database))
@@ -373,7 +392,7 @@ def test_the_collector_counts_jobs_while_agenda_runs_them(
             eventually(lambda: read_nonzero_counts(queue) == counts)
             minimum = {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
             # A document has only its last attempt, but the collector may have seen earlier ones.
-            eventually(lambda: are_at_least(queue.activity(), minimum))
+            eventually(lambda: counts_reach(queue.activity(), minimum))
         queue.close()
 
 
@@ -383,7 +402,7 @@ def test_the_jobs_of_a_standalone_server_are_polled(
     """Catches a collector that finds changes only by its sweeps, which this test switches off."""
     monkeypatch.setattr("jobmon.collector.changes.SWEEP_S", 100_000.0)
     with Mongod(tmp_path, replica_set=None) as standalone, MongoClient(standalone.uri) as client:
-        queue = Agenda(standalone, client["shop"], "5", {})
+        queue = AgendaQueue(standalone, client["shop"], "5", {})
         init(database_uri(standalone, queue.database), "--create", PROFILE="agenda")
         with queue.running_collector():
             run_agenda("5", database_uri(standalone, queue.database))
@@ -397,23 +416,23 @@ def read_nonzero_counts(queue: WatchedQueue) -> dict[str, int]:
     return {status: count for status, count in counts.items() if count}
 
 
-def are_at_least(counts: dict[str, int], minimum: dict[str, int]) -> bool:
+def counts_reach(counts: dict[str, int], minimum: dict[str, int]) -> bool:
     return all(counts[name] >= count for name, count in minimum.items())
 
 
 def test_the_total_of_a_long_list_is_not_counted_by_a_scan(
-    agenda: Agenda, monkeypatch: pytest.MonkeyPatch
+    agenda_queue: AgendaQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agenda.database.client.drop_database(agenda.settings.rollup_db)
-    eventually(lambda: agenda.get("/admin/jobs/stats")["source"] == "live")
+    agenda_queue.database.client.drop_database(agenda_queue.settings.rollup_db)
+    eventually(lambda: agenda_queue.get("/admin/jobs/stats")["source"] == "live")
     monkeypatch.setattr("jobmon.store.list_count.COUNT_EXACTLY_UP_TO", 1)
-    with profiled(agenda.database) as entries:
-        all_jobs = agenda.get("/admin/jobs/queue", per_page=1)["meta"]
-        queued = agenda.get("/admin/jobs/queue", status="queued", per_page=1)["meta"]
+    with profiled(agenda_queue.database) as entries:
+        all_jobs = agenda_queue.get("/admin/jobs/queue", per_page=1)["meta"]
+        queued = agenda_queue.get("/admin/jobs/queue", status="queued", per_page=1)["meta"]
     assert (all_jobs["total"], all_jobs["total_is_exact"]) == (13, False)
-    assert (queued["total"], queued["total_is_exact"]) == (1, False)
+    assert (queued["total"], queued["total_is_exact"]) == (1, False)  # capped at 1
     assert entries
     assert not [entry for entry in entries if may_scan(entry) or "COLLSCAN" in str(entry)]
-    with agenda.running_collector():
-        all_jobs = agenda.get("/admin/jobs/queue")["meta"]
+    with agenda_queue.running_collector():
+        all_jobs = agenda_queue.get("/admin/jobs/queue")["meta"]
         assert (all_jobs["total"], all_jobs["total_is_exact"]) == (13, True)

@@ -1,5 +1,5 @@
 """Marks on the overview: catches a mark that is missing in the charts or the list, a mark that
-becomes markup, and a page that shows no marks although they could not be read."""
+becomes markup, and a page that does not show that the marks could not be read."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -63,7 +63,7 @@ def test_every_chart_has_the_marks_of_its_window(
     history.serve(monkeypatch)
     times = store_marks(api, "v0", "v1", "v2", "v3")
     start, end = (quote(f"{at:%FT%TZ}") for at in (times[1], times[1] + timedelta(seconds=1)))
-    window = f"from={start}&to={end}"  # one second, which the service widens to its minute
+    window = f"from={start}&to={end}"  # one second, which the service extends to the whole minute
     for path in (
         f"/dashboard/charts?{window}",
         f"/dashboard/charts?type=mail&{window}",
