@@ -309,6 +309,7 @@ class Notifier:
 
     def _finish(self) -> None:
         """Cancel attempts that have not begun; record those that end within a second."""
+        self._due.clear()  # nobody would record the outcome of an attempt that begins now
         until = time.monotonic() + STOP_TIMEOUT_S
         for name, attempt in list(self._attempts.items()):
             if attempt.outcome.cancel():

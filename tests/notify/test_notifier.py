@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from threading import Event
 from typing import Any, cast
 from unittest.mock import MagicMock
 
@@ -313,6 +314,23 @@ def test_a_clock_that_jumps_neither_repeats_nor_delays_a_message(
     collector.check(-10 * HOUR)  # the time of the next attempt is now far in the future
     assert [message.changes for message in receiver.received[attempts:]] == [OVER]
     assert LAST_RETRY < HOUR
+
+
+def test_an_ending_collector_leaves_a_message_that_was_not_stored_to_the_next_one(
+    queue: Queue, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a message that is sent twice: the outcome of the first attempt is not recorded."""
+    queue.evidence = STUCK
+    collector, save, stop = queue.start(), StateStore.save, Event()
+    collector.check()
+    monkeypatch.setattr(StateStore, "save", MagicMock(side_effect=AutoReconnect("down")))
+    collector.check(2 * MINUTE)
+    monkeypatch.setattr(StateStore, "save", save)
+    stop.set()
+    collector.notifier.run(stop)
+    wait([attempt.outcome for attempt in collector.notifier._attempts.values()])
+    queue.start().check(MINUTE)
+    assert len(receiver.received) == 1
 
 
 def test_a_database_that_does_not_answer_delays_messages_and_loses_none(
