@@ -627,7 +627,7 @@ def test_charts_with_marks_and_the_hour_before_open_the_jobs_of_a_bar(
 def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
     visit: Visits, stack: Stack
 ) -> None:
-    """Catches a time that only a pointer can choose, and a cursor that is not announced."""
+    """Catches a time that only a pointer can choose, and a cursor that no screen reader reads."""
     data = make_chart_data([*range(59), None])
     starts = data["at"]
     data["marks"] = [{"at": starts[40] + 30, "text": "v1"}]
@@ -686,6 +686,7 @@ def test_selected_steps_of_a_chart_keep_their_times_after_an_update(
     assert value_text is not None
     assert box is not None
     times = [data["at"][39], data["at"][49] + 60]
+    # Five minutes later: the five oldest steps are gone, and five new ones follow.
     data |= {name: [*data[name][5:], *data[name][:5]] for name in ("succeeded", "at")}
     data["at"][-5:] = [data["at"][54] + 60 * step for step in range(1, 6)]
     page.clock.run_for(11_000)
@@ -702,7 +703,7 @@ def test_selected_steps_of_a_chart_keep_their_times_after_an_update(
     assert bounds == times
 
 
-def test_types_keep_range_order_and_search_in_the_address(
+def test_the_address_keeps_range_order_and_search_of_the_type_table(
     visit: Visits, empty_stack: Stack
 ) -> None:
     empty_stack.database.jobs.insert_many(
