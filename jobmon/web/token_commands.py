@@ -59,6 +59,8 @@ def revoke_command(jti: str | None, token_stdin: bool, sub: str | None, listing:
     """
     if [bool(jti), token_stdin, bool(sub), listing].count(True) != 1:
         raise click.UsageError("Give one of: a JTI, --token-stdin, --sub, --list.")
+    if jti and jti.startswith("eyJ") and jti.count(".") == 2:
+        raise click.UsageError("This is a token, not its JTI: use --token-stdin.")
     settings: Settings = current_app.extensions["jobmon_settings"]
     until = None
     if token_stdin:

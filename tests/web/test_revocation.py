@@ -103,6 +103,16 @@ def test_token_is_revoked_by_its_jti(
     assert read_entries(state_database) == {"leaked-1": None}
 
 
+def test_token_in_place_of_its_jti_is_refused(api: Api, revoke: Revoke) -> None:
+    """Catches the message that a token is revoked, while it is still accepted."""
+    token = sign_token(CLAIMS)
+    result = revoke(token)
+    assert result.exit_code == 2
+    assert result.output.endswith("Error: This is a token, not its JTI: use --token-stdin.\n")
+    assert token not in result.output
+    assert read_outcome(api, token) == 200
+
+
 def test_revoking_by_id_needs_no_key_but_revoking_a_token_does(api: Api, revoke: Revoke) -> None:
     """The container of the collector may write the list, but it has no key for tokens."""
     no_key: dict[str, Any] = {"JOBMON_JWT_SECRET_KEY": None}
