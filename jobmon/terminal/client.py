@@ -1,5 +1,6 @@
 """A client of the JSON API of a service over HTTP, or of a private service in this process."""
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,7 +133,11 @@ def open_client(url: str | None, queue: str | None = None) -> Iterator[ApiClient
     token = read_variable("JOBMON_TOKEN")
     if not token:
         raise SettingsError("JOBMON_TOKEN: set it to a token of `jobmon token`")
-    headers = {"Authorization": f"Bearer {token.strip()}"}
+    if not re.fullmatch(r"[!-~]+", token := token.strip()):  # httpx's error would quote it
+        raise SettingsError(
+            "JOBMON_TOKEN: not a token: it has a blank, a line end or a letter outside ASCII"
+        )
+    headers = {"Authorization": f"Bearer {token}"}
     try:
         http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S)
     except (httpx.InvalidURL, ValueError) as error:

@@ -92,6 +92,19 @@ def test_service_without_a_token_is_a_settings_error(
         pass
 
 
+@pytest.mark.parametrize("token", ["x.y.z\nx.y.z", "Bearer x.y.z", "x.y.\u2026"])
+def test_text_that_cannot_be_a_token_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    """Catches a message with the token, and one about an address that does not answer."""
+    monkeypatch.setenv("JOBMON_TOKEN", token)
+    with pytest.raises(SettingsError) as error, open_client("http://away.test") as client:
+        client.get_stats()
+    assert str(error.value) == (
+        "JOBMON_TOKEN: not a token: it has a blank, a line end or a letter outside ASCII"
+    )
+
+
 def test_without_service_and_database_both_settings_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
