@@ -222,6 +222,12 @@ PROGRAM_CASES: list[tuple[str, str, dict[str, Any], str]] = [
         {"status": "FAILURE", "retries": 1, "date_done": -MINUTE},
         "It died 1 min ago after attempt 2, and is not retried.",
     ),
+    (  # the number of the attempt is not a number
+        "celery",
+        "celery_taskmeta",
+        {"status": "FAILURE", "retries": "odd", "date_done": -MINUTE},
+        "It died 1 min ago, and is not retried.",
+    ),
     (
         "mongodb-queue",
         "queue",
