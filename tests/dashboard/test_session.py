@@ -363,7 +363,7 @@ def test_page_for_admins_is_refused_before_its_query_is_parsed(ada: Viewer) -> N
     ):
         assert "Not allowed" in ada.page(path, 403).text
         part = ada.get(path, part=True)
-        assert (part.status_code, part.data) == (403, b""), path
+        assert (part.status_code, part.text) == (403, "This needs ADMIN_DASHBOARD."), path
         assert part.headers["X-Error-Code"] == "permission_denied"
 
 
@@ -398,7 +398,8 @@ def test_job_of_another_owner_and_an_unknown_job_are_the_same_page(
     different = set(foreign.headers.items()) ^ set(missing.headers.items())
     assert {name for name, _ in different} == {"X-Request-ID"}  # differs for each request
     parts = [ada.get(f"/dashboard/jobs/{name}", part=True) for name in ("foreign", "none")]
-    assert [(part.status_code, part.data) for part in parts] == [(403, b"")] * 2
+    refusal = 403, "Job not found or access denied."
+    assert [(part.status_code, part.text) for part in parts] == [refusal] * 2
 
 
 def test_page_over_the_rate_limit_is_429_with_the_time_to_wait(make_api: MakeApi) -> None:
