@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 POLL_PAUSE_S = 0.5  # between two reads of changes
 IDLE_POLL_PAUSE_S = 1.0  # after half a minute without a change
 SWEEP_S = 120.0  # without a change stream, all segments are counted again in this time
+INDEX_RETRY_S = 60.0  # `jobmon init` may create a missing index while a collector runs
 # How far a writer's clock may be behind this machine's; used only without a change stream.
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=40)
 
@@ -213,7 +214,7 @@ class PolledChanges:
         self._jobs = jobs
         self._stop = stop
         self._long_overlap_at = 0.0
-        self._unindexed: set[str] = set()
+        self._unindexed: dict[str, float] = {}  # by field: when to try its index again (monotonic)
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         self._stop.wait(POLL_PAUSE_S)
@@ -230,7 +231,7 @@ class PolledChanges:
     def _poll(self, segments: SegmentMap, since: datetime) -> None:
         mapping = self._jobs.mapping
         for field in mapping.dated_fields:
-            if field in self._unindexed:
+            if time.monotonic() < self._unindexed.get(field, 0.0):
                 continue
             query = {field: {"$gte": since + mapping.offsets.get(field, timedelta(0))}}
             index: Keys = [(field, 1)]
@@ -240,12 +241,10 @@ class PolledChanges:
             except OperationFailure as error:
                 if not is_bad_hint(error):
                     raise
-                self._unindexed.add(field)
-                log.warning(
-                    "no index on %s: a change that sets only this date is found after up to %d s",
-                    field,
-                    SWEEP_S,
-                )
+                if field not in self._unindexed:
+                    message = "no index on %s: a change of only this date is found after up to %d s"
+                    log.warning(message, field, SWEEP_S)
+                self._unindexed[field] = time.monotonic() + INDEX_RETRY_S
 
     def close(self) -> None:
         pass

@@ -113,6 +113,8 @@ def test_a_batch_that_the_server_cut_is_not_the_end(connection: Connection) -> N
 def test_polling_goes_on_with_the_dates_that_have_an_index(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Also catches an index that is never used because it was missing at the first poll."""
+    monkeypatch.setattr(changes_module, "INDEX_RETRY_S", 0.0)
     monkeypatch.setattr(FieldMapping, "dated_fields", ("createdAt", "updatedAt", "finishedAt"))
     jobs = connection.database.jobs
     jobs.create_index("updatedAt")
@@ -125,5 +127,11 @@ def test_polling_goes_on_with_the_dates_that_have_an_index(
         changes.next_batch(segments)
         segments.recount()
         assert segments.totals == {("queued", "t"): count}
+    jobs.create_index("createdAt")
+    jobs.delete_many({})  # so that no other date marks the segment
+    jobs.insert_one({"status": "queued", "type": "t", "createdAt": future})
+    changes._poll(segments, datetime.now(UTC))  # without the sweep of `next_batch`
+    segments.recount()
+    assert segments.totals == {("queued", "t"): 1}
     (warning,) = [line for line in caplog.messages if "no index on" in line]
     assert warning.startswith("no index on createdAt:")
