@@ -484,6 +484,7 @@ def probe_succeeds(port: int, path: str) -> bool:
         connection.close()
 
 
+@pytest.mark.long
 def test_commands_and_probes_of_the_pods_work_with_their_secrets(
     default_objects: Objects, secrets: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

@@ -152,6 +152,7 @@ def bills_of_materials() -> list[dict[str, Any]]:
     return [json.loads((ROOT / "dist" / name).read_text()) for name in names]
 
 
+@pytest.mark.long
 def test_bills_of_materials_are_valid_and_name_every_locked_package(
     bills_of_materials: list[dict[str, Any]],
 ) -> None:

@@ -145,9 +145,12 @@ def test_aborted_export_never_looks_complete(
     assert "Traceback" not in log
 
 
+RELOADS = (signal.SIGHUP, signal.SIGUSR2)
+
+
 @pytest.mark.parametrize(
     "signal_number",
-    [signal.SIGTERM, signal.SIGHUP, pytest.param(signal.SIGUSR2, marks=pytest.mark.long)],
+    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.long) for number in RELOADS)],
     ids=["stop", "reload", "upgrade"],
 )
 def test_stop_reload_and_upgrade_under_load_break_no_connection(
