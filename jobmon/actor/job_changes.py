@@ -227,6 +227,11 @@ class ProfileJobChanges:
         self._mapping = connection.jobs.mapping
         self._request = request
         self._transition = transition
+        # The paths of the fields that show a job's state.
+        self._state_paths = [
+            path for name, path in self._mapping.paths.items() if name not in _NOT_STATE
+        ]
+        self._recorded_paths = self._list_recorded_paths()
         self._matching: set[bytes] = set()  # by `encode_key`: the jobs that match `when`
 
     def read(self, keys: Iterable[Any]) -> dict[bytes, StoredJob]:
@@ -278,13 +283,13 @@ class ProfileJobChanges:
         has_removals = any(current[path] is not None for path in transition.removals)
         if has_values and not transition.deletes and not has_removals:
             raise RefusedActionError("it has this value already")
-        before = {path: value for path, value in current.items() if not self._is_hidden(path)}
+        before = {path: current[path] for path in self._recorded_paths}
         return PlannedChange(
             key=document["_id"],
             job_id=stored_job.job_id,
             expected={
                 path: value
-                for path in (*self._state_paths(), *before, *transition.increments)
+                for path in (*self._state_paths, *before, *transition.increments)
                 if not isinstance(value := _find_value(document, path), dict | list)
             },
             values=values,
@@ -318,14 +323,14 @@ class ProfileJobChanges:
             for path, value in changed.items()
         )
 
-    def _state_paths(self) -> list[str]:
-        """The paths of the fields that show a job's state."""
-        return [path for name, path in self._mapping.paths.items() if name not in _NOT_STATE]
-
-    def _is_hidden(self, path: str) -> bool:
-        """Whether a change of this path may change the payload or an error of the job."""
+    def _list_recorded_paths(self) -> list[str]:
+        """The changed paths, without those whose change may change the payload or an error."""
         sources = set().union(*map(self._mapping.list_sources, _NOT_STATE))
-        return path not in self._state_paths() and any(overlap(path, source) for source in sources)
+        return [
+            path
+            for path in _list_changed_paths(self._transition)
+            if path in self._state_paths or not any(overlap(path, source) for source in sources)
+        ]
 
 
 def _list_changed_paths(transition: Transition) -> tuple[str, ...]:
