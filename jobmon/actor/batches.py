@@ -9,8 +9,10 @@ skipped. For a request that is paused or stopped see `Recovery`.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any
 
+from jobmon.actions.catalog import RequestError
 from jobmon.actions.records import ActionRecords, Progress, Result, make_outcome
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Counts
@@ -29,6 +31,7 @@ MALFORMED = "its fields have values that the action cannot use"
 CHANGED = "changed between the decision and the update"
 CHANGED_SINCE = "changed after the request was filed"
 UNKNOWN = "changed before its outcome was recorded"
+TOO_LARGE = "The ids or other values of these jobs are too large to record: select fewer jobs."
 
 
 def _make_missing_key(job_id: str) -> Document:
@@ -122,7 +125,8 @@ class BatchRunner:
         """Run the batch after `last_batch` (None: the first); returns the record of its end.
 
         `limit`: how many jobs may still be changed; None without a limit. Raises OverLimitError
-        before a batch that would exceed it, RefusedFilterError if the jobs cannot be listed.
+        before a batch that would exceed it, RefusedFilterError if the jobs cannot be listed, and
+        RequestError if the plan of even the smallest batch is too large to record.
         """
         position = {} if last_batch is None else last_batch["position"]
         batch = self._reader.read(self._request, position, size)
@@ -141,9 +145,10 @@ class BatchRunner:
             intent["outcomes"] += [
                 self._describe(change, Result.POSSIBLE) for change in plan.changes
             ]
-        self._records.add_progress(
-            self._request.id, Progress.INTENT, intent, number=intent["number"]
-        )
+        if not self._record_intent(intent):
+            if size == 1:
+                raise RequestError("ids", TOO_LARGE)
+            return self.run(last_batch, size // 2, limit)
         self._on_step("intent")
         changed = [] if self._request.dry_run else list(self._make_changes(plan.changes))
         outcomes = [*intent["outcomes"], *changed]
@@ -221,6 +226,12 @@ class BatchRunner:
     def _add_outcomes(self, outcomes: list[Document]) -> None:
         dry_run = {"dryRun": self._request.dry_run}
         self._records.add_outcomes(self._request.id, [outcome | dry_run for outcome in outcomes])
+
+    def _record_intent(self, intent: Document) -> bool:
+        """Record the plan of a batch; False if BSON cannot hold it or it is too large."""
+        request_id, number = self._request.id, intent["number"]
+        add = partial(self._records.add_progress, request_id, Progress.INTENT, intent, number)
+        return self._records.own.write("a batch of a request", add)
 
     def _record_end(self, intent: Document, counts: Counts) -> Document:
         """Record the end of a batch, with the counts of all outcomes of the request so far."""

@@ -16,7 +16,7 @@ from jobmon.actions.records import ActionRecords, Progress
 from jobmon.actions.state import Phase
 from jobmon.actions.support import DELETION_OFF
 from jobmon.actions.target import Target
-from jobmon.actor.batches import DELETED, GONE, MALFORMED, UNKNOWN
+from jobmon.actor.batches import DELETED, GONE, MALFORMED, TOO_LARGE, UNKNOWN
 from jobmon.actor.job_changes import CONDITION_NOT_MET, STOPPED
 from jobmon.actor.type_pauses import NO_CHANGE
 
@@ -249,6 +249,19 @@ def test_a_malformed_job_is_skipped_and_does_not_stop_its_request(queue: ActingQ
     filed = queue.file("retry", select_dead(), expected=2)
     queue.act()
     assert queue.outcomes(filed) == {"malformed": ("skipped", MALFORMED), "dead": ("done", "")}
+
+
+def test_a_batch_that_is_too_large_to_record_is_divided_or_refused(queue: ActingQueue) -> None:
+    """Catches an actor process that ends at each start: the plan of a batch is one document."""
+    for job_id, length in (("first", 5), ("second", 5), ("large", 9)):
+        queue.add(job_id, "dlq", leasedBy="w" * length * 1_000_000)
+    refused = queue.file("retry", "large")
+    filed = queue.file("retry", Target(job_ids=("first", "second")), expected=2)
+    queue.act()
+    state = queue.state(refused)
+    assert (state.phase, state.reason, state.counts.total) == (Phase.REFUSED, TOO_LARGE, 0)
+    assert queue.job("large")["status"] == "dlq"
+    assert queue.outcomes(filed) == {"first": ("done", ""), "second": ("done", "")}
 
 
 def test_a_job_that_a_worker_finishes_before_the_update_is_not_cancelled(
