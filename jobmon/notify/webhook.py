@@ -12,9 +12,10 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from jobmon import __version__
+from jobmon.download import DeadlineHandler
 from jobmon.notify.message import Message
 
-TIMEOUT_S = 10.0  # for the connection and for each wait for data, not for the whole attempt
+TIMEOUT_S = 10.0  # for the whole attempt; only the last connection may take longer
 
 
 class DeliveryError(Exception):
@@ -26,9 +27,6 @@ class _RedirectRefusal(HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
-
-
-_opener = build_opener(_RedirectRefusal)
 
 
 def sign(key: bytes, message_id: str, sent_at: int, body: bytes) -> str:
@@ -51,8 +49,9 @@ def send_webhook(url: str, key: bytes, message: Message) -> None:
     if credentials:
         headers["Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
     request = Request(address, body, headers, method="POST")  # noqa: S310 - http(s), as checked
+    opener = build_opener(DeadlineHandler(time.monotonic() + TIMEOUT_S), _RedirectRefusal)
     try:
-        _opener.open(request, timeout=TIMEOUT_S).close()
+        opener.open(request, timeout=TIMEOUT_S).close()
     except HTTPError as error:
         error.close()
         redirected = " (redirects are not followed)" if 300 <= error.code < 400 else ""

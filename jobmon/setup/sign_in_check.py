@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from jobmon.download import FAILURES, download
 from jobmon.humanize import count
 from jobmon.settings import Settings
 from jobmon.settings.token_keys import PUBLIC_KEY_ALGORITHMS
 from jobmon.setup.findings import Finding, ok, problem, warning
-from jobmon.web.download import FAILURES, download
 from jobmon.web.jwks import parse_keys
 
 CHECK = "sign-in"

@@ -12,7 +12,7 @@ from typing import Any
 
 import jwt
 
-from jobmon.web.download import FAILURES, download
+from jobmon.download import FAILURES, download
 from jobmon.web.errors import unavailable
 
 log = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from authlib.common.security import generate_token
 from authlib.integrations.base_client import OAuthError
 from joserfc.errors import JoseError
 
+from jobmon.download import FAILURES, StatusError
 from jobmon.settings import Settings
 from jobmon.web.claims import find_claim
-from jobmon.web.download import FAILURES, StatusError
 from jobmon.web.errors import ApiError, unavailable
 from jobmon.web.oidc_protocol import Claims, DiscoveryError, Protocol, read_discovery
 

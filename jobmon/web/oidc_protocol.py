@@ -19,9 +19,9 @@ from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import KeySet as JoseKeySet
 from joserfc.jws import JWSRegistry
 
+from jobmon.download import StatusError, download
 from jobmon.settings import Settings
 from jobmon.settings.token_keys import PUBLIC_KEY_ALGORITHMS
-from jobmon.web.download import StatusError, download
 
 TIMEOUT_S = 5.0  # for each answer of the provider
 KEYS_REFRESH_S = 300

@@ -174,6 +174,9 @@ def test_failures_have_a_reason_without_the_address(
     with pytest.raises(DeliveryError, match=r"^not reachable \(gaierror\)$"):
         send_webhook("http://secret-token.invalid/", KEY, MESSAGE)
     monkeypatch.setattr(webhook, "TIMEOUT_S", 0.2)
+    receiver.is_dripping = True  # catches a time limit that restarts at each byte
+    with pytest.raises(DeliveryError, match=r"^no answer in 0\.2 s$"):
+        send_webhook(receiver.url, KEY, MESSAGE)
     receiver.answers.clear()
     with pytest.raises(DeliveryError, match=r"^no answer in 0\.2 s$"):
         send_webhook(receiver.url, KEY, MESSAGE)

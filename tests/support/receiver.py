@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,12 +34,16 @@ class ReceivedRequest(NamedTuple):
 
 
 class WebhookReceiver:
-    """Adds requests to `received`, and answers with `status` and `headers`."""
+    """Adds requests to `received`, and answers with `status` and `headers`.
+
+    While `is_dripping`, an answer never ends: it is sent byte by byte.
+    """
 
     def __init__(self) -> None:
         self.received: list[ReceivedRequest] = []
         self.status = 204
         self.headers: dict[str, str] = {}
+        self.is_dripping = False
         self.answers = threading.Event()  # while it is not set, requests wait for their answers
         self.answers.set()
         receiver = self
@@ -50,6 +55,12 @@ class WebhookReceiver:
                 body = self.rfile.read(length)
                 receiver.received.append(ReceivedRequest(self.path, headers, body))
                 receiver.answers.wait()
+                while receiver.is_dripping:
+                    try:
+                        self.wfile.write(b"H")
+                    except OSError:  # jobmon has closed the connection
+                        return
+                    time.sleep(0.01)
                 self.send_response(receiver.status)
                 for name, value in receiver.headers.items():
                     self.send_header(name, value)

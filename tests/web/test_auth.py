@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from jobmon import download
 from jobmon.app import create_app
 from jobmon.settings import ADMIN_DASHBOARD, Settings
-from jobmon.web import download
 from jobmon.web import jwks as jwks_module
 
 from ..conftest import SECRET, Api

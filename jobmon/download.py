@@ -1,6 +1,6 @@
-"""Downloads a small JSON document of an identity provider within a deadline.
+"""Downloads a small document of another service within a deadline.
 
-A provider that sends byte by byte, or without end, does not hold a thread beyond the deadline.
+A service that sends byte by byte, or without end, does not hold a thread beyond the deadline.
 """
 
 import time
@@ -42,7 +42,7 @@ def download(
     connection may take longer. A `form` is sent by POST; then no redirect is followed, because it
     would carry the headers elsewhere.
     """
-    opener = urllib.request.build_opener(_DeadlineHandler(deadline), _SafeRedirects())
+    opener = urllib.request.build_opener(DeadlineHandler(deadline), _SafeRedirects())
     request = urllib.request.Request(  # noqa: S310 - the schemes of settings are checked
         url, form, {"Accept": "application/json", **(headers or {})}
     )
@@ -81,7 +81,7 @@ class _DeadlineReader(RawIOBase):
         super().close()
 
 
-class _DeadlineHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+class DeadlineHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     """Opens http and https URLs whose answers are read until a deadline."""
 
     def __init__(self, deadline: float) -> None:
