@@ -8,18 +8,15 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
-from decimal import InvalidOperation
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
-from bson import Binary, Decimal128, ObjectId
+from bson import Decimal128, ObjectId
 
-from jobmon.store.bson_json import UUID_SUBTYPES, is_uuid, to_text
+from jobmon.store.bson_json import encode_key, is_uuid, to_text
 from jobmon.store.labels import label
+from jobmon.store.text_values import list_other_types
 
-_LONGEST_NUMBER = 45  # a Decimal128 with its sign and exponent
 _LEAST_INT64, _GREATEST_INT64 = -(2**63), 2**63 - 1
 OBJECT_ID_DIGITS = 24
 _HEX = frozenset("0123456789abcdef")
@@ -35,7 +32,8 @@ def identity_values(printed: str) -> list[Any]:
 @lru_cache(maxsize=1_000)
 def _parse_identity(printed: str) -> tuple[Any, ...]:
     # Cached, because a request needs the values of an id for the job and for its attempts.
-    return (printed, *_parse_object_ids(printed), *_parse_numbers(printed), *_parse_uuids(printed))
+    others = (value for value in list_other_types(printed) if is_identity(value, printed))
+    return (printed, *others)
 
 
 def is_identity(value: Any, printed: str) -> bool:
@@ -58,15 +56,12 @@ def identity_ranges(prefix: str) -> list[dict[str, Any]]:
     if len(prefix) <= OBJECT_ID_DIGITS and _HEX.issuperset(prefix):
         first, last = (ObjectId(prefix.ljust(OBJECT_ID_DIGITS, digit)) for digit in "0f")
         ranges.append({"$gte": first, "$lte": last})
-    for first_uuid, last_uuid in zip(
-        _parse_uuids(prefix + _UUID[len(prefix) :]),
-        _parse_uuids(prefix + _UUID[len(prefix) :].replace("0", "f")),
-        strict=True,
-    ):
-        ranges.append({"$gte": first_uuid, "$lte": last_uuid})
+    ends = (prefix + _UUID[len(prefix) :].replace("0", digit) for digit in "0f")
+    uuids = ([value for value in _parse_identity(end) if is_uuid(value)] for end in ends)
+    ranges += [{"$gte": first, "$lte": last} for first, last in zip(*uuids, strict=True)]
     numbers = _list_number_ranges(prefix)
     if not numbers:  # `0`, a point or an exponent: only the number with this whole text is found
-        numbers = [{"$eq": number} for number in _parse_numbers(prefix)]
+        numbers = [{"$eq": value} for value in _parse_identity(prefix) if _is_number(value)]
     return ranges + numbers
 
 
@@ -76,10 +71,9 @@ def label_values(printed: str) -> tuple[Any, ...]:
 
     Documents, whose label is `{…}`, and values of rare types such as a timestamp are not included.
     """
-    values: list[Any] = [printed, *_parse_json(printed), *_parse_dates(printed)]
+    values: list[Any] = [printed, *_parse_json(printed), *list_other_types(printed)]
     if len(printed) > 1 and printed[0] == printed[-1] == '"':
         values.append(printed[1:-1])
-    values += [*_parse_object_ids(printed), *_parse_numbers(printed), *_parse_uuids(printed)]
     return tuple(value for value in values if label(value) == printed)
 
 
@@ -90,37 +84,6 @@ def match_any(values: Sequence[Any]) -> Any:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal128) and not isinstance(value, bool)
-
-
-def _parse_object_ids(printed: str) -> list[ObjectId]:
-    if ObjectId.is_valid(printed) and str(ObjectId(printed)) == printed:
-        return [ObjectId(printed)]
-    return []
-
-
-def _parse_uuids(printed: str) -> list[Binary]:
-    with suppress(ValueError):
-        if str(UUID(printed)) == printed:
-            return [Binary(UUID(printed).bytes, subtype) for subtype in UUID_SUBTYPES]
-    return []
-
-
-def _parse_numbers(printed: str) -> list[Any]:
-    """The numbers that a text means: one int, which also matches equal numbers of other types.
-
-    For a number that is not whole, or beyond 64 bits: a double, a decimal, or both.
-    """
-    if len(printed) > _LONGEST_NUMBER:
-        return []
-    with suppress(ValueError):
-        whole = int(printed)
-        if _LEAST_INT64 <= whole <= _GREATEST_INT64 and str(whole) == printed:
-            return [whole]
-    numbers: list[Any] = []
-    for number_type in (float, Decimal128):
-        with suppress(ValueError, InvalidOperation):
-            numbers.append(number_type(printed))
-    return [number for number in numbers if to_text(number) == printed]
 
 
 def _list_number_ranges(prefix: str) -> list[dict[str, Any]]:
@@ -144,22 +107,10 @@ def _list_number_ranges(prefix: str) -> list[dict[str, Any]]:
 
 
 def _parse_json(printed: str) -> list[Any]:
-    """The null, the boolean or the array that a text is in JSON; an empty list for other texts."""
-    with suppress(ValueError):
-        value = json.loads(printed, parse_int=_parse_int64)
-        if value is None or isinstance(value, bool | list):
-            return [value]
-    return []
-
-
-def _parse_int64(digits: str) -> int:
-    number = int(digits)
-    if not _LEAST_INT64 <= number <= _GREATEST_INT64:
-        raise ValueError("BSON has no such number")
-    return number
-
-
-def _parse_dates(printed: str) -> list[datetime]:
+    """The null or the array that a text is in JSON; an empty list for other texts."""
     with suppress(ValueError, OverflowError):
-        return [datetime.fromisoformat(printed).astimezone(UTC)]
+        value = json.loads(printed)
+        if value is None or isinstance(value, list):
+            encode_key(value)  # raises OverflowError for a number that BSON cannot hold
+            return [value]
     return []

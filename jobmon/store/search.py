@@ -1,25 +1,16 @@
 """Makes conditions for searches in the payload: an index serves each of them."""
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from decimal import Decimal, DecimalException
 from typing import Any
-from uuid import UUID
 
-from bson import Binary, Decimal128, ObjectId
 from bson.regex import Regex
 
-from jobmon.store.bson_json import UUID_SUBTYPES
 from jobmon.store.mapping import Document
+from jobmon.store.text_values import list_other_types
 
 _ANY_END = "*"
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
-_OBJECT_ID = re.compile("[0-9a-fA-F]{24}")
-_LONGEST_NUMBER = 45  # in characters: a Decimal128 with its sign and exponent
-_END_OF_INT64 = 2**63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +61,7 @@ class SearchTerm:
             if string != text:
                 yield string
         if string == text:
-            yield from _list_other_types(text)
+            yield from list_other_types(text)
 
 
 def explain_unsearchable(text: str) -> str | None:
@@ -109,52 +100,3 @@ def _read_string(text: str) -> str:
         return text.removesuffix(_ANY_END)
     is_quoted = len(text) > 1 and text[0] == text[-1] == '"'
     return text[1:-1] if is_quoted else text
-
-
-def _list_other_types(text: str) -> Iterator[Any]:
-    """The values that a text means in addition to strings."""
-    if text in ("true", "false"):
-        yield text == "true"
-    if _OBJECT_ID.fullmatch(text):
-        yield ObjectId(text)
-    yield from _list_numbers(text)
-    try:
-        uuid = UUID(text).bytes
-    except ValueError:
-        pass
-    else:
-        yield from (Binary(uuid, subtype) for subtype in UUID_SUBTYPES)
-    if (moment := _read_date(text)) is not None:
-        yield moment
-
-
-def _list_numbers(text: str) -> Iterator[Any]:
-    """The numbers that a text means: one int, which also finds equal numbers of other types.
-
-    For a number that is not whole, or beyond 64 bits: a double, a decimal, or both.
-    """
-    if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
-        return
-    number = Decimal(text)
-    if -_END_OF_INT64 <= number < _END_OF_INT64 and number == int(number):
-        yield int(number)
-        return
-    double = float(number)
-    if math.isfinite(double) and number in (Decimal(repr(double)), Decimal(double)):
-        yield double
-    try:
-        yield Decimal128(number)
-    except DecimalException:  # more digits than a Decimal128 has
-        return
-
-
-def _read_date(text: str) -> datetime | None:
-    """The date that is written in ISO 8601, in UTC if it has no offset; None for another text."""
-    if "-" not in text:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-    return None if moment.microsecond % 1_000 else moment  # BSON dates have milliseconds
