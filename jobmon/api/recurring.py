@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import Any
 
 from marshmallow import fields, validate
-from pymongo.errors import OperationFailure
 
 from jobmon.api import examples
 from jobmon.api.answers import (
@@ -29,7 +28,7 @@ from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.recurring_runs import MAX_JOBS, MAX_RUNS, RecordedRun, run_list_name
 from jobmon.store.bson_json import read_date, to_text
 from jobmon.store.mapping import Document
-from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.read_collection import NoIndexError
 from jobmon.store.recurring import BadCursorError
 from jobmon.store.repetition import Repetition, read_repetition
 from jobmon.store.schedule import NO_INDEX
@@ -157,9 +156,7 @@ def list_recurring(queue: WatchedQueue, cursor: str, per_page: int) -> Recurring
         page = queue.recurring.page(cursor, per_page)
     except BadCursorError:
         raise invalid("cursor", "Not a cursor of this list.") from None
-    except OperationFailure as error:
-        if not is_bad_hint(error):
-            raise
+    except NoIndexError:
         return RecurringResult(now, reason=NO_INDEX)
     repetitions = conclude_repetitions(queue, page.jobs, now)
     jobs = [

@@ -22,7 +22,7 @@ from jobmon.collector.segments import SegmentMap
 from jobmon.store.connection import Connection
 from jobmon.store.failures import NOT_A_REPLICA_SET, STREAM_LOST, describe_error
 from jobmon.store.mapping import Document, Keys
-from jobmon.store.read_collection import ReadCollection, is_bad_hint
+from jobmon.store.read_collection import NoIndexError, ReadCollection
 
 log = logging.getLogger(__name__)
 
@@ -238,9 +238,7 @@ class PolledChanges:
             try:
                 for job in self._jobs.find(query, ("_id",), index=index, require_index=True):
                     segments.mark(job["_id"])
-            except OperationFailure as error:
-                if not is_bad_hint(error):
-                    raise
+            except NoIndexError:
                 if field not in self._unindexed:
                     message = "no index on %s: a change of only this date is found after up to %d s"
                     log.warning(message, field, SWEEP_S)

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from bson import Timestamp
-from pymongo.errors import ExecutionTimeout, OperationFailure
+from pymongo.errors import ExecutionTimeout
 
 from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.event_buckets import EventBuckets
@@ -45,7 +45,7 @@ from jobmon.store.bson_json import encode_key
 from jobmon.store.connection import Connection
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
-from jobmon.store.read_collection import ReadCollection, is_bad_hint
+from jobmon.store.read_collection import NoIndexError, ReadCollection
 
 log = logging.getLogger(__name__)
 
@@ -208,9 +208,7 @@ class EventCounter:
             middle = floor(start + (end - start) / 2, MINUTE)
             earlier = self._count_documents(jobs, start, middle)
             return earlier | self._count_documents(jobs, middle, end)
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
+        except NoIndexError:
             return {}  # the history's thread logs that indexes are missing
 
     def add(self, events: Sequence[Document], *, end: datetime | None) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
-from pymongo.errors import ExecutionTimeout, OperationFailure
+from pymongo.errors import ExecutionTimeout
 
 from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.event_counter import EventCounter
@@ -45,7 +45,7 @@ from jobmon.rollup.run_details import RunDetails, merge_details
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
 from jobmon.store.mapping import STORED_DATES, Document
-from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.read_collection import NoIndexError
 
 log = logging.getLogger(__name__)
 Bucket = tuple[datetime, Tallies, RunDetails]  # the start of the span, activity, details of runs
@@ -117,9 +117,7 @@ class HistoryWriter:
             started = time.monotonic()
             try:
                 is_urgent = self._count_once(datetime.now(UTC), stop)
-            except OperationFailure as error:
-                if not is_bad_hint(error):
-                    raise
+            except NoIndexError:
                 if not self._has_warned:
                     self._has_warned = True
                     log.warning("no history: indexes are missing; create them with `jobmon init`")

@@ -36,7 +36,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.failures import Failure, classify_failure
 from jobmon.store.labels import MAX_LABEL_LENGTH, OTHER, label, worker_label
 from jobmon.store.mapping import Document
-from jobmon.store.read_collection import ReadCollection, is_bad_hint
+from jobmon.store.read_collection import NoIndexError, ReadCollection
 from jobmon.store.short_errors import make_short_error_expression, shorten_error
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,8 @@ class RunDetailsCounter:
         try:
             return read(start, end)
         except OperationFailure as error:
-            if classify_failure(error) not in _DIVIDED_FAILURES or is_bad_hint(error):
+            is_missing = isinstance(error, NoIndexError)
+            if is_missing or classify_failure(error) not in _DIVIDED_FAILURES:
                 raise
             if end - start <= span:
                 if not self._has_warned:

@@ -29,8 +29,7 @@ def count_activity(
     """Count from `start` to before `end`; returns the tallies by the start of each span.
 
     Spans without activity are absent. Runs up to four aggregations, each with an index. Raises
-    PyMongoError, for which `is_bad_hint` is true if an index is missing. `jobs`: a snapshot of the
-    jobs to count instead of the present jobs.
+    PyMongoError, NoIndexError if an index is missing. `jobs`: a snapshot of the jobs to count.
     """
     within = {"$gte": start, "$lt": end}
     tallies: dict[datetime, Tallies] = {}

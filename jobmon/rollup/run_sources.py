@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pymongo.errors import OperationFailure
-
 from jobmon.domain import (
     FINAL_ATTEMPT_STATUSES,
     LAST_OUTCOMES,
@@ -25,7 +23,7 @@ from jobmon.store.event_log import EVENT_TIME, EventLog
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH, attempt_end_index
 from jobmon.store.known_fields import has_finished
 from jobmon.store.mapping import Document, FieldMapping, Keys
-from jobmon.store.read_collection import ReadCollection, is_bad_hint
+from jobmon.store.read_collection import NoIndexError, ReadCollection
 
 _FAILED_OUTCOMES = [AttemptStatus.FAILED.value, AttemptStatus.EXPIRED.value]
 _FAILED_ATTEMPTS: Document = {"status": {"$in": _FAILED_OUTCOMES}}
@@ -107,8 +105,8 @@ def aggregate_by_minute(
     """
     try:
         groups = watched.aggregate(pipeline, index=index, require_index=True)
-    except OperationFailure as error:
-        if not is_bad_hint(error) or index == NEWEST_FIRST or has_finished(watched):
+    except NoIndexError:
+        if index == NEWEST_FIRST or has_finished(watched):
             raise
         return
     for group in groups:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, Self, TypeVar
 
-from pymongo.errors import OperationFailure
-
 from jobmon.domain import AttemptStatus, failure_rate
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import (
@@ -29,7 +27,7 @@ from jobmon.rollup.windows import Window
 from jobmon.single_flight import TTL_FACTOR, SingleFlightCache
 from jobmon.store.connection import Connection
 from jobmon.store.labels import OTHER
-from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.read_collection import NoIndexError
 
 # The cost of counting a window live grows with its activity.
 MAX_LIVE_WINDOW = timedelta(hours=6)
@@ -279,9 +277,7 @@ class SeriesReader:
             as_of = self._connection.data_time()
             try:
                 by_step = count_activity(self._connection, window.start, window.end, window.step)
-            except OperationFailure as error:
-                if not is_bad_hint(error):
-                    raise
+            except NoIndexError:
                 raise MissingIndexError from None
             return min(as_of, self._connection.data_time()), by_step
 

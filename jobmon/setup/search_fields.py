@@ -6,8 +6,6 @@ It reads payloads, but no finding shows a value.
 from collections.abc import Iterator
 from typing import Any
 
-from pymongo.errors import OperationFailure
-
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings
 from jobmon.setup.fields import find_used_paths
@@ -16,7 +14,7 @@ from jobmon.store.bson_json import to_json
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import search_index
 from jobmon.store.mapping import Document, Keys
-from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.read_collection import NoIndexError
 
 _SAMPLE = 200  # jobs
 _MAX_BYTES = 100_000  # the check skips larger jobs
@@ -61,10 +59,8 @@ def _read_sample(connection: Connection, name: str) -> list[Document]:
     has_field: list[Document] = [{"$match": {name: {"$exists": True}}}]
     try:
         return _read_jobs(connection, has_field, search_index(name))
-    except OperationFailure as error:
-        if not is_bad_hint(error):
-            raise
-    return _read_jobs(connection, [{"$sort": {"_id": -1}}], [("_id", 1)])
+    except NoIndexError:
+        return _read_jobs(connection, [{"$sort": {"_id": -1}}], [("_id", 1)])
 
 
 def _read_jobs(connection: Connection, first_stages: list[Document], index: Keys) -> list[Document]:

@@ -1,7 +1,5 @@
 """Finds jobs by ids and values that a person types, with a bounded number of index keys."""
 
-from pymongo.errors import OperationFailure
-
 from jobmon.domain import CappedCount
 from jobmon.store import indexes
 from jobmon.store.bson_json import to_text
@@ -10,7 +8,7 @@ from jobmon.store.filter import JobFilter
 from jobmon.store.identity import identity_values, is_identity, match_prefix
 from jobmon.store.list_plan import get_plan
 from jobmon.store.mapping import Document
-from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.read_collection import NoIndexError
 
 COUNT_UP_TO = 100
 _FIELDS = ("jobId", "type", "status")
@@ -45,9 +43,7 @@ class JobFinder:
             counted = self._jobs.count(
                 prepared.match(), index=index, limit=COUNT_UP_TO + 1, require_index=True
             )
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
+        except NoIndexError:
             return None
         return CappedCount(min(counted, COUNT_UP_TO), counted <= COUNT_UP_TO)
 
@@ -58,7 +54,5 @@ class JobFinder:
             return self._jobs.find(
                 query, _FIELDS, index=indexes.JOB_ID, limit=limit, require_index=True
             )
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
+        except NoIndexError:
             return []

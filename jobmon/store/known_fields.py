@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Iterable
 
-from pymongo.errors import OperationFailure
-
 from jobmon.domain import STATUSES_AFTER_ATTEMPT, JobStatus
 from jobmon.single_flight import SingleFlight
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document, Keys
-from jobmon.store.read_collection import ReadCollection, is_bad_hint
+from jobmon.store.read_collection import NoIndexError, ReadCollection
 
 CACHE_TTL_MS = 10_000
 _BY_ID: Keys = [("_id", 1)]
@@ -86,10 +84,7 @@ class KnownFields:
             return all(
                 has_any(match_dated(group)) or not has_any(match_ended(group)) for group in groups
             )
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
-            # BY_FINISH is missing: `jobmon init` creates it only if a document has finishedAt.
+        except NoIndexError:  # `jobmon init` creates BY_FINISH only if a document has finishedAt
             ended = match_ended(STATUSES_AFTER_ATTEMPT)
             return has_finished(jobs) or not has_any(ended, indexes.BY_STATUS)
 

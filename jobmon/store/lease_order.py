@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bson import Code
-from pymongo.errors import ExecutionTimeout, OperationFailure
+from pymongo.errors import ExecutionTimeout
 
 from jobmon.domain import WAITING_STATUSES, CappedCount
 from jobmon.single_flight import SingleFlightCache
@@ -18,7 +18,7 @@ from jobmon.store.indexes import lease_index
 from jobmon.store.labels import label
 from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.mapping import Document
-from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.read_collection import NoIndexError
 
 # The most index keys that one query reads; a server reads them in about 10 ms.
 MAX_AHEAD = 10_000
@@ -247,9 +247,7 @@ class PlaceFinder:
             )
         except ExecutionTimeout:
             raise UnknownPlaceError(UNCOUNTED) from None
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
+        except NoIndexError:
             raise UnknownPlaceError("indexes are missing") from None
 
     def _match_ahead(self, key: _OrderKey, now: datetime) -> list[Document]:

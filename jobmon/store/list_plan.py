@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pymongo.errors import OperationFailure
-
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
@@ -26,7 +24,7 @@ from jobmon.store.filter_checks import require_fields, select_dated_statuses
 from jobmon.store.identity import LAST_CHARACTER
 from jobmon.store.indexes import ListIndex
 from jobmon.store.mapping import Document, FieldMapping, Keys
-from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.read_collection import NoIndexError
 from jobmon.store.search import is_prefix
 
 # The largest number of jobs that are compared one by one, or sorted in memory.
@@ -246,9 +244,7 @@ class ListPlanner:
                 limit=1,
                 require_index=True,
             )
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
+        except NoIndexError:
             return None
 
     def _require_searchable(self, name: str) -> None:

@@ -62,7 +62,7 @@ class JobLists:
     """Reads lists of the watched jobs; raises PyMongoError if they cannot be read.
 
     Each job has these `fields`, and is the result of `transform`. By default it has the fields of a
-    list, and its dates may be naive. With `require_index`, a missing index raises OperationFailure.
+    list, and its dates may be naive. With `require_index`, a missing index raises NoIndexError.
     """
 
     def __init__(

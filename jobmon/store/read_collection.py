@@ -42,6 +42,10 @@ def _identity(document: Document) -> Document:
     return document
 
 
+class NoIndexError(OperationFailure):
+    """The index that a query requires does not exist."""
+
+
 class ReadCollection:
     """Reads a collection; methods raise PyMongoError.
 
@@ -91,7 +95,7 @@ class ReadCollection:
         """The documents that match, with these `fields` or with all; `limit` 0 means no limit.
 
         `transform` is applied to each document when it is read, so that large documents need not be
-        kept. With `require_index`, a missing index raises OperationFailure. With `naive_dates`,
+        kept. With `require_index`, a missing index raises NoIndexError. With `naive_dates`,
         dates have no time zone: then decoding takes a third of the time.
         """
         collection = self._naive_collection if naive_dates else self.collection
@@ -276,8 +280,10 @@ class ReadCollection:
         try:
             return self._run_hinted(keys, run)
         except OperationFailure as error:
-            if require_index or not is_bad_hint(error):
+            if not is_bad_hint(error):
                 raise
+            if require_index:
+                raise NoIndexError(error.args[0], error.code, error.details) from error
         if str(keys) not in self._warned:
             self._warned.add(str(keys))
             log.warning(

@@ -39,7 +39,7 @@ class RecurringJobs:
     """Reads the recurring jobs of a queue; methods raise PyMongoError.
 
     First come the jobs with an interval, then the jobs with only a time of day; both are in the
-    order of (nextRunAt, _id). A missing index raises OperationFailure.
+    order of (nextRunAt, _id). A missing index raises NoIndexError.
     """
 
     def __init__(self, planner: ListPlanner, redactor: Redactor) -> None:

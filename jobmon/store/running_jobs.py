@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from pymongo.errors import OperationFailure
-
 from jobmon.domain import JobStatus
 from jobmon.single_flight import SingleFlight
 from jobmon.store import indexes
@@ -16,7 +14,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.identity import is_identity
 from jobmon.store.labels import label, worker_label
 from jobmon.store.mapping import Document
-from jobmon.store.read_collection import ReadCollection, is_bad_hint
+from jobmon.store.read_collection import NoIndexError, ReadCollection
 
 MAX_READ = 1_000
 CACHE_TTL_MS = 1_000
@@ -103,9 +101,7 @@ class RunningJobReader:
                 require_index=mapping.has_status,
                 transform=_extract_values,
             )
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
+        except NoIndexError:
             return RunningJobs(as_of=now, reason=NO_INDEX)
         starts = self._look_up_starts(running[:MAX_READ])
         jobs = [_make_job(values, starts) for values in running[:MAX_READ]]
@@ -131,9 +127,7 @@ class RunningJobReader:
         fields = ("jobId", "attemptNumber", "startedAt")
         try:
             attempts = self._attempts.find(query, fields, index=indexes.ATTEMPT, require_index=True)
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
+        except NoIndexError:
             return {}
         return {
             (to_text(attempt["jobId"]), number): started_at

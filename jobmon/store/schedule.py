@@ -5,8 +5,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pymongo.errors import OperationFailure
-
 from jobmon.domain import WAITING_STATUSES
 from jobmon.single_flight import SingleFlight
 from jobmon.store.bson_json import to_utc
@@ -14,7 +12,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import schedule_index
 from jobmon.store.labels import OTHER, label
 from jobmon.store.mapping import Document
-from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.read_collection import NoIndexError
 
 # The limits for one window: MAX_KEYS index keys if the index has all fields, else MAX_JOBS jobs.
 MAX_KEYS, MAX_JOBS = 10_000, 5_000
@@ -94,9 +92,7 @@ class ScheduleReader:
             return Schedule(as_of=now, reason=NO_DUE_TIMES)
         try:
             windows = tuple(self._count_window(name, now) for name in _WINDOWS)
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
+        except NoIndexError:
             return Schedule(as_of=now, reason=NO_INDEX)
         return Schedule(as_of=now, windows=windows, limit=self._limit)
 

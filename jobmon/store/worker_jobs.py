@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bson import ObjectId
-from pymongo.errors import OperationFailure
 
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store import indexes
@@ -13,7 +12,7 @@ from jobmon.store.filter import JobFilter, RefusedFilterError, WorkerJobs
 from jobmon.store.identity import OBJECT_ID_DIGITS, is_identity
 from jobmon.store.list_plan import MAX_CACHED, TTL_S, ListPlanner, get_plan
 from jobmon.store.mapping import Document, Keys
-from jobmon.store.read_collection import ReadCollection, is_bad_hint
+from jobmon.store.read_collection import NoIndexError, ReadCollection
 
 MAX_READ = 200  # attempts of the worker; also the limit for jobs that name it
 SAMPLE_SIZE = 200  # attempts
@@ -68,9 +67,7 @@ class WorkerJobFinder:
                 limit=MAX_READ + 1,
                 require_index=True,
             )
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
+        except NoIndexError:
             if not _have_workers(attempts):
                 return []
         keys = attempts.mapping.translate_keys(index) or []
