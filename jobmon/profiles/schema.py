@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar
 
-from jobmon.profiles.toml_lines import KeyPath, find_line, find_lines
+from jobmon.profiles.toml_lines import KeyPath, find_line
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]
             message += (
                 f". Write {error.path[-1]} before the first [table]: it is not a key of a table"
             )
-        line = find_line(find_lines(text), error.path)
+        line = find_line(text, error.path)
         is_other = error.is_in_other_file
         raise TomlError(f"line {line}: {message}", is_in_other_file=is_other) from None
 

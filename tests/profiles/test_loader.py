@@ -13,7 +13,7 @@ from jobmon.app import create_app
 from jobmon.profiles import ProfileError, load_profile, loader, shipped_profiles
 from jobmon.profiles.parser import ParsedProfile, parse_profile
 from jobmon.profiles.schema import profile_schema
-from jobmon.profiles.toml_lines import find_line, find_lines
+from jobmon.profiles.toml_lines import KeyPath, find_line
 from jobmon.settings import Settings, SettingsError
 from jobmon.store.profiles import Profile
 
@@ -427,7 +427,7 @@ def test_dates_of_attempts_in_an_array_are_read_in_their_stored_form() -> None:
     assert dates == [datetime(1970, 1, 1, 0, 0, second, tzinfo=UTC) for second in (1, 2)]
 
 
-def test_find_lines_has_the_line_of_every_key() -> None:
+def test_find_line_returns_the_line_of_a_key() -> None:
     text = '''# a comment
 a = 1
 "b.c" = """
@@ -440,25 +440,29 @@ j = 1979-05-27T07:32:00Z
 [[d.i]]
 k.l = [
   1, # one
-  2,
+  { m = { n = [ # nested
+    2,
+  ] } },
 ]
 '''
-    lines = find_lines(text)
-    assert lines[("a",)] == 2
-    assert lines[("b.c",)] == 3
-    assert lines[("d", "e", "f", 1, "g")] == lines[("d", "e", "h")] == 7
-    assert lines[("d", "i", 0, "j")] == 9
-    assert lines[("d", "i", 1, "k", "l")] == 11
-    assert lines[("d", "i", 1, "k", "l", 1)] == 13
-    assert find_line(lines, ("d", "e", "none")) == 7
-    assert find_line(lines, ("none",)) == 1
+    lines: dict[KeyPath, int] = {
+        ("a",): 2,
+        ("b.c",): 3,
+        ("d", "e", "f", 1, "g"): 7,
+        ("d", "e", "h"): 7,
+        ("d", "e", "none"): 7,
+        ("d", "i", 0, "j"): 9,
+        ("d", "i", 1, "k", "l"): 11,
+        ("d", "i", 1, "k", "l", 1, "m"): 13,
+        ("d", "i", 1, "k", "l", 1, "m", "n", 0): 14,
+        ("none",): 1,
+    }
+    assert {path: find_line(text, path) for path in lines} == lines
 
 
 @pytest.mark.parametrize(
-    "value", [r'"\U0001F600"', '"\\t\t"', '"""a""""', "'''a'''''", '""""""'], ids=ascii
+    "value", [r'"\U0001F600"', '"\\t\t"', '"""a""""', "'''a'''''", '""""""', '"\u2028"'], ids=ascii
 )
-def test_find_lines_accepts_every_string_of_toml(value: str) -> None:
-    """Catches a mistake that is reported as a failure of jobmon, without its line."""
-    text = f"a = {value}\nb = 1\n"
-    assert list(tomllib.loads(text)) == ["a", "b"]
-    assert find_lines(text) == {("a",): 1, ("b",): 2}
+def test_find_line_accepts_every_string_of_toml(value: str) -> None:
+    """Catches a mistake that is reported as a failure of jobmon, or with another line."""
+    assert find_line(f"a = {value}\nb = 1\n", ("b",)) == 2
