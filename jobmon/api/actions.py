@@ -1,6 +1,5 @@
 """`/admin/actions…` and `POST /job/actions`: actions on jobs, only with JOBMON_ACTIONS."""
 
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -9,7 +8,8 @@ from flask import Response, request
 from jobmon.actions.request import explain_required_reason
 from jobmon.actions.requests import needs_approval
 from jobmon.actions.state import ActionState
-from jobmon.api import action_examples, examples
+from jobmon.actions.target import Target
+from jobmon.api import action_examples
 from jobmon.api.action_answers import (
     ActionDetail,
     ActionList,
@@ -38,7 +38,6 @@ from jobmon.api.action_queries import (
     explain_request_errors,
 )
 from jobmon.api.action_words import describe_action, list_warnings
-from jobmon.api.answers import Error
 from jobmon.api.job_actions import (
     decide,
     file_order,
@@ -49,7 +48,7 @@ from jobmon.api.job_actions import (
     undo,
 )
 from jobmon.api.jobs import document_access_denied, get_callers_job
-from jobmon.api.openapi import Access, Routes
+from jobmon.api.openapi import Access, Decorator, Routes
 from jobmon.api.queries import JobParameters, ListFormat
 from jobmon.web import auth
 from jobmon.web.queues import current_queue
@@ -248,23 +247,13 @@ def format_detail(state: ActionState) -> dict[str, Any]:
     }
 
 
-def _document_not_found(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _document_not_found(routes: Routes) -> Decorator:
     """A decorator for views of one request: documents the answer 404."""
-    document: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
-        HTTPStatus.NOT_FOUND,
-        schema=Error,
-        description="There is no such request, or its records have expired.",
-        example=examples.ERRORS["not_found"],
-    )
-    return document
+    description = "There is no such request, or its records have expired."
+    return routes.document_error(HTTPStatus.NOT_FOUND, "not_found", description)
 
 
-def _document_conflict(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _document_conflict(routes: Routes) -> Decorator:
     """A decorator for the views of decisions and of `undo`: documents the answer 409."""
-    document: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
-        HTTPStatus.CONFLICT,
-        schema=Error,
-        description="The phase, the action or the author of the request does not allow this.",
-        example=examples.ERRORS["conflict"],
-    )
-    return document
+    description = "The phase, the action or the author of the request does not allow this."
+    return routes.document_error(HTTPStatus.CONFLICT, "conflict", description)

@@ -8,8 +8,7 @@ from typing import Any
 
 from flask import Response
 
-from jobmon.api import examples, run_examples
-from jobmon.api.answers import Error
+from jobmon.api import run_examples
 from jobmon.api.error_answers import MAX_NAMES, ErrorGroupInWindow, ErrorGroupList
 from jobmon.api.fields import SortCursor, redact
 from jobmon.api.openapi import Routes
@@ -147,11 +146,10 @@ def add_routes(routes: Routes) -> None:
     @routes.get("/errors/<group_id>", parameters=[_GROUP_ID])
     @routes.doc(operationId="getErrorGroup")
     @routes.arguments(ErrorGroupParameters, location="query")
-    @routes.alt_response(
+    @routes.document_error(
         HTTPStatus.NOT_FOUND,
-        schema=Error,
-        description="There is no such group, or it was seen too long ago.",
-        example=examples.ERRORS["not_found"],
+        "not_found",
+        "There is no such group, or it was seen too long ago.",
     )
     @routes.response(HTTPStatus.OK, ErrorGroupInWindow, example=run_examples.ERROR_DETAIL)
     def error_group(query: ErrorQuery, group_id: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from flask import Response
 from werkzeug.routing import BaseConverter
 
 from jobmon.api import examples, owner_counts
-from jobmon.api.answers import Error, JobDetail, JobList
+from jobmon.api.answers import JobDetail, JobList
 from jobmon.api.error_links import add_error_groups
 from jobmon.api.explaining import dump_explanation, read_explanation
 from jobmon.api.job_actions import describe_actions
@@ -21,7 +21,7 @@ from jobmon.api.neighbors import (
     OwnNeighborParameters,
     find_neighbors,
 )
-from jobmon.api.openapi import Access, Routes
+from jobmon.api.openapi import Access, Decorator, Routes
 from jobmon.api.queries import (
     JobParameters,
     ListQuery,
@@ -114,15 +114,10 @@ def blueprint(lists: ListResponder, counter: owner_counts.OwnerJobCounter) -> Ro
     return routes
 
 
-def document_access_denied(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def document_access_denied(routes: Routes) -> Decorator:
     """A decorator for views of one job: documents the answer 403 for a caller without access."""
-    document: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
-        HTTPStatus.FORBIDDEN,
-        schema=Error,
-        description="There is no such job, or it is another owner's: both have the same answer.",
-        example=examples.ERRORS["access_denied"],
-    )
-    return document
+    description = "There is no such job, or it is another owner's: both have the same answer."
+    return routes.document_error(HTTPStatus.FORBIDDEN, "access_denied", description)
 
 
 def get_detailed_job(job_id: str) -> Document:

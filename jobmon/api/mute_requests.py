@@ -10,9 +10,8 @@ from marshmallow import fields, validate
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.mutes import Mute, MuteMode
 from jobmon.actions.request import MAX_REASON, to_milliseconds
-from jobmon.api import action_examples, examples
+from jobmon.api import action_examples
 from jobmon.api.action_queries import describe_record_id
-from jobmon.api.answers import Error
 from jobmon.api.body import Body
 from jobmon.api.fields import IsoDate, default_none, describe
 from jobmon.api.job_actions import make_person
@@ -101,11 +100,8 @@ def blueprint() -> Routes:
     @routes.arguments(
         MuteEndBody, location="json", required=False, example={"reason": "it is back"}
     )
-    @routes.alt_response(
-        HTTPStatus.NOT_FOUND,
-        schema=Error,
-        description="There is no such mute in the last 30 days.",
-        example=examples.ERRORS["not_found"],
+    @routes.document_error(
+        HTTPStatus.NOT_FOUND, "not_found", "There is no such mute in the last 30 days."
     )
     @routes.response(HTTPStatus.OK, MuteAnswer, example=action_examples.MUTE)
     def end(body: dict[str, Any], mute_id: str) -> dict[str, Any]:

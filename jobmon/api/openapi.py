@@ -28,6 +28,9 @@ from jobmon.web.compression import SharedContent
 from jobmon.web.json_text import encode_line
 from jobmon.web.queues import WatchedQueues, root_path
 
+View = Callable[..., Any]
+Decorator = Callable[[View], View]
+
 BEARER = "bearer"
 
 _ABOUT = """\
@@ -219,13 +222,20 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
 
         return decorate
 
-    def document_files(self, noun: str, schema: str) -> Callable[..., Any]:
+    def document_error(self, status: HTTPStatus, code: str, description: str) -> Decorator:
+        """A decorator for views: documents an answer with an error that other routes lack."""
+        document: Decorator = self.alt_response(
+            status, schema=answers.Error, description=description, example=examples.ERRORS[code]
+        )
+        return document
+
+    def document_files(self, noun: str, schema: str) -> Decorator:
         """A decorator for views: documents that a list can also be answered as a file.
 
         `noun`: what a row is about. `schema`: the name of a row's schema.
         """
 
-        def document(view: Callable[..., Any]) -> Callable[..., Any]:
+        def document(view: View) -> View:
             for mimetype, template in _FILE_DESCRIPTIONS.items():
                 text = template.format(noun=noun, schema=schema)
                 view = self.alt_response(
