@@ -207,26 +207,8 @@ class ActionBody(Body):
         return ActionOrder(target=target, **values)
 
 
-@dataclass(frozen=True, kw_only=True)
-class OneJobOrder:
-    """An action that a caller requests for one job; the job's id is a query parameter."""
-
-    action: str
-    reason: str
-    reset_attempts: bool
-
-    def for_job(self, job_id: str) -> ActionOrder:
-        """The same action as an order for one job."""
-        return ActionOrder(
-            action=self.action,
-            target=Target(job_ids=(job_id,)),
-            reason=self.reason,
-            reset_attempts=self.reset_attempts,
-        )
-
-
 class OwnActionBody(Body):
-    """An action on one job."""
+    """An action on one job; the job's id is a query parameter."""
 
     action = fields.String(
         required=True, validate=validate.OneOf(_REQUESTABLE), **describe("The action.")
@@ -237,18 +219,6 @@ class OwnActionBody(Body):
         load_default=False,
         **describe("For `retry`: as `isReset` of `POST /admin/actions`."),
     )
-
-    @post_load
-    def _make_order(self, values: dict[str, Any], **_: Any) -> OneJobOrder:
-        return OneJobOrder(**values)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UndoOrder:
-    """Why an earlier request is to be undone; with `dry_run`, nothing is changed."""
-
-    reason: str = ""
-    dry_run: bool = False
 
 
 class UndoBody(Body):
@@ -261,10 +231,6 @@ class UndoBody(Body):
         **describe("Record what would be done, and change nothing."),
     )
 
-    @post_load
-    def _make_order(self, values: dict[str, Any], **_: Any) -> UndoOrder:
-        return UndoOrder(**values)
-
 
 class DecisionBody(Body):
     """The reason of a decision."""
@@ -272,10 +238,6 @@ class DecisionBody(Body):
     is_required = False
 
     reason = _reason_field()
-
-    @post_load
-    def _get_reason(self, values: dict[str, Any], **_: Any) -> str:
-        return str(values["reason"])
 
 
 def describe_record_id(name: str, description: str, example: object) -> dict[str, Any]:

@@ -25,14 +25,12 @@ from jobmon.api.action_queries import (
     ActionBody,
     ActionOrder,
     DecisionBody,
-    OneJobOrder,
     OutcomeParameters,
     OutcomeQuery,
     OwnActionBody,
     RequestListParameters,
     RequestListQuery,
     UndoBody,
-    UndoOrder,
     describe_record_id,
     encode_place,
     explain_request_errors,
@@ -154,7 +152,7 @@ def blueprint() -> Routes:
     @_document_conflict(routes)
     @_document_not_found(routes)
     @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
-    def undo_action(order: UndoOrder, action_id: str) -> dict[str, Any]:
+    def undo_action(body: dict[str, Any], action_id: str) -> dict[str, Any]:
         """Undo a request that is over, by a new request.
 
         Each job gets its earlier values back; a job that has changed since is skipped. The caller
@@ -162,7 +160,7 @@ def blueprint() -> Routes:
         a dry run. Some queues and some actions have no undo.
         """
         key = request.headers.get(IDEMPOTENCY_KEY)
-        return format_detail(undo(action_id, order.reason, key, dry_run=order.dry_run))
+        return format_detail(undo(action_id, body["reason"], key, dry_run=body["dry_run"]))
 
     for name, summary in _DECISIONS.items():
         _add_decision(routes, name, summary)
@@ -172,8 +170,8 @@ def blueprint() -> Routes:
 def _add_decision(routes: Routes, name: str, summary: str) -> None:
     """Add the route `POST /admin/actions/{action_id}/{name}`."""
 
-    def view(reason: str, action_id: str) -> dict[str, Any]:
-        return format_detail(decide(action_id, name, reason))
+    def view(body: dict[str, Any], action_id: str) -> dict[str, Any]:
+        return format_detail(decide(action_id, name, body["reason"]))
 
     view.__name__, view.__doc__ = name, summary
     documented = routes.response(HTTPStatus.OK, ActionDetail, example=action_examples.ACTION)(view)
@@ -196,16 +194,16 @@ def add_owner_route(routes: Routes) -> None:
     @routes.arguments(OwnActionBody, location="json", example={"action": "retry"})
     @document_access_denied(routes)
     @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
-    def job_action(job_id: str, order: OneJobOrder) -> dict[str, Any]:
+    def job_action(job_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Request an action on one job, as its owner or an operator.
+        order = ActionOrder(target=Target(job_ids=(job_id,)), **body)
 
         Only with JOBMON_ACTIONS. Owners get 403 for an action that is not in JOBMON_OWNER_ACTIONS.
         """
         require_right(order.action)
         get_callers_job(job_id)
         owner = None if auth.is_admin() else auth.subject()
-        key = request.headers.get(IDEMPOTENCY_KEY)
-        return format_detail(file_order(order.for_job(job_id), key, owner))
+        return format_detail(file_order(order, request.headers.get(IDEMPOTENCY_KEY), owner))
 
 
 def make_preview(order: ActionOrder) -> dict[str, Any]:
