@@ -1,15 +1,14 @@
 """The answers about requests for actions, and the functions that fill their fields."""
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from marshmallow import fields
 
 from jobmon.actions.catalog import ACTIONS
-from jobmon.actions.preview import SAMPLE, ActionPreview
-from jobmon.actions.records import HISTORY_KINDS, Record, Result
-from jobmon.actions.request import ActionRequest, Person
+from jobmon.actions.preview import SAMPLE
+from jobmon.actions.records import HISTORY_KINDS, Result
+from jobmon.actions.request import ActionRequest
 from jobmon.actions.requests import JobOutcome
 from jobmon.actions.state import ActionState, Phase
 from jobmon.actions.target import Target, TargetKind
@@ -155,7 +154,8 @@ class JobOutcomeAnswer(Answer):
 
     jobId = Text(
         "Id of the job; null for a type, and for a job that was found by a filter or for `undo` "
-        "but no longer existed."
+        "but no longer existed.",
+        attribute="job_id",
     )
     result = string("The result; `possible` only in a dry run.", enum=list(Result))
     reason = string("Why it was skipped, or why the result is uncertain; otherwise empty.")
@@ -177,11 +177,6 @@ class OutcomeList(Answer):
 
     meta = nested(OutcomeListMeta, "Position of the page.")
     data = array(JobOutcomeAnswer, "The outcomes, in order of the jobs' `_id`.")
-
-
-def format_person(person: Person) -> dict[str, Any]:
-    """The fields of a `PersonAnswer`."""
-    return {"subject": person.subject, "role": person.role, "address": person.address}
 
 
 def format_target(target: Target) -> dict[str, Any]:
@@ -230,7 +225,7 @@ def format_state(state: ActionState) -> dict[str, Any]:
         "phase": state.phase.value,
         "phaseReason": state.reason,
         "target": format_target(request.target),
-        "by": format_person(request.by),
+        "by": request.by,
         "at": request.at,
         "reason": request.reason,
         "expected": request.expected,
@@ -245,45 +240,6 @@ def format_state(state: ActionState) -> dict[str, Any]:
         "claimedAt": state.claimed_at,
         "progressAt": state.progress_at,
         "endedAt": state.ended_at,
-    }
-
-
-def format_history(history: Iterable[Record]) -> list[dict[str, Any]]:
-    """The fields of each `ActionRecord`."""
-    return [
-        {
-            "kind": record.kind.value,
-            "at": record.at,
-            "by": None if record.by is None else format_person(record.by),
-            "reason": record.reason,
-        }
-        for record in history
-    ]
-
-
-def format_preview(
-    action: str, preview: ActionPreview, text: str, warnings: list[str]
-) -> dict[str, Any]:
-    """Some fields of an `ActionPreviewAnswer`; `make_preview` adds the others."""
-    return {
-        "action": action,
-        "text": text,
-        "warnings": warnings,
-        "count": preview.count,
-        "unsuitable": preview.unsuitable,
-        "sample": preview.sample,
-    }
-
-
-def format_outcome(outcome: JobOutcome) -> dict[str, Any]:
-    """The fields of a `JobOutcomeAnswer`."""
-    return {
-        "jobId": outcome.job_id,
-        "result": outcome.result,
-        "reason": outcome.reason,
-        "at": outcome.at,
-        "before": outcome.before,
-        "after": outcome.after,
     }
 
 

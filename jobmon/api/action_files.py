@@ -10,8 +10,6 @@ from jobmon.api.action_answers import (
     ActionWithHistory,
     JobOutcomeAnswer,
     PersonAnswer,
-    format_history,
-    format_outcome,
     format_state,
 )
 from jobmon.api.answers import Answer
@@ -53,7 +51,7 @@ OUTCOME_ROWS = _make_rows("outcomes", JobOutcomeAnswer())
 def export_requests(file_format: ListFormat) -> Response:
     """A file of all requests with their histories, the newest first."""
     batches = (
-        [format_state(state) | {"history": format_history(state.history)} for state in states]
+        [format_state(state) | {"history": state.history} for state in states]
         for states in queue_actions().requests.list_all()
     )
     return export(REQUEST_ROWS, batches, file_format)
@@ -62,5 +60,4 @@ def export_requests(file_format: ListFormat) -> Response:
 def export_outcomes(state: ActionState, file_format: ListFormat, result: Result | None) -> Response:
     """A file of the outcomes of a request; with `result`, only of those with this result."""
     outcomes = queue_actions().requests.list_all_outcomes(state.request.id, result)
-    batches = (list(map(format_outcome, batch)) for batch in outcomes)
-    return export(OUTCOME_ROWS, batches, file_format, "" if state.is_over else UNFINISHED)
+    return export(OUTCOME_ROWS, outcomes, file_format, "" if state.is_over else UNFINISHED)

@@ -15,9 +15,6 @@ from jobmon.api.action_answers import (
     ActionList,
     ActionPreviewAnswer,
     OutcomeList,
-    format_history,
-    format_outcome,
-    format_preview,
     format_state,
 )
 from jobmon.api.action_files import export_outcomes, export_requests
@@ -143,7 +140,7 @@ def blueprint() -> Routes:
             )
         return {
             "meta": {"next_cursor": page.next_after},
-            "data": [format_outcome(outcome) for outcome in page.outcomes],
+            "data": page.outcomes,
         }
 
     @routes.post("/<string(length=20):action_id>/undo", parameters=[_ACTION_ID])
@@ -196,10 +193,10 @@ def add_owner_route(routes: Routes) -> None:
     @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
     def job_action(job_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Request an action on one job, as its owner or an operator.
-        order = ActionOrder(target=Target(job_ids=(job_id,)), **body)
 
         Only with JOBMON_ACTIONS. Owners get 403 for an action that is not in JOBMON_OWNER_ACTIONS.
         """
+        order = ActionOrder(target=Target(job_ids=(job_id,)), **body)
         require_right(order.action)
         get_callers_job(job_id)
         owner = None if auth.is_admin() else auth.subject()
@@ -214,18 +211,22 @@ def make_preview(order: ActionOrder) -> dict[str, Any]:
     with explain_request_errors():
         preview = actions.previewer.preview(order.action, order.target, owner)
     has_actor, expires_minutes = actions.requests.has_actor(), settings.actions_expire_minutes
-    text = describe_action(order, preview.count, actions.support)
     warnings = list_warnings(
         preview.unsuitable, has_actor=has_actor, expires_minutes=expires_minutes
     )
     return {
-        **format_preview(order.action, preview, text, warnings),
+        "action": order.action,
+        "text": describe_action(order, preview.count, actions.support),
+        "warnings": warnings,
+        "count": preview.count,
+        "unsuitable": preview.unsuitable,
         "isReasonNeeded": bool(explain_required_reason(order.target, dry_run=order.dry_run)),
         "isApprovalNeeded": needs_approval(
             order.target, preview.count, settings, dry_run=order.dry_run
         ),
         "isActorRunning": has_actor,
         "expiresAfterMinutes": expires_minutes,
+        "sample": preview.sample,
     }
 
 
@@ -241,7 +242,7 @@ def format_detail(state: ActionState) -> dict[str, Any]:
         **format_state(state),
         "isActorRunning": queue_actions().requests.has_actor(),
         "decisions": list_decisions(state),
-        "history": format_history(state.history),
+        "history": state.history,
     }
 
 

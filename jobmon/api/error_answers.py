@@ -13,10 +13,10 @@ MAX_NAMES = 10  # types or workers of a group that are counted by name; the othe
 class FailedJobAnswer(Answer):
     """A job that failed with an error of the group."""
 
-    jobId = string("Id of the job, which may have been deleted.")
+    jobId = string("Id of the job, which may have been deleted.", attribute="job_id")
     type = string("Type of the job.")
-    workerId = FreeText("Worker that ran it; null if unknown.")
-    failedAt = Date("When it failed.")
+    workerId = FreeText("Worker that ran it; null if unknown.", attribute="worker")
+    failedAt = Date("When it failed.", attribute="at")
 
 
 class ErrorGroupAnswer(Answer):

@@ -29,7 +29,7 @@ from jobmon.diagnosis.error_groups import (
     summarize_errors,
 )
 from jobmon.diagnosis.evidence import NO_END_TIMES, NOT_COUNTED
-from jobmon.rollup.error_registry import ErrorGroup, FailedJob
+from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.run_history import ErrorSteps, RunHistory
 from jobmon.rollup.series import MAX_CACHED_ANSWERS
 from jobmon.rollup.windows import Window, WindowError
@@ -269,14 +269,10 @@ def _format_group(found_errors: FoundErrors, summary: ErrorSummary) -> dict[str,
         "typeCounts": None if summary.types is None else fold_names(summary.types),
         "workerCounts": None if workers is None else fold_names(workers),
         "trend": found_errors.trend(summary.id),
-        "jobs": [_format_job(job) for job in (group.jobs if group else ())],
+        "jobs": group.jobs if group else (),
         **dict.fromkeys(unknown),
         "reasons": reasons | dict.fromkeys(unknown, found_errors.reason),
     }
-
-
-def _format_job(job: FailedJob) -> dict[str, Any]:
-    return {"jobId": job.job_id, "type": job.type, "workerId": job.worker, "failedAt": job.at}
 
 
 def fold_names(names: Counter[str], max_names: int = MAX_NAMES) -> dict[str, int]:

@@ -25,12 +25,19 @@ from jobmon.store.bson_json import to_iso, to_json, to_text, to_utc
 from jobmon.store.cursor import Cursor
 
 
-def describe(description: str, *, nullable: bool = False, **metadata: Any) -> dict[str, Any]:
-    """Keyword arguments that describe a field in the OpenAPI document.
+def describe(
+    description: str, *, nullable: bool = False, attribute: str | None = None, **metadata: Any
+) -> dict[str, Any]:
+    """Keyword arguments of a field, which describe it in the OpenAPI document.
 
+    `attribute`: the name of the value in the object to serialize, if it is not the field's name.
     `metadata` may have `enum`, the possible values, and `optional`, for a field that may be absent.
     """
-    return {"allow_none": nullable, "metadata": {"description": description, **metadata}}
+    return {
+        "allow_none": nullable,
+        "attribute": attribute,
+        "metadata": {"description": description, **metadata},
+    }
 
 
 def redact(value: Any) -> Any:

@@ -63,7 +63,7 @@ class FailingReceiver(Answer):
     """A receiver of notifications to which messages cannot be delivered."""
 
     name = string("Name of the receiver.")
-    since = Date("When messages began to fail.")
+    since = Date("When messages began to fail.", attribute="failing_since")
     reason = string("Why the last message was not delivered.")
 
 
@@ -197,9 +197,5 @@ def _check_notifications(rollup: RollupReader) -> dict[str, Any]:
     except Exception as error:  # the probe answers even if the document is malformed
         log.error("could not read the notifications for readiness", exc_info=error)
         return {}
-    failing = [
-        {"name": receiver.name, "since": receiver.failing_since, "reason": receiver.reason}
-        for receiver in receivers
-        if receiver.failing_since is not None
-    ]
+    failing = [receiver for receiver in receivers if receiver.failing_since is not None]
     return {"notifications": {"failing": failing}} if receivers else {}

@@ -15,7 +15,7 @@ from jobmon.api.action_queries import describe_record_id
 from jobmon.api.body import Body
 from jobmon.api.fields import IsoDate, default_none, describe
 from jobmon.api.job_actions import make_person
-from jobmon.api.mutes import MuteAnswer, format_mute
+from jobmon.api.mutes import MuteAnswer
 from jobmon.api.openapi import Access, Routes
 from jobmon.diagnosis.notices import CheckKind
 from jobmon.settings.actions import NOTICES_MUTE
@@ -78,7 +78,7 @@ def blueprint() -> Routes:
     @routes.doc(operationId="muteNotices")
     @routes.arguments(MuteBody, location="json", example=action_examples.MUTE_BODY)
     @routes.response(HTTPStatus.CREATED, MuteAnswer, example=action_examples.MUTE)
-    def mute(body: dict[str, Any]) -> dict[str, Any]:
+    def mute(body: dict[str, Any]) -> Mute:
         """Mute or acknowledge notices for a while; needs NOTICES_MUTE.
 
         No message about a muted notice is sent until the mute ends. About an acknowledged notice
@@ -86,14 +86,13 @@ def blueprint() -> Routes:
         """
         require_right()
         kind = body["kind"]
-        added = add_mute(
+        return add_mute(
             body["until"],
             kind=None if kind is None else CheckKind(kind),
             types=body["types"],
             mode=MuteMode(body["mode"]),
             reason=body["reason"],
         )
-        return format_mute(added, datetime.now(UTC))
 
     @routes.post("/<string(length=20):mute_id>/end", parameters=[_MUTE_ID])
     @routes.doc(operationId="endMute")
@@ -104,13 +103,13 @@ def blueprint() -> Routes:
         HTTPStatus.NOT_FOUND, "not_found", "There is no such mute in the last 30 days."
     )
     @routes.response(HTTPStatus.OK, MuteAnswer, example=action_examples.MUTE)
-    def end(body: dict[str, Any], mute_id: str) -> dict[str, Any]:
+    def end(body: dict[str, Any], mute_id: str) -> Mute:
         """End a mute or an acknowledgement now; needs NOTICES_MUTE.
 
         If the notice still exists, messages about it are sent again.
         """
         require_right()
-        return format_mute(end_mute(mute_id, body["reason"]), datetime.now(UTC))
+        return end_mute(mute_id, body["reason"])
 
     return routes
 

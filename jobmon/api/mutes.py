@@ -1,6 +1,5 @@
 """`GET /admin/jobs/mutes`: which notices are muted or acknowledged, by whom, until when and why."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -36,6 +35,15 @@ class MuteAnswer(Answer):
     endedAt = DateOrText("When a person ended it early; null if nobody did.")
     endedBy = nested(PersonAnswer, "The person who ended it; null if nobody did.", nullable=True)
 
+    def prepare(self, obj: Mute) -> dict[str, Any]:
+        """The fields of a mute."""
+        end = obj.end
+        return vars(obj) | {
+            "isActive": obj.is_active(datetime.now(UTC)),
+            "endedAt": end and end.at,
+            "endedBy": end and end.by,
+        }
+
 
 class MuteList(Answer):
     """The newest 1,000 mutes of the last 30 days, and the newest 1,000 with a future `until`."""
@@ -54,28 +62,4 @@ def add_routes(routes: Routes) -> None:
 
         No message about a muted notice is sent, but pages show it.
         """
-        return format_mutes(current_queue().mutes.list_recent())
-
-
-def format_mutes(mutes: Iterable[Mute]) -> dict[str, Any]:
-    """The fields of a `MuteList`."""
-    now = datetime.now(UTC)
-    return {"data": [format_mute(mute, now) for mute in mutes]}
-
-
-def format_mute(mute: Mute, now: datetime) -> dict[str, Any]:
-    """The fields of a `MuteAnswer`."""
-    end = mute.end
-    return {
-        "id": mute.id,
-        "mode": mute.mode.value,
-        "kind": mute.kind and mute.kind.value,
-        "types": mute.types,
-        "by": mute.by,
-        "at": mute.at,
-        "until": mute.until,
-        "reason": mute.reason,
-        "isActive": mute.is_active(now),
-        "endedAt": end and end.at,
-        "endedBy": end and end.by,
-    }
+        return {"data": current_queue().mutes.list_recent()}

@@ -210,12 +210,7 @@ def _format_queue(queue: Settings, summary: QueueSummary | None) -> dict[str, An
         "isDefault": queue is all_queues().default,
         "level": shown.level,
         "notices": [
-            {
-                "level": notice.level,
-                "text": notice.text,
-                "since": notice.since,
-                "isMuted": is_muted,
-            }
+            vars(notice) | {"isMuted": is_muted}
             for notices, is_muted in ((shown.notices, False), (shown.muted, True))
             for notice in notices
         ],

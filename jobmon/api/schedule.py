@@ -11,7 +11,7 @@ from jobmon.api.answers import Answer, array, boolean, counts, integer, mapping,
 from jobmon.api.fields import Date, describe
 from jobmon.api.openapi import Routes
 from jobmon.api.shared_response import SharedResponse
-from jobmon.store.schedule import MAX_KEYS, Schedule, ScheduledStep, ScheduledWindow
+from jobmon.store.schedule import MAX_KEYS, Schedule, ScheduledWindow
 from jobmon.web.queues import WatchedQueue, current_queue
 
 
@@ -20,10 +20,15 @@ class ScheduledStepAnswer(Answer):
 
     start = Date("Start of the period.", data_key="from")
     end = Date("End of the period, exclusive.", data_key="to")
-    count = integer("Jobs that become due in the period; null if not counted.", nullable=True)
-    isExact = boolean("Whether `count` is exact; otherwise it is null or a lower bound.")
+    count = integer(
+        "Jobs that become due in the period; null if not counted.", nullable=True, attribute="jobs"
+    )
+    isExact = boolean(
+        "Whether `count` is exact; otherwise it is null or a lower bound.", attribute="is_exact"
+    )
     typeCounts = counts(
-        "These jobs by type: the 20 types with the most jobs in the window, and `(other)`."
+        "These jobs by type: the 20 types with the most jobs in the window, and `(other)`.",
+        attribute="types",
     )
 
 
@@ -33,6 +38,10 @@ class ScheduledWindowAnswer(ScheduledStepAnswer):
     name = string("Name of the window.", enum=["hour", "day", "week"])
     step = integer("Length of a step in seconds; the first and the last step may be shorter.")
     steps = array(ScheduledStepAnswer, "Every step of the window, in order.")
+
+    def prepare(self, obj: ScheduledWindow) -> dict[str, Any]:
+        """The fields of the window, with its step in seconds."""
+        return vars(obj) | {"step": round(obj.step.total_seconds())}
 
 
 class ScheduleAnswer(Answer):
@@ -71,7 +80,7 @@ def add_routes(routes: Routes, queue_count: int) -> None:
 def _format_schedule(queue: WatchedQueue, counted: Schedule) -> dict[str, Any]:
     return {
         "asOf": counted.as_of,
-        "windows": [_format_window(window) for window in counted.windows] or None,
+        "windows": counted.windows or None,
         "reasons": explain_schedule(queue, counted),
     }
 
@@ -85,26 +94,3 @@ def explain_schedule(queue: WatchedQueue, schedule: Schedule) -> dict[str, str]:
     stats = queue.stats.cached_stats()
     unreadable = "" if stats is None else stats.health.unknown.get("scheduled", "")
     return {"windows": unreadable} if unreadable else {}
-
-
-def _format_window(window: ScheduledWindow) -> dict[str, Any]:
-    return {
-        "name": window.name,
-        "start": window.start,
-        "end": window.end,
-        "step": round(window.step.total_seconds()),
-        "count": window.jobs,
-        "isExact": window.is_exact,
-        "typeCounts": window.types,
-        "steps": [_format_step(step) for step in window.steps],
-    }
-
-
-def _format_step(step: ScheduledStep) -> dict[str, Any]:
-    return {
-        "start": step.start,
-        "end": step.end,
-        "count": step.jobs,
-        "isExact": step.is_exact,
-        "typeCounts": step.types,
-    }

@@ -39,10 +39,11 @@ def compile_schema(schema: Schema) -> Serialize:
     entries, drops = [], []
     for i, (name, field) in enumerate(schema.dump_fields.items()):
         key, default = field.data_key or name, field.dump_default
+        source_name = field.attribute or name
         unchanged, names[f"show_{i}"] = _find_show(field)
         # A missing value is left unchanged, too; then its key is removed.
         names[f"unchanged_{i}"], names[f"default_{i}"] = unchanged | {type(missing)}, default
-        entries.append(_ENTRY.format(key=key, name=name, i=i))
+        entries.append(_ENTRY.format(key=key, name=source_name, i=i))
         if default is missing:
             drops.append(_DROP.format(key=key))
     source = _SOURCE.format(entries=", ".join(entries), drops="\n    ".join(drops))

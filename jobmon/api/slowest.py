@@ -68,15 +68,6 @@ def _format_slowest(
     if unknown_reason:
         return {"meta": meta, "data": None}
     data = [
-        {
-            "type": slow.type,
-            "jobId": slow.run.job_id,
-            "attemptNumber": slow.run.attempt,
-            "workerId": slow.run.worker,
-            "status": slow.run.outcome,
-            "finishedAt": slow.run.finished_at,
-            "durationMs": slow.run.duration_ms,
-        }
-        for slow in select_slowest_runs(details, types)
+        {"type": slow.type, **slow.run._asdict()} for slow in select_slowest_runs(details, types)
     ]
     return {"meta": meta, "data": data}

@@ -68,7 +68,9 @@ class SuggestionAnswer(Answer):
         "Whether `jobs` is exact; otherwise it is null or a lower bound. Jobs that the statistics "
         f"do not count are counted up to {COUNT_UP_TO:,}."
     )
-    isExact = boolean("Whether the text is the whole value or name, not only a part of it.")
+    isExact = boolean(
+        "Whether the text is the whole value or name, not only a part of it.", attribute="is_exact"
+    )
 
 
 class SuggestionMeta(Answer):
@@ -107,14 +109,8 @@ def add_routes(routes: Routes) -> None:
 
 
 def _format_meaning(meaning: Meaning) -> dict[str, Any]:
-    return {
-        "kind": meaning.kind,
-        "value": meaning.value,
-        "title": meaning.title,
-        "note": meaning.note,
-        "text": meaning.text,
-        "filters": meaning.filters,
-        "jobs": None if meaning.jobs is None else meaning.jobs.value,
-        "jobsIsExact": meaning.jobs is not None and meaning.jobs.is_exact,
-        "isExact": meaning.is_exact,
+    jobs = meaning.jobs
+    return vars(meaning) | {
+        "jobs": None if jobs is None else jobs.value,
+        "jobsIsExact": jobs is not None and jobs.is_exact,
     }

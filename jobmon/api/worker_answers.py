@@ -16,11 +16,13 @@ JOBS_SHOWN = 5  # running jobs of a worker in an answer, at most
 class RunningJobAnswer(Answer):
     """A job that a worker runs now."""
 
-    jobId = string("Id of the job; null if it has none.", nullable=True)
+    jobId = string("Id of the job; null if it has none.", nullable=True, attribute="job_id")
     type = string("Type of the job.")
-    attemptNumber = integer("Number of the attempt; null if unknown.", nullable=True)
-    startedAt = DateOrText("When the attempt started; null if unknown.")
-    leaseExpiresAt = DateOrText("When the lease expires; null if unknown.")
+    attemptNumber = integer(
+        "Number of the attempt; null if unknown.", nullable=True, attribute="attempt"
+    )
+    startedAt = DateOrText("When the attempt started; null if unknown.", attribute="started_at")
+    leaseExpiresAt = DateOrText("When the lease expires; null if unknown.", attribute="expires_at")
     leaseLeftMs = integer(
         "Milliseconds until the lease expires; negative if it has expired.", nullable=True
     )
@@ -110,14 +112,16 @@ class SlowAttempt(Answer):
     """An attempt that ended in the window."""
 
     type = string("Type of its job.")
-    jobId = string("Id of its job, which may have been deleted.")
+    jobId = string("Id of its job, which may have been deleted.", attribute="job_id")
     attemptNumber = integer(
-        "Number of the attempt; null if the queue does not number them.", nullable=True
+        "Number of the attempt; null if the queue does not number them.",
+        nullable=True,
+        attribute="attempt",
     )
-    workerId = FreeText("Worker that ran it; null if unknown.")
-    status = string("How it ended.", enum=list(FINAL_ATTEMPT_STATUSES))
-    finishedAt = Date("When it ended.")
-    durationMs = integer("How long it ran, in milliseconds.")
+    workerId = FreeText("Worker that ran it; null if unknown.", attribute="worker")
+    status = string("How it ended.", enum=list(FINAL_ATTEMPT_STATUSES), attribute="outcome")
+    finishedAt = Date("When it ended.", attribute="finished_at")
+    durationMs = integer("How long it ran, in milliseconds.", attribute="duration_ms")
 
 
 class SlowAttemptListMeta(WindowBounds):

@@ -320,14 +320,7 @@ def _format_job(job: RunningJob, now: datetime) -> dict[str, Any]:
     lease_left_ms = None
     if job.expires_at is not None:
         lease_left_ms = round((job.expires_at - now) / _MILLISECOND)
-    return {
-        "jobId": job.job_id,
-        "type": job.type,
-        "attemptNumber": job.attempt,
-        "startedAt": job.started_at,
-        "leaseExpiresAt": job.expires_at,
-        "leaseLeftMs": lease_left_ms,
-    }
+    return job._asdict() | {"leaseLeftMs": lease_left_ms}
 
 
 def _format_error(error: TopError, groups: Mapping[str, ErrorGroup]) -> dict[str, Any]:
