@@ -14,7 +14,7 @@ from jobmon.store.bson_json import read_date, to_utc
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import OLDEST_FIRST
 from jobmon.store.identity import label_values, match_any
-from jobmon.store.labels import label
+from jobmon.store.labels import can_filter_by, label
 from jobmon.store.mapping import NOT_DATES, Document
 from jobmon.store.stats import COUNT_BY_STATUS_AND_TYPE, CountsByName, QueueHealth, QueueStats
 
@@ -118,9 +118,9 @@ class LiveStats:
             oldest, by_type = unchanged.oldest_queued, unchanged.oldest_queued_by_type
         else:
             oldest, by_type = self._find_oldest_queued(types) if is_any_queued else (None, {})
-        if oldest is None and is_any_queued:
+        if oldest is None and is_any_queued and self._is_age_unknown(None):
             unknown["oldest_queued"] = self._explain_unknown_age()
-        if ages_unknown := set(types) - by_type.keys():
+        if ages_unknown := set(filter(self._is_age_unknown, set(types) - by_type.keys())):
             unknown["oldest_queued_by_type"] = (
                 f"not known for {len(ages_unknown)} of {len(types)} types: "
                 f"{self._explain_unknown_age()}, or the type is not a text"
@@ -296,13 +296,30 @@ class LiveStats:
 
     def _look_up_oldest_queued(self, job_type: str | None) -> datetime | None:
         """The createdAt of the oldest queued job; with `job_type`, of this type."""
-        query: Document = {"status": JobStatus.QUEUED.value, "createdAt": {"$type": "date"}}
+        oldest = self._find_first_queued(job_type, {"createdAt": {"$type": "date"}})
+        return read_date(oldest[0].get("createdAt")) if oldest else None
+
+    def _is_age_unknown(self, job_type: str | None) -> bool:
+        """Whether a queued job (of this type) without a readable createdAt exists.
+
+        A queued job that was counted may have started before its age was looked up.
+        """
+        mapping = self._jobs.mapping
+        if not mapping.has_status or "createdAt" in mapping.unknown:
+            return True
+        if job_type is not None and not can_filter_by(job_type):
+            return True
+        first = self._find_first_queued(job_type, {})  # before dates come missing and other values
+        return bool(first) and read_date(first[0].get("createdAt")) is None
+
+    def _find_first_queued(self, job_type: str | None, condition: Document) -> list[Document]:
+        """The first queued job by createdAt that matches, as a list; with `job_type`, of it."""
+        query: Document = {"status": _QUEUED, **condition}
         index = indexes.BY_STATUS
         if job_type is not None:
             query["type"] = match_any(label_values(job_type))
             index = indexes.BY_STATUS_AND_TYPE
-        oldest = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
-        return read_date(oldest[0].get("createdAt")) if oldest else None
+        return self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
 
 
 def _describe(count: CappedCount) -> str:

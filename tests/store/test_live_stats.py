@@ -59,6 +59,23 @@ def test_the_ages_of_unchanged_jobs_are_not_read_again(
     assert (later.oldest_queued, later.estimated_total) == (created_at, 2)
 
 
+def test_age_of_a_queued_job_that_has_started_is_not_unknown(
+    watched: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+) -> None:
+    """Catches a wrong reason in each tenth answer of a busy queue: jobs start while it is read."""
+    stats, counts = LiveStats(Connection(make_settings(), watched.client)), Counter[Any]()
+    counts.update({("queued", "a"): 1, ("queued", "b"): 1, ("queued", "c"): 1})
+    watched.jobs.insert_one({"status": "leased", "type": "a", "createdAt": NOW})
+    health = stats.health(counts, NOW)
+    assert (health.oldest_queued, health.oldest_queued_by_type) == (None, {})
+    assert health.unknown == {}
+    watched.jobs.insert_one({"status": "queued", "type": "b"})
+    watched.jobs.insert_one({"status": "queued", "type": "c", "createdAt": "yesterday"})
+    unknown = stats.health(counts, NOW).unknown
+    assert unknown["oldest_queued"] == "createdAt of the queued jobs is not a date, or missing"
+    assert unknown["oldest_queued_by_type"].startswith("not known for 2 of 3 types: createdAt")
+
+
 def test_dates_of_unchanged_jobs_are_checked_once_if_all_are_dates(
     watched: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
