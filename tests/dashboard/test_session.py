@@ -2,6 +2,7 @@
 redirect to another site, a session with too many rights, and a session that ends without giving
 the reason."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from http.cookies import SimpleCookie
 from typing import Any
@@ -152,6 +153,14 @@ def test_signed_token_with_an_invalid_expiry_is_refused_everywhere(
         token = sign_token(exp=exp)
         assert "refused=token_" in sign_in(visitor, token).location, exp
         assert api.get("/jobs", token=token).status_code == 401, exp
+
+
+def test_sign_in_with_a_form_full_of_quotes_does_not_block_the_process(visitor: Viewer) -> None:
+    """Catches a search in quadratic time: while it runs, no other thread of the process can."""
+    started_at = time.process_time()
+    answer = sign_in(visitor, f"x{60_000 * ','}x")
+    assert time.process_time() - started_at < 5  # seconds
+    assert answer.location == "/dashboard/sign-in?refused=token_too_long"
 
 
 def test_sign_in_with_a_form_that_is_too_large_is_413(visitor: Viewer) -> None:
