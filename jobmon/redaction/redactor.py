@@ -136,9 +136,11 @@ class Redactor:
         if there is no JSON at `start`, and RecursionError if it is nested too deeply.
         """
         document, end = _DECODER.raw_decode(text, start)
-        json_text, redacted = text[start:end], self.redact(document)
+        json_text, content = text[start:end], document
         if may_have_card(json_text):
-            redacted = self.redact(_CARD_DECODER.raw_decode(text, start)[0])
+            content = _CARD_DECODER.raw_decode(text, start)[0]
+        # Only once: texts in JSON can contain JSON, and the time would double at each level.
+        redacted = self.redact(content)
         # `document` has only the last value of a repeated key: the earlier values may be secret.
         has_repeated_key = len(_JSON_KEY_END.findall(json_text)) > _count_keys(document)
         is_same = redacted == document and not has_repeated_key

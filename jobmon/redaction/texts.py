@@ -44,6 +44,7 @@ _KEY_AND_SEPARATOR = (
     r"(?:=>|->|:=|={1,3}|[:\uff1d\uff1a]|%3(?i:[ad]))[ \t\u00a0]{0,3})"
 )
 KEY_BEFORE = re.compile(rf"{_KEY_AND_SEPARATOR}\Z")
+_KEY = re.compile(_KEY_AND_SEPARATOR)
 _PAIR = re.compile(
     rf"{_KEY_AND_SEPARATOR}"
     r"(?P<value>\\+[\"'][^\"'\\\n]*|[burBUR]{0,2}\"(?:[^\"\\\n]|\\.)*(?:\"|\Z|(?=\n))"
@@ -95,11 +96,17 @@ class TextRedactor:
         return match[1] + REDACTED if is_secret else match[0]
 
     def _hide_pairs(self, text: str) -> str:
-        """`text` with the values of secret keys replaced, even if a key is inside another value."""
+        """`text` with the values of secret keys replaced, even if a key is inside another value.
+
+        Only values of secret keys are read: in `a=a=a=…` each value reaches to the end.
+        """
         parts, done_until, position = [], 0, 0
-        while pair := _PAIR.search(text, position):
-            position = pair.end("between")
-            if (redacted := self._hide_pair(pair)) != pair[0]:
+        while key := _KEY.search(text, position):
+            position = key.end()
+            if not self._keys.includes_in_text(key["key"]):
+                continue
+            pair = _PAIR.match(text, key.start())
+            if pair is not None and (redacted := self._hide_pair(pair)) != pair[0]:
                 parts += [text[done_until : pair.start()], redacted]
                 done_until = position = pair.end()
         return _QUOTED_PAIR.sub(self._hide_quoted_pair, "".join([*parts, text[done_until:]]))
@@ -108,9 +115,8 @@ class TextRedactor:
         return match[1] + REDACTED if self._keys.includes_name(match["key"]) else match[0]
 
     def _hide_pair(self, pair: re.Match[str]) -> str:
+        """A pair of a secret key with its value replaced, unless the value is harmless."""
         key, between, value = pair["key"], pair["between"], pair["value"]
-        if not self._keys.includes_in_text(key):
-            return pair[0]
         unquoted = value.strip("\\\"'").rstrip(".")
         is_measure = unquoted.isdigit() and self._keys.is_measure(key)
         if not unquoted or is_measure or unquoted.lower() in HARMLESS_WORDS:

@@ -387,10 +387,31 @@ HOSTILE_PIECES = r"""
 
 @pytest.mark.parametrize("piece", HOSTILE_PIECES.split())
 def test_a_hostile_text_is_searched_in_linear_time(piece: str) -> None:
-    """The text repeats the piece up to 100,000 characters."""
+    """The text repeats the piece up to 100,000 characters, after a secret: pairs are searched."""
     started_at = time.process_time()
-    Redactor().redact(piece.replace("_", " ") * (100_000 // len(piece)))
+    Redactor().redact("pin=1 " + piece.replace("_", " ") * (100_000 // len(piece)))
     assert time.process_time() - started_at < 20  # seconds; a quadratic search takes minutes
+
+
+def test_json_in_texts_of_json_is_redacted_once_at_each_level(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches a time that doubles at each level: 40 levels fit into 16 kB."""
+    text, redact, calls = "4111 1111 1111 1111", Redactor.redact, 0
+
+    def count_call(redactor: Redactor, value: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return redact(redactor, value)
+
+    for _ in range(20):  # with escapes that do not double their length at each level
+        escaped = text.replace("\\", r"\u005c").replace('"', r"\u0022")
+        text = f'{{"a":"{escaped}"}}'
+    monkeypatch.setattr(Redactor, "redact", count_call)
+    redacted = Redactor().redact(text)
+    for _ in range(20):
+        redacted = json.loads(redacted)["a"]
+    assert (redacted, calls) == (REDACTED, 41)
 
 
 def test_json_that_is_nested_too_deeply_is_searched_as_text() -> None:
