@@ -6,6 +6,8 @@ const STORAGE_KEY = "jobmon_toasts"; // has the addresses of the progress lines 
 const MAX_TOASTS = 4;
 const toasts = document.getElementById("toasts");
 const dialog = document.createElement("dialog");
+const awaitedToasts = new Set(); // the addresses whose answer has not arrived yet
+let waitUntil = 0; // before this instant, no progress is requested
 let lastClickedId = null; // the job whose box was clicked last: a range with Shift begins there
 
 start();
@@ -160,12 +162,17 @@ function findToast(address) {
 }
 
 async function fetchToast(address) {
+  if (awaitedToasts.has(address) || Date.now() < waitUntil) return;
+  awaitedToasts.add(address);
   try {
     const response = await fetch(address, { headers: PART_HEADERS });
     if (response.ok) showToast(await response.text());
     else if (response.status < 500 && response.status !== 429) removeToast(address);
+    else waitUntil = Date.now() + 1000 * (Number(response.headers.get("Retry-After")) || 1);
   } catch {
     // The head of the page shows that jobmon does not respond.
+  } finally {
+    awaitedToasts.delete(address);
   }
 }
 
