@@ -39,7 +39,7 @@ def make_server(client: ApiClient) -> MCPServer[Any]:
         server.add_tool(answer, annotations=READ_ONLY)
 
     def queue_overview(window: Window = "1h") -> dict[str, Any]:
-        """Counts by status and type, the oldest due job, the forecast, and what needs attention."""
+        """Counts by status and type, the oldest queued job, the forecast, what needs attention."""
         types = client.get_types(window)["data"]
         return {"stats": client.get_stats(), "queue": client.get_queue(), "types": types}
 

@@ -100,9 +100,9 @@ def list_tiles(stats: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
 
 
 def describe_pace(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> str:
-    """Lines with the oldest due job's age, rates, the forecast, and the time of the numbers."""
+    """Lines with the oldest queued job's age, rates, forecast, and the time of the numbers."""
     parts = [
-        f"oldest due job: {humanize.duration(stats['oldestQueuedJobAgeMs'])}",
+        f"oldest queued job: {humanize.duration(stats['oldestQueuedJobAgeMs'])}",
         f"expired leases: {humanize.grouped(stats['expiredLeases'])}",
         f"finished: {humanize.per_minute(queue.get('finishedPerMinute'))}",
         f"failing: {humanize.percent(queue.get('failureRate'))}",

@@ -101,7 +101,7 @@ def test_unknown_numbers_are_a_dash(client: ApiClient) -> None:
     stats |= {"reasons": {"dueJobs": "it took too long"}}
     text = render_text(show_stats(stats, queue))
     assert set(text.splitlines()[1].split()) <= {"–", "0"}
-    assert "oldest due job: –" in text
+    assert "oldest queued job: –" in text
     assert "dueJobs: it took too long" in text
     uncounted = make_type("a") | {"statusCounts": None}
     row = render_text(show_list(TYPES, [uncounted])).splitlines()[-1]
