@@ -17,7 +17,7 @@ from jobmon.terminal.tables import (
     ERRORS,
     JOBS,
     TYPES,
-    describe_reasons,
+    describe_meta,
     show_job,
     show_list,
     show_stats,
@@ -78,7 +78,8 @@ def stats_command(client: ApiClient, /, *, window: str, as_json: bool) -> None:
     if as_json:
         _print_json({"stats": stats, "queue": queue, "types": types})
         return
-    _print(show_stats(stats, queue), "", show_list(TYPES, types["data"]))
+    _print(show_stats(stats, queue), "", show_list(TYPES, types["data"] or ()))
+    _print_reasons(types["meta"])
 
 
 @client_command
@@ -167,8 +168,8 @@ def mcp_command(client: ApiClient, /) -> None:
 
 
 def _print_reasons(meta: Mapping[str, Any]) -> None:
-    """Print why a list or its total is unknown or not complete."""
-    for line in describe_reasons(meta.get("reasons")):
+    """Print why a list, its total or its numbers are unknown or not complete."""
+    for line in describe_meta(meta):
         click.echo(line)
 
 

@@ -141,6 +141,17 @@ def describe_reasons(reasons: Mapping[str, Any] | None) -> list[str]:
     return [f"{name}: {format_plain(reason)}" for name, reason in (reasons or {}).items()]
 
 
+def describe_meta(meta: Mapping[str, Any]) -> list[str]:
+    """A line for each reason why a list is unknown or its numbers are too low."""
+    lines = describe_reasons(meta.get("reasons"))
+    if meta.get("is_complete") is False:
+        lines.append("the collector is still counting this window: numbers may be too low")
+    if gaps := meta.get("gaps"):
+        start, end = format_plain(gaps[0]["from"]), format_plain(gaps[-1]["to"])
+        lines.append(f"runs may be missing between {start} and {end}")
+    return lines
+
+
 def _type_cells(row: Mapping[str, Any]) -> list[Text]:
     """The cells of a type."""
     counts = row["statusCounts"] or {}

@@ -21,7 +21,7 @@ from jobmon.terminal.tables import (
     TYPES,
     WORKERS,
     Columns,
-    describe_reasons,
+    describe_meta,
     format_plain,
     show_job,
     show_stats,
@@ -86,11 +86,12 @@ TABS = {
 class ViewData:
     """The data of a view; `failure` is the reason if they could not be read, else None.
 
-    `reasons`: why the rows are unknown or not complete.
+    `answers`: the stats and the entry of the queue. `reasons`: why the rows are unknown or not
+    complete.
     """
 
     view: View
-    summary: RenderableType | None = None
+    answers: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
     rows: Iterable[Mapping[str, Any]] = ()
     next_cursor: str | None = None
     reasons: Sequence[str] = ()
@@ -173,6 +174,7 @@ class Top(App[None]):
         self._cursors: list[str | None] = [None]  # of each page of jobs from the first to the shown
         self._next_cursor: str | None = None
         self._is_paused = False
+        self._answers: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None  # the shown ones
 
     def compose(self) -> ComposeResult:
         yield Static("…", id="summary")
@@ -220,10 +222,10 @@ class Top(App[None]):
         else:
             data = ViewData(
                 view,
-                summary=show_stats(stats, _limit_notices(queue)),
+                answers=(stats, _limit_notices(queue)),
                 rows=answer["data"] or (),  # null if unknown
                 next_cursor=answer["meta"].get("next_cursor"),
-                reasons=describe_reasons(answer["meta"].get("reasons")),
+                reasons=describe_meta(answer["meta"]),
             )
         self.call_from_thread(self._show, data)
 
@@ -234,10 +236,12 @@ class Top(App[None]):
         if data.failure is not None:
             note = f"not up to date: {format_plain(data.failure)}"
         self.query_one("#note", Static).update(Text(note))
-        if data.failure is None:
+        self._answers = data.answers or self._answers
+        if self._answers is not None:  # also after a failure: the shown age must grow
             heading = " ".join(filter(None, (self._client.address, self._client.queue)))
-            summary = Group(Text(heading, style="bold"), data.summary or "")
+            summary = Group(Text(heading, style="bold"), show_stats(*self._answers))
             self.query_one("#summary", Static).update(summary)
+        if data.failure is None:
             self._next_cursor = data.next_cursor
             self._fill(data.view.tab, data.rows)
 

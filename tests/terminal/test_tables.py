@@ -11,6 +11,7 @@ from jobmon.terminal.tables import (
     ERRORS,
     JOBS,
     TYPES,
+    describe_meta,
     format_plain,
     format_time,
     show_job,
@@ -118,6 +119,19 @@ def test_nothing_needs_attention_only_if_everything_was_checked() -> None:
     assert list_lines(notices=[], unchecked=["Not checked: leases."]) == ["Not checked: leases."]
     assert list_lines(notices=[], unchecked=[]) == ["nothing needs attention"]
     assert list_lines(notices=None) == ["notices: unknown"]
+
+
+def test_numbers_that_may_be_too_low_are_explained() -> None:
+    """Catches a window that is half counted, or has a gap, and looks like a quiet queue."""
+    start, end = NOW.isoformat(), (NOW + timedelta(minutes=5)).isoformat()
+    gaps = [{"from": start, "to": end}]
+    meta = {"reasons": {"data": "why"}, "is_complete": False, "gaps": gaps}
+    assert describe_meta(meta) == [
+        "data: why",
+        "the collector is still counting this window: numbers may be too low",
+        f"runs may be missing between {start} and {end}",
+    ]
+    assert describe_meta({"reasons": {}, "is_complete": True, "gaps": []}) == []
 
 
 def test_error_groups_show_count_growth_and_cause() -> None:

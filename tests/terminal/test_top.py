@@ -9,10 +9,12 @@ from pymongo.database import Database
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static, TabbedContent
 
+from jobmon.terminal import tables
 from jobmon.terminal.client import AnswerError, ApiClient
 from jobmon.terminal.top import JobScreen, Top
 
 from ..support.waiting import PATIENCE_S
+from .test_tables import render_text
 
 Steps = Callable[[Pilot[None], Top], Awaitable[None]]
 
@@ -120,6 +122,9 @@ def test_failure_is_shown_and_old_values_stay(
             await wait_until(pilot, lambda: "not up to date" in str(note.content))
             assert "\\x1b" in str(note.content)
             assert read_rows(top, "types")
+            patch.setattr(tables, "format_time", lambda _: "09:00:00 (1 h ago)")
+            summary = top.query_one("#summary", Static)
+            await wait_until(pilot, lambda: "(1 h ago)" in render_text(summary.content))
         await wait_until(pilot, lambda: "not up to date" not in str(note.content))
 
     run_top(client, steps)
