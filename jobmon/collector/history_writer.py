@@ -107,6 +107,7 @@ class HistoryWriter:
         self._unsummed: set[tuple[timedelta, datetime]] = set()
         # The history is complete from this time on; None if the whole history is complete.
         self._counted_from: datetime | None = None
+        self._counted_at = datetime.now(UTC)  # when the young minutes were counted last
 
     def run(self, stop: threading.Event) -> None:
         """Count minutes that are not final, then missed spans until `stop`; raises PyMongoError."""
@@ -123,7 +124,6 @@ class HistoryWriter:
                     log.warning("no history: indexes are missing; create them with `jobmon init`")
                 stop.wait(INDEX_RETRY_S)
                 self._restart_missed(datetime.now(UTC))
-                self._counted_from = None
                 continue
             took_s = time.monotonic() - started
             pause_s = took_s / 4 if is_urgent else min(max(1.0, took_s * PAUSE_FACTOR), MAX_PAUSE_S)
@@ -133,10 +133,12 @@ class HistoryWriter:
         if self._boundary is not None and not self._has_indexes:
             count_activity(self._connection, now, now, MINUTE)  # checks the indexes
             self._has_indexes = True
-        if self._missed_boundary != self._boundary:  # for example, because changes were lost
+        # For example, changes were lost, or this process or its machine was suspended.
+        if self._missed_boundary != self._boundary or now > self._counted_at + FINAL_AFTER:
             self._restart_missed(now)
         is_behind = self._event_counter is not None and self._event_counter.is_behind
         self._count_young(now)
+        self._counted_at = now
         is_complete = not (self._has_missed or is_behind)
         if is_complete:
             self._counted_from = None
@@ -153,7 +155,7 @@ class HistoryWriter:
     def _restart_missed(self, now: datetime) -> None:
         """Begin again with the windows that no collector has counted."""
         self._missed, self._has_missed = self._list_missed(now), True
-        self._missed_boundary = self._boundary
+        self._missed_boundary, self._counted_from = self._boundary, None
 
     @property
     def _boundary(self) -> datetime | None:

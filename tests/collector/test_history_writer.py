@@ -197,6 +197,27 @@ def test_activity_without_a_collector_is_counted_by_the_next_collector(
         eventually(lambda: sum_counts(service, **minutes)["succeeded"] == 2)
 
 
+def test_activity_during_a_suspension_is_counted_after_it(service: Api, database: MongoDb) -> None:
+    """Catches minutes that stay empty for ever: they were final before the process continued."""
+    connection, stop = get_connection(service), threading.Event()
+    writer = make_history_writer(connection)
+    start = datetime.now(UTC)
+
+    def count_all(now: datetime) -> None:
+        while writer._count_once(now, stop):
+            pass
+
+    add_attempt(database, start - HOUR)
+    writer._restart_missed(start)
+    count_all(start)
+    add_attempt(database, start - 5 * MINUTE)
+    count_all(start + 30 * MINUTE)
+    events = OwnDatabase(rollup_database(connection), connection.queue_key)["buckets"].find(
+        {"span": 60, "at": floor(start - 5 * MINUTE, MINUTE)}
+    )
+    assert [bucket["events"] for bucket in events] == [2]
+
+
 def test_buckets_of_each_span_are_deleted_after_their_retention(
     service: Api, database: MongoDb
 ) -> None:
