@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from jobmon.profiles.parser import ParsedProfile, parse_profile
-from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml, profile_schema
+from jobmon.profiles.schema import (
+    FileError,
+    ProfileMistakeError,
+    load_toml,
+    profile_schema,
+    read_file,
+)
 
 Content = dict[str, Any]
 
@@ -31,17 +36,6 @@ _MERGED_TABLES = (
 
 # Statistics do not depend on these tables.
 _UNCOUNTED_TABLES = ("lease", "repetition", "transitions")
-
-
-class ProfileError(ValueError):
-    """A profile cannot be used. The message has the file and the reason.
-
-    `is_in_file`: the file was read, and has a mistake; the message has its line and a remedy.
-    """
-
-    def __init__(self, message: str, *, is_in_file: bool = False) -> None:
-        super().__init__(message)
-        self.is_in_file = is_in_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,19 +154,12 @@ def shipped_profiles() -> tuple[str, ...]:
 
 
 def load_profile(name: str) -> ProfileFile:
-    """The shipped profile of this name, or the profile in a `.toml` file; raises ProfileError."""
+    """The shipped profile of this name, or the profile in a `.toml` file; raises FileError."""
     if name in shipped_profiles():
         return _load_shipped(name)
     if not name.endswith(_SUFFIX):
-        raise ProfileError(
-            f"{name} is not one of {', '.join(shipped_profiles())}, nor a .toml file"
-        )
-    try:
-        text = Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ProfileError(f"{name} cannot be read: {reason}") from None
-    return parse_file(name, text)
+        raise FileError(f"{name} is not one of {', '.join(shipped_profiles())}, nor a .toml file")
+    return parse_file(name, read_file(name))
 
 
 @cache
@@ -183,7 +170,7 @@ def _load_shipped(name: str) -> ProfileFile:
 
 @lru_cache(_CACHED_FILES)
 def parse_file(name: str, text: str) -> ProfileFile:
-    """The profile with this text; `name` is the file's name, for messages. Raises ProfileError."""
+    """The profile with this text; `name` is the file's name, for messages. Raises FileError."""
 
     def build(content: Content) -> ProfileFile:
         if (base := content.pop("extends", None)) is not None:
@@ -198,10 +185,7 @@ def parse_file(name: str, text: str) -> ProfileFile:
         profile.parse(profile.collection)
         return profile
 
-    try:
-        return load_toml(text, profile_schema(), build)
-    except TomlError as error:
-        raise ProfileError(f"{name}, {error}", is_in_file=True) from None
+    return load_toml(name, text, profile_schema(), build)
 
 
 def _merge(base: Content, changes: Content) -> Content:

@@ -1,4 +1,4 @@
-"""Checks TOML files against their JSON Schemas, and reports a mistake with its line.
+"""Reads TOML files, checks them against their JSON Schemas, and reports a mistake with its line.
 
 The schemas are published in docs/, so that editors can show their descriptions. Only the keywords
 of JSON Schema that these schemas use are checked.
@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 
 from jobmon.profiles.toml_lines import KeyPath, find_line
@@ -33,38 +34,41 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 
 
 class ProfileMistakeError(ValueError):
-    """The value at `path` in a TOML file is wrong. The message states what is allowed.
+    """The value at `path` in a TOML file is wrong. The message states what is allowed."""
 
-    `is_in_other_file`: the value names another file, and the mistake is in that file.
-    """
-
-    def __init__(self, path: KeyPath, message: str, *, is_in_other_file: bool = False) -> None:
+    def __init__(self, path: KeyPath, message: str) -> None:
         super().__init__(message)
         self.path = path
-        self.is_in_other_file = is_in_other_file
 
 
 class UnlistedKeyError(ProfileMistakeError):
     """A key that is not in the schema's `properties`: it is not allowed, or its value is wrong."""
 
 
-class TomlError(ValueError):
-    """A TOML file, or a file that it names, has a mistake; the message has its line and cause."""
-
-    def __init__(self, message: str, *, is_in_other_file: bool = False) -> None:
-        super().__init__(message)
-        self.is_in_other_file = is_in_other_file
+class FileError(ValueError):
+    """A file cannot be read, or has a mistake. The message has the file, and the line and cause."""
 
 
-def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]], T]) -> T:
+def read_file(path: str) -> str:
+    """The text of a file; raises FileError."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise FileError(f"{path} cannot be read: {reason}") from None
+
+
+def load_toml(
+    file: str, text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]], T]
+) -> T:
     """Check the content of a TOML text against the schema; return the result of `build` for it.
 
-    Raises TomlError for the first mistake; `build` may raise ProfileMistakeError for a mistake.
+    Raises FileError for the first mistake; `build` may raise ProfileMistakeError for a mistake.
     """
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TomlError(_explain_syntax(str(error), text)) from None
+        raise FileError(f"{file}, {_explain_syntax(str(error), text)}") from None
     try:
         _check_value(content, schema, (), schema.get("$defs", {}))
         return build(content)
@@ -75,9 +79,7 @@ def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]
             message += (
                 f". Write {error.path[-1]} before the first [table]: it is not a key of a table"
             )
-        line = find_line(text, error.path)
-        is_other = error.is_in_other_file
-        raise TomlError(f"line {line}: {message}", is_in_other_file=is_other) from None
+        raise FileError(f"{file}, line {find_line(text, error.path)}: {message}") from None
 
 
 def _explain_syntax(error: str, text: str) -> str:
@@ -100,11 +102,15 @@ def _explain_syntax(error: str, text: str) -> str:
 
 
 @cache
-def profile_schema() -> dict[str, Any]:
-    """The JSON Schema of a profile, published as docs/profile.schema.json."""
-    text = files("jobmon.profiles").joinpath("profile.schema.json").read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
+def load_schema(package: str, file: str) -> dict[str, Any]:
+    """The JSON Schema in a package's file; docs/ has a copy of it."""
+    schema: dict[str, Any] = json.loads(files(package).joinpath(file).read_text(encoding="utf-8"))
     return schema
+
+
+def profile_schema() -> dict[str, Any]:
+    """The JSON Schema of a profile."""
+    return load_schema("jobmon.profiles", "profile.schema.json")
 
 
 def _check_value(

@@ -2,7 +2,7 @@
 
 from jobmon.settings.environment import Settings, require_mongo_uri
 from jobmon.settings.mapping import MAPPING_SETTINGS
-from jobmon.settings.mistakes import MistakePlace, SettingsError
+from jobmon.settings.mistakes import SettingsError
 from jobmon.settings.queues import load_queues, select_queues
 from jobmon.settings.role_permissions import ADMIN_DASHBOARD
 from jobmon.settings.secret_files import read_variable
@@ -10,7 +10,6 @@ from jobmon.settings.secret_files import read_variable
 __all__ = [
     "ADMIN_DASHBOARD",
     "MAPPING_SETTINGS",
-    "MistakePlace",
     "Settings",
     "SettingsError",
     "load_queues",

@@ -6,16 +6,16 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
 from typing import Any, cast
 
-from environs import Env, EnvError, EnvValidationError
+from environs import Env, EnvValidationError
 from marshmallow import ValidationError, validate
 
 from jobmon.mongo_uri import check_mongo_uri
-from jobmon.profiles import ProfileError, ProfileFile, load_profile
+from jobmon.profiles import ProfileFile, load_profile
 from jobmon.redaction.keys import DEFAULT_REDACT_KEYS
 from jobmon.settings.actions import OWNER_ACTIONS
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, parse_links
 from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping
-from jobmon.settings.mistakes import MistakePlace, SettingsError
+from jobmon.settings.mistakes import SettingsError
 from jobmon.settings.path_prefix import check_path_prefix
 from jobmon.settings.receivers import ReceiverAddress, decode_signing_secret, read_receivers
 from jobmon.settings.role_permissions import (
@@ -365,22 +365,10 @@ class Settings:
 
 
 def _raise_errors(env: Env) -> None:
+    """Raise one SettingsError for all bad values."""
     try:
         env.seal()
     except EnvValidationError as error:
-        raise _make_error(error) from None
-    except EnvError as error:
-        raise SettingsError(str(error)) from None
-
-
-def _make_error(error: EnvValidationError) -> SettingsError:
-    """One error for all bad values; its place is the profile's file if that has a mistake."""
-    errors = cast(Mapping[str, list[str | ProfileError]], error.error_messages)
-    texts = (f"{name}: {' '.join(map(str, messages))}" for name, messages in errors.items())
-    is_in_file = any(
-        isinstance(message, ProfileError) and message.is_in_file
-        for messages in errors.values()
-        for message in messages
-    )
-    place = MistakePlace.PROFILE_FILE if is_in_file else MistakePlace.ENVIRONMENT
-    return SettingsError("; ".join(texts), place)
+        errors = cast(Mapping[str, list[str]], error.error_messages)
+        texts = (f"{name}: {' '.join(messages)}" for name, messages in errors.items())
+        raise SettingsError("; ".join(texts)) from None

@@ -10,7 +10,7 @@ from environs import Env
 from marshmallow import ValidationError, validate
 
 from jobmon.domain import ATTEMPT_FIELDS, MAPPED_JOB_FIELDS, AttemptStatus, JobStatus
-from jobmon.profiles import ProfileError, load_profile
+from jobmon.profiles import FileError, load_profile
 
 DEFAULT_PROFILE = "jobmon"
 _ATTEMPTS = "job_attempts"
@@ -148,8 +148,8 @@ def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
 def _check_profile(name: str) -> None:
     try:
         load_profile(name or DEFAULT_PROFILE)
-    except ProfileError as error:
-        raise ValidationError([error]) from None  # environs keeps it as the message
+    except FileError as error:
+        raise ValidationError(str(error)) from None
 
 
 def _make_refusal(reason: str) -> Callable[[Any], None]:

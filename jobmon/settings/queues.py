@@ -8,24 +8,22 @@ Each table is one queue, or one queue for each of its `collections`. The first i
     permission = "PAYOUTS"
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache, partial
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from marshmallow import ValidationError
 
 from jobmon.mongo_uri import check_mongo_uri
-from jobmon.profiles import ProfileError, ProfileFile, load_profile, shipped_profiles
-from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml
+from jobmon.profiles import FileError, ProfileFile, load_profile, shipped_profiles
+from jobmon.profiles.schema import ProfileMistakeError, load_schema, load_toml, read_file
 from jobmon.settings.actions import ACTION_PERMISSIONS
 from jobmon.settings.environment import Settings
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, make_links
-from jobmon.settings.mistakes import MistakePlace, SettingsError
+from jobmon.settings.mistakes import SettingsError
 from jobmon.settings.role_permissions import ADMIN_DASHBOARD
 from jobmon.settings.search_fields import find_search_paths
 from jobmon.settings.secret_files import read_variable
@@ -36,12 +34,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 Table = dict[str, Any]
 
 
-@cache
 def queues_schema() -> dict[str, Any]:
-    """The JSON Schema of the file, published as docs/queues.schema.json."""
-    text = files("jobmon.settings").joinpath("queues.schema.json").read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
+    """The JSON Schema of the file."""
+    return load_schema("jobmon.settings", "queues.schema.json")
 
 
 def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Settings, ...]:
@@ -53,19 +48,12 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
     """
     if settings.queues is None:
         return (_choose_rules(settings),)
-    path = Path(settings.queues)
+    file = settings.queues
+    parse = partial(_parse_queues, settings, Path(file).parent, require_uris=require_uris)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"JOBMON_QUEUES: {path} cannot be read: {reason}") from None
-    try:
-        parse = partial(_parse_queues, settings, path.parent, require_uris=require_uris)
-        queues = load_toml(text, queues_schema(), parse)
-    except TomlError as error:
-        is_other = error.is_in_other_file
-        place = MistakePlace.PROFILE_FILE if is_other else MistakePlace.QUEUES_FILE
-        raise SettingsError(f"JOBMON_QUEUES: {path}, {error}", place) from None
+        queues = load_toml(file, read_file(file), queues_schema(), parse)
+    except FileError as error:
+        raise SettingsError(f"JOBMON_QUEUES: {error}") from None
     _require_known_permissions(settings, queues)
     return tuple(map(_choose_rules, queues))
 
@@ -153,10 +141,8 @@ def _load_profile(name: str, table: Table, folder: Path) -> ProfileFile:
         profile = str(folder / profile)
     try:
         file = load_profile(profile)
-    except ProfileError as error:
-        raise ProfileMistakeError(
-            (name, "profile"), str(error), is_in_other_file=error.is_in_file
-        ) from None
+    except FileError as error:
+        raise ProfileMistakeError((name, "profile"), str(error)) from None
     if "attempts_collection" in table and file.attempts_collection is None:
         message = f"the profile {file.name} has no collection of attempts"
         raise ProfileMistakeError((name, "attempts_collection"), message)

@@ -11,17 +11,13 @@ The overview, notifications and the alert rules of `jobmon alerts` use the same 
     dead_per_hour = 5
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-from jobmon.profiles.schema import TomlError, load_toml
-from jobmon.settings.mistakes import MistakePlace, SettingsError
+from jobmon.profiles.schema import FileError, load_schema, load_toml, read_file
+from jobmon.settings.mistakes import SettingsError
 from jobmon.settings.name_patterns import matches_any
 
 
@@ -89,12 +85,9 @@ class Rules:
 DEFAULT_RULES = Rules()
 
 
-@cache
 def rules_schema() -> dict[str, Any]:
-    """The JSON Schema of the file, published as docs/rules.schema.json."""
-    text = files("jobmon.settings").joinpath("rules.schema.json").read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
+    """The JSON Schema of the file."""
+    return load_schema("jobmon.settings", "rules.schema.json")
 
 
 def load_rules(file: str | None) -> Rules:
@@ -105,14 +98,9 @@ def load_rules(file: str | None) -> Rules:
     if file is None:
         return DEFAULT_RULES
     try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"JOBMON_RULES: {file} cannot be read: {reason}") from None
-    try:
-        return load_toml(text, rules_schema(), _build_rules)
-    except TomlError as error:
-        raise SettingsError(f"JOBMON_RULES: {file}, {error}", MistakePlace.RULES_FILE) from None
+        return load_toml(file, read_file(file), rules_schema(), _build_rules)
+    except FileError as error:
+        raise SettingsError(f"JOBMON_RULES: {error}") from None
 
 
 def _build_rules(content: Mapping[str, Any]) -> Rules:

@@ -4,11 +4,11 @@ So a container can get its secrets as files: other processes may see its environ
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 from environs import Env
 
+from jobmon.profiles.schema import FileError, read_file
 from jobmon.settings.deprecated import FILE_SUFFIX, choose_name
 from jobmon.settings.mistakes import SettingsError
 
@@ -49,7 +49,6 @@ def _read(name: str) -> str | None:
     if os.environ.get(name):
         raise SettingsError(f"{name}: set either {name} or {name}{FILE_SUFFIX}, not both")
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"{name}{FILE_SUFFIX}: {path} cannot be read: {reason}") from None
+        return read_file(path).strip()
+    except FileError as error:
+        raise SettingsError(f"{name}{FILE_SUFFIX}: {error}") from None

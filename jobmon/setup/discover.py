@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
-from jobmon.profiles import ProfileError, load_profile, parse_file
+from jobmon.profiles import FileError, load_profile, parse_file
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings, SettingsError, require_mongo_uri
 from jobmon.setup.collection_sample import CollectionSample, read_sample
@@ -179,7 +179,7 @@ class _Search:
         jobs: tuple[tuple[str, ...], ...] = ()
         try:
             jobs = tuple(self._preview(candidate))
-        except ProfileError as error:  # a field has a name that a profile cannot contain
+        except FileError as error:  # a field has a name that a profile cannot contain
             doubt = f"write its profile by hand: {error}"
             return replace(
                 candidate, certainty=Certainty.POSSIBLE, profile=None, text=None, doubts=(doubt,)

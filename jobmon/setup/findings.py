@@ -9,20 +9,14 @@ from typing import Any
 from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
 from pymongo.uri_parser import parse_uri
 
-from jobmon.settings import MistakePlace, SettingsError
+from jobmon.settings import SettingsError
 from jobmon.store.failures import AUTHENTICATION_FAILED, UNAUTHORIZED, name_error
 
 # MongoDB's message if a user lacks a right. It contains the command; jobmon shows only its name.
 _NOT_AUTHORIZED = re.compile(
     r"not authorized on (?P<database>\S+) to execute command \{ (?P<command>\w+):"
 )
-
-_SETTING_REMEDIES = {
-    MistakePlace.ENVIRONMENT: "Set it in the environment; docs/operations.md lists them all.",
-    MistakePlace.QUEUES_FILE: "Correct the file; docs/operations.md describes the format.",
-    MistakePlace.PROFILE_FILE: "Correct the file; docs/adapters.md describes the format.",
-    MistakePlace.RULES_FILE: "Correct the file; docs/notifications.md describes the format.",
-}
+SETTINGS_REMEDY = "docs/operations.md lists all settings, with links to the formats of files."
 
 
 class Level(StrEnum):
@@ -81,7 +75,7 @@ def problem(
 
 def refused_setting(error: SettingsError) -> Finding:
     """The problem that a setting, or the file that it names, is missing or invalid."""
-    return problem("settings", str(error), remedy=_SETTING_REMEDIES[error.place])
+    return problem("settings", str(error), remedy=SETTINGS_REMEDY)
 
 
 def explain_unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Finding:

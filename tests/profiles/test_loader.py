@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from jobmon.app import create_app
-from jobmon.profiles import ProfileError, load_profile, loader, shipped_profiles
+from jobmon.profiles import FileError, load_profile, loader, shipped_profiles
 from jobmon.profiles.parser import ParsedProfile, parse_profile
 from jobmon.profiles.schema import profile_schema
 from jobmon.profiles.toml_lines import KeyPath, find_line
@@ -44,7 +44,7 @@ fields = { jobId = "job" }
 def read_load_error(folder: Path, text: str) -> str:
     path = folder / "shop.toml"
     path.write_text(text)
-    with pytest.raises(ProfileError) as raised:
+    with pytest.raises(FileError) as raised:
         load_profile(str(path))
     return str(raised.value).removeprefix(f"{path}, ")
 

@@ -9,7 +9,7 @@ import pytest
 from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod
-from jobmon.profiles import ProfileError, load_profile
+from jobmon.profiles import FileError, load_profile
 from jobmon.profiles.conditions import Now
 from jobmon.profiles.stored_values import encode_date
 from jobmon.profiles.transitions import RequestedValue, Transition
@@ -89,7 +89,7 @@ def test_mistake_in_a_transition_is_reported_with_its_line(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     assert old in PROFILE
-    with pytest.raises(ProfileError) as raised:
+    with pytest.raises(FileError) as raised:
         load_transitions(tmp_path, PROFILE.replace(old, new, 1))
     assert str(raised.value).removeprefix(f"{tmp_path / 'shop.toml'}, ").startswith(message)
 
