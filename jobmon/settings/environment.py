@@ -16,8 +16,9 @@ from jobmon.settings.actions import OWNER_ACTIONS
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, parse_links
 from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping
 from jobmon.settings.mistakes import SettingsError
-from jobmon.settings.path_prefix import check_path_prefix
-from jobmon.settings.receivers import ReceiverAddress, decode_signing_secret, read_receivers
+from jobmon.settings.path_prefix import parse_path_prefix
+from jobmon.settings.readers import read_names, read_text
+from jobmon.settings.receivers import ReceiverAddress, decode_signing_secret, parse_receivers
 from jobmon.settings.role_permissions import (
     ADMIN_DASHBOARD,
     DEFAULT_ROLES,
@@ -28,19 +29,19 @@ from jobmon.settings.search_fields import find_search_paths
 from jobmon.settings.secret_files import open_environment
 from jobmon.settings.sign_in import (
     DEFAULT_SCOPES,
-    check_header_name,
-    check_issuer,
+    check_network,
     check_scopes,
     check_sign_in,
     check_trusted_header,
-    read_networks,
+    parse_header_name,
+    parse_issuer,
 )
 from jobmon.settings.token_keys import (
     KEY_SOURCES,
     check_secret_length,
     choose_algorithm,
+    parse_pem,
     read_algorithm,
-    read_pem,
 )
 
 MAX_LEEWAY_S = 300  # because clocks differ, a token can be accepted for so long after its end
@@ -95,63 +96,15 @@ def _check_storage_uri(value: str) -> None:
         raise ValidationError("Not a storage: mongodb://…, redis://…, memcached://… or memory://.")
 
 
-def _read_text(env: Env, name: str, default: str | None, **options: Any) -> str | None:
-    """A text; an empty text counts as not set."""
-    return env.str(name, default, **options) or default
+def _check_signing_secret(value: str) -> str:
+    decode_signing_secret(value)
+    return value
 
 
-def _check_signing_secret(value: str) -> None:
-    if value:
-        decode_signing_secret(value)
-
-
-def _read_public_url(env: Env, name: str, _: None) -> str | None:
+def _parse_public_url(value: str) -> str:
     """An address without a final slash."""
-    value = _read_text(env, name, None, validate=lambda value: value and _public_url(value))
-    return value.rstrip("/") if value else None
-
-
-def _read_links(env: Env, name: str, default: tuple[LinkTemplate, ...]) -> tuple[LinkTemplate, ...]:
-    links = default
-
-    def parse(value: str) -> None:
-        nonlocal links
-        links = parse_links(value)
-
-    env.str(name, "", validate=parse)
-    return links
-
-
-def _read_path_prefix(env: Env, name: str, _: None) -> str | None:
-    """A path without a final slash: empty for the root, None if the setting is not set."""
-    value = _read_text(env, name, None, validate=check_path_prefix)
-    return None if value is None else value.rstrip("/")
-
-
-def _read_names(env: Env, name: str, default: tuple[str, ...], **options: Any) -> tuple[str, ...]:
-    return tuple(env.list(name, list(default), **options) or ())
-
-
-def _check_filters(names: list[str]) -> None:
-    if unknown := [name for name in map(str.strip, names) if name and name not in FILTERS]:
-        raise ValidationError(f"Unknown: {', '.join(unknown)}. Known: {', '.join(FILTERS)}.")
-
-
-def _check_owner_actions(names: list[str]) -> None:
-    if unknown := [name for name in map(str.strip, names) if name and name not in OWNER_ACTIONS]:
-        allowed = ", ".join(OWNER_ACTIONS)
-        raise ValidationError(f"Owners cannot be given {', '.join(unknown)}, only: {allowed}.")
-
-
-def _read_owner_actions(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    names = env.list(name, list(default), validate=_check_owner_actions) or []
-    return tuple(stripped for text in names if (stripped := text.strip()))
-
-
-def _read_filters(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of filters; an empty text means none."""
-    names = env.list(name, list(default), validate=_check_filters) or []
-    return tuple(dict.fromkeys(stripped for text in names if (stripped := text.strip())))
+    url: str = _public_url(value)
+    return url.rstrip("/")
 
 
 def _setting(
@@ -174,13 +127,13 @@ class Settings:
     """
 
     mongo_uri: str = _setting(Env.str, is_secret=True, validate=check_mongo_uri)
-    queues: str | None = _setting(_read_text, None)  # the file that lists several queues
+    queues: str | None = _setting(read_text, None)  # the file that lists several queues
     # For each queue in that file, `load_queues` sets these six, `mongo_uri`, `rules` and some of
     # the settings of the documents.
     queue: str = "default"
     uri_setting: str = "JOBMON_MONGO_URI"  # where `mongo_uri` was set, for messages
-    environment: str | None = _setting(_read_text, None, validate=_environment)
-    links: tuple[LinkTemplate, ...] = _setting(_read_links, ())
+    environment: str | None = _setting(read_text, None, parse=_environment)
+    links: tuple[LinkTemplate, ...] = _setting(read_text, (), parse=parse_links)
     permission: str = ADMIN_DASHBOARD  # for the admin routes and pages of the queue
     owners: bool = True  # whether owners may see their own jobs
     # The settings of the watched documents: `read_mapping` checks these together.
@@ -193,7 +146,7 @@ class Settings:
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     search_fields: tuple[str, ...] = ()
     # Out of FILTERS: the filters that have an index
-    filters: tuple[str, ...] = _setting(_read_filters, DEFAULT_FILTERS)
+    filters: tuple[str, ...] = _setting(read_names, DEFAULT_FILTERS, known=FILTERS)
     # jobmon's own databases
     rollup_uri: str | None = _setting(Env.str, None, is_secret=True, validate=check_mongo_uri)
     rollup_db: str = _setting(Env.str, "jobmon_rollups", validate=_database)
@@ -210,16 +163,18 @@ class Settings:
     actions_approval_above: int | None = _setting(Env.int, None, validate=validate.Range(min=0))
     actions_retention_days: int = _setting(Env.int, 90, validate=_positive)
     actions_allow_delete: bool = _setting(Env.bool, False)
-    owner_actions: tuple[str, ...] = _setting(_read_owner_actions, ())
+    owner_actions: tuple[str, ...] = _setting(read_names, (), known=OWNER_ACTIONS)
     rules: Rules = DEFAULT_RULES  # in the file that JOBMON_RULES names
     # Notifications, sent by the collector
-    notify_urls: tuple[ReceiverAddress, ...] = _setting(read_receivers, (), is_secret=True)
+    notify_urls: tuple[ReceiverAddress, ...] = _setting(
+        read_text, (), is_secret=True, parse=parse_receivers
+    )
     notify_secret: str | None = _setting(
-        _read_text, None, is_secret=True, validate=_check_signing_secret
+        read_text, None, is_secret=True, parse=_check_signing_secret
     )
     notify_delay_s: int = _setting(Env.int, 120, validate=validate.Range(0, 86_400))
     notify_repeat_hours: int = _setting(Env.int, 24, validate=validate.Range(0, 8_760))
-    public_url: str | None = _setting(_read_public_url, None)
+    public_url: str | None = _setting(read_text, None, parse=_parse_public_url)
     # Queries
     server_selection_timeout_ms: int = _setting(Env.int, 2_000, validate=_positive)
     query_timeout_ms: int = _setting(Env.int, 5_000, validate=_positive)
@@ -230,21 +185,21 @@ class Settings:
     jwt_secret_key: str | None = _setting(
         Env.str, None, is_secret=True, validate=check_secret_length
     )
-    jwt_public_key: str | None = _setting(read_pem, None)
+    jwt_public_key: str | None = _setting(read_text, None, parse=parse_pem)
     jwt_jwks_url: str | None = _setting(Env.str, None, validate=_http_url)
-    jwt_issuer: str | None = _setting(_read_text, None)
-    jwt_audience: str | None = _setting(_read_text, None)
+    jwt_issuer: str | None = _setting(read_text, None)
+    jwt_audience: str | None = _setting(read_text, None)
     jwt_leeway_s: int = _setting(Env.int, 5, validate=validate.Range(0, MAX_LEEWAY_S))
     role_claim: str = _setting(Env.str, "role", validate=_claim_path)
     subject_claim: str = _setting(Env.str, "sub", validate=_claim_path)
     role_permissions: Mapping[str, frozenset[str]] = field(
         default_factory=DEFAULT_ROLES.copy, metadata={"read": read_role_permissions}
     )
-    redact_keys: tuple[str, ...] = _setting(_read_names, DEFAULT_REDACT_KEYS)
+    redact_keys: tuple[str, ...] = _setting(read_names, DEFAULT_REDACT_KEYS)
     # Sign-in at an identity provider (OpenID Connect); `check_sign_in` checks these together.
-    oidc_issuer: str | None = _setting(_read_text, None, validate=check_issuer)
-    oidc_client_id: str | None = _setting(_read_text, None)
-    oidc_client_secret: str | None = _setting(_read_text, None, is_secret=True)
+    oidc_issuer: str | None = _setting(read_text, None, parse=parse_issuer)
+    oidc_client_id: str | None = _setting(read_text, None)
+    oidc_client_secret: str | None = _setting(read_text, None, is_secret=True)
     oidc_scopes: str = _setting(Env.str, DEFAULT_SCOPES, validate=check_scopes)
     oidc_session_hours: int = _setting(Env.int, 12, validate=validate.Range(1, 720))
     # The web service
@@ -262,10 +217,10 @@ class Settings:
     metrics_max_types: int = _setting(Env.int, 100, validate=_positive)
     trusted_proxies: int = _setting(Env.int, 0, validate=validate.Range(min=0))
     # A proxy that names the person in a header; `check_trusted_header` checks these together.
-    trusted_user_header: str | None = _setting(_read_text, None, validate=check_header_name)
-    trusted_groups_header: str | None = _setting(_read_text, None, validate=check_header_name)
-    trusted_header_from: tuple[str, ...] = _setting(read_networks, ())
-    path_prefix: str | None = _setting(_read_path_prefix, None)
+    trusted_user_header: str | None = _setting(read_text, None, parse=parse_header_name)
+    trusted_groups_header: str | None = _setting(read_text, None, parse=parse_header_name)
+    trusted_header_from: tuple[str, ...] = _setting(read_names, (), check=check_network)
+    path_prefix: str | None = _setting(read_text, None, parse=parse_path_prefix)
 
     def __post_init__(self) -> None:
         """Raise SettingsError for bad search fields and for links to values that redaction hides.
@@ -330,7 +285,7 @@ class Settings:
         env = open_environment()
         with env.prefixed("JOBMON_"):
             values = read_mapping(env)
-            rules_file = _read_text(env, "RULES", None)
+            rules_file = read_text(env, "RULES", None)
             for setting in fields(cls):
                 if "read" in setting.metadata:
                     default = () if setting.default is MISSING else (setting.default,)
@@ -355,9 +310,9 @@ class Settings:
         env = open_environment()
         with env.prefixed("JOBMON_"):
             values = read_mapping(env)
-            values["queues"] = _read_text(env, "QUEUES", None)
-            values["filters"] = _read_filters(env, "FILTERS", DEFAULT_FILTERS)
-            values["redact_keys"] = _read_names(env, "REDACT_KEYS", DEFAULT_REDACT_KEYS)
+            values["queues"] = read_text(env, "QUEUES", None)
+            values["filters"] = read_names(env, "FILTERS", DEFAULT_FILTERS, known=FILTERS)
+            values["redact_keys"] = read_names(env, "REDACT_KEYS", DEFAULT_REDACT_KEYS)
             values["actions_allow_delete"] = env.bool("ACTIONS_ALLOW_DELETE", False)
             env.str("JWT_SECRET_KEY", None, validate=check_secret_length)
         _raise_errors(env)

@@ -5,7 +5,6 @@ JOBMON_LINKS='Logs=https://logs.example/?q={jobId},Trace=https://trace.example/{
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from marshmallow import ValidationError
 
 from jobmon.redaction.forms import REDACTED
 from jobmon.redaction.keys import SecretKeys
+from jobmon.settings.readers import parse_pairs
 
 MAX_LINKS = 10
 MAX_NAME_LENGTH = 40
@@ -66,14 +66,7 @@ class LinkTemplate:
 
 def parse_links(text: str) -> tuple[LinkTemplate, ...]:
     """The links in a text `NAME=ADDRESS,NAME=ADDRESS`. Raises ValidationError."""
-    parts = [part.partition("=") for part in _SEPARATOR.split(text) if part.strip()]
-    if not all(equals_sign for _, equals_sign, _ in parts):
-        raise ValidationError("Not of the form NAME=ADDRESS,NAME=ADDRESS.")
-    pairs = [(name.strip(), template.strip()) for name, _, template in parts]
-    name_counts = Counter(name for name, _ in pairs)
-    if duplicates := [name for name, count in name_counts.items() if count > 1]:
-        raise ValidationError(f"Given more than once: {', '.join(duplicates)}.")
-    return make_links(dict(pairs))
+    return make_links(parse_pairs(_SEPARATOR.split(text)))
 
 
 def make_links(templates: Mapping[str, str]) -> tuple[LinkTemplate, ...]:

@@ -1,7 +1,6 @@
 """The settings that describe the watched documents, read and checked together."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
@@ -10,7 +9,8 @@ from environs import Env
 from marshmallow import ValidationError, validate
 
 from jobmon.domain import ATTEMPT_FIELDS, MAPPED_JOB_FIELDS, AttemptStatus, JobStatus
-from jobmon.profiles import FileError, load_profile
+from jobmon.profiles import FileError, ProfileFile, load_profile
+from jobmon.settings.readers import read_names, read_pairs, read_text
 
 DEFAULT_PROFILE = "jobmon"
 _ATTEMPTS = "job_attempts"
@@ -39,7 +39,7 @@ def read_mapping(env: Env) -> dict[str, Any]:
             env.str(name.upper(), None, validate=refuse)
         return {}
     # If the profile cannot be loaded, the other settings are checked as for the default profile.
-    profile = load_profile(env.str("PROFILE", None, validate=_check_profile) or DEFAULT_PROFILE)
+    profile = read_text(env, "PROFILE", load_profile(DEFAULT_PROFILE), parse=_load_profile)
     has_attempts = profile.attempts_collection is not None
     attempts = profile.attempts_collection or _ATTEMPTS  # the default
 
@@ -78,33 +78,8 @@ def read_mapping(env: Env) -> dict[str, Any]:
             "ATTEMPT_STATUS_NAMES",
             check_if_used(has_attempt_status, _make_statuses_check(AttemptStatus)),
         ),
-        "search_fields": _read_search_fields(env),
+        "search_fields": read_names(env, "SEARCH_FIELDS"),  # `find_search_paths` checks them
     }
-
-
-def _read_search_fields(env: Env) -> tuple[str, ...]:
-    """The search fields; `find_search_paths` checks them."""
-    names: list[str] = env.list("SEARCH_FIELDS", []) or []
-    return tuple(stripped for name in names if (stripped := name.strip()))
-
-
-def read_pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) -> dict[str, str]:
-    """A setting of the form `a=b,c=d` as a dictionary that `check` accepts."""
-
-    def split(items: list[str]) -> dict[str, str]:
-        pairs = (item.partition("=") for item in items if item)
-        return {key.strip(): value.strip() for key, _, value in pairs}
-
-    def check_all(items: list[str]) -> None:
-        if not all("=" in item for item in items if item):
-            raise ValidationError("Not of the form a=b,c=d.")
-        key_counts = Counter(item.partition("=")[0].strip() for item in items if item)
-        if duplicates := [key for key, count in key_counts.items() if count > 1]:
-            raise ValidationError(f"Given more than once: {', '.join(duplicates)}.")
-        if pairs := split(items):
-            check(pairs)
-
-    return split(env.list(name, [], validate=check_all) or [])
 
 
 def _make_fields_check(
@@ -145,9 +120,9 @@ def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
         names_by_path[path] = name
 
 
-def _check_profile(name: str) -> None:
+def _load_profile(name: str) -> ProfileFile:
     try:
-        load_profile(name or DEFAULT_PROFILE)
+        return load_profile(name)
     except FileError as error:
         raise ValidationError(str(error)) from None
 

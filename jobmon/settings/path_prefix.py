@@ -18,8 +18,11 @@ def is_path_prefix(value: str) -> bool:
     return len(value) <= _MAX_LENGTH and _FORM.fullmatch(value) is not None
 
 
-def check_path_prefix(value: str) -> None:
-    """Raise ValidationError if jobmon cannot be served below this path."""
+def parse_path_prefix(value: str) -> str:
+    """The path without a final slash, empty for the root.
+
+    Raises ValidationError if jobmon cannot be served below this path.
+    """
     if not is_path_prefix(value):
         raise ValidationError(
             "Not a path such as /jobmon: it begins with /, has letters, digits and . _ ~ - "
@@ -28,3 +31,4 @@ def check_path_prefix(value: str) -> None:
     first_part = value.strip("/").partition("/")[0]
     if first_part in OWN_PATHS:
         raise ValidationError(f"jobmon has a path /{first_part} of its own: choose another prefix.")
+    return value.rstrip("/")

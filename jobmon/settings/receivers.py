@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_plus, urlsplit
 
-from environs import Env
 from marshmallow import ValidationError
 
 from jobmon.redaction.keys import SecretKeys
@@ -48,18 +47,6 @@ class ReceiverAddress:
     def accepts_queue(self, queue: str) -> bool:
         """Whether this receiver gets the notifications of a queue."""
         return not self.queues or matches_any(queue, self.queues)
-
-
-def read_receivers(env: Env, name: str, _: object) -> tuple[ReceiverAddress, ...]:
-    """The receivers in an environment variable; `env` collects the mistakes."""
-    receivers: tuple[ReceiverAddress, ...] = ()
-
-    def parse(value: str) -> None:
-        nonlocal receivers
-        receivers = parse_receivers(value)
-
-    env.str(name, "", validate=parse)
-    return receivers
 
 
 def parse_receivers(text: str) -> tuple[ReceiverAddress, ...]:

@@ -7,14 +7,13 @@ The second form, JSON, is for names of roles that have a comma or an equals sign
 """
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from environs import Env
 from marshmallow import ValidationError
 
 from jobmon.settings.actions import ACTION_PERMISSIONS
-from jobmon.settings.mapping import read_pairs
+from jobmon.settings.readers import parse_pairs, read_text, refuse_duplicates
 
 ADMIN_DASHBOARD = "ADMIN_DASHBOARD"
 DEFAULT_ROLES = {"admin": frozenset({ADMIN_DASHBOARD})}
@@ -26,27 +25,19 @@ def read_role_permissions(env: Env, name: str) -> RolePermissions:
     """The permissions by role; `load_queues` checks them if a file of queues defines more names."""
     has_queues_file = bool(env.str("QUEUES", None))
 
-    def check(permissions: RolePermissions) -> None:
-        known = {ADMIN_DASHBOARD, *ACTION_PERMISSIONS}
-        if frozenset().union(*permissions.values()) - known and not has_queues_file:
-            names = ", ".join((ADMIN_DASHBOARD, *ACTION_PERMISSIONS))
-            raise ValidationError(f"Permissions are {names}.")
+    def parse(text: str) -> RolePermissions:
+        permissions = (_parse_json if text.lstrip().startswith("{") else _parse_pairs)(text)
+        known = (ADMIN_DASHBOARD, *ACTION_PERMISSIONS)
+        if frozenset().union(*permissions.values()) - set(known) and not has_queues_file:
+            raise ValidationError(f"Permissions are {', '.join(known)}.")
+        return permissions
 
-    if (env.str(name, None) or "").lstrip().startswith("{"):
-        configured: RolePermissions = {}
-
-        def parse(text: str) -> None:
-            configured.update(_parse_json(text))
-            check(configured)
-
-        env.str(name, validate=parse)
-    else:
-        pairs = read_pairs(env, name, lambda value: check(_split_permissions(value)))
-        configured = _split_permissions(pairs)
+    configured: RolePermissions = read_text(env, name, {}, parse=parse)
     return DEFAULT_ROLES | configured
 
 
-def _split_permissions(pairs: Mapping[str, str]) -> RolePermissions:
+def _parse_pairs(text: str) -> RolePermissions:
+    pairs = parse_pairs(text.split(","))
     return {role: frozenset(map(str.strip, granted.split("+"))) for role, granted in pairs.items()}
 
 
@@ -66,7 +57,5 @@ def _parse_json(text: str) -> RolePermissions:
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if duplicates := sorted({name for name in names if names.count(name) > 1}):
-        raise ValidationError(f"Given more than once: {', '.join(duplicates)}.")
+    refuse_duplicates(name for name, _ in pairs)
     return dict(pairs)

@@ -1,13 +1,13 @@
 """The payload fields that can be searched: checks their names and finds their paths."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from marshmallow import ValidationError
 
 from jobmon.profiles.sources import Source
 from jobmon.redaction.keys import SecretKeys
+from jobmon.settings.readers import refuse_duplicates
 
 # Each field has an index in the watched collection, where MongoDB allows 64 indexes.
 MAX_SEARCH_FIELDS = 10
@@ -26,8 +26,7 @@ def find_search_paths(
     """
     if len(fields) > MAX_SEARCH_FIELDS:
         raise ValidationError(f"More than {MAX_SEARCH_FIELDS} fields: each needs an index.")
-    if duplicates := [name for name, count in Counter(fields).items() if count > 1]:
-        raise ValidationError(f"Given more than once: {', '.join(duplicates)}.")
+    refuse_duplicates(fields)
     if not fields:  # `SecretKeys` is slow to create, and there may be a hundred queues
         return {}
     keys = SecretKeys(redact_keys)

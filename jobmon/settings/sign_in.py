@@ -1,26 +1,27 @@
 """The settings of sign-in at an identity provider or by a proxy, checked together."""
 
 import ipaddress
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from environs import Env
 from marshmallow import ValidationError, validate
 
 from jobmon.settings.mistakes import SettingsError
 from jobmon.settings.token_keys import MIN_SECRET_BYTES
 
 DEFAULT_SCOPES = "openid profile email"
+parse_header_name = validate.Regexp(
+    r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*\Z", error="Not the name of a header, such as X-Forwarded-User."
+)
 _require_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 
 
-def check_issuer(value: str) -> None:
-    """Raise ValidationError for a bad issuer; an empty text counts as not set."""
-    if value:
-        _require_url(value)
-        if "?" in value or "#" in value:
-            raise ValidationError("An issuer has neither a query nor a fragment.")
+def parse_issuer(value: str) -> str:
+    """The issuer; raises ValidationError for a bad one."""
+    _require_url(value)
+    if "?" in value or "#" in value:
+        raise ValidationError("An issuer has neither a query nor a fragment.")
+    return value
 
 
 def check_scopes(value: str) -> None:
@@ -50,26 +51,14 @@ def check_sign_in(values: Mapping[str, Any]) -> None:
         )
 
 
-def check_header_name(value: str) -> None:
-    """Raise ValidationError for a bad header name; an empty text counts as not set."""
-    if value and not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", value):
-        raise ValidationError("Not the name of a header, such as X-Forwarded-User.")
-
-
-def read_networks(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    """IP addresses and networks, separated by commas."""
-    networks = env.list(name, list(default), validate=_check_networks) or []
-    return tuple(stripped for text in networks if (stripped := text.strip()))
-
-
-def _check_networks(texts: list[str]) -> None:
-    for text in filter(None, map(str.strip, texts)):
-        try:
-            ipaddress.ip_network(text)
-        except ValueError:
-            raise ValidationError(
-                f"{text!r} is neither an IP address nor a network, such as 10.0.0.0/24."
-            ) from None
+def check_network(text: str) -> None:
+    """Raise ValidationError for a text that is neither an IP address nor a network."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValidationError(
+            f"{text!r} is neither an IP address nor a network, such as 10.0.0.0/24."
+        ) from None
 
 
 def check_trusted_header(values: Mapping[str, Any]) -> None:

@@ -38,10 +38,9 @@ def read_algorithm(env: Env, name: str, _: str) -> str | None:
     )
 
 
-def read_pem(env: Env, name: str, _: None) -> str | None:
+def parse_pem(value: str) -> str:
     """A PEM key; its line ends can be written as `\\n`, as many tools require."""
-    value = env.str(name, None)
-    return value.replace("\\n", "\n") if value else None
+    return value.replace("\\n", "\n")
 
 
 def choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
