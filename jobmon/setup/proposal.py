@@ -4,13 +4,12 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pymongo.errors import PyMongoError
-
 from jobmon.domain import JobStatus
 from jobmon.humanize import count
 from jobmon.redaction.redactor import Redactor
 from jobmon.setup.collection_sample import CollectionSample, SampledField
 from jobmon.setup.recognition import Certainty
+from jobmon.setup.statuses import Resample, StatusMeanings
 from jobmon.setup.vocabulary import (
     ATTEMPT_ARRAYS,
     ATTEMPT_COUNTS,
@@ -32,7 +31,6 @@ from jobmon.setup.vocabulary import (
     find_path,
     normalize,
 )
-from jobmon.store.mapping import Document
 
 _MAX_STATUSES = 15
 _MOST_DOCUMENTS, _NEARLY_ALL = 0.9, 0.95  # shares of documents
@@ -40,8 +38,6 @@ _FEW_TYPES = 20  # a field with at most this many values may hold the type
 _JOB_REFERENCES = ("jobid", "taskid", "job", "task")
 _ERROR_KEYS = {"code", "message", "stack"}
 _IDS = ("string", "objectId", "number")
-
-Resample = Callable[[Document], CollectionSample]
 
 
 @dataclass(kw_only=True)
@@ -198,54 +194,15 @@ class _Proposer:
         meanings = {STATUS_WORDS.get(normalize(name)) for name in known}
         return share, bool(meanings & {JobStatus.QUEUED, JobStatus.LEASED})
 
-    def _map_statuses(self, path: str, statuses: list[str]) -> dict[str, tuple[str, str]]:
-        """(jobmon's status, reason) for each status whose meaning is known; adds doubts."""
-        meanings: dict[str, tuple[str, str]] = {}
-        for name in statuses:
-            if (status := STATUS_WORDS.get(normalize(name))) is not None:
-                meanings[name] = (status, "by its name")
-            elif normalize(name) in FAILED_WORDS:
-                meaning = self._explain_failed(path, name, statuses)
-                if meaning is not None:
-                    meanings[name] = meaning
-            else:
-                self._doubts.append(f"the status {name} is unknown: it is shown under its own name")
-        return meanings
-
-    def _explain_failed(self, path: str, name: str, statuses: list[str]) -> tuple[str, str] | None:
-        """(FAILED or DLQ, reason) for a status such as `error`; None if its meaning is unclear."""
-        meanings = {STATUS_WORDS.get(normalize(status)) for status in statuses}
-        if JobStatus.FAILED in meanings:
-            return JobStatus.DLQ, "another status is for retries"
-        if JobStatus.DLQ in meanings:
-            return JobStatus.FAILED, "another status is for dead jobs"
-        ended, due = self._dates["finishedAt"], self._dates["nextRunAt"]
-        try:
-            failed = self._resample({path: name})
-        except PyMongoError:
-            failed = CollectionSample(self._sample.database, self._sample.collection)
-        if failed.documents and ended is not None:
-            share = failed.share(ended.path)
-            if share >= _NEARLY_ALL:
-                self._doubts.append(
-                    f"{name} is read as dead-lettered, because such jobs have {ended.path}: "
-                    "change it to failed if they are tried again"
-                )
-                return JobStatus.DLQ, f"unsure: they have {ended.path}"
-            if share == 0 and due is not None and failed.share(due.path) >= _NEARLY_ALL:
-                self._doubts.append(
-                    f"{name} is read as “a retry is due”, because such jobs have {due.path} and "
-                    f"no {ended.path}: change it to dlq if they are not tried again"
-                )
-                return JobStatus.FAILED, f"unsure: they have {due.path} and no {ended.path}"
-        self._doubts.append(
-            f"the documents do not show whether a job with the status {name} is tried again: set "
-            "it to failed (it is) or dlq (it is not); until then it keeps its name"
-        )
-        return None
-
     def _format_profile(self, status: SampledField, statuses: list[str]) -> str:
-        meanings = self._map_statuses(status.path, statuses)
+        meanings = StatusMeanings(
+            path=status.path,
+            names=statuses,
+            resample=self._resample,
+            due=self._dates["nextRunAt"],
+            last_run=self._dates["startedAt"] or self._lease_start or self._dates["updatedAt"],
+            doubts=self._doubts,
+        ).find()
         fields = self._map_fields({meaning for meaning, _ in meanings.values()})
         lines = [
             f"# Proposed by `jobmon init --discover` from {self._sample.documents} documents.",

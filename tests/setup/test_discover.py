@@ -282,10 +282,13 @@ def test_values_of_unusual_types_do_not_end_the_search(
     assert len(candidate.jobs) == 11  # the titles, and ten jobs
 
 
-def test_statuses_with_an_unclear_meaning_are_not_mapped(
+def test_statuses_with_an_unclear_meaning_hide_no_failure(
     database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
-    """The documents do not show whether a `failed` job is retried; `parked` is an unknown word."""
+    """The documents do not show whether a `failed` job is retried; `parked` is an unknown word.
+
+    Catches a `failed` job that is counted as one that waits for its retry, only by its name.
+    """
     database.work.insert_many(
         {
             "task": "mail",
@@ -301,10 +304,52 @@ def test_statuses_with_an_unclear_meaning_are_not_mapped(
     assert candidate.certainty is Certainty.POSSIBLE
     assert candidate.text is not None
     assert '"waiting" = "queued"' in candidate.text
-    assert '# "failed" = ' in candidate.text
+    assert '"failed" = "dlq"  # unsure' in candidate.text
     assert '# "parked" = ' in candidate.text
     assert "parked is unknown" in " ".join(candidate.doubts)
-    assert "whether a job with the status failed is tried again" in " ".join(candidate.doubts)
+    assert "do not show that such jobs are tried again" in " ".join(candidate.doubts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, "dlq"),
+        ({"next_run": NOW + timedelta(minutes=2)}, "failed"),
+        ({"next_run": NOW - timedelta(days=1)}, "dlq"),
+        ({"next_run": None}, "dlq"),
+    ],
+    ids=["due as before", "due again", "due earlier", "not due"],
+)
+@pytest.mark.parametrize("has_start", [True, False])
+def test_failed_job_is_retried_only_if_it_became_due_again(
+    changes: Document,
+    status: str,
+    *,
+    has_start: bool,
+    database: MongoDb,
+    search: Callable[..., Discovery],
+) -> None:
+    """A due date stays in the documents of many programs, also in a job that has ended.
+
+    Catches dead jobs that are shown as waiting for a retry.
+    """
+    last_date = "started_at" if has_start else "updated_at"
+    database.work.insert_many(
+        {
+            "task": "mail",
+            "status": ("pending", "running", "completed", "failed")[index % 4],
+            "data": {},
+            "locked_by": "w-1",
+            "next_run": NOW - timedelta(minutes=5),
+            "completed_at": NOW if index % 4 == 2 else None,
+            last_date: NOW,
+        }
+        | (changes if index % 4 == 3 else {})
+        for index in range(40)
+    )
+    text = find_candidate(search(), "work").text
+    assert text is not None
+    assert f'"failed" = "{status}"  # unsure' in text
 
 
 def test_a_queue_with_numbers_as_statuses_is_only_possible(
