@@ -21,13 +21,11 @@ from jobmon.collector.id_types import (
     ID_TYPES,
     OTHER_TYPE,
     OTHER_TYPES,
-    SORTED_ALIKE,
     IdType,
-    find_id_types,
-    is_lossy,
-    make_date_key,
+    find_id_type,
 )
 from jobmon.rollup.stats_document import Counts, dump_counts, load_counts
+from jobmon.store.bson_json import to_utc
 from jobmon.store.labels import MAX_TYPES, OTHER
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection
@@ -132,8 +130,7 @@ class _TypeSegments:
         if self.bson_type.name == "number" and low is None and condition:
             condition = {"$type": "number", "$not": {"$gte": high}}  # finds NaN, unlike $lt
         # A comparison finds only values of one type; without a comparison, name the type.
-        name = self.bson_type.name
-        return {"_id": condition or {"$type": [name, *SORTED_ALIKE.get(name, [])]}}
+        return {"_id": condition or {"$type": self.bson_type.name}}
 
     def ranges(self) -> Iterator[SegmentRange]:
         """All segments of the row, in order."""
@@ -228,7 +225,7 @@ class SegmentMap:
             jobs = self._jobs.find({}, ("_id",), index=_BY_ID, order=[("_id", order)], limit=1)
             if not jobs:
                 return ()
-            types += find_id_types(jobs[0]["_id"])
+            types.append(find_id_type(jobs[0]["_id"]))
         has_one_type = len(set(types)) == 1 and types[0] is not OTHER_TYPE
         return [self._rows[types[0].name]] if has_one_type else self._rows.values()
 
@@ -277,7 +274,7 @@ class SegmentMap:
         for document in documents:
             row = self._rows[document["type"]]
             counts = self._by_name.learn(load_counts(document["counts"]))
-            times = document.get("times")
+            times = document["times"]
             time_range = None if times is None else TimeRange(*times)
             segment = Segment(document["low"], counts, time_range)
             if segment.low is None:
@@ -288,12 +285,10 @@ class SegmentMap:
             progress()
 
     def _find_marked(self) -> Iterator[tuple[str, int]]:
-        """Type and index of the segments that may contain the marked jobs."""
+        """Type and index of the segments that contain the marked jobs."""
         for job_id in self._marked_ids:
-            for bson_type in find_id_types(job_id):
-                row = self._rows[bson_type.name]
-                for index in row.indexes() if is_lossy(job_id) else [row.find(job_id)]:
-                    yield bson_type.name, index
+            name = find_id_type(job_id).name
+            yield name, self._rows[name].find(job_id)
 
     def _resize_segment(self, row: _TypeSegments, index: int) -> None:
         """Split or merge a segment whose size is far from `SEGMENT_JOBS`."""
@@ -358,6 +353,10 @@ def _find_times(groups: Iterable[Document]) -> TimeRange:
     for group in groups:
         first, last = group["first"], group["last"]
         are_dates = all(isinstance(value, datetime | DatetimeMS) for value in (first, last))
-        times = TimeRange(make_date_key(first), make_date_key(last)) if are_dates else _ANY_TIME
-        total = total.join(times)
+        total = total.join(TimeRange(_to_ms(first), _to_ms(last)) if are_dates else _ANY_TIME)
     return total
+
+
+def _to_ms(date: datetime | DatetimeMS) -> int:
+    """A date in ms since 1970."""
+    return int(DatetimeMS(to_utc(date)) if isinstance(date, datetime) else date)

@@ -215,8 +215,6 @@ def test_counts_stay_right_while_segments_are_split_and_merged(
 
 ODD_IDS = [
     Value(0x09, struct.pack("<q", 2**63 - 1)),  # a date that Python cannot represent
-    text(b"\xff\xfe"),
-    text("symbol", 0x0E),
     text("f()", 0x0D),
     code_with_scope("f()", document()),
     Value(0x0C, text("users").data + ObjectId().binary),
