@@ -18,7 +18,7 @@ from jobmon.profiles.transitions import RequestedValue, Transition
 from jobmon.queue import JobChange, JobQueue, RefusedActionError
 from jobmon.store.bson_json import encode_key, to_text
 from jobmon.store.connection import Connection
-from jobmon.store.conversions import overlap
+from jobmon.store.conversions import get_at_path, overlap
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import SIMPLE_COLLATION
 
@@ -275,7 +275,7 @@ class ProfileJobChanges:
             path: _make_value(value, self._request, now)
             for path, value in transition.changes.items()
         }
-        current = {path: _find_value(document, path) for path in _list_changed_paths(transition)}
+        current = {path: get_at_path(document, path) for path in _list_changed_paths(transition)}
         for path, amount in transition.increments.items():
             old_value = current[path]
             values[path] = (old_value if isinstance(old_value, int | float) else 0) + amount
@@ -290,7 +290,7 @@ class ProfileJobChanges:
             expected={
                 path: value
                 for path in (*self._state_paths, *before, *transition.increments)
-                if not isinstance(value := _find_value(document, path), dict | list)
+                if not isinstance(value := get_at_path(document, path), dict | list)
             },
             values=values,
             removals=transition.removals,
@@ -319,7 +319,7 @@ class ProfileJobChanges:
             return False
         changed = dict(change.values) | dict.fromkeys(change.removals)
         return all(
-            _are_equal(_find_value(stored_job.document, path), value)
+            _are_equal(get_at_path(stored_job.document, path), value)
             for path, value in changed.items()
         )
 
@@ -352,11 +352,3 @@ def _make_value(value: Any, request: ActionRequest, now: datetime) -> Any:
 def _are_equal(value: Any, other: Any) -> bool:
     """Whether values are equal for MongoDB; for Python, True is also equal to 1."""
     return value == other and isinstance(value, bool) == isinstance(other, bool)
-
-
-def _find_value(document: Any, path: str) -> Any:
-    for part in path.split("."):
-        if not isinstance(document, dict):
-            return None
-        document = document.get(part)
-    return document

@@ -24,7 +24,6 @@ from jobmon.collector.event_buckets import EventBuckets
 from jobmon.collector.job_changes import (
     JobChange,
     apply_change,
-    find_value,
     read_change,
     replace_values,
     select_paths,
@@ -43,6 +42,7 @@ from jobmon.rollup.gaps import EventHistory, Gap, GapReason, load_event_history,
 from jobmon.rollup.run_details import RunDetails
 from jobmon.store.bson_json import encode_key
 from jobmon.store.connection import Connection
+from jobmon.store.conversions import get_at_path
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import NoIndexError, ReadCollection
@@ -143,9 +143,7 @@ class EventCounter:
     def resume(self, position: str, jobs: Iterable[Document], seen_until: datetime) -> None:
         """Continue after the change at `position`, with the jobs that `dump` returned then."""
         self._position, self.seen_until = position, seen_until
-        self._remember_jobs(
-            (entry["job"], entry["at"], entry.get("knowsError", False)) for entry in jobs
-        )
+        self._remember_jobs((entry["job"], entry["at"], entry["knowsError"]) for entry in jobs)
 
     def prepare(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
         """Prepare a new stream of the changes after `at` (cluster time): `begin` will count it.
@@ -259,7 +257,7 @@ class EventCounter:
         return list(self._memory.dump(self._redact_job))
 
     def _redact_job(self, document: Document) -> Document:
-        values = ((path, find_value(document, path)) for path in self.rules.sensitive_paths)
+        values = ((path, get_at_path(document, path)) for path in self.rules.sensitive_paths)
         redact = self._groups.redactor.redact
         redacted = {path: redact(value) for path, value in values if value is not None}
         return replace_values(document, redacted)

@@ -9,7 +9,7 @@ from typing import Any
 from bson import Timestamp
 
 from jobmon.store.bson_json import encode_key, to_utc
-from jobmon.store.conversions import overlap
+from jobmon.store.conversions import get_at_path, overlap
 from jobmon.store.mapping import Document
 
 _OPERATIONS = ("insert", "update", "replace", "delete")
@@ -53,7 +53,7 @@ class JobChange:
         are in its document.
         """
         if self.document is not None:
-            return find_value(self.document, path) is not None
+            return get_at_path(self.document, path) is not None
         return any(
             value is not None and overlap(name, path) for name, value in self.written.items()
         )
@@ -117,7 +117,7 @@ def apply_change(document: Document, change: JobChange) -> Document:
     """The document after an update. `document` itself does not change."""
     changed = dict(document)
     for path, size in change.shortened.items():
-        elements = find_value(changed, path)
+        elements = get_at_path(changed, path)
         if isinstance(elements, list):
             _write_path(changed, path.split("."), elements[:size])
     for path in change.removed:
@@ -131,13 +131,6 @@ def replace_values(document: Document, values: Mapping[str, Any]) -> Document:
     for path, value in values.items():
         _write_path(changed, path.split("."), value)
     return changed
-
-
-def find_value(document: Any, path: str) -> Any:
-    """The value at a path; None if there is no value, or it is inside an array."""
-    for part in path.split("."):
-        document = document.get(part) if isinstance(document, dict) else None
-    return document
 
 
 def _write_path(parent: Document, path: list[str], value: Any, *, is_removed: bool = False) -> None:

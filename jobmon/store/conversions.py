@@ -112,9 +112,8 @@ def matches_constant(constant: Any, value: Any) -> bool:
     return bool(constant == value)
 
 
-def get_at_path(document: dict[str, Any], path: str, default: Any) -> Any:
-    """The value at a path with dots; `default` if the document has none there."""
-    value: Any = document
+def get_at_path(value: Any, path: str, default: Any = None) -> Any:
+    """The value at a path with dots in a document; `default` without one, or inside an array."""
     for part in path.split("."):
         if not isinstance(value, dict) or part not in value:
             return default
