@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import chain
+from types import NoneType
 
 from jobmon.rollup.documents import CHECKPOINT, CHECKPOINTS, STATE, OwnDatabase, require_type
 from jobmon.store.mapping import Document
@@ -17,7 +18,7 @@ _COUNTS_PER_DOCUMENT = 10_000  # about 8 MB with type names of 200 characters of
 _JOBS_PER_DOCUMENT = 200
 
 
-class IncompleteCheckpointError(Exception):
+class IncompleteCheckpointError(ValueError):
     """Parts of the checkpoint are missing, or another version wrote them."""
 
 
@@ -141,15 +142,14 @@ def _split_jobs(jobs: list[Document]) -> Iterator[list[Document]]:
 
 def _load_head(document: Document) -> tuple[str, int, Document | None, datetime | None]:
     """The version, the number of parts, the resume token and `seen_until`."""
-    token, seen_until = document["token"], document.get("seenUntil")
     return (
         require_type(document["version"], str),
         require_type(document["parts"], int),
-        None if token is None else require_type(token, dict),
-        None if seen_until is None else require_type(seen_until, datetime),
+        require_type(document["token"], dict, NoneType),
+        require_type(document["seenUntil"], datetime, NoneType),
     )
 
 
 def _load_part(document: Document) -> tuple[list[Document], list[Document]]:
     """The segments and the remembered jobs of a part."""
-    return require_type(document["segments"], list), require_type(document.get("jobs", []), list)
+    return require_type(document["segments"], list), require_type(document["jobs"], list)

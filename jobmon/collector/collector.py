@@ -18,7 +18,7 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from jobmon.collector.changes import Changes, StreamLostError
-from jobmon.collector.checkpoint import Checkpoint, Checkpoints, IncompleteCheckpointError
+from jobmon.collector.checkpoint import Checkpoint, Checkpoints
 from jobmon.collector.counters import Counters
 from jobmon.collector.due_changes import DueChanges
 from jobmon.collector.error_groups import ErrorGroups
@@ -168,29 +168,20 @@ class Collector:
         if not has_log and not self._connection.has_recorded_attempts():
             counter = EventCounter(self._connection, self._own, self._lease.renew, self._groups)
         self._runs = RunCounting(self._connection, counter, self._share)
-        checkpoint, reason = self._load_checkpoint()
-        if checkpoint is None or not checkpoint.token:
-            pass
-        elif not self._runs.can_resume(checkpoint):
-            reason = "the checkpoint is from before runs were counted from changes"
-        else:
-            try:
-                return self._resume(checkpoint, checkpoint.token)
-            except StreamLostError as error:
-                reason = f"the change stream cannot be resumed: {error}"
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                reason = f"the checkpoint cannot be read: {type(error).__name__}"
-        if reason:
-            log.warning("counting all jobs again, %s", reason)
+        checkpoint = None
+        try:
+            checkpoint = self._checkpoints.load()
+            if checkpoint is not None and checkpoint.token:
+                if self._runs.can_resume(checkpoint):
+                    return self._resume(checkpoint, checkpoint.token)
+                log.warning("counting all jobs again, runs were not counted from changes before")
+        except StreamLostError as error:
+            log.warning("counting all jobs again, the change stream cannot be resumed: %s", error)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            name = type(error).__name__
+            log.warning("counting all jobs again, the checkpoint cannot be read: %s", name)
         seen_until = None if checkpoint is None else checkpoint.seen_until
         return None, self._runs.open_new_changes(seen_until, self._stop)
-
-    def _load_checkpoint(self) -> tuple[Checkpoint | None, str]:
-        """The checkpoint, or None with the reason why a stored checkpoint is not used."""
-        try:
-            return self._checkpoints.load(), ""
-        except IncompleteCheckpointError:
-            return None, "the checkpoint is incomplete, or of another version"
 
     def _resume(self, checkpoint: Checkpoint, token: Document) -> tuple[SegmentMap | None, Changes]:
         """The segments (None if all jobs must be counted), and the changes since this checkpoint.
