@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from types import NoneType
 from typing import Self
 
 from jobmon.domain import AttemptStatus
@@ -188,7 +189,7 @@ def dump_bucket(span: timedelta, at: datetime, tallies: Tallies, details: RunDet
         "at": at,
         "events": count_events(tallies),
         "types": dump_tallies(tallies),
-        "details": dump_details(fold_details(details)) if details.is_known else None,
+        "details": dump_details(fold_details(details)),
     }
 
 
@@ -201,7 +202,7 @@ def load_bucket(document: Document) -> Tallies:
 def load_bucket_details(document: Document) -> RunDetails:
     """The details of a bucket; raises what `load_details` raises."""
     require_type(document["at"], datetime)
-    return load_details(document.get("details"))
+    return load_details(require_type(document["details"], dict))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,10 +226,9 @@ def load_sample(document: Document) -> tuple[datetime, QueueSample]:
     counts = {
         require_type(status, str): require_type(count, int) for status, count in document["counts"]
     }
-    oldest_ms = document["oldestQueuedMs"]
     return require_type(document["at"], datetime), QueueSample(
         status_counts=counts,
-        oldest_queued_ms=None if oldest_ms is None else require_type(oldest_ms, int),
+        oldest_queued_ms=require_type(document["oldestQueuedMs"], int, NoneType),
     )
 
 
@@ -255,12 +255,9 @@ class HistoryProgress:
 
 def load_progress(document: Document) -> HistoryProgress:
     """The stored progress; raises MalformedError or KeyError for another document."""
-    complete_until, counted_from = document.get("completeUntil"), document.get("countedFrom")
-    final_until = None
-    if complete_until is not None:
-        final_until = floor(require_type(complete_until, datetime) - FINAL_AFTER, MINUTE)
+    complete_until = require_type(document.get("completeUntil"), datetime, NoneType)
     return HistoryProgress(
         counted_at=require_type(document["countedAt"], datetime),
-        final_until=final_until,
-        counted_from=None if counted_from is None else require_type(counted_from, datetime),
+        final_until=complete_until and floor(complete_until - FINAL_AFTER, MINUTE),
+        counted_from=require_type(document.get("countedFrom"), datetime, NoneType),
     )

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, Self, TypeVar
+from types import NoneType
+from typing import NamedTuple, Self, TypeVar
 
 from jobmon.domain import AttemptStatus
 from jobmon.rollup.documents import require_type
@@ -85,14 +86,13 @@ class RunDetails:
     `by_type` counts every failed run once, by its group of errors and its type; `by_worker` counts
     every failed run of a known worker by group and worker. `worker_types` counts every run of a
     known worker once, even a success. `slowest` has the longest runs of each type, the longest
-    first. Unless `is_known`, a part was counted by a version without details.
+    first.
     """
 
     by_type: Counter[ErrorPair] = field(default_factory=Counter)
     by_worker: Counter[ErrorPair] = field(default_factory=Counter)
     worker_types: dict[WorkerType, WorkerTally] = field(default_factory=dict)
     slowest: dict[str, list[SlowRun]] = field(default_factory=dict)
-    is_known: bool = True
 
     def add(self, other: Self) -> None:
         """Add the runs of `other`."""
@@ -103,7 +103,6 @@ class RunDetails:
         for job_type, runs in other.slowest.items():
             present = self.slowest.get(job_type)
             self.slowest[job_type] = select_slowest([*present, *runs]) if present else runs
-        self.is_known = self.is_known and other.is_known
 
     def find_tally(self, pair: WorkerType) -> WorkerTally:
         """The tally of a worker and a type, to add to it; a new tally if there is none."""
@@ -137,7 +136,6 @@ class RunDetails:
             by_worker=_select_larger(self.by_worker, other.by_worker),
             worker_types=worker_types,
             slowest=slowest,
-            is_known=self.is_known and other.is_known,
         )
 
     def add_unknown_errors(self, failed: Mapping[str, int]) -> None:
@@ -223,7 +221,6 @@ def fold_details(details: RunDetails) -> RunDetails:
     folded = RunDetails(
         by_type=_fold_errors(details.by_type),
         by_worker=_fold_errors(details.by_worker),
-        is_known=details.is_known,
     )
     runs = {pair: tally.runs for pair, tally in details.worker_types.items()}
     for pair, names in _fold_pairs(runs, MAX_WORKER_TYPES):
@@ -282,42 +279,33 @@ def dump_details(details: RunDetails) -> Document:
     }
 
 
-def load_details(document: Document | None) -> RunDetails:
-    """The details, or a part of them, that `dump_details` stored; for None not `is_known`.
+def load_details(document: Document) -> RunDetails:
+    """The details, or a part of them, that `dump_details` stored.
 
     Raises MalformedError, KeyError, TypeError or ValueError for another document.
     """
-    if document is None:
-        return RunDetails(is_known=False)
     details = RunDetails()
     for counts, name in ((details.by_type, "errorsByType"), (details.by_worker, "errorsByWorker")):
         for group, subject, count in document.get(name, ()):
             pair = ErrorPair(require_type(group, str), require_type(subject, str))
             counts[pair] += require_type(count, int)
-    for worker, job_type, outcomes, run, last_at in _list_worker_types(document):
+    for worker, job_type, outcomes, run, last_at in document.get("workerTypes", ()):
         worker_type = WorkerType(require_type(worker, str), require_type(job_type, str))
         details.worker_types[worker_type] = WorkerTally(
             outcomes=Counter(
                 {require_type(name, str): require_type(count, int) for name, count in outcomes}
             ),
             run=unpack(run),
-            last_at=None if last_at is None else require_type(last_at, datetime),
+            last_at=require_type(last_at, datetime, NoneType),
         )
     for job_type, duration_ms, job_id, attempt, worker, outcome, at in document.get("slowest", ()):
         run = SlowRun(
             duration_ms=require_type(duration_ms, int),
             job_id=require_type(job_id, str),
-            attempt=None if attempt is None else require_type(attempt, int),
-            worker=None if worker is None else require_type(worker, str),
+            attempt=require_type(attempt, int, NoneType),
+            worker=require_type(worker, str, NoneType),
             outcome=require_type(outcome, str),
             finished_at=require_type(at, datetime),
         )
         details.slowest.setdefault(require_type(job_type, str), []).append(run)
     return details
-
-
-def _list_worker_types(document: Document) -> Iterator[Any]:
-    """The stored runs of workers; an earlier version stored them without their types."""
-    yield from document.get("workerTypes", ())
-    for worker in document.get("workers", ()):
-        yield worker["name"], OTHER, worker["outcomes"], worker["run"], worker["lastAt"]

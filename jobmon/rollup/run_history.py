@@ -47,8 +47,6 @@ class RunHistory:
         """Why details of runs may be missing in the window; empty if all are known."""
         if not self.is_complete:
             return "the collector is still counting"
-        if not self.details.is_known:
-            return "a part was counted by an earlier version, without errors and workers"
         if self.gaps:
             return "runs may be missing"
         first = self.no_data_before

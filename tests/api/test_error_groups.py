@@ -298,18 +298,6 @@ def _read_complete_list(api: Api) -> dict[str, Any] | None:
     return answer.json if is_counted and answer.json["meta"]["is_complete"] else None
 
 
-def test_window_counted_by_an_earlier_version_has_unknown_growth(
-    api: Api, history: ErrorHistory
-) -> None:
-    """Catches a count of 0 for buckets of an earlier version, which did not count errors."""
-    history.is_known = False
-    answer = get_json(api)
-    reason = "a part was counted by an earlier version, without errors and workers"
-    assert answer["meta"]["reasons"] == {"total_errors": reason}
-    assert answer["data"][0]["growth"] is None
-    assert reason in answer["data"][0]["reasons"]["growth"]
-
-
 def test_counts_of_a_type_are_lower_bounds_if_types_are_folded(
     api: Api, history: ErrorHistory
 ) -> None:

@@ -1,5 +1,5 @@
 """Details of runs: catches a failed run that is lost or counted twice when details are folded,
-added or compared, and details of an earlier version that look complete."""
+added or compared, and details of a part of the window that look complete."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -29,7 +29,6 @@ from jobmon.store.labels import OTHER
 
 from ..conftest import NOW
 
-KNOWN_DETAILS = RunDetails(by_type=Counter({ErrorPair("g", "mail"): 2}))
 GROUPS, NAMES = st.sampled_from(["a", "b", "c", OTHER]), st.sampled_from(["m", "n", "o", OTHER])
 COUNTS = st.dictionaries(st.tuples(GROUPS, NAMES), st.integers(1, 50), max_size=16).map(
     lambda counts: Counter({ErrorPair(*pair): count for pair, count in counts.items()})
@@ -139,23 +138,6 @@ def test_rare_types_of_a_worker_are_folded_first() -> None:
     assert pod_types == {"mail"}
 
 
-def test_runs_that_an_earlier_version_counted_have_no_types() -> None:
-    worker = {"name": "w1", "outcomes": [["failed", 2]], "run": b"", "lastAt": NOW}
-    stored = dump_bucket(MINUTE, NOW, {}, KNOWN_DETAILS)
-    stored["details"] |= {"workers": [worker], "workerTypes": []}
-    details = load_bucket_details(stored)
-    assert details.worker_types == {
-        WorkerType("w1", OTHER): WorkerTally(outcomes=Counter(failed=2), last_at=NOW)
-    }
-    assert details.lacks_types
-    later = RunDetails(worker_types={WorkerType("w1", "mail"): WorkerTally(Counter(failed=1))})
-    hour = load_bucket_details(dump_bucket(HOUR, NOW, {}, merge_details([details, later])))
-    assert hour.tally_workers()["w1"].failed == 3
-    assert hour.tally_workers(["mail"])["w1"].failed == 1
-    assert hour.lacks_types
-    assert not later.lacks_types
-
-
 def test_the_largest_details_fit_into_a_document_with_many_types() -> None:
     """Catches a bucket that cannot be stored because it is larger than 16 MB."""
 
@@ -181,31 +163,6 @@ def test_the_largest_details_fit_into_a_document_with_many_types() -> None:
     assert sum(tally.runs for tally in folded.worker_types.values()) == 3 * count
     types = {make_name(number): Tally(enqueued=1) for number in range(2_000)}
     assert len(encode(dump_bucket(MINUTE, NOW, types, details))) < 9_000_000
-
-
-def test_details_of_a_bucket_without_details_are_unknown() -> None:
-    stored = dump_bucket(MINUTE, NOW, {}, KNOWN_DETAILS)
-    assert load_bucket_details(stored) == KNOWN_DETAILS
-    del stored["details"]
-    assert not load_bucket_details(stored).is_known
-
-
-def test_sum_with_an_unknown_part_is_stored_as_unknown() -> None:
-    merged = merge_details([KNOWN_DETAILS, RunDetails(is_known=False)])
-    assert not merged.is_known
-    assert not load_bucket_details(dump_bucket(10 * MINUTE, NOW, {}, merged)).is_known
-
-
-def test_folded_unknown_details_are_unknown() -> None:
-    """Catches a minute of an earlier version whose details count as known after the next change."""
-    assert not fold_details(RunDetails(is_known=False)).is_known
-    assert fold_details(KNOWN_DETAILS).is_known
-
-
-def test_maximum_with_unknown_details_is_unknown() -> None:
-    unknown = RunDetails(is_known=False)
-    assert not KNOWN_DETAILS.maximum(unknown).is_known
-    assert not unknown.maximum(KNOWN_DETAILS).is_known
 
 
 def test_details_of_a_window_that_begins_before_the_history_are_incomplete() -> None:

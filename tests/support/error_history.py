@@ -27,7 +27,6 @@ class ErrorHistory:
         self.as_of = as_of
         self.groups: dict[str, ErrorGroup] = {}
         self.overrides: dict[str, Any] = {}  # replaces fields of the `RunHistory`
-        self.is_known = True
         self._runs: list[tuple[FinishedRun, str | None]] = []  # the run and its error group's id
 
     def add(
@@ -104,7 +103,7 @@ class ErrorHistory:
         return self
 
     def _count(self, start: datetime, end: datetime) -> RunDetails:
-        details = RunDetails(is_known=self.is_known)
+        details = RunDetails()
         for run, group in self._runs:
             if start <= run.finished_at < end:
                 add_run(details, run, group)
