@@ -147,19 +147,18 @@ class RollupReader:
     def first_build(self) -> dict[str, int] | None:
         """The progress of a first count: `counted` of about `estimated` jobs; None if none runs."""
 
-        def load(document: Document) -> tuple[float, dict[str, int]]:
-            counts = {name: require_type(document[name], int) for name in ("counted", "estimated")}
-            return _load_age(document), counts
+        def load(document: Document) -> dict[str, int]:
+            return {name: require_type(document[name], int) for name in ("counted", "estimated")}
 
-        return _drop_older(self._find(BUILD, load), MAX_STATS_AGE_MS / 1_000)
+        return self._find(BUILD, load, max_age_s=MAX_STATS_AGE_MS / 1_000)
 
     def failure(self) -> str | None:
         """The name of the exception if a collector failed in the last five minutes; else None."""
 
-        def load(document: Document) -> tuple[float, str]:
-            return _load_age(document), require_type(document["exception"], str)
+        def load(document: Document) -> str:
+            return require_type(document["exception"], str)
 
-        return _drop_older(self._find(FAILURE, load), MAX_FAILURE_AGE_S)
+        return self._find(FAILURE, load, max_age_s=MAX_FAILURE_AGE_S)
 
     def notifications(self) -> list[ReceiverHealth]:
         """The deliveries to each receiver of notifications; empty if there are no receivers."""
@@ -249,29 +248,33 @@ class RollupReader:
         return dict(self._read_matching(SAMPLES, lambda own: own.scope | within, load_sample))
 
     def _read_stats(self) -> QueueStats | None:
-        age_and_stats = self._find(
-            STATS, lambda document: (_load_age(document), load_stats(document))
-        )
-        return _drop_older(age_and_stats, MAX_STATS_AGE_MS / 1_000)
+        return self._find(STATS, load_stats, max_age_s=MAX_STATS_AGE_MS / 1_000)
 
     def _read_progress(self) -> HistoryProgress | None:
-        age_and_progress = self._find(
-            PROGRESS,
-            lambda document: (_load_age(document), load_progress(document)),
-            age_of="$countedAt",
-        )
-        return _drop_older(age_and_progress, MAX_HISTORY_AGE_MS / 1_000)
+        max_age_s = MAX_HISTORY_AGE_MS / 1_000
+        return self._find(PROGRESS, load_progress, age_of="$countedAt", max_age_s=max_age_s)
 
     def _read_totals(self) -> Totals | None:
         age_s = self._find(PROGRESS, _load_age, age_of="$countersAt")
         by_type = self._find(COUNTERS, lambda document: load_tallies(document["totals"]))
         return None if age_s is None or by_type is None else Totals(by_type=by_type, age_s=age_s)
 
-    def _find(self, name: str, load: Callable[[Document], T], age_of: str = "$at") -> T | None:
-        """A document of `state`, loaded; None without one. Index: _id.
+    def _find(
+        self,
+        name: str,
+        load: Callable[[Document], T],
+        *,
+        age_of: str = "$at",
+        max_age_s: float | None = None,
+    ) -> T | None:
+        """A document of `state`, loaded; None without one, or if it is too old. Index: _id.
 
         `load` gets it with `ageMs`, the age of the date at `age_of` by the database's clock.
         """
+
+        def load_unless_old(document: Document) -> T | None:
+            is_old = max_age_s is not None and _load_age(document) > max_age_s
+            return None if is_old else load(document)
 
         def find(own: OwnDatabase) -> Iterable[Document]:
             pipeline: list[Document] = [
@@ -281,7 +284,7 @@ class RollupReader:
             limits: dict[str, Any] = {"maxTimeMS": self._connection.max_time_ms}
             return own[STATE].aggregate(pipeline, **limits, **request_comment())
 
-        return next(self._read(name, find, load), None)
+        return next(self._read(name, find, load_unless_old), None)
 
     def _read_named(
         self,
@@ -329,14 +332,6 @@ class RollupReader:
             return iter(())
         self._is_readable = True
         return own.read(name, documents, load)
-
-
-def _drop_older(age_and_value: tuple[float, T] | None, max_age_s: float) -> T | None:
-    """The value of a pair (age in s, value); None if it is older than `max_age_s`."""
-    if age_and_value is None:
-        return None
-    age_s, value = age_and_value
-    return value if age_s <= max_age_s else None
 
 
 def _age_expression(date_path: str) -> Document:
