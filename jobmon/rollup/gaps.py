@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from types import NoneType
 
 from jobmon.rollup.buckets import MINUTE
 from jobmon.rollup.documents import EVENTS, OwnDatabase, require_type
@@ -86,16 +87,16 @@ def write_event_history(own: OwnDatabase, history: EventHistory) -> None:
 def load_event_history(document: Document) -> EventHistory:
     """The stored history; raises MalformedError, ValueError or KeyError for another document."""
     return EventHistory(
-        boundary=_load_date(document["boundary"]),
+        boundary=require_type(document["boundary"], datetime, NoneType),
         gaps=tuple(
-            Gap(start=_load_date(start), end=_load_date(end), reason=GapReason(reason))
+            Gap(
+                start=require_type(start, datetime, NoneType),
+                end=require_type(end, datetime, NoneType),
+                reason=GapReason(reason),
+            )
             for start, end, reason in require_type(document["gaps"], list)
         ),
     )
-
-
-def _load_date(value: object) -> datetime | None:
-    return None if value is None else require_type(value, datetime)
 
 
 def clip_gaps(gaps: Iterable[Gap], start: datetime, end: datetime) -> tuple[Gap, ...]:

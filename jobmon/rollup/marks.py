@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import NoneType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -70,11 +71,10 @@ class Mark:
 
         Raises MarkError, MalformedError or KeyError for another document.
         """
-        link = document["link"]
         return cls(
             at=require_type(document["at"], datetime),
             text=require_type(document["text"], str),
-            link=None if link is None else require_type(link, str),
+            link=require_type(document["link"], str, NoneType),
         )
 
 

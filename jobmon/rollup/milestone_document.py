@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from types import NoneType
 from typing import Any
 
 from jobmon.rollup.documents import require_type
@@ -76,4 +77,4 @@ def _decompress(packed: bytes, size: int) -> bytes:
 
 def _load_label(dumped: Any) -> tuple[str, str | None]:
     status, job_type = require_type(dumped, list)
-    return require_type(status, str), None if job_type is None else require_type(job_type, str)
+    return require_type(status, str), require_type(job_type, str, NoneType)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from types import NoneType
 
 from jobmon.rollup.documents import require_type
 from jobmon.store.mapping import Document
@@ -38,6 +39,6 @@ def load_receiver_health(document: Document) -> ReceiverHealth:
         name=require_type(document["name"], str),
         sent=require_type(document["sent"], int),
         failures=require_type(document["failures"], int),
-        failing_since=require_type(document["failingSince"], datetime, type(None)),
+        failing_since=require_type(document["failingSince"], datetime, NoneType),
         reason=require_type(document["reason"], str),
     )

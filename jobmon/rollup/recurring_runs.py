@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from types import NoneType
 from typing import Any
 
 from jobmon.rollup.documents import require_type
@@ -59,15 +60,11 @@ def load_runs(document: Document) -> list[RecordedRun]:
     return [
         RecordedRun(
             status=require_type(status, str),
-            started_at=_load_optional(started_at, datetime),
-            ended_at=_load_optional(ended_at, datetime),
-            code=_load_optional(code, str),
-            message=_load_optional(message, str),
+            started_at=require_type(started_at, datetime, NoneType),
+            ended_at=require_type(ended_at, datetime, NoneType),
+            code=require_type(code, str, NoneType),
+            message=require_type(message, str, NoneType),
             repetition=Repetition(*repetition),
         )
         for started_at, ended_at, status, code, message, repetition in document["runs"]
     ]
-
-
-def _load_optional(value: Any, kind: type[Any]) -> Any:
-    return None if value is None else require_type(value, kind)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
+from types import NoneType
 from typing import Any
 
 from jobmon.rollup.documents import require_type
@@ -51,11 +52,11 @@ def load_stats(document: Document) -> QueueStats:
         milestones=load_changes(document.get("milestones")),
         health=QueueHealth(
             estimated_total=require_type(health["estimatedTotal"], int),
-            expired_leases=_load_number(health["expiredLeases"]),
-            due=_load_number(health["due"]),
-            scheduled=_load_number(health["scheduled"]),
+            expired_leases=require_type(health["expiredLeases"], int, NoneType),
+            due=require_type(health["due"], int, NoneType),
+            scheduled=require_type(health["scheduled"], int, NoneType),
             too_many_due=require_type(health["tooManyDue"], bool),
-            oldest_queued=_load_date(health["oldestQueued"]),
+            oldest_queued=require_type(health["oldestQueued"], datetime, NoneType),
             oldest_queued_by_type=_load_mapping(health["oldestQueuedByType"], datetime),
             overdue_by_type=_load_mapping(health["overdueByType"], datetime),
             unknown=_load_mapping(health["unknown"], str),
@@ -87,11 +88,3 @@ def _load_mapping(pairs: Any, kind: type[Any]) -> dict[str, Any]:
         require_type(name, str): require_type(value, kind)
         for name, value in require_type(pairs, list)
     }
-
-
-def _load_number(value: Any) -> int | None:
-    return None if value is None else require_type(value, int)
-
-
-def _load_date(value: Any) -> datetime | None:
-    return None if value is None else require_type(value, datetime)
