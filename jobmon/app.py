@@ -74,6 +74,7 @@ def create_app(
         watched = load_queues(settings)
         logs.configure(settings.log_level, logs.find_secrets(settings, watched))
         sign_in = _open_sign_in(settings)
+        limit_storage = rate_limit.open_storage(settings)
     except SettingsError as error:
         sys.stderr.write(f"jobmon: {error}\n")
         raise SystemExit(EXIT_BAD_SETTINGS) from None
@@ -98,7 +99,7 @@ def create_app(
     metrics.register(app, settings)
     auth.register(app, settings, queues.own)
     token_commands.register(app)
-    rate_limit.register(app, settings)
+    rate_limit.register(app, settings, limit_storage)
     admission.register(app, settings, queues)
     _add_routes(app, queues, sign_in, has_actions=settings.actions)
     compression.register(app)

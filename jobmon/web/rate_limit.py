@@ -12,11 +12,12 @@ import logging
 import math
 import time
 from http import HTTPStatus
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from flask import Flask, request
 from limits import parse_many
-from limits.errors import StorageError
+from limits.errors import ConfigurationError, StorageError
 from limits.storage import Storage, storage_from_string
 from limits.strategies import FixedWindowRateLimiter
 
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 NOT_COUNTED = frozenset({"/healthz", "/readyz"})
 IPV6_PREFIX = 64  # a provider's customer can use every address of such a network
 MONGODB_TIMEOUT_MS = 500  # for a count in MongoDB; the driver's default is 30 s
+
+# The packages of storages, by scheme; a scheme for TLS also ends in "s".
+_PACKAGES = {"redis": "redis", "valkey": "valkey", "memcached": "pymemcache"}
 
 
 def require_shared_storage(settings: Settings, workers: int) -> None:
@@ -72,11 +76,10 @@ def _too_many_requests(message: str, retry_after_s: float) -> ApiError:
     return ApiError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers=headers)
 
 
-def register(app: Flask, settings: Settings) -> None:
-    """Apply the limits that are set."""
+def register(app: Flask, settings: Settings, storage: Storage | None) -> None:
+    """Apply the limits that are set; `storage`: from `open_storage`."""
     per_owner = per_address = None
-    if settings.rate_limit or settings.rate_limit_per_address:
-        storage = _open_storage(settings.rate_limit_storage_uri)
+    if storage is not None:
         if settings.rate_limit:
             per_owner = RateLimit(settings.rate_limit, storage)
         if settings.rate_limit_per_address:
@@ -86,11 +89,25 @@ def register(app: Flask, settings: Settings) -> None:
         app.before_request(lambda: _check_address(per_address))
 
 
-def _open_storage(uri: str) -> Storage:
+def open_storage(settings: Settings) -> Storage | None:
+    """The storage that counts requests; None without a limit. SettingsError if it is unusable."""
+    if not (settings.rate_limit or settings.rate_limit_per_address):
+        return None
+    uri = settings.rate_limit_storage_uri
     options = {"timeoutMS": MONGODB_TIMEOUT_MS} if uri.startswith("mongodb") else {}
-    storage = storage_from_string(uri, wrap_exceptions=True, **options)
+    try:
+        storage = storage_from_string(uri, wrap_exceptions=True, **options)
+    except ConfigurationError:  # its text can have the password
+        raise SettingsError(f"JOBMON_RATE_LIMIT_STORAGE_URI: {_explain_refusal(uri)}") from None
     assert isinstance(storage, Storage)  # noqa: S101 - the schemes `async+…` have another class
     return storage
+
+
+def _explain_refusal(uri: str) -> str:
+    package = _PACKAGES.get(urlsplit(uri).scheme.partition("+")[0].removesuffix("s"))
+    if package is not None and find_spec(package) is None:
+        return f"the package {package} is missing: pip install {package}"
+    return "not complete: https://limits.readthedocs.io/en/stable/storage.html has each form"
 
 
 def check() -> None:

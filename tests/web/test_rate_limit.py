@@ -7,12 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from limits.errors import ConfigurationError
 from pymongo.database import Database
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.serving import gunicorn_config
 from jobmon.settings import Settings
+from jobmon.web import rate_limit
 
 from ..conftest import Api
 from ..support.commands import database_uri
@@ -121,3 +123,34 @@ def test_several_workers_need_a_shared_storage_for_a_limit(monkeypatch: pytest.M
         start(2)
     monkeypatch.setenv("JOBMON_RATE_LIMIT_STORAGE_URI", "redis://127.0.0.1")
     start(2)
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_installed", "reason"),
+    [
+        ("memcached://u:hidden@cache:11211", False, "the package pymemcache is missing: pip"),
+        ("rediss://u:hidden@cache:6379", False, "the package redis is missing: pip install redis"),
+        ("redis+sentinel://u:hidden@cache", True, "not complete: https://limits.readthedocs.io/"),
+        ("mongodb://u:hidden@a,b", True, "not complete: https://limits.readthedocs.io/"),
+    ],
+)
+def test_storage_that_cannot_be_opened_is_refused_at_the_start_in_one_line(
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    uri: str,
+    is_installed: bool,
+    reason: str,
+) -> None:
+    """Catches a stack trace without the name of the setting, or with the password."""
+
+    def refuse(uri: str, **_: Any) -> None:
+        raise ConfigurationError(f"Unable to parse storage uri {uri}")
+
+    monkeypatch.setattr(rate_limit, "storage_from_string", refuse)
+    monkeypatch.setattr(rate_limit, "find_spec", lambda _: "a spec" if is_installed else None)
+    with pytest.raises(SystemExit):
+        create_app(make_settings(rate_limit="5/hour", rate_limit_storage_uri=uri))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"jobmon: JOBMON_RATE_LIMIT_STORAGE_URI: {reason}")
+    assert "hidden" not in line
