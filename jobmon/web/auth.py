@@ -193,26 +193,12 @@ def _read_access(claims: dict[str, Any]) -> AccessToken:
 
 def _check_bearer(token: str) -> dict[str, Any]:
     """The claims of a token that was signed with the configured key."""
-    try:
-        claims: dict[str, Any] = decode_token(token)
-    except pyjwt.DecodeError as error:
-        if type(error) is pyjwt.DecodeError:  # PyJWT raises this class also for a bad exp or nbf
-            raise RefusedTokenError("claim" if _is_well_formed(token) else "form") from error
-        raise
+    claims: dict[str, Any] = decode_token(token)
     token_type = get_unverified_jwt_headers(token).get("typ", "JWT")
     is_access_token = isinstance(token_type, str) and token_type.lower() in _ACCESS_TOKEN_TYPES
     if not is_access_token or is_refresh_token(claims):
         raise RefusedTokenError("type")
     return claims
-
-
-def _is_well_formed(token: str) -> bool:
-    """Whether the header and the claims can be read, whatever their values are."""
-    try:
-        pyjwt.decode(token, options={"verify_signature": False})
-    except pyjwt.PyJWTError:
-        return False
-    return True
 
 
 def _refuse_revoked(access: AccessToken) -> None:
@@ -247,6 +233,8 @@ def _classify_refusal(error: Exception) -> str:
             return "clock"
         case pyjwt.InvalidSignatureError() | pyjwt.InvalidKeyError() | pyjwt.PyJWKError():
             return "key"
+        case pyjwt.DecodeError():  # also for an exp or nbf that is no number
+            return "form"
         case pyjwt.InvalidAlgorithmError():
             return "algorithm"
         case pyjwt.InvalidAudienceError():
@@ -257,12 +245,6 @@ def _classify_refusal(error: Exception) -> str:
             return {"aud": "audience", "iss": "issuer"}.get(error.claim, "claim")
         case _:
             return "claim"
-
-
-def refusal_reason() -> str | None:
-    """Why this request's token was refused, one word for the log; None if it was not."""
-    reason: str | None = request_values().get("jobmon_refusal_reason")
-    return reason
 
 
 def require_admin(*, require_revocation_check: bool = True) -> None:

@@ -54,7 +54,7 @@ def _end(response: Response, *, is_traced: bool) -> Response:
         **({"queue": queue} if (queue := named_queue()) else {}),
         "status": response.status_code,
         **({"code": code} if (code := values.get("jobmon_error_code")) else {}),
-        **({"reason": reason} if (reason := auth.refusal_reason()) else {}),
+        **({"reason": reason} if (reason := values.get("jobmon_refusal_reason")) else {}),
         "user": auth.subject() if auth.is_authenticated() else None,
         "address": request.remote_addr,
         **(tracing.current_ids() if is_traced else {}),
