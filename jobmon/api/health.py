@@ -4,14 +4,16 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
+from pymongo.errors import PyMongoError
+
 from jobmon.api import examples
 from jobmon.api.answers import Answer, Error, array, boolean, integer, nested, number, string
 from jobmon.api.fields import Date
 from jobmon.api.openapi import RETRY_AFTER, Access, Routes
 from jobmon.rollup.reader import RollupReader
-from jobmon.store.failures import Failure, classify_failure
+from jobmon.store.failures import Failure, classify_failure, describe_error
 from jobmon.web import auth
-from jobmon.web.errors import ApiError, unavailable
+from jobmon.web.errors import unavailable
 from jobmon.web.queues import current_queue, named_queue
 from jobmon.web.revocation import RevokedTokens
 
@@ -123,7 +125,11 @@ def blueprint(revoked: RevokedTokens) -> Routes:
         queue = current_queue()
         database = queue.probe.check()
         if not database.is_ready:
-            raise _make_not_ready_error(str(database.reason))
+            raise unavailable(
+                "database_unavailable",
+                f"Not ready: {database.reason}.",
+                details={"database": [str(database.reason)]},
+            )
         _require_revocations(revoked)
         database_check: dict[str, Any] = {
             "pingMs": database.ping_ms,
@@ -144,30 +150,19 @@ def blueprint(revoked: RevokedTokens) -> Routes:
 
 
 def _require_revocations(revoked: RevokedTokens) -> None:
-    """Raise ApiError 503 if the list is lost or malformed, PyMongoError if the database fails.
+    """Raise ApiError 503 if the list is lost, PyMongoError if the database fails.
 
     A database that is only slow raises nothing.
     """
     try:
         are_lost = revoked.are_lost()
-    except Exception as error:  # the probe answers even if the document is malformed
-        failure = classify_failure(error)
-        if failure is Failure.TOO_SLOW:
+    except PyMongoError as error:
+        if classify_failure(error) is Failure.TOO_SLOW:
             return
-        if failure is not None:
-            raise
-        log.error("could not read the revoked tokens for readiness", exc_info=error)
-        raise _make_not_ready_error(
-            "the list of revoked tokens could not be read; the log has details"
-        ) from None
+        raise
     if are_lost:
         message = "The list of revoked tokens is lost; the log has details."
         raise unavailable("revocations_lost", message)
-
-
-def _make_not_ready_error(reason: str) -> ApiError:
-    details = {"database": [reason]}
-    return unavailable("database_unavailable", f"Not ready: {reason}.", details=details)
 
 
 def _check_rollup(rollup: RollupReader) -> dict[str, Any]:
@@ -181,8 +176,8 @@ def _check_rollup(rollup: RollupReader) -> dict[str, Any]:
                 "reason": "jobmon's MongoDB user cannot read jobmon's own database",
             }
         return {"isFresh": False, "build": rollup.first_build()} | _describe_failure(rollup)
-    except Exception as error:  # the probe answers even if the document is malformed
-        log.error("could not read the rollup for readiness", exc_info=error)
+    except PyMongoError as error:
+        log.error("could not read the rollup for readiness: %s", describe_error(error))
         return {"isFresh": False, "reason": "jobmon's own database could not be read"}
 
 
@@ -194,8 +189,8 @@ def _describe_failure(rollup: RollupReader) -> dict[str, str]:
 def _check_notifications(rollup: RollupReader) -> dict[str, Any]:
     try:
         receivers = rollup.notifications()
-    except Exception as error:  # the probe answers even if the document is malformed
-        log.error("could not read the notifications for readiness", exc_info=error)
+    except PyMongoError as error:
+        log.error("could not read the notifications for readiness: %s", describe_error(error))
         return {}
     failing = [receiver for receiver in receivers if receiver.failing_since is not None]
     return {"notifications": {"failing": failing}} if receivers else {}

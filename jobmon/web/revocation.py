@@ -63,7 +63,7 @@ class RevokedTokens:
         self._known = _RevocationList()  # as last read
         self._lost = _RevocationList()  # the entries of lists that are gone
         self._is_gone = False
-        self._reported: set[str] = set()
+        self._is_refused = False  # whether a missing right to read the list was logged
 
     def includes(self, token_id: str, subject: str, issued_at: float) -> bool:
         """Whether a token is revoked; `issued_at` is in seconds since 1970, UTC."""
@@ -101,15 +101,10 @@ class RevokedTokens:
         entries.update_one(query, change, upsert=True)
 
     def add_subject(self, subject: str) -> None:
-        """Refuse all tokens of a subject that were issued before now.
-
-        An entry without a date refuses every token; it is not changed.
-        """
+        """Refuse all tokens of a subject that were issued before now."""
         self.create()
-        entries, query = self._collection(), {"_id": {"sub": subject}}
-        change = {"format": FORMAT, "before": datetime.now(UTC)}
-        entries.update_one({**query, "before": {"$type": "date"}}, {"$set": change})
-        entries.update_one(query, {"$setOnInsert": change}, upsert=True)
+        change = {"$set": {"format": FORMAT, "before": datetime.now(UTC)}}
+        self._collection().update_one({"_id": {"sub": subject}}, change, upsert=True)
 
     def describe_entries(self) -> Iterator[tuple[str, str]]:
         """Two texts for each entry: a token's id and its end, or a subject and a time of issue."""
@@ -161,7 +156,9 @@ class RevokedTokens:
             if self._known.since is not None:
                 return _RevocationList(), f"{self._name} can no longer be read"
             # A user that cannot read jobmon's own databases cannot see revocations.
-            self._warn_once("no right to read the list of revoked tokens: none is refused")
+            if not self._is_refused:
+                log.warning("no right to read the list of revoked tokens: none is refused")
+            self._is_refused = True
             return _RevocationList(), None
         return self._parse(entries), None
 
@@ -193,18 +190,8 @@ class RevokedTokens:
             elif subject is not None:
                 before[subject] = _read_before(entry)
             elif entry["_id"] == MARKER:
-                since = entry.get("since")
-                since = since if isinstance(since, datetime) else _FOREVER
-            else:
-                self._warn_once(
-                    "the list of revoked tokens has entries that are neither id nor sub"
-                )
+                since = entry["since"]
         return _RevocationList(frozenset(ids), before, since)
-
-    def _warn_once(self, message: str) -> None:
-        if message not in self._reported:
-            self._reported.add(message)
-            log.warning(message)
 
 
 def _read_subject(entry: Document) -> str | None:
