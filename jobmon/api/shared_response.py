@@ -1,7 +1,6 @@
 """JSON responses that are serialized once and shared by all callers who get the same answer."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Any
 
 from flask import Response
@@ -9,22 +8,6 @@ from marshmallow import Schema
 
 from jobmon.single_flight import SingleFlightCache
 from jobmon.web.json_text import encode_line
-
-
-@dataclass(frozen=True, eq=False)
-class _IdentityKey:
-    """A cache key that is equal only to keys of the same object.
-
-    It keeps the object alive, so that no later object can have the same id.
-    """
-
-    subject: object
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _IdentityKey) and self.subject is other.subject
-
-    def __hash__(self) -> int:
-        return id(self.subject)
 
 
 class SharedResponse:
@@ -36,7 +19,8 @@ class SharedResponse:
 
     def __init__(self, schema: Schema, size: int) -> None:
         self._schema = schema
-        self._texts: SingleFlightCache[bytes] = SingleFlightCache(size)
+        # With the subject, so that no other object can get its id while the text is cached.
+        self._texts: SingleFlightCache[tuple[bytes, object]] = SingleFlightCache(size)
 
     def respond(
         self,
@@ -46,8 +30,8 @@ class SharedResponse:
     ) -> Response:
         """The response about `subject`; `make_answer` is called only if it is not cached."""
 
-        def serialize() -> bytes:
-            return encode_line(self._schema.dump(make_answer()))
+        def serialize() -> tuple[bytes, object]:
+            return encode_line(self._schema.dump(make_answer())), subject
 
-        text = self._texts.get((_IdentityKey(subject), version), serialize)
+        text, _ = self._texts.get((id(subject), version), serialize)
         return Response(text, mimetype="application/json")
