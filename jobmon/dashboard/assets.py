@@ -1,7 +1,7 @@
 """The static files of the pages, and the policy that lets pages load only from this server."""
 
 import hashlib
-from functools import cache, cached_property
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 
@@ -35,38 +35,29 @@ def _read_files(folder: Path) -> tuple[dict[str, SharedContent], str]:
     return shared, digest.hexdigest()
 
 
-class StaticFiles:
-    """The files below `static/`, read when the first address or file is needed.
+def asset_address(name: str) -> str:
+    """The address of a static file; empty if there is none: `make assets` builds some of them.
 
     Every address contains a hash over all files. Browsers may keep a file, because any change gives
     all files new addresses. Modules that import each other by relative paths have the same version.
     """
+    files, version = _read_files(FOLDER)
+    if name not in files:
+        return ""
+    # The same address on the pages of all queues: a browser loads the file once.
+    path = url_for("dashboard.versioned_file", version=version, name=name)
+    return root_path() + path.removeprefix(request.script_root)
 
-    @cached_property
-    def _contents(self) -> dict[str, SharedContent]:
-        return _read_files(FOLDER)[0]
 
-    @cached_property
-    def _version(self) -> str:
-        return _read_files(FOLDER)[1]
-
-    def address(self, name: str) -> str:
-        """The address of a file; empty if there is none: `make assets` builds some of them."""
-        if name not in self._contents:
-            return ""
-        # The same address on the pages of all queues: a browser loads the file once.
-        path = url_for("dashboard.versioned_file", version=self._version, name=name)
-        return root_path() + path.removeprefix(request.script_root)
-
-    def serve(self, name: str, version: str = "") -> Response:
-        """The file `name`, or ApiError 404; browsers may keep it a year if `version` is current."""
-        if name not in self._contents:
-            raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
-        mimetype = MIMETYPES.get(Path(name).suffix, "application/octet-stream")
-        response = self._contents[name].respond(mimetype)
-        # During an upgrade, a page of the old version can request files from a new process.
-        is_current = version == self._version
-        response.headers["Cache-Control"] = (
-            "public, max-age=31536000, immutable" if is_current else "no-cache"
-        )
-        return response
+def serve_file(name: str, version: str = "") -> Response:
+    """The file `name`, or ApiError 404; browsers may keep it a year if `version` is current."""
+    files, current_version = _read_files(FOLDER)
+    if name not in files:
+        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
+    response = files[name].respond(MIMETYPES.get(Path(name).suffix, "application/octet-stream"))
+    # During an upgrade, a page of the old version can request files from a new process.
+    is_current = version == current_version
+    response.headers["Cache-Control"] = (
+        "public, max-age=31536000, immutable" if is_current else "no-cache"
+    )
+    return response

@@ -12,7 +12,7 @@ from jobmon import humanize, page_addresses
 from jobmon.api.jobs import RestOfPath
 from jobmon.dashboard import formatting, session
 from jobmon.dashboard.actions_page import ActionPages
-from jobmon.dashboard.assets import CONTENT_SECURITY_POLICY, StaticFiles
+from jobmon.dashboard.assets import CONTENT_SECURITY_POLICY, asset_address, serve_file
 from jobmon.dashboard.errors_page import ErrorPages
 from jobmon.dashboard.find_page import FindPage
 from jobmon.dashboard.job_page import JobPage
@@ -79,14 +79,13 @@ def blueprint(
     routes.context_processor(_page_context)
     for template_filter in FILTERS:
         routes.add_app_template_filter(template_filter)
-    files = StaticFiles()
     routes.add_app_template_global(page_addresses.query)
     routes.add_app_template_global(page_addresses.job_address)
     routes.add_app_template_global(page_addresses.worker_address)
     routes.add_app_template_global(page_addresses.type_address)
     routes.add_app_template_global(page_addresses.error_address)
     routes.add_app_template_global(describe_steps)
-    routes.add_app_template_global(files.address, "asset")
+    routes.add_app_template_global(asset_address, "asset")
     for path, name, view in (
         ("/", "root", _redirect_home),
         ("/dashboard/", "root", _redirect_home),
@@ -109,8 +108,8 @@ def blueprint(
         ("/dashboard/queues/find", "find_queue", find.queues),
         ("/dashboard/find", "find", find.page),
         ("/dashboard/sign-in", "sign_in_form", session.sign_in_form),
-        ("/dashboard/static/<path:name>", "file", files.serve),
-        ("/dashboard/static/v-<version>/<path:name>", "versioned_file", files.serve),
+        ("/dashboard/static/<path:name>", "file", serve_file),
+        ("/dashboard/static/v-<version>/<path:name>", "versioned_file", serve_file),
         ("/docs", "docs", _docs),
         ("/dashboard/<anything:_path>", "unknown", _raise_not_found),
     ):
