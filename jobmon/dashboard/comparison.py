@@ -28,12 +28,8 @@ class Change:
     is_increase: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Periods:
-    """The completed steps of the window, and the corresponding steps of the period before."""
-
-    window_steps: list[Activity]
-    previous_steps: list[Activity]
+# The completed steps of the window, and the corresponding steps of the period before.
+_Periods = tuple[list[Activity], list[Activity]]
 
 
 def compare_samples(
@@ -60,8 +56,9 @@ def compare_attempts(facts: Facts) -> Change | None:
     periods = _find_periods(facts)
     if isinstance(periods, Missing):
         return None
-    previous = sum(step.finished for step in periods.previous_steps)
-    difference = sum(step.finished for step in periods.window_steps) - previous
+    window_steps, previous_steps = periods
+    previous = sum(step.finished for step in previous_steps)
+    difference = sum(step.finished for step in window_steps) - previous
     amount = percent(abs(difference) / previous) if previous else grouped(abs(difference))
     period = f"in {facts.page_window.previous}"
     return _make_change(difference, amount, "more attempts", "fewer attempts", period)
@@ -75,8 +72,7 @@ def compare_failure_rates(facts: Facts) -> Change | None:
     periods = _find_periods(facts)
     if isinstance(periods, Missing):
         return None
-    rate = _find_failure_rate(periods.window_steps)
-    previous_rate = _find_failure_rate(periods.previous_steps)
+    rate, previous_rate = map(_find_failure_rate, periods)
     if rate is None or previous_rate is None:
         return None
     points = round((rate - previous_rate) * 100, 1)
@@ -115,10 +111,8 @@ def _find_periods(facts: Facts) -> _Periods | Missing:
         return _HAS_GAPS
     distance = facts.previous.distance
     completed = [start for start in past.activity if start + facts.window.step <= past.as_of]
-    return _Periods(
-        window_steps=[past.activity[start] for start in completed],
-        previous_steps=[previous.activity[start - distance] for start in completed],
-    )
+    window_steps = [past.activity[start] for start in completed]
+    return window_steps, [previous.activity[start - distance] for start in completed]
 
 
 def _find_sample(facts: Facts) -> QueueSample | Missing:
