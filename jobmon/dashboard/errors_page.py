@@ -1,9 +1,9 @@
 """The pages about groups of errors: the list, and the page of a group, its chart and actions."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from flask import Response, render_template, request
 
@@ -39,20 +39,6 @@ COUNT_CACHE_SIZE = 100
 _SCHEMA = ErrorListParameters()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ErrorsQuery:
-    """The parameters of the list: its time window, and the filters and order of its groups."""
-
-    window: PageWindow
-    groups: ErrorQuery
-
-    @classmethod
-    def from_request(cls) -> Self:
-        """The query in this request's address; raises ApiError 422 if a parameter is bad."""
-        groups: ErrorQuery = replace(_SCHEMA.read(request), per_page=PER_PAGE)
-        return cls(window=PageWindow.from_request("24h"), groups=groups)
-
-
 def _read_errors(queue: WatchedQueue, window: PageWindow) -> FoundErrors:
     with explain_history_errors(NO_COLLECTOR):
         return read_errors(queue, window.resolve(queue.series, datetime.now(UTC)), ErrorFilter())
@@ -67,28 +53,29 @@ class ErrorPages:
     def all_groups(self) -> Response | str:
         """The list of the groups of a window."""
         session.require_admin()
-        query, queue = ErrorsQuery.from_request(), current_queue()
-        groups, window = query.groups, query.window.resolve(queue.series, datetime.now(UTC))
+        query: ErrorQuery = replace(_SCHEMA.read(request), per_page=PER_PAGE)
+        page_window, queue = PageWindow.from_request("24h"), current_queue()
+        window = page_window.resolve(queue.series, datetime.now(UTC))
         context: dict[str, Any] = {
-            "window": query.window,
+            "window": page_window,
             "shown_window": window,
             "parameters": {
-                **query.window.parameters,
-                "type": groups.types,
-                "worker": groups.worker,
-                "status": sorted(groups.statuses),
-                "sort": groups.sort,
+                **page_window.parameters,
+                "type": query.types,
+                "worker": query.worker,
+                "status": sorted(query.statuses),
+                "sort": query.sort,
             },
             "statuses": list(GroupStatus),
-            "is_filtered": bool(groups.types or groups.worker or groups.statuses),
+            "is_filtered": bool(query.types or query.worker or query.statuses),
         }
         try:
-            error_filter = ErrorFilter(types=groups.types, worker=groups.worker)
+            error_filter = ErrorFilter(types=query.types, worker=query.worker)
             found_errors = read_errors(queue, window, error_filter)
         except NoCollectorError as error:
             context["missing"] = describe_missing(queue, error)
         else:
-            context |= _describe_list(found_errors, query)
+            context |= _describe_list(found_errors, query, page_window)
         if is_part_request():
             return conditional_response(render_template("dashboard/_errors.html", **context))
         return render_template("dashboard/errors.html", **context)
@@ -178,11 +165,13 @@ def _count_dead(queue: WatchedQueue, action: str, job_filter: JobFilter) -> int 
         return None
 
 
-def _describe_list(found_errors: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
-    page, matching, next_cursor = select_page(found_errors, query.groups)
-    if query.groups.after is not None and not page:  # no groups follow the cursor any more
-        page, matching, next_cursor = select_page(found_errors, replace(query.groups, after=None))
-    rows = [make_row(found_errors, summary, query.window) for summary in page]
+def _describe_list(
+    found_errors: FoundErrors, query: ErrorQuery, page_window: PageWindow
+) -> dict[str, Any]:
+    page, matching, next_cursor = select_page(found_errors, query)
+    if query.after is not None and not page:  # no groups follow the cursor any more
+        page, matching, next_cursor = select_page(found_errors, replace(query, after=None))
+    rows = [make_row(found_errors, summary, page_window) for summary in page]
     return {
         "missing": Missing(reason=found_errors.reason) if found_errors.reason else None,
         "rows": rows,
@@ -192,7 +181,7 @@ def _describe_list(found_errors: FoundErrors, query: ErrorsQuery) -> dict[str, A
         "error_count": sum(summary.count for summary in matching),
         "incomplete_reason": found_errors.history.incomplete_reason,
         "next_cursor": next_cursor,
-        "has_workers": any(summary.workers for summary in matching) or bool(query.groups.worker),
+        "has_workers": any(summary.workers for summary in matching) or bool(query.worker),
     }
 
 
