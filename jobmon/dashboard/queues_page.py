@@ -102,25 +102,14 @@ def find_shown_queue() -> ShownQueue | None:
     return ShownQueue(name=name, environment=current.environment)
 
 
-@dataclass(frozen=True, kw_only=True)
-class QueueMenu:
-    """The name of the page's queue, or "All queues"; and (name, address) of each linked queue."""
-
-    name: str
-    links: list[tuple[str, str]]
-
-
-def make_menu() -> QueueMenu | None:
-    """The menu for this request; None if there is only one queue, or without a valid token."""
+def make_menu() -> list[tuple[str, str]] | None:
+    """(name, address) of each queue in the menu; None for one queue, or without a valid token."""
     queues = all_queues()
     if len(queues) == 1 or not auth.is_authenticated():
         return None
     path = request.path if request.path in _SAME_PAGES else "/dashboard"
-    links = [
+    return [
         (queue.queue, queue_address(queue) + path)
         for queue in queues.all_settings()
         if auth.may_know(queue)
     ]
-    shown_queue = find_shown_queue()
-    name = "All queues" if shown_queue is None else shown_queue.name
-    return QueueMenu(name=name, links=links)

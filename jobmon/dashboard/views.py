@@ -21,7 +21,12 @@ from jobmon.dashboard.mutes_page import MutePages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.page_window import PRESETS, describe_steps, find_kept_window
 from jobmon.dashboard.parts import is_part_request
-from jobmon.dashboard.queues_page import QueuesPage, find_shown_queue, is_about_one_queue, make_menu
+from jobmon.dashboard.queues_page import (
+    QueuesPage,
+    find_shown_queue,
+    is_about_one_queue,
+    make_menu,
+)
 from jobmon.dashboard.schedule_page import SchedulePage
 from jobmon.dashboard.type_page import TypePage
 from jobmon.dashboard.workers_page import WorkersPage
