@@ -21,7 +21,7 @@ from jobmon.api.answers import (
     nested,
     string,
 )
-from jobmon.api.fields import DateOrText, RedactedJson, Text, describe
+from jobmon.api.fields import DateOrText, RedactedJson, Text
 from jobmon.store.bson_json import to_iso
 from jobmon.store.filter import JobFilter
 
@@ -47,9 +47,9 @@ class ActionTarget(Answer):
     """The jobs or types that a request is for."""
 
     kind = string("How the jobs or types were chosen.", enum=list(TargetKind))
-    ids = fields.List(fields.String(), **describe("Ids of jobs, or null.", nullable=True))
+    ids = array(fields.String(), "Ids of jobs, or null.", nullable=True)
     filter = RedactedJson("The filters by parameter name, or null.")
-    types = fields.List(fields.String(), **describe("Types of jobs, or null.", nullable=True))
+    types = array(fields.String(), "Types of jobs, or null.", nullable=True)
     requestId = string("For `undo`: the earlier request; otherwise null.", nullable=True)
 
 
@@ -106,12 +106,10 @@ class ActionDetail(ActionAnswer):
     isActorRunning = boolean(
         "Whether an actor is running. Without an actor, requests wait, and later expire."
     )
-    decisions = fields.List(
+    decisions = array(
         fields.String(),
-        **describe(
-            "What the caller may do now, such as `stop` or `undo`. Each is the end of a path: "
-            "`POST /admin/actions/{action_id}/stop`."
-        ),
+        "What the caller may do now, such as `stop` or `undo`. Each is the end of a path: "
+        "`POST /admin/actions/{action_id}/stop`.",
     )
     history = array(ActionRecord, "The steps, in order of time.")
 
@@ -135,7 +133,7 @@ class ActionPreviewAnswer(Answer):
 
     action = string(_ACTION, enum=list(ACTIONS))
     text = string("What will be done, in words.")
-    warnings = fields.List(fields.String(), **describe("Warnings for the person, as sentences."))
+    warnings = array(fields.String(), "Warnings for the person, as sentences.")
     count = integer("How many jobs or types would be changed now: send it as `expected`.")
     unsuitable = integer(
         "How many of the ids would not be changed; null for a filter or types.", nullable=True

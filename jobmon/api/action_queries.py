@@ -15,8 +15,8 @@ from jobmon.actions.request import ID_FORM, MAX_JOBS, MAX_PRIORITY, MAX_REASON
 from jobmon.actions.requests import RequestConflictError
 from jobmon.actions.target import MAX_ID_LENGTH, MAX_IDS, MAX_TYPES, Target
 from jobmon.api.body import Body
-from jobmon.api.fields import EncodedCursor, OptionalDate, PlainInteger, default_none, describe
-from jobmon.api.parameters import Parameters, optional_text
+from jobmon.api.fields import EncodedCursor, OptionalDate, default_none, describe
+from jobmon.api.parameters import Parameters, optional_text, page_size_field
 from jobmon.api.queries import (
     LIST_PARAMETERS,
     REPEATABLE,
@@ -292,9 +292,7 @@ class RequestListQuery:
 class RequestListParameters(_PageParameters):
     """The parameters that choose a page of the requests, or a file of all."""
 
-    per_page = PlainInteger(
-        load_default=20, validate=validate.Range(1, 100), **describe("Requests per page.")
-    )
+    per_page = page_size_field("Requests")
     cursor = _RequestCursor(load_default=default_none, **describe("The `next_cursor` of a page."))
     format = format_field("requests", "`per_page` and `cursor`")
 
@@ -325,9 +323,7 @@ class OutcomeParameters(_PageParameters):
         validate=validate.OneOf([*Result, ""]),
         **describe("Only outcomes with this result; `possible` occurs only in a dry run."),
     )
-    per_page = PlainInteger(
-        load_default=100, validate=validate.Range(1, 1_000), **describe("Outcomes per page.")
-    )
+    per_page = page_size_field("Outcomes", default=100, largest=1_000)
     cursor = optional_text("The `next_cursor` of a page.", max_length=4_096)
     format = format_field("outcomes", "`per_page` and `cursor`")
 

@@ -73,9 +73,12 @@ def nested(answer: type[Answer], description: str, **options: Any) -> fields.Nes
     return fields.Nested(answer, **describe(description, **options))
 
 
-def array(answer: type[Answer], description: str, **options: Any) -> fields.List[Any]:
-    """A field that holds an array of answers."""
-    return fields.List(fields.Nested(answer), **describe(description, **options))
+def array(
+    items: type[Answer] | fields.Field[Any], description: str, **options: Any
+) -> fields.List[Any]:
+    """A field that holds an array of answers, or of values of a field."""
+    item_field = items if isinstance(items, fields.Field) else fields.Nested(items)
+    return fields.List(item_field, **describe(description, **options))
 
 
 def mapping(values: fields.Field[Any], description: str, **options: Any) -> fields.Dict:
@@ -278,9 +281,7 @@ class DoneAction(Answer):
 class JobActions(Answer):
     """The actions that are possible on a job, and what earlier requests did."""
 
-    possible = fields.List(
-        fields.String(), **describe("The actions that the caller may request for the job now.")
-    )
+    possible = array(fields.String(), "The actions that the caller may request for the job now.")
     done = array(
         DoneAction, "What requests did with the job, the newest first: at most 50.", nullable=True
     )

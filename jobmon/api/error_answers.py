@@ -3,7 +3,7 @@
 from marshmallow import fields
 
 from jobmon.api.answers import Answer, array, boolean, counts, integer, mapping, nested, string
-from jobmon.api.fields import Date, DateOrText, FreeText, Text, describe
+from jobmon.api.fields import Date, DateOrText, FreeText, Text
 from jobmon.api.queue_answers import Gap, WindowBounds
 from jobmon.diagnosis.error_kinds import GroupStatus
 
@@ -60,9 +60,8 @@ class ErrorGroupAnswer(Answer):
         "unknown workers are not counted. Null with `type`, or if no worker is known.",
         nullable=True,
     )
-    trend = fields.List(
-        fields.Integer(),
-        **describe("Errors by step, up to `meta.as_of`. Null with `worker`.", nullable=True),
+    trend = array(
+        fields.Integer(), "Errors by step, up to `meta.as_of`. Null with `worker`.", nullable=True
     )
     jobs = array(
         FailedJobAnswer,
@@ -108,9 +107,8 @@ class ErrorGroupList(Answer):
     """A page of groups of errors."""
 
     meta = nested(ErrorGroupListMeta, "The window of this answer, and its totals.")
-    data = fields.List(
-        fields.Nested(ErrorGroupAnswer),
-        **describe("The groups, in the order of `sort`; null if unknown.", nullable=True),
+    data = array(
+        ErrorGroupAnswer, "The groups, in the order of `sort`; null if unknown.", nullable=True
     )
 
 

@@ -15,7 +15,7 @@ from marshmallow import (
 )
 from werkzeug.datastructures import MultiDict
 
-from jobmon.api.fields import TimeSpan, default_none, describe
+from jobmon.api.fields import PlainInteger, TimeSpan, default_none, describe
 from jobmon.api.search import is_search
 from jobmon.store.labels import MAX_LABEL_LENGTH
 from jobmon.web.errors import invalid, invalid_parameters
@@ -135,6 +135,13 @@ def optional_text(description: str, *, max_length: int | None = None) -> fields.
         load_default=default_none,
         validate=validate.Length(max=max_length) if max_length else None,
         **describe(description),
+    )
+
+
+def page_size_field(items: str, default: int = 20, largest: int = 100) -> PlainInteger:
+    """How many `items` a page has."""
+    return PlainInteger(
+        load_default=default, validate=validate.Range(1, largest), **describe(f"{items} per page.")
     )
 
 

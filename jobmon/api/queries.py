@@ -27,6 +27,7 @@ from jobmon.api.parameters import (
     Parameters,
     check_range,
     optional_text,
+    page_size_field,
     range_field,
     repeatable_field,
 )
@@ -241,9 +242,7 @@ class _PageParameters(FilterParameters):
         validate=validate.Range(min=1),
         **describe("Number of the page, from 1. For pages far from 1 `cursor` may be faster."),
     )
-    per_page = PlainInteger(
-        load_default=20, validate=validate.Range(1, 100), **describe("Jobs per page.")
-    )
+    per_page = page_size_field("Jobs")
     cursor = CursorText(
         load_default=default_none,
         **describe(

@@ -16,7 +16,7 @@ from jobmon.api.answers import (
     number,
     string,
 )
-from jobmon.api.fields import Date, DateOrText, describe
+from jobmon.api.fields import Date, DateOrText
 from jobmon.diagnosis.forecast import Forecast, Outlook
 from jobmon.diagnosis.notices import ALL_CLEAR, UNKNOWN, Level
 from jobmon.rollup.gaps import GapReason
@@ -144,9 +144,7 @@ class QueueAnswer(Answer):
         enum=[*(level.value for level in Level), ALL_CLEAR, UNKNOWN],
     )
     notices = array(QueueNotice, "What needs attention: the worst first, muted notices last.")
-    unchecked = fields.List(
-        fields.String(), **describe("Why checks could not be made, or values are unknown.")
-    )
+    unchecked = array(fields.String(), "Why checks could not be made, or values are unknown.")
     statusCounts = counts("Jobs by status.", nullable=True)
     oldestQueuedJobAgeMs = integer("As in `GET /admin/jobs/stats`.", nullable=True)
     forecast = nested(ForecastAnswer, "Whether the backlog clears.", nullable=True)

@@ -13,15 +13,16 @@ from jobmon.api.answers import (
     Answer,
     JobSummary,
     RepetitionAnswer,
+    array,
     boolean,
     integer,
     mapping,
     nested,
     string,
 )
-from jobmon.api.fields import Date, PlainInteger, clean_error, describe
+from jobmon.api.fields import Date, clean_error, describe
 from jobmon.api.openapi import Routes
-from jobmon.api.parameters import Parameters
+from jobmon.api.parameters import Parameters, page_size_field
 from jobmon.diagnosis.recurrence import JobState, Recurrence, Run, summarize_recurrence
 from jobmon.domain import CappedCount
 from jobmon.rollup.gaps import Gap, GapReason
@@ -60,18 +61,13 @@ class RecurringJobList(Answer):
     """A page of recurring jobs."""
 
     meta = nested(RecurringJobListMeta, "Position of the page in the list.")
-    data = fields.List(
-        fields.Nested(RecurringJob),
-        **describe("The jobs; null if it is unknown which jobs recur.", nullable=True),
-    )
+    data = array(RecurringJob, "The jobs; null if it is unknown which jobs recur.", nullable=True)
 
 
 class RecurringParameters(Parameters):
     """The parameters that choose a page of the recurring jobs."""
 
-    per_page = PlainInteger(
-        load_default=20, validate=validate.Range(1, 100), **describe("Jobs per page.")
-    )
+    per_page = page_size_field("Jobs")
     cursor = fields.String(
         load_default="",
         validate=validate.Length(max=4_096),

@@ -8,7 +8,7 @@ from marshmallow import fields
 
 from jobmon.api import queue_examples
 from jobmon.api.answers import Answer, array, boolean, counts, integer, mapping, string
-from jobmon.api.fields import Date, describe
+from jobmon.api.fields import Date
 from jobmon.api.openapi import Routes
 from jobmon.api.shared_response import SharedResponse
 from jobmon.store.schedule import MAX_KEYS, Schedule, ScheduledWindow
@@ -48,13 +48,11 @@ class ScheduleAnswer(Answer):
     """The jobs that become due in the next hour, day and week."""
 
     asOf = Date("When the jobs were counted: the windows begin at this time.")
-    windows = fields.List(
-        fields.Nested(ScheduledWindowAnswer),
-        **describe(
-            "The windows; null if nothing was counted. In each window at most the soonest "
-            f"{MAX_KEYS:,} jobs are counted; the count of later steps is null.",
-            nullable=True,
-        ),
+    windows = array(
+        ScheduledWindowAnswer,
+        "The windows; null if nothing was counted. In each window at most the soonest "
+        f"{MAX_KEYS:,} jobs are counted; the count of later steps is null.",
+        nullable=True,
     )
     reasons = mapping(fields.String(), "`windows`: why it is null or the counts are not exact.")
 

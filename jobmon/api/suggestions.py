@@ -6,7 +6,6 @@ from typing import Any
 from marshmallow import fields
 
 from jobmon.api.answers import Answer, array, boolean, integer, mapping, nested, string
-from jobmon.api.fields import describe
 from jobmon.api.openapi import Routes
 from jobmon.api.parameters import Parameters, optional_text
 from jobmon.api.search_meanings import MAX_MEANINGS, Meaning, MeaningKind, find_meanings
@@ -76,9 +75,7 @@ class SuggestionAnswer(Answer):
 class SuggestionMeta(Answer):
     """What could not be searched, and which names are unknown."""
 
-    problems = fields.List(
-        fields.String(), **describe("Sentences about parts of the text that cannot be searched.")
-    )
+    problems = array(fields.String(), "Sentences about parts of the text that cannot be searched.")
     reasons = mapping(
         fields.String(), "Keys `types`, `workers` and `errors`: why these names are unknown."
     )

@@ -18,6 +18,7 @@ from jobmon.api.parameters import (
     Parameters,
     check_range,
     optional_text,
+    page_size_field,
     range_field,
     repeatable_field,
 )
@@ -138,9 +139,7 @@ class ErrorListParameters(ErrorGroupParameters):
         validate=validate.OneOf([*(sign + name for name in SORTS for sign in ("-", "")), ""]),
         **describe("The field to sort by, with a leading `-` in descending order."),
     )
-    per_page = PlainInteger(
-        load_default=20, validate=validate.Range(1, 100), **describe("Groups per page.")
-    )
+    per_page = page_size_field("Groups")
     cursor = SortCursor(
         load_default=default_none,
         **describe(

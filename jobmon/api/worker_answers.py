@@ -3,7 +3,7 @@
 from marshmallow import fields
 
 from jobmon.api.answers import Answer, array, boolean, integer, mapping, nested, number, string
-from jobmon.api.fields import Date, DateOrText, FreeText, Text, describe
+from jobmon.api.fields import Date, DateOrText, FreeText, Text
 from jobmon.api.queue_answers import Gap, Percentiles, WindowBounds
 from jobmon.diagnosis.slow_runs import MAX_LISTED
 from jobmon.diagnosis.workers import WorkerState
@@ -102,9 +102,8 @@ class WorkerList(Answer):
     """A page of workers."""
 
     meta = nested(WorkerListMeta, "The window of this answer, and its totals.")
-    data = fields.List(
-        fields.Nested(WorkerAnswer),
-        **describe("The workers, in the order of `sort`; null if unknown.", nullable=True),
+    data = array(
+        WorkerAnswer, "The workers, in the order of `sort`; null if unknown.", nullable=True
     )
 
 
@@ -137,11 +136,9 @@ class SlowAttemptList(Answer):
     """The slowest attempts of a window."""
 
     meta = nested(SlowAttemptListMeta, "The window of this answer.")
-    data = fields.List(
-        fields.Nested(SlowAttempt),
-        **describe(
-            f"The attempts, the slowest first: at most {MAX_LISTED}, and {SLOWEST} of a type. Null "
-            "if unknown.",
-            nullable=True,
-        ),
+    data = array(
+        SlowAttempt,
+        f"The attempts, the slowest first: at most {MAX_LISTED}, and {SLOWEST} of a type. Null "
+        "if unknown.",
+        nullable=True,
     )

@@ -13,7 +13,7 @@ from marshmallow import fields, post_load, validate
 from jobmon.api import run_examples
 from jobmon.api.fields import PlainInteger, describe, redact
 from jobmon.api.openapi import Routes
-from jobmon.api.parameters import optional_text, repeatable_field
+from jobmon.api.parameters import optional_text, page_size_field, repeatable_field
 from jobmon.api.window_queries import WindowParameters, WindowQuery
 from jobmon.api.windows import format_bounds, resolve_window
 from jobmon.api.worker_answers import JOBS_SHOWN, WorkerList
@@ -84,9 +84,7 @@ class WorkerParameters(WindowParameters):
     page = PlainInteger(
         load_default=1, validate=validate.Range(min=1), **describe("Number of the page, from 1.")
     )
-    per_page = PlainInteger(
-        load_default=20, validate=validate.Range(1, 100), **describe("Workers per page.")
-    )
+    per_page = page_size_field("Workers")
 
     @post_load
     def _make_query(self, query: dict[str, Any], **_: Any) -> WorkerQuery:
