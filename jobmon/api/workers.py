@@ -274,7 +274,7 @@ def format_workers(found_workers: FoundWorkers, query: WorkerQuery) -> dict[str,
     if workers is None:
         return {"meta": meta, "data": None}
     page = workers[start : start + query.per_page]
-    return {"meta": meta, "data": [_format_worker(worker, found_workers) for worker in page]}
+    return {"meta": meta, "data": [format_worker(worker, found_workers) for worker in page]}
 
 
 def is_whole(found_workers: FoundWorkers) -> bool:
@@ -289,7 +289,8 @@ def count_silent(workers: list[Worker] | None) -> int | None:
     return None if workers is None else sum(worker.state in SILENT for worker in workers)
 
 
-def _format_worker(worker: Worker, found_workers: FoundWorkers) -> dict[str, Any]:
+def format_worker(worker: Worker, found_workers: FoundWorkers) -> dict[str, Any]:
+    """The fields of a `WorkerAnswer`."""
     has_history, now = found_workers.history is not None, found_workers.running.as_of
     are_jobs_known = not found_workers.running.reason and worker.name != OTHER
     rate = failure_rate(worker.failures, worker.attempts)
@@ -304,14 +305,9 @@ def _format_worker(worker: Worker, found_workers: FoundWorkers) -> dict[str, Any
         "attempts": worker.attempts if has_history else None,
         "failures": worker.failures if has_history else None,
         "failureRate": round(rate, 4) if has_history and rate is not None else None,
-        "runMs": run_durations(worker),
+        "runMs": Durations.from_histogram(worker.tally.run if worker.tally else Counter()),
         "topError": worker.top_error and _format_error(worker.top_error, found_workers.groups),
     }
-
-
-def run_durations(worker: Worker) -> Durations:
-    """The percentiles of a worker's run times."""
-    return Durations.from_histogram(Counter() if worker.tally is None else worker.tally.run)
 
 
 def _format_job(job: RunningJob, now: datetime) -> dict[str, Any]:

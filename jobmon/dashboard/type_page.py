@@ -107,7 +107,6 @@ class TypePage:
             "missing_workers_reason": next(
                 filter(None, map(found_workers.reasons.get, _WORKER_REASONS)), ""
             ),
-            "now": found_workers.running.as_of,
         }
 
 
