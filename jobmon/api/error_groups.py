@@ -159,7 +159,7 @@ def add_routes(routes: Routes) -> None:
         with explain_history_errors(NO_COLLECTOR):
             found_errors = read_errors(queue, window, ErrorFilter(types=query.types))
         summary, sample = find_group(queue, found_errors, group_id)
-        detail = _format_group(found_errors, summary)
+        detail = format_group(found_errors, summary)
         if sample is not None:
             detail |= {"message": sample.message, "stack": sample.stack}
         return {"meta": _format_window(found_errors), "data": detail}
@@ -223,7 +223,7 @@ def format_errors(found_errors: FoundErrors, query: ErrorQuery) -> dict[str, Any
         "next_cursor": next_cursor,
         "reasons": {name: reason for name, reason in reasons.items() if reason},
     }
-    data = [_format_group(found_errors, group) for group in page] if is_known else None
+    data = [format_group(found_errors, group) for group in page] if is_known else None
     return {"meta": meta, "data": data}
 
 
@@ -242,7 +242,8 @@ def _format_window(found_errors: FoundErrors) -> dict[str, Any]:
     }
 
 
-def _format_group(found_errors: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
+def format_group(found_errors: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
+    """The fields of an `ErrorGroupAnswer`."""
     group, reasons = summary.group, {}
     unknown = _COUNT_FIELDS if found_errors.reason else ()
     if summary.previous is None:

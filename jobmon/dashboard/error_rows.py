@@ -2,10 +2,9 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
+from typing import Any
 
-from jobmon.api.error_groups import FoundErrors, fold_names, read_errors
-from jobmon.api.fields import redact
+from jobmon.api.error_groups import FoundErrors, fold_names, format_group, read_errors
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.diagnosis.error_groups import ErrorFilter, ErrorSummary
 from jobmon.diagnosis.error_kinds import GroupStatus
@@ -20,75 +19,37 @@ TOP_ERRORS = 5
 _NAMES_IN_ROW = 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class ErrorRow:
-    """A group of errors in a window.
-
-    `since` is when the group was first seen if it is new, else None. `types` and `workers` are
-    pairs of a name and its number of errors, the most errors first. `trend` has a count for each
-    completed step. `growth` is the change of `count` from the period before. Unknown values are
-    None, empty texts or empty lists.
-    """
-
-    id: str
-    link: str
-    code: str | None
-    pattern: str | None
-    frame: str | None
-    status: str
-    since: datetime | None
-    first_seen: datetime | None
-    last_seen: datetime | None
-    count: int | None
-    growth: int | None
-    types: list[tuple[str, int]]
-    workers: list[tuple[str, int]]
-    trend: list[float | None]
-
-    @property
-    def is_other(self) -> bool:
-        """Whether these are the errors that could not be grouped."""
-        return self.id == OTHER
-
-
 def make_row(
     found_errors: FoundErrors,
     summary: ErrorSummary,
     page_window: PageWindow,
     max_names: int = _NAMES_IN_ROW,
-) -> ErrorRow:
-    """A group as a row, with `max_names` types and workers; the others are summed as `(other)`."""
+) -> dict[str, Any]:
+    """The fields of an `ErrorGroupAnswer`, and what only the pages show.
+
+    `since` is when the group was first seen if it is new, else None. `types` and `workers` are
+    pairs of a name and its number of errors, the most errors first: `max_names`, the others are
+    summed as `(other)`. `trend` has a count for each completed step.
+    """
     group = summary.group
     step, as_of = found_errors.window.step, found_errors.history.as_of
     are_steps_over = [start + step <= as_of for start in found_errors.steps]
     trend = zip(found_errors.trend(summary.id) or [], are_steps_over, strict=False)
-    return ErrorRow(
-        id=summary.id,
-        link=error_address(summary.id, page_window.parameters),
-        code=group and redact(group.code),
-        pattern=group and redact(group.pattern),
-        frame=group and redact(group.frame),
-        status=summary.status or "",
-        since=group.first_seen if group and summary.status is GroupStatus.NEW else None,
-        first_seen=group and group.first_seen,
-        last_seen=group and group.last_seen,
-        count=None if found_errors.reason else summary.count,
-        growth=summary.growth,
-        types=_list_names(summary.types, max_names),
-        # The page of a worker shows only errors of this worker.
-        workers=[] if found_errors.error_filter.worker else _list_names(summary.workers, max_names),
-        trend=[float(count) for count, is_step_over in trend if is_step_over],
-    )
-
-
-def find_columns(rows: list[ErrorRow]) -> set[str]:
-    """The optional columns of a table: those that have a value in at least one of the rows."""
-    has_value = {
-        "trend": any(row.trend for row in rows),
-        "types": any(row.types for row in rows),
-        "workers": any(row.workers for row in rows),
+    # The page of a worker shows only errors of this worker.
+    workers = None if found_errors.error_filter.worker else summary.workers
+    return format_group(found_errors, summary) | {
+        "link": error_address(summary.id, page_window.parameters),
+        "is_other": summary.id == OTHER,
+        "since": group.first_seen if group and summary.status is GroupStatus.NEW else None,
+        "types": _list_names(summary.types, max_names),
+        "workers": _list_names(workers, max_names),
+        "trend": [float(count) for count, is_step_over in trend if is_step_over],
     }
-    return {name for name, is_shown in has_value.items() if is_shown}
+
+
+def find_columns(rows: list[dict[str, Any]]) -> set[str]:
+    """The optional columns of a table: those that have a value in at least one of the rows."""
+    return {name for name in ("trend", "types", "workers") if any(row[name] for row in rows)}
 
 
 def _list_names(counts: Counter[str] | None, max_names: int) -> list[tuple[str, int]]:
@@ -104,7 +65,7 @@ class TopErrors:
     if all are known.
     """
 
-    rows: list[ErrorRow] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     group_count: int = 0
     filters: str = ""
     incomplete_reason: str = ""
