@@ -27,6 +27,7 @@ _CACHED_LENGTH = 1_000  # characters; texts up to this length are cached, becaus
 _LONGEST_JSON = 1_000_000  # characters; JSON in a longer text is not decoded
 _JSON_START = re.compile(r"[{\[]\s{0,20}[\"{\[]")
 _JSON_KEY_END = re.compile(r'"\s*:')
+_MAX_GROWTH = 16  # of JSON that is rewritten: escapes double at each level of JSON inside texts
 _MAX_FAILED_STARTS = 16  # of JSON in a text; at each, the decoder may read to the text's end
 
 
@@ -132,8 +133,9 @@ class Redactor:
     def _redact_json(self, text: str, start: int) -> tuple[str, int]:
         """The JSON text at `start` with its secrets replaced, and the index of its end.
 
-        JSON that has neither a secret nor a repeated key is returned unchanged. Raises ValueError
-        if there is no JSON at `start`, and RecursionError if it is nested too deeply.
+        JSON that has neither a secret nor a repeated key is returned unchanged. JSON that would
+        become too long is replaced as a whole. Raises ValueError if there is no JSON at `start`,
+        and RecursionError if it is nested too deeply.
         """
         document, end = _DECODER.raw_decode(text, start)
         json_text, content = text[start:end], document
@@ -143,8 +145,10 @@ class Redactor:
         redacted = self.redact(content)
         # `document` has only the last value of a repeated key: the earlier values may be secret.
         has_repeated_key = len(_JSON_KEY_END.findall(json_text)) > _count_keys(document)
-        is_same = redacted == document and not has_repeated_key
-        return json_text if is_same else json.dumps(redacted, ensure_ascii=False), end
+        if redacted == document and not has_repeated_key:
+            return json_text, end
+        rewritten = json.dumps(redacted, ensure_ascii=False)
+        return rewritten if len(rewritten) <= _MAX_GROWTH * len(json_text) else REDACTED, end
 
 
 def _hide_all_values(value: Any) -> Any:

@@ -393,25 +393,39 @@ def test_a_hostile_text_is_searched_in_linear_time(piece: str) -> None:
     assert time.process_time() - started_at < 20  # seconds; a quadratic search takes minutes
 
 
+def nest_json(text: str, levels: int) -> str:
+    """Texts of JSON in JSON around `text`, with escapes that hardly lengthen it at each level."""
+    for _ in range(levels):
+        escaped = text.replace("\\", r"\u005c").replace('"', r"\u0022")
+        text = f'{{"a":"{escaped}"}}'
+    return text
+
+
 def test_json_in_texts_of_json_is_redacted_once_at_each_level(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Catches a time that doubles at each level: 40 levels fit into 16 kB."""
-    text, redact, calls = "4111 1111 1111 1111", Redactor.redact, 0
+    redact, calls = Redactor.redact, 0
 
     def count_call(redactor: Redactor, value: Any) -> Any:
         nonlocal calls
         calls += 1
         return redact(redactor, value)
 
-    for _ in range(20):  # with escapes that do not double their length at each level
-        escaped = text.replace("\\", r"\u005c").replace('"', r"\u0022")
-        text = f'{{"a":"{escaped}"}}'
     monkeypatch.setattr(Redactor, "redact", count_call)
-    redacted = Redactor().redact(text)
-    for _ in range(20):
+    redacted = Redactor().redact(nest_json("4111 1111 1111 1111", 10))
+    for _ in range(10):
         redacted = json.loads(redacted)["a"]
-    assert (redacted, calls) == (REDACTED, 41)
+    assert (redacted, calls) == (REDACTED, 21)
+
+
+def test_secret_in_many_levels_of_json_does_not_multiply_the_text() -> None:
+    """Catches a text that doubles at each level: 30 levels would take gigabytes."""
+    text = nest_json("4111 1111 1111 1111", 20)
+    redacted = Redactor().redact(text)
+    assert REDACTED in redacted
+    assert "1111" not in redacted
+    assert len(redacted) <= 16 * len(text)
 
 
 def test_json_that_is_nested_too_deeply_is_searched_as_text() -> None:
