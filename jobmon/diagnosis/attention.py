@@ -4,7 +4,7 @@ Pure functions of an `Evidence`, whose rules have the thresholds. An unknown val
 reported as a problem nor as fine.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from jobmon.diagnosis.evidence import (
     READ_THE_LOG,
@@ -30,6 +30,7 @@ MIN_EXPECTED_JOBS = 3
 MIN_SILENCE = timedelta(seconds=45)
 MIN_OVERDUE = MINUTE
 MIN_SAMPLE_AGE = timedelta(minutes=2)  # a younger sample shows no trend
+MAX_SAMPLE_DISTANCE = timedelta(minutes=3)  # longer: for some time no collector took samples
 JOBS_NOT_COUNTED = "the jobs could not be counted"
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
@@ -321,14 +322,18 @@ def _check_backlog(evidence: Evidence) -> Check:
         return Check(kind=kind)
     when = "an hour ago" if age >= 55 * MINUTE else f"({_format_minutes(age)} ago)"
     text = f"Backlog growing: {grouped(queued)} queued, up from {grouped(queued_then)} {when}"
-    since = max(
-        sampled_at
-        for sampled_at, sample in evidence.samples.items()
-        if sample.status_counts.get(_QUEUED, 0) <= queued_then
-    )
+    since = _find_growth_start(evidence, queued_then)
     jobs = JobFilter(statuses=(_QUEUED,))
     notice = Notice(level=Level.WATCH, text=text, since=since, jobs=jobs, count=queued)
     return Check(kind=kind, notices=(notice,))
+
+
+def _find_growth_start(evidence: Evidence, queued_then: int) -> datetime | None:
+    """The newest sample with at most `queued_then` queued jobs; None if no sample follows soon."""
+    samples = evidence.samples
+    start = max(at for at in samples if samples[at].status_counts.get(_QUEUED, 0) <= queued_then)
+    following = min((at for at in samples if at > start), default=evidence.stats.as_of)
+    return start if following - start <= MAX_SAMPLE_DISTANCE else None
 
 
 def _check_failures(evidence: Evidence) -> Check:

@@ -431,7 +431,7 @@ def test_notices_have_the_time_at_which_the_problem_began() -> None:
     queue = evidence(
         {("queued", "a"): 900},
         make_steps(50, until=40),
-        samples={NOW - HOUR: 23, NOW - 30 * MINUTE: 20, NOW - 20 * MINUTE: 400},
+        samples={NOW - HOUR: 23, NOW - 30 * MINUTE: 20, NOW - 29 * MINUTE: 400},
         due=900,
         expired_leases=2,
         overdue_by_type=overdue_since(a=HOUR),
@@ -460,6 +460,14 @@ def test_a_growing_backlog_is_compared_with_the_oldest_sample(
 ) -> None:
     queue = evidence({("queued", "a"): queued}, samples=samples, due=queued)
     assert texts(queue) == ([f"Backlog growing: {expected}"] if expected else [])
+
+
+def test_without_samples_the_start_of_a_growing_backlog_is_unknown() -> None:
+    """Catches a start before an outage of the collector, during which the backlog grew."""
+    for last, since in ((20 * MINUTE, None), (MINUTE, NOW - MINUTE)):
+        samples = {NOW - HOUR: 23, NOW - last: 20}
+        (notice,) = list_notices(evidence({("queued", "a"): 900}, samples=samples, due=900))
+        assert notice.since == since
 
 
 def test_without_an_old_sample_backlog_growth_is_not_checked() -> None:
