@@ -61,6 +61,7 @@ DUE_JOBS = name_series("due_jobs")
 ESTIMATED_JOBS = name_series("jobs_estimated")
 EXPIRED_LEASES = name_series("expired_leases")
 HISTORY_AGE = name_series("history_age_seconds")
+STALLED = {DUE_JOBS: "5x90", name_attempts("succeeded"): "9x90"}
 NEW_ERRORS = f'jobmon_error_groups{{{QUEUE_LABELS},status="new"}}'
 NOTIFICATIONS_FAILING = f'jobmon_notifications_failing{{{QUEUE_LABELS},receiver="slack"}}'
 OWN_DB_READABLE = name_series("own_database_readable")
@@ -77,7 +78,7 @@ class AlertCase(NamedTuple):
 
 CASES = {
     "JobmonQueueStalled": AlertCase(
-        {DUE_JOBS: "5x90", name_attempts("succeeded"): "9x90"},
+        STALLED,
         {DUE_JOBS: "5x90", name_attempts("succeeded"): "0+1x90"},
         {},
     ),
@@ -268,6 +269,8 @@ def run_promtool(tmp_path: Path, tests: list[dict[str, Any]]) -> None:
 
 # The alert, its series, and whether it fires.
 UNUSUAL_CASES: list[tuple[str, Series, bool]] = [
+    ("JobmonQueueStalled", STALLED | {COUNTERS_AGE: "15x90"}, True),
+    ("JobmonQueueStalled", STALLED | {COUNTERS_AGE: "15x40 0+60x50"}, False),  # no collector
     ("JobmonHistoryStalled", {COLLECTOR_UP: "1x90"}, True),  # the history was never counted
     ("JobmonHistoryStalled", {COLLECTOR_UP: "0x90", HISTORY_AGE: "900x90"}, False),
     ("JobmonHistoryStalled", {}, False),

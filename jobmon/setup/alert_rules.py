@@ -63,7 +63,9 @@ def _render_stalled(rules: Rules) -> Iterator[str]:
         increase = f"increase({finished}[{stalled_after // timedelta(minutes=1)}m])"
         yield (
             "max by (job, queue) (jobmon_due_jobs) > 0\nand\n"
-            f"sum by (job, queue) (max by (job, queue, outcome, type) ({increase})) == 0"
+            f"sum by (job, queue) (max by (job, queue, outcome, type) ({increase})) == 0\n"
+            # Without a collector no counter rises, although jobs may finish.
+            "unless\nmin by (job, queue) (jobmon_counters_age_seconds) > 60"
         )
 
 
