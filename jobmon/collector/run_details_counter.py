@@ -42,7 +42,6 @@ from jobmon.store.short_errors import make_short_error_expression, shorten_error
 log = logging.getLogger(__name__)
 
 MAX_ERRORS_READ = 10_000  # failed runs in one query; further runs are counted as `(other)`
-MAX_WHOLE_ERRORS = 100  # in place of `MAX_ERRORS_READ` if the server cannot shorten the errors
 # After such a failure the query may succeed for a shorter window, or without a malformed document.
 # None is an unclassified failure, for example because a text is not valid UTF-8.
 _DIVIDED_FAILURES = (None, Failure.TOO_SLOW, Failure.TOO_LARGE)
@@ -164,12 +163,7 @@ class RunDetailsCounter:
         """The errors of the failed runs by span; at most `MAX_ERRORS_READ` runs of each source."""
         errors: dict[datetime, RunDetails] = {}
         for source in find_run_sources(self._connection, jobs, {"$gte": start, "$lt": end}):
-            try:
-                runs = self._read_failed(source)
-            except OperationFailure as error:
-                if end - start > span or classify_failure(error) is not None:
-                    raise
-                runs = self._read_failed(source, are_whole=True)
+            runs = self._read_failed(source)
             for run, group_id in zip(runs, self._groups.group(runs), strict=True):
                 at = floor(run.finished_at, span)
                 if at not in errors:
@@ -177,16 +171,12 @@ class RunDetailsCounter:
                 add_error(errors[at], run, group_id)
         return errors
 
-    def _read_failed(self, source: RunSource, *, are_whole: bool = False) -> list[FinishedRun]:
-        """The failed runs of a source, with their errors shortened.
-
-        The server shortens them if it can. With `are_whole` it does not, because it can shorten
-        only valid UTF-8.
-        """
+    def _read_failed(self, source: RunSource) -> list[FinishedRun]:
+        """The failed runs of a source, with their errors shortened, by the server if it can."""
         pipeline: list[Document] = [
             *source.stages,
             {"$match": source.failed},
-            {"$limit": MAX_WHOLE_ERRORS if are_whole else MAX_ERRORS_READ},
+            {"$limit": MAX_ERRORS_READ},
         ]
         run_fields: Document = {
             "_type": source.type,
@@ -195,7 +185,7 @@ class RunDetailsCounter:
             "_jobId": _truncate_name(source.job_id),
             "_finishedAt": "$finishedAt",
         }
-        if not are_whole and source.documents.mapping.can_compute(source.error_field):
+        if source.documents.mapping.can_compute(source.error_field):
             shortened = make_short_error_expression("$_error")
             pipeline += [
                 {"$set": {"_error": f"${source.error_field}"}},
