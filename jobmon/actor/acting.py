@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from pymongo.errors import PyMongoError
 from structlog.contextvars import bind_contextvars
@@ -17,8 +17,7 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import state_database
 from jobmon.settings import Settings, load_queues
 from jobmon.signals import running_threads
-from jobmon.store.client import DatabaseClient
-from jobmon.store.connection import Connection
+from jobmon.store.connection import Connection, connect_queues
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +37,11 @@ def acting(
     is called. `on_step`: as in `Actor`.
     """
     queues = [queue.choose_actor_uri() for queue in load_queues(settings)]
-    stop = threading.Event()
-    clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
-    own = Connection(settings.choose_actor_uri())
-    redactor, holder = Redactor(settings.redact_keys), make_holder()
+    stop, redactor, holder = threading.Event(), Redactor(settings.redact_keys), make_holder()
 
-    def work(queue: Settings) -> None:
+    def work(connection: Connection) -> None:
         if settings.queues is not None:
-            bind_contextvars(queue=queue.queue)
-        connection = Connection(queue, clients[queue.mongo_uri])
+            bind_contextvars(queue=connection.settings.queue)
         error_log = RepeatedErrorLog(logging.ERROR, "the actor waits")
         has_indexes = False
         while not stop.is_set():
@@ -64,17 +59,17 @@ def acting(
                     on_failure()
                 return
 
-    threads = [
-        threading.Thread(target=work, args=(queue,), name="actor", daemon=True)
-        for queue in _select_supported(queues)
-    ]
-    try:
+    supported = list(_select_supported(queues))
+    with (
+        closing(Connection(settings.choose_actor_uri())) as own,
+        connect_queues(supported) as connections,
+    ):
+        threads = [
+            threading.Thread(target=work, args=(connection,), name="actor", daemon=True)
+            for connection in connections
+        ]
         with running_threads(threads, stop, STOP_TIMEOUT_S):
             yield
-    finally:
-        for client in clients.values():
-            client.close()
-        own.close()
 
 
 def _select_supported(queues: Sequence[Settings]) -> Iterator[Settings]:

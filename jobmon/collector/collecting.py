@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 
 from pymongo.errors import PyMongoError
@@ -18,8 +18,7 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import FAILURE, OwnDatabase, connect_as_writer, rollup_database
 from jobmon.settings import Settings, load_queues
 from jobmon.signals import running_threads
-from jobmon.store.client import DatabaseClient
-from jobmon.store.connection import Connection
+from jobmon.store.connection import Connection, connect_queues
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +42,12 @@ def collecting(
     """
     queues = load_queues(settings)
     stop, failed = threading.Event(), threading.Event()
-    # Without majority reads, collectors could count writes that a failover undoes without an event.
-    clients = {queue.mongo_uri: DatabaseClient(queue, majority_reads=True) for queue in queues}
-    own_connection, share = connect_as_writer(settings), Share(queues)
-    redactor = Redactor(settings.redact_keys)
-    notifications = Notifications(settings, own_connection, redactor)
+    share, redactor = Share(queues), Redactor(settings.redact_keys)
     report_failure = on_failure if len(queues) == 1 else None
 
-    def run_collector(queue: Settings) -> None:
+    def run_collector(connection: Connection) -> None:
         if settings.queues is not None:
-            bind_contextvars(queue=queue.queue)
-        connection = Connection(queue, clients[queue.mongo_uri])
+            bind_contextvars(queue=connection.settings.queue)
         pause_s, error_log = RESTART_AFTER_S, RepeatedErrorLog(logging.ERROR, "the collector waits")
         while not stop.is_set():
             started = time.monotonic()
@@ -82,18 +76,18 @@ def collecting(
                 pause_s = RESTART_AFTER_S if has_run_long else min(2 * pause_s, MAX_RESTART_AFTER_S)
                 stop.wait(pause_s)
 
-    tasks = [partial(run_collector, queue) for queue in queues]
-    if len(queues) > 1:
-        tasks.append(partial(share.run, lambda: rollup_database(own_connection), stop))
-    threads = [threading.Thread(target=task, name="collector", daemon=True) for task in tasks]
-    try:
+    with (
+        closing(connect_as_writer(settings)) as own_connection,
+        # Without majority reads, a collector counts writes that a failover undoes without an event.
+        connect_queues(queues, majority_reads=True) as connections,
+        closing(Notifications(settings, own_connection, redactor)) as notifications,
+    ):
+        tasks = [partial(run_collector, connection) for connection in connections]
+        if len(queues) > 1:
+            tasks.append(partial(share.run, lambda: rollup_database(own_connection), stop))
+        threads = [threading.Thread(target=task, name="collector", daemon=True) for task in tasks]
         with running_threads(threads, stop, STOP_TIMEOUT_S):
             yield failed
-    finally:
-        notifications.close()
-        for client in clients.values():
-            client.close()
-        own_connection.close()
 
 
 def _write_failure(own: OwnDatabase, error: Exception) -> None:

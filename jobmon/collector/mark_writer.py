@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 from pymongo.errors import PyMongoError
@@ -15,8 +16,7 @@ from jobmon.rollup.documents import (
 )
 from jobmon.rollup.marks import Mark
 from jobmon.settings import Settings
-from jobmon.store.client import DatabaseClient
-from jobmon.store.connection import Connection
+from jobmon.store.connection import connect_queues
 from jobmon.store.failures import describe_error, is_unauthorized
 
 MAX_KEPT = 1_000  # marks of a queue; of more, the oldest are deleted
@@ -32,12 +32,11 @@ def write_marks(
     """
     retention = timedelta(days=settings.day_retention_days)
     mark.require_within(retention, datetime.now(UTC))
-    # Queues with the same connection string share a client, which reads only their keys.
-    clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
-    own_connection = connect_as_writer(settings)
-    try:
-        for queue in queues:
-            connection = Connection(queue, clients[queue.mongo_uri])
+    with (
+        closing(connect_as_writer(settings)) as own_connection,
+        connect_queues(queues) as connections,  # of which only the keys are read
+    ):
+        for connection in connections:
             try:
                 marks = OwnDatabase(state_database(own_connection), connection.queue_key)
                 failure = _write_mark(marks, mark, mark.at + retention)
@@ -45,11 +44,7 @@ def write_marks(
                 failure = describe_error(error)
                 if is_unauthorized(error):
                     failure = describe_missing_right(settings, settings.state_db, "write", "mark")
-            yield queue.queue, failure
-    finally:
-        own_connection.close()
-        for client in clients.values():
-            client.close()
+            yield connection.settings.queue, failure
 
 
 def _write_mark(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | None:

@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,8 +19,7 @@ from jobmon.diagnosis.notices import CheckKind
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import connect_as_writer, describe_missing_right
 from jobmon.settings import Settings, SettingsError, load_queues, select_queues
-from jobmon.store.client import DatabaseClient
-from jobmon.store.connection import Connection
+from jobmon.store.connection import connect_queues
 from jobmon.store.failures import describe_error, is_unauthorized
 
 ALL = "all"
@@ -170,20 +169,14 @@ def _open_records(name: str | None) -> Iterator[Sequence[tuple[str, MuteRecords]
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     redactor = Redactor(settings.redact_keys)
-    with ExitStack() as stack:
-        own = connect_as_writer(settings)
-        stack.callback(own.close)
-        # Only the keys of the queues are read from the watched deployments.
-        clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
-        for client in clients.values():
-            stack.callback(client.close)
+    with (
+        closing(connect_as_writer(settings)) as own,
+        connect_queues(queues) as connections,  # of which only the keys are read
+    ):
         try:
             yield [
-                (
-                    queue.queue,
-                    MuteRecords(Connection(queue, clients[queue.mongo_uri]), own, redactor),
-                )
-                for queue in queues
+                (connection.settings.queue, MuteRecords(connection, own, redactor))
+                for connection in connections
             ]
         except PyMongoError as error:
             raise click.ClickException(_explain(error, settings)) from None

@@ -3,6 +3,7 @@
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 
 import click
@@ -17,8 +18,7 @@ from jobmon.rollup.documents import connect_as_writer
 from jobmon.rollup.notification_health import ReceiverHealth
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings, SettingsError, load_queues
-from jobmon.store.client import DatabaseClient
-from jobmon.store.connection import Connection
+from jobmon.store.connection import connect_queues
 from jobmon.store.failures import describe_error
 
 
@@ -63,24 +63,21 @@ def _send_tests(settings: Settings, receivers: list[Receiver]) -> list[tuple[str
 
 def _read_health(settings: Settings, queues: tuple[Settings, ...]) -> list[tuple[str, bool]]:
     """A line for each queue and receiver, and whether messages reach the receiver."""
-    own = connect_as_writer(settings)
-    clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
     lines: list[tuple[str, bool]] = []
-    try:
-        for queue in queues:
-            reader = RollupReader(Connection(queue, clients[queue.mongo_uri]), own)
+    with (
+        closing(connect_as_writer(settings)) as own,
+        connect_queues(queues) as connections,
+    ):
+        for connection in connections:
+            name = connection.settings.queue
             try:
-                receivers = reader.notifications()
+                receivers = RollupReader(connection, own).notifications()
             except PyMongoError as error:
-                lines.append((f"{queue.queue}: {describe_error(error)}", False))
+                lines.append((f"{name}: {describe_error(error)}", False))
                 continue
-            lines += [_describe(queue.queue, health) for health in receivers] or [
-                (f"{queue.queue}: nothing was sent yet", True)
+            lines += [_describe(name, health) for health in receivers] or [
+                (f"{name}: nothing was sent yet", True)
             ]
-    finally:
-        own.close()
-        for client in clients.values():
-            client.close()
     return lines
 
 

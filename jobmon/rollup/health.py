@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 from pymongo.errors import PyMongoError
@@ -9,8 +10,7 @@ from pymongo.errors import PyMongoError
 from jobmon.rollup.documents import connect_as_writer
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings, load_queues
-from jobmon.store.client import DatabaseClient
-from jobmon.store.connection import Connection
+from jobmon.store.connection import Connection, connect_queues
 from jobmon.store.failures import describe_error
 
 # Higher than `MAX_STATS_AGE_MS`: a restart does not help a collector that is only slow.
@@ -49,11 +49,9 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
     For up to 32 queues it takes at most the server-selection timeout and the time limit of
     five queries.
     """
-    queues, own = load_queues(settings), connect_as_writer(settings)
-    clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
 
-    def check(queue: Settings) -> CollectorHealth:
-        watched = Connection(queue, clients[queue.mongo_uri])
+    def check(watched: Connection) -> CollectorHealth:
+        queue = watched.settings
         try:
             watched.jobs.estimated_count()  # needs the right to read them
             watched.queue_key  # noqa: B018 - reads it, so that a failure is reported here
@@ -70,13 +68,12 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
                 queue=queue.queue, is_good=False, message=message, can_restart_help=False
             )
 
-    try:
-        with ThreadPoolExecutor(_MAX_THREADS) as pool:
-            return list(pool.map(check, queues))
-    finally:
-        own.close()
-        for client in clients.values():
-            client.close()
+    with (
+        closing(connect_as_writer(settings)) as own,
+        connect_queues(load_queues(settings)) as connections,
+        ThreadPoolExecutor(_MAX_THREADS) as pool,
+    ):
+        return list(pool.map(check, connections))
 
 
 def _check_queue(queue: str, reader: RollupReader) -> CollectorHealth:

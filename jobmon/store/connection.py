@@ -1,5 +1,7 @@
 """The connection to one watched queue: its database, and its collections to read from."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from bson import Timestamp
@@ -169,3 +171,18 @@ class Connection:
             return cached
 
         return ReadCollection(name, find_collection, mapping, self.settings.query_timeout_ms)
+
+
+@contextmanager
+def connect_queues(
+    queues: Sequence[Settings], *, majority_reads: bool = False
+) -> Iterator[list[Connection]]:
+    """A connection to each queue during the block; queues with the same URI share a client."""
+    clients = {
+        queue.mongo_uri: DatabaseClient(queue, majority_reads=majority_reads) for queue in queues
+    }
+    try:
+        yield [Connection(queue, clients[queue.mongo_uri]) for queue in queues]
+    finally:
+        for client in clients.values():
+            client.close()
