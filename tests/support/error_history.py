@@ -19,8 +19,7 @@ from jobmon.store.labels import OTHER
 class ErrorHistory:
     """Finished runs, each with its type, worker and end; failed runs have an error.
 
-    They look as if a collector had counted them until `as_of`; if not `is_known`, as if an early
-    version, which did not count errors and workers, had counted a part of them.
+    They look as if a collector had counted them until `as_of`.
     """
 
     def __init__(self, as_of: datetime) -> None:
