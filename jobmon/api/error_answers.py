@@ -45,8 +45,9 @@ class ErrorGroupAnswer(Answer):
     lastSeen = DateOrText("When it was last seen; null if unknown.")
     count = integer("Errors in the window; null if unknown.", nullable=True)
     previousCount = integer(
-        "Errors in the period of the same length that ends where the window begins; null if "
-        "unknown.",
+        "Errors in the period of the same length that ends where the window begins, with the same "
+        "`type` or `worker`. Null if that period is not retained or not counted completely, and if "
+        "the group has no error in the window.",
         nullable=True,
     )
     growth = integer("`count` minus `previousCount`; null if either is unknown.", nullable=True)
