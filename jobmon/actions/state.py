@@ -72,9 +72,8 @@ class Counts:
 class ActionState:
     """A request with its phase; `reason` is why it is paused, expired, rejected or refused.
 
-    `progress_at`: when the actor claimed it or ended its last batch; None before the claim, and if
-    the actor has finished, stopped or refused it. `history`: its records in order of time, without
-    intents and batches.
+    `progress_at`: when the actor claimed it or ended its last batch; None before the claim, and
+    when the request is over. `history`: its records in order of time, without intents and batches.
     """
 
     request: ActionRequest
@@ -122,7 +121,7 @@ def conclude_state(
         reason=reason,
         counts=counts,
         claimed_at=None if claimed is None else claimed.at,
-        progress_at=progress_at,
+        progress_at=progress_at if ended_at is None else None,
         ended_at=ended_at,
         history=history,
     )

@@ -88,8 +88,7 @@ class ActionAnswer(Answer):
     isApprovalNeeded = boolean("Whether another person has to approve it.")
     claimedAt = DateOrText("When an actor began; null before that.")
     progressAt = DateOrText(
-        "When the actor last recorded progress; null until the actor begins, and after the actor "
-        "has finished."
+        "When the actor last recorded progress; null until the actor begins, and after the end."
     )
     endedAt = DateOrText("When it ended; null before that.")
 

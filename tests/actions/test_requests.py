@@ -121,6 +121,9 @@ def test_counts_are_from_the_last_batch_until_the_end_is_recorded() -> None:
     state = conclude_state(make_request(), [CLAIMED], batch, NOW)
     assert (state.counts.total, state.progress_at) == (3, NOW + MINUTE)
     assert conclude_state(make_request(), [CLAIMED, FINISHED], batch, NOW).counts.done == 3
+    expired = conclude_state(make_request(), [CLAIMED, PAUSED], batch, NOW + timedelta(days=8))
+    assert (expired.phase, expired.counts.done) == (Phase.EXPIRED, 2)
+    assert expired.progress_at is None
 
 
 @pytest.mark.parametrize(
