@@ -1,5 +1,6 @@
 """The pages of several queues: catches a link that leaves the queue, and a queue without a link."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from flask import render_template
 from jobmon.api.queues import QueueSummary
 from jobmon.dashboard.queues_page import QueueRow
 from jobmon.diagnosis.notices import Level, Notice
+from jobmon.domain import JobStatus
 
 from ..conftest import Api
 from ..support.pages import Page, Viewer
@@ -75,6 +77,22 @@ def test_queue_with_only_muted_notices_is_not_all_clear(queues_api: Api) -> None
     assert "all clear" not in text
     assert "Muted: 2 jobs died and 1 more" in text
     assert "needs attention" not in text
+
+
+@pytest.mark.parametrize(
+    ("queued", "oldest_ms", "shown"),
+    [(None, 0, "none"), (None, None, "–"), (0, 0, "none"), (1, 0, "0 ms")],
+)
+def test_queue_without_queued_jobs_has_no_oldest_job(
+    queues_api: Api, queued: int | None, oldest_ms: int | None, shown: str
+) -> None:
+    """Catches an age of 0 ms where the jobs could not be counted and none is queued."""
+    counts = None if queued is None else dict.fromkeys(JobStatus, 0) | {JobStatus.QUEUED: queued}
+    summary = QueueSummary(status_counts=counts, oldest_queued_ms=oldest_ms)
+    row = QueueRow(name="mails", environment=None, address="/", summary=summary)
+    with queues_api.app.test_request_context():
+        text = render_template("dashboard/_queues.html", rows=[row])
+    assert re.findall(r'<td class="number">(.*?)</td>', text)[0] == shown
 
 
 def test_caller_without_a_permission_gets_links_to_own_jobs(queues_api: Api) -> None:
