@@ -261,11 +261,12 @@ def _make_other_statuses_tile(facts: Facts) -> Iterator[Tile]:
     if counts:
         names = sorted(counts, key=lambda name: (-counts[name], name))
         linked = [name for name in names if can_filter_by(name)]
+        is_linked = len(linked) <= MAX_LINKED_STATUSES  # a list refuses more
         yield Tile(
             name="Other",
             value=grouped(sum(counts.values())),
             note=", ".join(f"{grouped(counts[name])} {name}" for name in names),
-            link=query(status=tuple(linked[:MAX_LINKED_STATUSES])),
+            link=query(status=tuple(linked)) if is_linked else "",
         )
 
 

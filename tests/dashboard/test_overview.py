@@ -281,6 +281,8 @@ def test_other_tile_counts_unknown_statuses_by_name() -> None:
     assert (other_tile.value, other_tile.note) == ("1,237", "1,234 paused, 2 null, 1 odd")
     assert other_tile.link == "?status=paused&status=null&status=odd"
     assert "Other" not in read_tiles(make_facts({("queued", "a"): 1, ("cancelled", "a"): 1}))
+    many = read_tiles(make_facts({(f"odd-{number}", "a"): 1 for number in range(11)}))["Other"]
+    assert (many.value, many.link) == ("11", "")  # no list can have the jobs of all statuses
 
 
 def test_tiles_that_need_a_field_that_no_document_has_are_unknown() -> None:
