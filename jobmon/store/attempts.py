@@ -94,7 +94,10 @@ def recorded_count(job: Document) -> int | None:
 
 
 def _whole_number(value: Any) -> int | None:
-    """A number without its fraction; None for other values, and if JSON parsers may round it."""
+    """A number from 0 on, without its fraction; None if it is no such number or is too large.
+
+    Parsers of JSON may round a number above `MAX_COUNT`.
+    """
     if value is None:
         return None
     number = value.to_decimal() if isinstance(value, Decimal128) else value
@@ -104,4 +107,4 @@ def _whole_number(value: Any) -> int | None:
         whole = int(number)
     except (ValueError, OverflowError):  # not a number, infinite
         return None
-    return whole if abs(whole) <= MAX_COUNT else None
+    return whole if 0 <= whole <= MAX_COUNT else None

@@ -298,6 +298,7 @@ def test_the_list_of_own_jobs_has_only_own_jobs_even_for_an_admin(api: Api, watc
         (Decimal128("3"), 3),
         (2**53, 2**53),
         (2**53 + 1, 1),
+        (-1, 1),
     ],
 )
 def test_attemptcount_is_a_number_that_every_parser_reads(
