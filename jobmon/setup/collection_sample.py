@@ -132,10 +132,17 @@ class CollectionSample:
 
 
 def read_sample(
-    database: Database[Document], collection: str, query: Document | None = None
+    database: Database[Document],
+    collection: str,
+    query: Document | None = None,
+    *,
+    add_to: CollectionSample | None = None,
 ) -> CollectionSample:
-    """A sample of the newest and of random documents that match; raises OperationFailure."""
-    sample = CollectionSample(database.name, collection)
+    """A sample of the newest and of random documents that match; raises OperationFailure.
+
+    `add_to`: a sample that has none of these documents; they are added to it.
+    """
+    sample = add_to or CollectionSample(database.name, collection)
     options = CodecOptions(document_class=RawBSONDocument)
     raw_collection = database[collection].with_options(codec_options=options)
     sampled_ids: set[str] = set()

@@ -1,6 +1,7 @@
 """Proposes a profile for a collection that looks like a queue, with a reason for each line."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from jobmon.humanize import count
 from jobmon.redaction.redactor import Redactor
 from jobmon.setup.collection_sample import CollectionSample, SampledField
 from jobmon.setup.recognition import Certainty
-from jobmon.setup.statuses import Resample, StatusMeanings
+from jobmon.setup.statuses import Resample, StatusMeanings, add_rare_statuses
 from jobmon.setup.vocabulary import (
     ATTEMPT_ARRAYS,
     ATTEMPT_COUNTS,
@@ -83,7 +84,8 @@ class _Proposer:
         self._readings: dict[str, str] = {}
         self._payload: SampledField | None = None  # `_find` reads it
         self._payload = self._find(PAYLOADS, _is_content, nested=False)
-        self._status = self._find(STATUS, _is_status, share=_MOST_DOCUMENTS)
+        self._status_counts = Counter[str]()
+        self._status = self._find_status()
         self._dates = {name: self._find_date(name) for name in DATES}
         self._lease_start = self._find(LEASE_STARTS, _is_date, are_dates=True)
         self._worker = self._find(WORKERS, lambda sampled: sampled.has_only(*_IDS))
@@ -162,6 +164,17 @@ class _Proposer:
         self._used.add(path)
         return self._sample.fields[path]
 
+    def _find_status(self) -> SampledField | None:
+        """The field of the status; adds documents with rare statuses to the sample."""
+        status = self._find(STATUS, _is_status, share=_MOST_DOCUMENTS)
+        if status is None:
+            return None
+        # The counts without the documents that are added are those of a random sample.
+        self._status_counts.update(status.value_counts)
+        if doubt := add_rare_statuses(self._sample, status, self._resample):
+            self._doubts.append(doubt)
+        return status if _is_status(status) else None
+
     def _find_date(self, name: str) -> SampledField | None:
         share = _NEARLY_ALL if name == "createdAt" else 0.0
         return self._find(DATES[name], _is_date, share=share, are_dates=True)
@@ -187,10 +200,9 @@ class _Proposer:
 
     def _recognize_statuses(self, statuses: list[str]) -> tuple[float, bool]:
         """The share of documents with a known status, and whether one means queued or leased."""
-        if self._status is None or self._status.value_counts is None:
-            return 0.0, False
         known = [name for name in statuses if normalize(name) in {*STATUS_WORDS, *FAILED_WORDS}]
-        share = sum(self._status.value_counts[name] for name in known) / self._status.documents
+        total = self._status_counts.total()
+        share = sum(self._status_counts[name] for name in known) / total if total else 0.0
         meanings = {STATUS_WORDS.get(normalize(name)) for name in known}
         return share, bool(meanings & {JobStatus.QUEUED, JobStatus.LEASED})
 

@@ -10,7 +10,29 @@ from jobmon.setup.collection_sample import CollectionSample, SampledField
 from jobmon.setup.vocabulary import FAILED_WORDS, STATUS_WORDS, normalize
 from jobmon.store.mapping import Document
 
-Resample = Callable[[Document], CollectionSample]
+Resample = Callable[..., CollectionSample]  # `read_sample` of a collection
+_MAX_SEARCHES = 5
+
+
+def add_rare_statuses(
+    sample: CollectionSample, status: SampledField, resample: Resample
+) -> str | None:
+    """Add documents with other statuses to a sample; returns a doubt if some may be missing.
+
+    Among many jobs that have ended, a sample may contain no job that waits or runs.
+    """
+    for _ in range(_MAX_SEARCHES):
+        counts = status.value_counts
+        if counts is None or not status.has_only("string"):
+            return None
+        known_count = len(counts)
+        try:
+            resample({status.path: {"$nin": [*counts, None]}}, add_to=sample)
+        except PyMongoError:
+            break
+        if len(counts) == known_count:
+            return None
+    return f"{status.path} may have more values than these: the search for rare ones did not end"
 
 
 @dataclass(kw_only=True)

@@ -250,6 +250,20 @@ def test_unknown_queue_gets_a_profile_that_counts_each_status_correctly(
     queue.close()
 
 
+def test_rare_statuses_among_many_ended_jobs_are_found_with_their_fields(
+    database: MongoDb, search: Callable[..., Discovery]
+) -> None:
+    """Catches a healthy queue that is no queue because its sample has only ended jobs."""
+    items = (make_work_item(index) for index in (1, 4, 5, 0))
+    database.work_items.insert_many([*items, *(make_work_item(2) for _ in range(3_000))])
+    candidate = find_candidate(search(), "work_items")
+    assert candidate.certainty is Certainty.PROBABLE
+    assert candidate.text is not None
+    for state, status in zip(STATES, STATUSES, strict=True):
+        assert (f'"{state}" = "{status}"' in candidate.text) is (state != "retry")
+    assert 'leaseExpiresAt = { path = "lock.until"' in candidate.text
+
+
 def test_owner_is_only_suggested(database: MongoDb, search: Callable[..., Discovery]) -> None:
     """Catches an owner that was guessed: a wrong owner would see the jobs of other people."""
     database.work_items.insert_many(map(make_work_item, range(12)))
