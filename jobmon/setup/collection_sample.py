@@ -33,7 +33,8 @@ _MAX_DISTINCT = 40  # values of a field, and keys of an embedded document
 _MAX_VALUE_LENGTH = 40
 _PATH_PATTERN = profile_schema()["$defs"]["path"]["pattern"]
 # jobmon can search by a date that is a text only if it has this form.
-_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(Z|\+00:00)?")
+WITHOUT_ZONE = "iso without a time zone"  # counted in addition to `iso`
 # In seconds since 1970: a number between these may be a date from 2001 to 2100.
 _FIRST_DATE_S, _LAST_DATE_S = 978_307_200, 4_102_444_800
 
@@ -224,8 +225,10 @@ def _list_date_forms(value: Any) -> Iterator[str]:
             return
         case datetime() | DatetimeMS():
             yield "date"
-        case str() if _ISO.fullmatch(value):
+        case str() if match := _ISO.fullmatch(value):
             yield "iso"
+            if match[1] is None:
+                yield WITHOUT_ZONE
         case int() | float():
             for form, factor in PER_SECOND.items():
                 if _FIRST_DATE_S * factor <= value <= _LAST_DATE_S * factor:

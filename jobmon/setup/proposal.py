@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from jobmon.domain import JobStatus
 from jobmon.humanize import count
 from jobmon.redaction.redactor import Redactor
-from jobmon.setup.collection_sample import CollectionSample, SampledField
+from jobmon.setup.collection_sample import WITHOUT_ZONE, CollectionSample, SampledField
 from jobmon.setup.recognition import Certainty
 from jobmon.setup.statuses import Resample, StatusMeanings, add_rare_statuses
 from jobmon.setup.vocabulary import (
@@ -216,6 +216,11 @@ class _Proposer:
             doubts=self._doubts,
         ).find()
         fields = self._map_fields({meaning for meaning, _ in meanings.values()})
+        forms = {path: self._sample.fields[path].forms for path in self._readings}
+        if without_zone := [path for path in forms if forms[path][WITHOUT_ZONE]]:
+            self._doubts.append(
+                f"dates in {', '.join(without_zone)} have no time zone: they are read as UTC"
+            )
         lines = [
             f"# Proposed by `jobmon init --discover` from {self._sample.documents} documents.",
             "# Compare it with what your program does; docs/adapters.md describes the format.",

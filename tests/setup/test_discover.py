@@ -264,6 +264,38 @@ def test_rare_statuses_among_many_ended_jobs_are_found_with_their_fields(
     assert 'leaseExpiresAt = { path = "lock.until"' in candidate.text
 
 
+@pytest.mark.parametrize(
+    ("timespec", "zone"),
+    [("milliseconds", "Z"), ("seconds", "Z"), ("microseconds", "+00:00"), ("microseconds", "")],
+)
+def test_dates_as_text_are_proposed_and_counted_in_each_form_of_utc(
+    timespec: str, zone: str, mongod: Mongod, database: MongoDb, tmp_path: Path
+) -> None:
+    """Python writes microseconds and +00:00, other languages whole seconds or milliseconds."""
+
+    def to_text(minutes: int) -> str:
+        moment = NOW.replace(tzinfo=None) + timedelta(minutes=minutes, microseconds=1_500)
+        return moment.isoformat(timespec=timespec) + zone
+
+    database.work_items.insert_many(
+        make_work_item(index)
+        | {"created_at": to_text(-60), "run_at_ms": to_text(-5 if index % 4 else 5)}
+        for index in range(24)
+    )
+    discovery = discover(database_uri(mongod, database), "JOBMON_MONGO_URI", set())
+    candidate = find_candidate(discovery, "work_items")
+    assert candidate.text is not None
+    assert ("no time zone" in " ".join(candidate.doubts)) is (zone == "")
+    path = tmp_path / "work_items.toml"
+    path.write_text(candidate.text)
+    queue = WatchedQueue(mongod, database, profile=str(path), jobs_collection="work_items")
+    stats = queue.get("/admin/jobs/stats")
+    # `pending` are 0, 6, 12, 18; `retry` are 3, 9, 15, 21: two of the eight are due in 5 minutes.
+    assert (stats["dueJobs"], stats["scheduledJobs"]) == (6, 2)
+    assert len(queue.ids(status="queued")) == 4
+    queue.close()
+
+
 def test_owner_is_only_suggested(database: MongoDb, search: Callable[..., Discovery]) -> None:
     """Catches an owner that was guessed: a wrong owner would see the jobs of other people."""
     database.work_items.insert_many(map(make_work_item, range(12)))
