@@ -97,7 +97,7 @@ class _Proposer:
         signs = self._list_signs()
         statuses = self._list_statuses()
         known_share, has_active_status = self._recognize_statuses(statuses)
-        if self._is_log():
+        if self._is_log(statuses):
             return Proposal(
                 certainty=None,
                 reasons=["its documents refer to jobs in another collection: attempts, or a log"],
@@ -123,7 +123,7 @@ class _Proposer:
         elif signs and has_job_statuses and (self._payload or has_queue_name):
             certainty = Certainty.POSSIBLE
         else:
-            present = f"only {signs[0]}" if signs else "no worker, no attempts and no due date"
+            present = f"only {signs[0]}" if signs else "no worker, attempts, due date or start"
             return Proposal(
                 certainty=None, reasons=[f"{values}, but of the signs of a queue it has {present}"]
             )
@@ -185,13 +185,20 @@ class _Proposer:
             "a worker's lease": (self._worker, self._dates["leaseExpiresAt"], self._lease_start),
             "attempts": (self._attempts, self._retries, self._max_attempts),
             "a due date": (self._dates["nextRunAt"],),
+            "the start of a run": (self._dates["startedAt"],),
         }
         signs = {sign: [item.path for item in group if item] for sign, group in groups.items()}
         return [f"{sign} ({', '.join(paths)})" for sign, paths in signs.items() if paths]
 
-    def _is_log(self) -> bool:
-        has_job = find_path(_JOB_REFERENCES, self._sample.top_level) is not None
-        return has_job and self._dates["nextRunAt"] is None and self._payload is None
+    def _is_log(self, statuses: list[str]) -> bool:
+        """Whether the documents refer to jobs, each of which may have several documents."""
+        path = find_path(_JOB_REFERENCES, self._sample.top_level)
+        if path is None or self._dates["nextRunAt"] is not None or self._payload is not None:
+            return False
+        reference = self._sample.fields[path]
+        is_unique = len(reference.distinct) == reference.documents
+        has_queued = JobStatus.QUEUED in {STATUS_WORDS.get(normalize(name)) for name in statuses}
+        return not (reference.types["object"] or (is_unique and has_queued))
 
     def _list_statuses(self) -> list[str]:
         if self._status is None or self._status.value_counts is None:

@@ -11,6 +11,8 @@ from jobmon.domain import JobStatus
 
 _UNIT = re.compile("(?:ms|millis|secs?|ts|timestamp|utc|iso|date|time)$")
 
+_DATE_GROUPS = frozenset({"ts", "time", "times", "timeinfo", "timestamps", "dates"})
+
 
 def normalize(name: str) -> str:
     """The letters and digits of a name, in lower case."""
@@ -22,26 +24,31 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 # jobmon proposes the field with the first of these names that the documents have.
-STATUS = _split("status state jobstatus jobstate taskstatus taskstate phase stage statename")
+STATUS = _split(
+    "status state jobstatus jobstate taskstatus taskstate phase stage statename currentstate "
+    "currentstatus"
+)
 DATES = {
     "createdAt": _split(
         "createdat created createdon datecreated creationdate createtime creationtime "
-        "insertedat enqueuedat queuedat submittedat addedat enqueued queued"
+        "insertedat enqueuedat queuedat submittedat addedat enqueued queued submitted"
     ),
     "updatedAt": _split("updatedat updated updatedon lastupdated lastmodified modifiedat modified"),
     "nextRunAt": _split(
         "nextrunat nextrun runat runafter scheduledat scheduledfor scheduledtime "
         "scheduleat schedulefor notbefore availableat visibleat visible processafter startafter "
         "delayuntil delayeduntil waituntil nextattemptat nextattempt nexttry nextretry "
-        "nextretryat retryat dueat due eta"
+        "nextretryat retryat dueat due eta executeat executeafter triggerat triggertime "
+        "nextfiretime delay"
     ),
     "startedAt": _split(
         "startedat started startedon lastrunat pickedat pickedupat processedon processingstartedat "
-        "startedrunningat beganat began"
+        "startedrunningat beganat began laststartedat laststarted lastattemptat dequeuedat "
+        "dequeued"
     ),
     "finishedAt": _split(
         "finishedat finished finishedon completedat completed completedon endedat ended doneat "
-        "done processedat lastfinishedat"
+        "done processedat lastfinishedat endtime publishedat sentat"
     ),
     "leaseExpiresAt": _split(
         "leaseexpiresat leaseuntil leaseexpires leaseexpiry leasedeadline lockeduntil lockuntil "
@@ -57,17 +64,19 @@ WORKERS = _split(
 ATTEMPT_COUNTS = _split(
     "attemptcount attempts attempt attemptsmade numattempts attemptnumber tries trycount runcount"
 )
-RETRY_COUNTS = _split("retries retrycount numretries retrynumber retriesleft failcount failures")
+RETRY_COUNTS = _split(
+    "retries retrycount numretries retrynumber retriesleft failcount failures failurecount"
+)
 MAX_ATTEMPTS = _split("maxattempts maxtries maxruns attemptsmax attemptlimit")
 MAX_RETRIES = _split("maxretries retrylimit retriesmax")
 PRIORITIES = _split("priority prio")
 ERRORS = _split(
     "lasterror error err errormessage lasterrormessage failreason failurereason failedreason "
-    "exception errordetail"
+    "exception errordetail excinfo lastfailreason"
 )
 TYPES = _split(
     "type jobtype tasktype kind jobkind jobname taskname name task job handler action command "
-    "function method topic queue queuename jobsignature"
+    "function method funcname functionname handlername eventtype topic queue queuename jobsignature"
 )
 PAYLOADS = _split(
     "payload data args arguments params parameters input inputs body message jobdata jobasjson"
@@ -85,10 +94,10 @@ _WORDS = {
     ),
     JobStatus.LEASED: (
         "leased running active processing inprogress started working executing locked reserved "
-        "claimed taken busy acquired fetched"
+        "claimed taken busy acquired fetched dequeued inflight"
     ),
     JobStatus.SUCCEEDED: (
-        "succeeded success successful done completed complete finished ok processed"
+        "succeeded success successful done completed complete finished ok processed sent published"
     ),
     JobStatus.FAILED: "retry retrying retryable retryscheduled willretry waitingretry retrypending",
     JobStatus.DLQ: (
@@ -105,14 +114,18 @@ STATUS_WORDS = {word: status.value for status, words in _WORDS.items() for word 
 def find_path(names: Iterable[str], paths: Iterable[str], *, are_dates: bool = False) -> str | None:
     """The path with the first of these names; of several paths with that name, the shallowest.
 
-    With `are_dates`, a name may end with its unit: `run_at_ms`.
+    With `are_dates`, a name may end with its unit, and a document may group the dates: `run_at_ms`,
+    `times.created`.
     """
     ordered = sorted(paths, key=lambda path: (path.count("."), path))
     by_name: dict[str, str] = {}
     for path in ordered:
         by_name.setdefault(normalize(path), path)
     for path in ordered if are_dates else ():
+        group, _, leaf = path.rpartition(".")
         by_name.setdefault(_UNIT.sub("", normalize(path)), path)
+        if normalize(group) in _DATE_GROUPS:
+            by_name.setdefault(_UNIT.sub("", normalize(leaf)), path)
     return next((by_name[name] for name in names if name in by_name), None)
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bson import Code, DatetimeMS, Decimal128
+from bson import Code, DatetimeMS, Decimal128, ObjectId
 from click.testing import CliRunner, Result
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
-from jobmon.profiles import load_profile
+from jobmon.profiles import load_profile, parse_file
 from jobmon.queue import JobQueue
 from jobmon.setup import discover as discover_module
 from jobmon.setup.discover import discover
@@ -190,6 +190,67 @@ def test_known_program_without_its_nulls_is_recognized(
     candidate = find_candidate(search(), "copies")
     assert candidate.profile == "agenda"  # not agenda-logs: the log belongs to agendaJobs
     assert candidate.certainty in (Certainty.CERTAIN, Certainty.PROBABLE)
+
+
+def test_queue_without_leases_and_attempts_is_recognized_by_its_dates(
+    database: MongoDb, search: Callable[..., Discovery]
+) -> None:
+    database.work.insert_many(
+        {
+            "func_name": ("mail", "export")[index % 2],
+            "args": [index],
+            "status": ("queued", "dequeued", "complete")[index % 3],
+            "delay": NOW,
+            "times": {"enqueued_at": NOW, "dequeued": NOW if index % 3 else None},
+            "ended": NOW if index % 3 == 2 else None,
+        }
+        for index in range(30)
+    )
+    candidate = find_candidate(search(), "work")
+    assert candidate.certainty is Certainty.PROBABLE
+    profile = parse_file(candidate.stem, str(candidate.text)).content
+    assert profile["status"]["names"]["dequeued"] == "leased"
+    assert profile["fields"] == {
+        "jobId": "_id",
+        "type": "func_name",
+        "payload": "args",
+        "createdAt": "times.enqueued_at",
+        "nextRunAt": {"path": "delay", "only_in": ["queued", "failed"]},
+        "startedAt": "times.dequeued",
+        "finishedAt": "ended",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "make_reference", "is_log"),
+    [
+        ("job_id", lambda index: f"own-{index}", False),
+        ("job_id", lambda index: f"shared-{index % 9}", True),
+        ("jobId", lambda _: ObjectId(), True),
+        ("job", lambda index: {"n": index}, False),
+    ],
+    ids=["own id", "ids of other documents", "_id of another document", "document"],
+)
+def test_job_with_its_own_id_is_no_log(
+    name: str,
+    make_reference: Callable[[int], Any],
+    is_log: bool,
+    database: MongoDb,
+    search: Callable[..., Discovery],
+) -> None:
+    database.jobs.insert_many(
+        {
+            name: make_reference(index),
+            "status": ("queued", "running", "done")[index % 3],
+            "worker": "w-1",
+            "attempts": 1,
+        }
+        for index in range(30)
+    )
+    discovery = search()
+    assert [candidate.certainty for candidate in discovery.candidates] == (
+        [] if is_log else [Certainty.PROBABLE]
+    )
 
 
 def test_retried_payment_is_at_most_possible(
