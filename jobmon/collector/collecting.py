@@ -80,8 +80,8 @@ def collecting(
         closing(connect_as_writer(settings)) as own_connection,
         # Without majority reads, a collector counts writes that a failover undoes without an event.
         connect_queues(queues, majority_reads=True) as connections,
-        closing(Notifications(settings, own_connection, redactor)) as notifications,
     ):
+        notifications = Notifications(settings, own_connection, redactor)
         tasks = [partial(run_collector, connection) for connection in connections]
         if len(queues) > 1:
             tasks.append(partial(share.run, lambda: rollup_database(own_connection), stop))

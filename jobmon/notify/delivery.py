@@ -1,7 +1,6 @@
-"""Delivers messages, in a thread for each receiver: a slow receiver does not delay another."""
+"""Delivers messages, each in a thread: a slow receiver does not delay another."""
 
 import logging
-import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,7 +18,7 @@ Send = Callable[[Message], None]
 
 
 class Receiver:
-    """A receiver and its thread, which sends one message at a time.
+    """A receiver that gets one message at a time.
 
     At most one message of each queue waits here: a queue submits the next after an outcome.
     """
@@ -27,9 +26,7 @@ class Receiver:
     def __init__(self, address: ReceiverAddress, send: Send) -> None:
         self.address = address
         self._send = send
-        self._waiting: queue.SimpleQueue[tuple[Message, Future[None]] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._sending = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -39,11 +36,8 @@ class Receiver:
     def submit(self, message: Message) -> Future[None]:
         """Send a message soon; the future raises DeliveryError if the receiver refused it."""
         result = Future[None]()
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="receiver", daemon=True)
-                self._thread.start()
-        self._waiting.put((message, result))
+        # A pool would wait for a slow receiver when the process ends.
+        threading.Thread(target=self._deliver, args=(message, result), daemon=True).start()
         return result
 
     def send_now(self, message: Message) -> None:
@@ -56,15 +50,10 @@ class Receiver:
             log.exception("sending to %s failed", self.name)
             raise DeliveryError(f"jobmon failed ({type(error).__name__})") from None
 
-    def close(self) -> None:
-        """End the thread after the messages that were submitted before."""
-        self._waiting.put(None)
-
-    def _work(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            message, result = item
+    def _deliver(self, message: Message, result: Future[None]) -> None:
+        with self._sending:
             if not result.set_running_or_notify_cancel():
-                continue  # cancelled: this process has stopped collecting the queue
+                return  # cancelled: this process has stopped collecting the queue
             try:
                 self.send_now(message)
             except DeliveryError as error:

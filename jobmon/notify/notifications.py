@@ -60,8 +60,3 @@ class Notifications:
         )
         with running_threads([thread], stop, STOP_TIMEOUT_S):
             yield
-
-    def close(self) -> None:
-        """End the threads of the receivers, each after the messages that it has still to send."""
-        for receiver in self._receivers:
-            receiver.close()

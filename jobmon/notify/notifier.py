@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -310,13 +310,12 @@ class Notifier:
     def _finish(self) -> None:
         """Cancel attempts that have not begun; record those that end within a second."""
         self._due.clear()  # nobody would record the outcome of an attempt that begins now
-        until = time.monotonic() + STOP_TIMEOUT_S
-        for name, attempt in list(self._attempts.items()):
-            if attempt.outcome.cancel():
-                del self._attempts[name]
-                continue
-            while not attempt.outcome.done() and time.monotonic() < until:
-                time.sleep(0.02)
+        self._attempts = {
+            name: attempt
+            for name, attempt in self._attempts.items()
+            if not attempt.outcome.cancel()
+        }
+        wait([attempt.outcome for attempt in self._attempts.values()], STOP_TIMEOUT_S)
         if self._version is not None:
             self._record_outcomes()
             self._save()

@@ -149,7 +149,6 @@ def test_removed_receiver_is_no_longer_failing(
         ("slack", 3),
         ("hook", 0),
     ]
-    notifications.close()
 
 
 def test_a_link_of_a_queue_in_the_queues_file_has_the_path_of_the_queue(

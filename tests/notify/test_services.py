@@ -64,18 +64,15 @@ def mail_server() -> Iterator[MailServer]:
 @pytest.fixture
 def open_receiver(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[OpenReceiver]:
+) -> OpenReceiver:
     # By default, Apprise waits some seconds between two messages to a service.
     monkeypatch.setattr(NotifyBase, "request_rate_per_sec", 0)
-    opened: list[Receiver] = []
 
     def make(url: str) -> Receiver:
-        opened.extend(open_receivers(make_settings(notify_urls=parse_receivers(url))))
-        return opened[-1]
+        (receiver,) = open_receivers(make_settings(notify_urls=parse_receivers(url)))
+        return receiver
 
-    yield make
-    for receiver in opened:
-        receiver.close()
+    return make
 
 
 @pytest.fixture
@@ -176,8 +173,8 @@ def test_without_apprise_a_service_is_refused_and_webhooks_work(
         "JOBMON_NOTIFY_URLS: slack needs Apprise: pip install 'mongo-jobmon[notify]'"
     )
     urls = parse_receivers("https://hook.test")
-    (webhook,) = open_receivers(make_settings(notify_urls=urls, notify_secret=SIGNING_SECRET))
-    webhook.close()
+    receivers = open_receivers(make_settings(notify_urls=urls, notify_secret=SIGNING_SECRET))
+    assert [receiver.name for receiver in receivers] == ["webhook"]
 
 
 def test_no_part_of_a_message_or_an_address_is_logged(
