@@ -328,15 +328,7 @@ def negate_query(query: Query) -> Query:
 
 def has_now(query: Any) -> bool:
     """Whether a query depends on the present moment."""
-    match query:
-        case Now():
-            return True
-        case dict():
-            return any(has_now(inner) for inner in query.values())
-        case list():
-            return any(has_now(inner) for inner in query)
-        case _:
-            return False
+    return bool(find_due_fields(query))
 
 
 def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
