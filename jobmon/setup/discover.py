@@ -31,7 +31,6 @@ from jobmon.store.mapping import Document
 from jobmon.store.profiles import Profile
 from jobmon.store.read_collection import ReadCollection
 
-MAX_DATABASES, MAX_COLLECTIONS = 50, 200
 _MAX_SECONDS = 60.0
 _SHOWN_JOBS = 10
 _SHOWN_FIELDS = ("jobId", "type", "status", "createdAt", "attemptCount")
@@ -88,7 +87,6 @@ class _Search:
                 candidates.append(result)
             elif result:
                 others.append((sample.name, result))
-        order = list(Certainty)
         queues = [
             candidate
             for candidate in candidates
@@ -97,7 +95,7 @@ class _Search:
         ]
         return Discovery(
             searched=searched,
-            candidates=tuple(sorted(queues, key=lambda queue: order.index(queue.certainty))),
+            candidates=tuple(sorted(queues, key=lambda queue: -queue.certainty.rank)),
             others=tuple(others),
             limits=tuple(self._limits),
         )
@@ -114,10 +112,7 @@ class _Search:
             names = {default}
             self._limits.append(f"this user may not list databases: only {default} is searched")
         databases = sorted(names - self._excluded, key=lambda name: (name != default, name))
-        if len(databases) > MAX_DATABASES:
-            self._limits.append(f"only {MAX_DATABASES} of {len(databases)} databases are searched")
-        listed_count = 0
-        for name in databases[:MAX_DATABASES]:
+        for name in databases:
             database = self._client[name]
             try:
                 infos = database.list_collections(nameOnly=True, authorizedCollections=True)
@@ -126,13 +121,8 @@ class _Search:
                 self._limits.append(f"the collections of {name} could not be listed")
                 continue
             for collection in collections:
-                if collection.startswith("system.") or only_name not in (None, collection):
-                    continue
-                if listed_count == MAX_COLLECTIONS:
-                    self._limits.append(f"only {MAX_COLLECTIONS} collections are searched")
-                    return
-                listed_count += 1
-                yield database, collection
+                if not collection.startswith("system.") and only_name in (None, collection):
+                    yield database, collection
 
     def _examine(
         self, database: Database[Document], sample: CollectionSample
@@ -215,10 +205,9 @@ def _read_sample_or_empty(database: Database[Document], collection: str) -> Coll
 
 def _is_more_certain(proposal: Proposal | None, recognition: Recognition) -> bool:
     """Whether the proposed profile is more certain than the recognized one."""
-    order = list(Certainty)
     if proposal is None or proposal.certainty is None or proposal.profile is None:
         return False
-    return order.index(proposal.certainty) < order.index(recognition.certainty)
+    return proposal.certainty.rank > recognition.certainty.rank
 
 
 def _load_profile(candidate: Candidate) -> Profile:

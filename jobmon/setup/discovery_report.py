@@ -16,11 +16,6 @@ from jobmon.setup.recognition import Certainty
 
 _SHOWN_OTHERS = 20
 _SIGN_IN = "jobmon token --sub admin --role admin"
-_CERTAINTIES = {
-    Certainty.CERTAIN: "certainly a queue",
-    Certainty.PROBABLE: "probably a queue",
-    Certainty.POSSIBLE: "possibly a queue",
-}
 # Options of a connection string that contain no secret, and that the queue's reader also needs.
 _KEPT_OPTIONS = ("replicaset", "authsource", "tls", "ssl", "directconnection", "readpreference")
 
@@ -127,7 +122,7 @@ def _open_private(path: str, flags: int) -> int:
 
 def _describe_candidate(candidate: Candidate) -> Iterator[str]:
     profile = f"with the profile {candidate.profile}" if candidate.profile else "without a profile"
-    yield f"{candidate.sample.name}: {_CERTAINTIES[candidate.certainty]}, {profile}"
+    yield f"{candidate.sample.name}: {candidate.certainty} a queue, {profile}"
     yield from (f"  because {reason}" for reason in candidate.reasons[:1])
     yield from (
         f"  {'' if reason.startswith('but') else 'and '}{reason}"

@@ -34,11 +34,16 @@ _COMMON = frozenset(
 
 
 class Certainty(StrEnum):
-    """The certainty that a collection is a job queue."""
+    """The certainty that a collection is a job queue; the greatest comes first."""
 
-    CERTAIN = "certain"
-    PROBABLE = "probable"
-    POSSIBLE = "possible"
+    CERTAIN = "certainly"
+    PROBABLE = "probably"
+    POSSIBLE = "possibly"
+
+    @property
+    def rank(self) -> int:
+        """0 for the least certainty."""
+        return list(reversed(Certainty)).index(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,13 +150,12 @@ def _match(
     elif certainty is not Certainty.CERTAIN:
         missing = ", ".join(sorted(used - present)[:4])
         reasons.append(f"but no document of the sample has {missing}")
-    rank = list(reversed(Certainty)).index(certainty)
     has_log = profile.has_event_log  # a profile with a log fits better than one without
     yield Recognition(
         profile=name,
         certainty=certainty,
         reasons=tuple(reasons),
-        score=(rank, round(share, 1), len(present) + has_log),
+        score=(certainty.rank, round(share, 1), len(present) + has_log),
         attempts_collection=profile.attempts_collection,
     )
 

@@ -559,11 +559,11 @@ def test_the_search_reports_its_limits(
 ) -> None:
     for index in range(4):
         database[f"c{index}"].insert_one({"n": index})
-    monkeypatch.setattr(discover_module, "MAX_COLLECTIONS", 3)
-    discovery = search()
-    assert discovery.searched == 3
-    assert discovery.limits == ("only 3 collections are searched",)
     assert search("c3").searched == 1
+    monkeypatch.setattr(discover_module, "_MAX_SECONDS", 0.0)
+    discovery = search()
+    assert discovery.searched == 0
+    assert discovery.limits == ("the search ended after 0 s",)
 
 
 def test_connection_string_in_settings_has_no_user_and_no_secret() -> None:
