@@ -34,7 +34,6 @@ from jobmon.serving import gunicorn_config
 from jobmon.settings import Settings
 from jobmon.settings.deprecated import RENAMED
 from jobmon.setup.indexes import create_indexes
-from jobmon.setup.users import COLLECTOR_ROLE, READER_ROLE
 from jobmon.store.connection import Connection
 
 from .conftest import SECRET, Api
@@ -336,7 +335,7 @@ def check_mongosh(text: str) -> None:
     if ".createUser(" in text:
         roles = set(re.findall(r'role: "(\w+)\.\w+\.\w+"', text))
         assert roles
-        assert roles <= {READER_ROLE, COLLECTOR_ROLE}, text
+        assert roles <= {"jobmonReader", "jobmonCollector"}, text
         return
     keys = re.fullmatch(r"db\.\w+\.createIndex\((\{.*?\})(, *\{.*\})?\);?", text)
     assert keys, text

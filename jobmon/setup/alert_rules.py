@@ -58,7 +58,10 @@ def _join(expressions: Iterator[str]) -> str:
 
 
 def _render_stalled(rules: Rules) -> Iterator[str]:
-    for matcher, (stalled_after,) in _select_queues(rules, _read_stalled_after):
+    # A type's own limit has no effect: due jobs are not counted by type.
+    for matcher, stalled_after in _select_queues(
+        rules, lambda rules: rules.thresholds.stalled_after
+    ):
         finished = _format_series("jobmon_attempts_finished_total", matcher)
         increase = f"increase({finished}[{stalled_after // timedelta(minutes=1)}m])"
         yield (
@@ -69,20 +72,13 @@ def _render_stalled(rules: Rules) -> Iterator[str]:
         )
 
 
-def _read_stalled_after(rules: Rules) -> tuple[timedelta]:
-    """The queue's limit, as a tuple; types have no limit here: due jobs are not counted by type."""
-    return (rules.thresholds.stalled_after,)
-
-
 def _render_backlog_growing(rules: Rules) -> Iterator[str]:
     due, before = (f"max by (job, queue) (jobmon_due_jobs{age})" for age in ("", " offset 1h"))
-    for matcher, (growth, jobs) in _select_queues(rules, _read_growth):
+    for matcher, (growth, jobs) in _select_queues(
+        rules, lambda rules: (rules.backlog_growth, rules.backlog_growth_jobs)
+    ):
         selected = f"max by (job, queue) ({_format_series('jobmon_due_jobs', matcher)})"
         yield f"{selected} > {jobs} + {before}\nand\n{due} > {growth:g} * {before}"
-
-
-def _read_growth(rules: Rules) -> tuple[float, int]:
-    return rules.backlog_growth, rules.backlog_growth_jobs
 
 
 def _render_dead_letters(rules: Rules) -> Iterator[str]:

@@ -55,18 +55,6 @@ class Proposal:
     profile: str | None = None
 
 
-@dataclass(frozen=True)
-class _Line:
-    """A line of a profile."""
-
-    name: str
-    value: str
-    comment: str
-
-    def __str__(self) -> str:
-        return f"{self.name} = {self.value}  # {self.comment}"
-
-
 def propose(sample: CollectionSample, resample: Resample) -> Proposal | None:
     """A proposal; None if a collection has no status, is no log, and has at most one queue sign.
 
@@ -246,11 +234,11 @@ class _Proposer:
         if self._readings:
             lines += ["", "[readings]"]
             lines += [f"{_quote(path)} = {_quote(form)}" for path, form in self._readings.items()]
-        lines += ["", "[fields]", *map(str, fields), "", "[attempts]", 'in = "job"', ""]
+        lines += ["", "[fields]", *fields, "", "[attempts]", 'in = "job"', ""]
         return "\n".join(lines)
 
-    def _map_fields(self, statuses: set[str]) -> list[_Line]:
-        lines = [_Line("jobId", '"_id"', "every document has it"), self._map_type()]
+    def _map_fields(self, statuses: set[str]) -> list[str]:
+        lines = [_format_line("jobId", '"_id"', "every document has it"), self._map_type()]
         if self._payload is not None:
             lines.append(self._make_line("payload", self._payload))
         priority = self._find(PRIORITIES, _is_number)
@@ -274,19 +262,19 @@ class _Proposer:
         self._note_unmapped()
         return lines
 
-    def _make_line(self, name: str, sampled: SampledField, only_in: Sequence[str] = ()) -> _Line:
+    def _make_line(self, name: str, sampled: SampledField, only_in: Sequence[str] = ()) -> str:
         value = _quote(sampled.path)
         if only_in:
             value = f"{{ path = {value}, only_in = {json.dumps(only_in)} }}"
         if sampled.date_form not in (None, "date") and name.endswith("At"):
             self._readings[sampled.path] = str(sampled.date_form)
-        return _Line(name, value, self._describe(sampled))
+        return _format_line(name, value, self._describe(sampled))
 
     def _describe(self, sampled: SampledField) -> str:
         types = ", ".join(kind for kind, _ in sampled.types.most_common(3))
         return f"{types} in {sampled.documents} of {self._sample.documents} documents"
 
-    def _map_type(self) -> _Line:
+    def _map_type(self) -> str:
         def has_types(sampled: SampledField) -> bool:
             limit = max(_FEW_TYPES, sampled.documents // 2)
             has_few_values = sampled.value_counts is not None and len(sampled.distinct) <= limit
@@ -294,20 +282,20 @@ class _Proposer:
 
         type_field = self._find(TYPES, has_types, share=_MOST_DOCUMENTS, nested=False)
         if type_field is None:
-            return _Line("type", '{ constant = "$collection" }', "no field names the types")
+            return _format_line("type", '{ constant = "$collection" }', "no field names the types")
         comment = f"{self._describe(type_field)}, {len(type_field.distinct)} distinct"
-        return _Line("type", _quote(type_field.path), comment)
+        return _format_line("type", _quote(type_field.path), comment)
 
-    def _map_creation(self) -> list[_Line]:
+    def _map_creation(self) -> list[str]:
         if (created := self._dates["createdAt"]) is not None:
             return [self._make_line("createdAt", created)]
         id_field = self._sample.fields.get("_id")
         if id_field is not None and id_field.has_only("objectId"):
-            return [_Line("createdAt", '"_id"', "the time in the ObjectId")]
+            return [_format_line("createdAt", '"_id"', "the time in the ObjectId")]
         self._doubts.append("no field has the time of creation in every document")
         return []
 
-    def _map_error(self) -> list[_Line]:
+    def _map_error(self) -> list[str]:
         error = self._find(ERRORS, lambda sampled: sampled.has_only("string", "object"))
         if error is None:
             return []
@@ -371,6 +359,10 @@ def _is_status(sampled: SampledField) -> bool:
         return False
     redactor = Redactor()
     return all(value.isprintable() and redactor.redact(value) == value for value in values)
+
+
+def _format_line(name: str, value: str, comment: str) -> str:
+    return f"{name} = {value}  # {comment}"
 
 
 def _quote(text: str) -> str:

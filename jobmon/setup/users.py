@@ -19,9 +19,6 @@ from jobmon.setup.findings import Finding, ok, split_uri, warning
 from jobmon.store.mapping import Document
 from jobmon.web.revocation import REVOKED
 
-READER_ROLE = "jobmonReader"
-COLLECTOR_ROLE = "jobmonCollector"
-ACTOR_ROLE = "jobmonActor"
 # Actions of MongoDB's privileges. Only `jobmon check` needs the last two of READING.
 READING = ("find", "changeStream", "listIndexes", "collStats")
 WRITING = ("find", "insert", "update", "remove", "createCollection", "createIndex")
@@ -106,13 +103,8 @@ class QueueRoles:
     actions: ActionRights | None = None
 
     def name(self, kind: UserKind) -> str:
-        """The name of the role for users of a kind."""
-        prefixes = {
-            UserKind.READER: READER_ROLE,
-            UserKind.COLLECTOR: COLLECTOR_ROLE,
-            UserKind.ACTOR: ACTOR_ROLE,
-        }
-        return f"{prefixes[kind]}.{self.database}.{self.collections[0]}"
+        """The name of the role for users of a kind: `jobmonReader.shop.jobs`."""
+        return f"jobmon{kind.title()}.{self.database}.{self.collections[0]}"
 
     @property
     def names(self) -> list[str]:
