@@ -126,11 +126,14 @@ class ReadCollection:
 
     def _project(self, fields: Iterable[str] | None) -> Any:
         """The projection that reads these fields; cached for a tuple, which is a constant."""
-        if not isinstance(fields, tuple):
-            return self.mapping.projection(fields)
-        if (cached := self._projections.get(fields)) is None:
-            cached = self._projections[fields] = self.mapping.projection(fields)
-        return cached
+        if isinstance(fields, tuple) and (cached := self._projections.get(fields)) is not None:
+            return cached
+        projection = self.mapping.projection(fields)
+        if projection == {"_id": False}:  # the server would read all other fields
+            projection = {"_id": True}
+        if isinstance(fields, tuple):
+            self._projections[fields] = projection
+        return projection
 
     def aggregate(
         self,

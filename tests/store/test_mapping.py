@@ -1,6 +1,7 @@
 """Field mappings: catches a query for the wrong field or value, an index on fields that no
 document has, and a document that is read wrongly."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from bson.datetime_ms import DatetimeMS
 from jobmon.domain import MAPPED_JOB_FIELDS
 from jobmon.profiles import load_profile
 from jobmon.settings import Settings
+from jobmon.store.connection import Connection
 from jobmon.store.labels import label
 from jobmon.store.mapping import IS_ARRAY, DerivedStatus, FieldMapping
 from jobmon.store.profiles import Profile
@@ -187,6 +189,16 @@ def test_a_projection_omits_a_path_inside_another_path() -> None:
     assert mapping.projection(("payload", "createdBy")) == {"_id": False, "data": True}
     assert mapping.projection(("createdBy", "jobId")) == {"_id": True, "data.user.id": True}
     assert mapping.projection(None) == {"_id": True, "data": True}
+
+
+def test_a_read_of_no_stored_field_reads_only_the_id(
+    watched: Any, make_settings: Callable[..., Settings]
+) -> None:
+    """Catches a projection that leaves out `_id`, and so reads all other fields."""
+    watched.jobs.insert_one({"_id": 1, "payload": "large"})
+    jobs = Connection(make_settings(), watched.client).jobs
+    assert jobs.find({}, ()) == [{"_id": 1}]
+    assert jobs.find({}, ["payload"]) == [{"payload": "large"}]
 
 
 def test_a_document_gets_the_names_and_values_of_the_contract() -> None:
