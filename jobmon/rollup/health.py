@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
+from jobmon.rollup.activity import count_activity
+from jobmon.rollup.buckets import MINUTE
 from jobmon.rollup.documents import connect_as_writer
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings, load_queues
 from jobmon.store.connection import Connection, connect_queues
 from jobmon.store.failures import describe_error
+from jobmon.store.read_collection import is_bad_hint
 
 # Higher than `MAX_STATS_AGE_MS`: a restart does not help a collector that is only slow.
 MAX_STATS_AGE_S = 30.0
@@ -47,7 +51,7 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
     """Check the age of the stats and of the history of each queue, written by any collector.
 
     For up to 32 queues it takes at most the server-selection timeout and the time limit of
-    five queries.
+    nine queries.
     """
 
     def check(watched: Connection) -> CollectorHealth:
@@ -61,7 +65,7 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
                 queue=queue.queue, is_good=False, message=message, can_restart_help=False
             )
         try:
-            return _check_queue(queue.queue, RollupReader(watched, own))
+            return _check_queue(queue.queue, watched, RollupReader(watched, own))
         except PyMongoError as error:
             message = f"jobmon's own database: {type(error).__name__}"
             return CollectorHealth(
@@ -76,7 +80,7 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
         return list(pool.map(check, connections))
 
 
-def _check_queue(queue: str, reader: RollupReader) -> CollectorHealth:
+def _check_queue(queue: str, watched: Connection, reader: RollupReader) -> CollectorHealth:
     leader, stats_age_s = reader.leader(), reader.stats_age_s()
     history_age_s, build = reader.history_age_s(), reader.first_build()
     if not reader.is_readable:
@@ -96,12 +100,25 @@ def _check_queue(queue: str, reader: RollupReader) -> CollectorHealth:
     ]
     is_good = all(age_s is not None and age_s <= max_age_s for age_s, max_age_s in ages.values())
     message = f"{', '.join(parts)}, collector {leader}"
-    if history_age_s is None:
+    lacks_indexes = history_age_s is None or (
+        history_age_s > MAX_HISTORY_AGE_S and _lacks_indexes(watched)
+    )
+    if lacks_indexes:
         message += "; create the history's indexes with `jobmon init`"
     are_stats_good = stats_age_s is not None and stats_age_s <= MAX_STATS_AGE_S
     return CollectorHealth(
         queue=queue,
         is_good=is_good,
         message=message,
-        can_restart_help=not (are_stats_good and history_age_s is None),
+        can_restart_help=not (are_stats_good and lacks_indexes),
     )
+
+
+def _lacks_indexes(watched: Connection) -> bool:
+    """Whether an index is missing that the history needs."""
+    now = datetime.now(UTC)
+    try:
+        count_activity(watched, now, now, MINUTE)
+    except OperationFailure as error:
+        return is_bad_hint(error)
+    return False

@@ -96,6 +96,10 @@ def test_check_fails_if_the_stats_or_the_history_are_old(
     (age_s,) = re.findall(rf"{label}: ([\d.]+) s old", result.output)
     assert float(age_s) >= 3_600
     assert not passes_liveness(environment)
+    # A restart cannot help a history whose indexes were dropped.
+    connection.jobs.collection.insert_one({"jobId": "a"})
+    assert ("jobmon init" in run_check(environment).output) is (label == "history")
+    assert passes_liveness(environment) is (label == "history")
 
 
 def test_check_fails_with_one_line_if_no_database_responds(environment: dict[str, str]) -> None:
