@@ -50,8 +50,10 @@ READ_FOR_S = 1.0  # after this time of reading changes, stats are written
 SAMPLE_EVERY_S = 10.0
 RENAME_AFTER_S = 3_600.0  # then all jobs are counted again, if types in `(other)` can be named
 REPORT_BUILD_EVERY_S = 1.0
-# The pause between two reads of the health is this many times as long as the last read took.
+# The pause between two reads of the health is this many times as long as the last read took, but
+# not longer than `MAX_HEALTH_PAUSE_S`: after a slow read, numbers would be wrong for minutes.
 HEALTH_PAUSE_FACTOR = 20
+MAX_HEALTH_PAUSE_S = 10.0
 HEALTH_REST_S = 2.5  # while no job changes: with a write every 2 s, a read of health every 4 s
 RETRY_AFTER_S = 1.0
 STOP_TIMEOUT_S = 10
@@ -384,6 +386,7 @@ class Collector:
             self._is_health_outdated = False
             self._health = self._live_stats.health(segments.totals, as_of, unchanged)
             self._health_read_at = started
-            took_s = time.monotonic() - started
-            self._health_due_at = started + took_s * HEALTH_PAUSE_FACTOR
+            ended = time.monotonic()
+            pause_s = min((ended - started) * HEALTH_PAUSE_FACTOR, MAX_HEALTH_PAUSE_S)
+            self._health_due_at = ended + pause_s
         return self._health

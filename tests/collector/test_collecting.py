@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -260,6 +261,28 @@ def test_the_health_of_a_queue_without_changes_is_read_less_often(
     collector._is_health_outdated = True
     collector._read_health(segments, NOW)
     assert read_health.call_count == 2
+
+
+def test_health_is_read_again_soon_after_a_slow_read(
+    settings: Settings, rollups: MongoDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches numbers that are wrong for minutes after a database was slow for a moment."""
+    connection, now = Connection(load_queue_a(settings)), 1_000.0
+    collector = Collector(connection, rollups, Event(), Share([settings]), Redactor())
+    reads = 0
+
+    def read_slowly(*_: Any) -> QueueHealth:
+        nonlocal now, reads
+        now, reads = now + 30, reads + 1
+        return EMPTY_QUEUE_HEALTH
+
+    monkeypatch.setattr(collector_module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(collector._live_stats, "health", read_slowly)
+    for waited, expected_reads in ((0, 1), (9, 1), (1, 2)):
+        now += waited
+        collector._is_health_outdated = True
+        collector._read_health(SegmentMap(connection.jobs), NOW)
+        assert reads == expected_reads
 
 
 def test_processes_share_the_queues_and_take_over(settings: Settings, rollups: MongoDb) -> None:
