@@ -350,8 +350,8 @@ def _needs_no_index(part: FilterPart, job_filter: JobFilter, mapping: FieldMappi
             return not mapping.has_status and job_filter.order_field != "createdAt"
         case "leasedBy":  # only running jobs have a worker: they are found by their status
             return indexes.worker_index(mapping) is None
-        case "type":  # a constant type matches all jobs or none
-            return part.field in mapping.constants
+        case "type":  # a constant or missing type matches all jobs or none
+            return part.field in mapping.constants or part.field in mapping.unknown
         case _:
             return False
 
