@@ -1,9 +1,7 @@
 """Files requests for actions, records decisions on them, and reads their states."""
 
-import base64
-import binascii
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,8 +9,6 @@ from typing import Any
 
 import bson
 from bson import MaxKey, MinKey
-from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.errors import BSONError
 
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.records import (
@@ -30,6 +26,7 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.settings import Settings
 from jobmon.single_flight import SingleFlight, SingleFlightCache
+from jobmon.store.bson_json import decode_token, encode_token
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 from jobmon.store.paused_types import TypePause
@@ -40,9 +37,6 @@ ACTOR_CACHE_MS = 2_000
 MAX_TYPE_CHANGES = 1_000  # pauses are searched in so many changes of types, the newest
 MAX_CACHED_JOBS = 200  # jobs whose outcomes are cached for open pages
 ACTOR_ABSENCE_S = 60  # pages hide their buttons if the actor is absent for longer
-_CODEC: CodecOptions[Document] = CodecOptions(
-    tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
-)
 
 
 class RequestConflictError(Exception):
@@ -199,7 +193,7 @@ class ActionRequests:
         page = documents[:limit]
         return OutcomePage(
             outcomes=list(own.read(OUTCOMES, page, _load_outcome)),
-            next_after=_encode_key(page[-1]["key"]) if len(documents) > limit else None,
+            next_after=encode_token({"key": page[-1]["key"]}) if len(documents) > limit else None,
         )
 
     def list_all_outcomes(
@@ -222,11 +216,7 @@ class ActionRequests:
         pauses = {
             name: outcome for name, outcome in newest.items() if outcome.after.get("paused") is True
         }
-        ids = list({outcome.request_id for outcome in pauses.values()})
-        requests = {
-            state.request.id: state.request
-            for state in read_states(records, ids, self._connection.settings)
-        }
+        requests = self._read_requests(records, pauses.values())
         return {
             name: TypePause(since=outcome.at, by=request.by.subject, reason=request.reason)
             for name, outcome in pauses.items()
@@ -249,16 +239,20 @@ class ActionRequests:
         stored = records.own[OUTCOMES].find(query).sort("at", -1).limit(limit)
         stored = stored.max_time_ms(self._connection.max_time_ms)
         outcomes = list(records.own.read(OUTCOMES, stored, _load_outcome))
-        ids = list(dict.fromkeys(outcome.request_id for outcome in outcomes))
-        requests = {
-            state.request.id: state.request
-            for state in read_states(records, ids, self._connection.settings)
-        }
+        requests = self._read_requests(records, outcomes)
         return [
             (outcome, requests[outcome.request_id])
             for outcome in outcomes
             if outcome.request_id in requests
         ]
+
+    def _read_requests(
+        self, records: ActionRecords, outcomes: Iterable[JobOutcome]
+    ) -> dict[str, ActionRequest]:
+        """The requests of these outcomes by id, without those that cannot be read."""
+        ids = list({outcome.request_id for outcome in outcomes})
+        states = read_states(records, ids, self._connection.settings)
+        return {state.request.id: state.request for state in states}
 
     def approve(self, request_id: str, by: Person, reason: str = "") -> ActionState:
         """Approve a request that awaits an approval.
@@ -376,15 +370,10 @@ def _is_same(first: ActionRequest, second: ActionRequest) -> bool:
     return bson.encode(first.dump()) == bson.encode(second.dump())
 
 
-def _encode_key(key: Any) -> str:
-    return base64.urlsafe_b64encode(bson.encode({"key": key})).decode().rstrip("=")
-
-
 def _decode_key(encoded: str) -> Any:
     try:
-        raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars="-_", validate=True)
-        return bson.decode(raw, _CODEC)["key"]
-    except (binascii.Error, BSONError, KeyError, UnicodeError):
+        return decode_token(encoded)["key"]
+    except (ValueError, KeyError):
         raise RequestError("after", "Not the place of a page.") from None
 
 

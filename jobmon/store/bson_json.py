@@ -9,14 +9,19 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from bson import Binary, Decimal128, MaxKey, MinKey, Timestamp, encode
+from bson import Binary, Decimal128, MaxKey, MinKey, Timestamp, decode, encode
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.dbref import DBRef
+from bson.errors import BSONError
 from bson.regex import Regex
 from bson.tz_util import utc
 
 UUID_SUBTYPES = (4, 3)  # 3 was written by old drivers, some with the bytes in another order
 _DECIMAL128 = Context(prec=34)  # the digits of a Decimal128
+_EXACT_DATES: CodecOptions[dict[str, Any]] = CodecOptions(
+    tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+)
 _IN_UTC = (utc, UTC)  # the driver's zone and Python's
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS_IN_400_YEARS = 146_097 * 86_400_000  # the Gregorian calendar repeats after that
@@ -49,6 +54,20 @@ def read_date(value: Any) -> datetime | None:
 def encode_key(value: Any) -> bytes:
     """`value` as bytes, to use as a key; values of different BSON types have different keys."""
     return encode({"": value})
+
+
+def encode_token(document: dict[str, Any]) -> str:
+    """A document as an opaque text that is safe in a URL."""
+    return base64.urlsafe_b64encode(encode(document)).decode().rstrip("=")
+
+
+def decode_token(text: str) -> dict[str, Any]:
+    """The document in a text of `encode_token`; raises ValueError for a malformed text."""
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars="-_", validate=True)
+        return decode(raw, _EXACT_DATES)
+    except BSONError as error:
+        raise ValueError("not a document") from error
 
 
 def to_text(value: Any) -> str:

@@ -9,21 +9,16 @@ cursor has only its page number if there are arrays, or if a value is secret, to
 Rules: https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
 """
 
-import base64
-import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
-import bson
 from bson import Binary, Int64, MinKey, ObjectId
 from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
-from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
-from bson.errors import BSONError
 
-from jobmon.store.bson_json import encode_key, read_date
+from jobmon.store.bson_json import decode_token, encode_key, encode_token, read_date
 from jobmon.store.mapping import STORED_DATES, Document, FieldMapping, Keys
 
 NEWEST_FIRST: Keys = [("createdAt", -1), ("_id", -1)]
@@ -37,10 +32,6 @@ _EXACT_TYPES = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
 # Decoding may change binary values of these subtypes: see `store.decoding`.
 _INEXACT_SUBTYPES = (OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE)
 _MAX_LENGTH = 200  # of a text in characters, of a binary value in bytes
-
-_CODEC: CodecOptions[Document] = CodecOptions(
-    tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +76,17 @@ class Cursor:
             document[mark] = True
         if self.neighbor_differs:
             document["a"] = True
-        return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
+        return encode_token(document)
 
     @classmethod
     def decode(cls, encoded: str) -> Self:
         """The cursor of a text; raises ValueError for a text that `encode` never returns."""
         try:
-            padded = encoded + "=" * (-len(encoded) % 4)
-            raw = base64.b64decode(padded, altchars="-_", validate=True)
-            cursor = cls._parse(bson.decode(raw, _CODEC))
-            # `encode` returns only one text for each cursor: any other text is refused.
-            is_genuine = cursor.is_exact and cursor.encode() == encoded
-        except (binascii.Error, BSONError, KeyError, UnicodeError) as error:
+            cursor = cls._parse(decode_token(encoded))
+        except KeyError as error:
             raise ValueError("not a cursor") from error
-        if not is_genuine:
+        # `encode` returns only one text for each cursor: any other text is refused.
+        if not cursor.is_exact or cursor.encode() != encoded:
             raise ValueError("not a cursor")
         return cursor
 
