@@ -6,12 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from jobmon.domain import JobAction, TypeAction
-from jobmon.settings.actions import (
-    JOBS_CANCEL,
-    JOBS_DELETE,
-    JOBS_EDIT,
-    JOBS_RETRY,
-)
+from jobmon.settings.actions import JOBS_CANCEL, JOBS_DELETE, JOBS_EDIT, JOBS_RETRY
 
 
 class RequestError(ValueError):
@@ -29,7 +24,7 @@ class ValueKind(StrEnum):
     PRIORITY = "priority"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ActionKind:
     """An action. `label`: the text of its button. `done`: its words in "retried by ada".
 
@@ -50,38 +45,26 @@ class ActionKind:
 
 
 _KINDS = (
-    ActionKind(name=JobAction.RETRY.value, label="Retry", done="retried", permission=JOBS_RETRY),
+    ActionKind(JobAction.RETRY.value, "Retry", "retried", JOBS_RETRY),
+    ActionKind(JobAction.RUN_NOW.value, "Run now", "made due", JOBS_EDIT),
     ActionKind(
-        name=JobAction.RUN_NOW.value, label="Run now", done="made due", permission=JOBS_EDIT
+        JobAction.RESCHEDULE.value, "Reschedule", "rescheduled", JOBS_EDIT, value=ValueKind.TIME
     ),
     ActionKind(
-        name=JobAction.RESCHEDULE.value,
-        label="Reschedule",
-        done="rescheduled",
-        permission=JOBS_EDIT,
-        value=ValueKind.TIME,
-    ),
-    ActionKind(
-        name=JobAction.PRIORITIZE.value,
-        label="Set priority",
-        done="given another priority",
-        permission=JOBS_EDIT,
+        JobAction.PRIORITIZE.value,
+        "Set priority",
+        "given another priority",
+        JOBS_EDIT,
         value=ValueKind.PRIORITY,
     ),
-    ActionKind(
-        name=JobAction.CANCEL.value, label="Cancel", done="cancelled", permission=JOBS_CANCEL
-    ),
-    ActionKind(
-        name=JobAction.RELEASE.value, label="Release", done="released", permission=JOBS_RETRY
-    ),
-    ActionKind(
-        name=JobAction.DISABLE.value, label="Disable", done="disabled", permission=JOBS_EDIT
-    ),
-    ActionKind(name=JobAction.ENABLE.value, label="Enable", done="enabled", permission=JOBS_EDIT),
-    ActionKind(name=JobAction.DELETE.value, label="Delete", done="deleted", permission=JOBS_DELETE),
+    ActionKind(JobAction.CANCEL.value, "Cancel", "cancelled", JOBS_CANCEL),
+    ActionKind(JobAction.RELEASE.value, "Release", "released", JOBS_RETRY),
+    ActionKind(JobAction.DISABLE.value, "Disable", "disabled", JOBS_EDIT),
+    ActionKind(JobAction.ENABLE.value, "Enable", "enabled", JOBS_EDIT),
+    ActionKind(JobAction.DELETE.value, "Delete", "deleted", JOBS_DELETE),
     # A role also needs the permission for the action that is undone.
-    ActionKind(name=JobAction.UNDO.value, label="Undo", done="undone", permission=JOBS_EDIT),
-    ActionKind(name=TypeAction.PAUSE.value, label="Pause", done="paused", permission=JOBS_EDIT),
-    ActionKind(name=TypeAction.RESUME.value, label="Resume", done="resumed", permission=JOBS_EDIT),
+    ActionKind(JobAction.UNDO.value, "Undo", "undone", JOBS_EDIT),
+    ActionKind(TypeAction.PAUSE.value, "Pause", "paused", JOBS_EDIT),
+    ActionKind(TypeAction.RESUME.value, "Resume", "resumed", JOBS_EDIT),
 )
 ACTIONS: Mapping[str, ActionKind] = MappingProxyType({kind.name: kind for kind in _KINDS})

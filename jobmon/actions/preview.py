@@ -10,7 +10,7 @@ from jobmon.actions.support import ActionSupport
 from jobmon.actions.target import Target, narrow_filter
 from jobmon.domain import ACTION_CONDITIONS, JobAction, explain_refusal
 from jobmon.store.bson_json import to_text
-from jobmon.store.filter import JobFilter, RefusedFilterError
+from jobmon.store.filter import JobFilter
 from jobmon.store.list_count import ListCounter
 from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
@@ -35,10 +35,8 @@ class ActionPreview:
 class ActionPreviewer:
     """Counts jobs for the confirmation of a request; it only reads, and raises PyMongoError.
 
-    `groups` is needed for filters with an `error_group`.
-
-        previewer = ActionPreviewer(lists, ListCounter(planner), support)
-        previewer.preview("retry", Target(job_filter=JobFilter(statuses=("dlq",))))
+    previewer = ActionPreviewer(lists, ListCounter(planner), support, groups)
+    previewer.preview("retry", Target(job_filter=JobFilter(statuses=("dlq",))))
     """
 
     def __init__(
@@ -46,7 +44,7 @@ class ActionPreviewer:
         lists: JobLists,
         counter: ListCounter,
         support: ActionSupport,
-        groups: GroupJobReader | None = None,
+        groups: GroupJobReader,
     ) -> None:
         self._lists = lists
         self._counter = counter
@@ -93,8 +91,6 @@ class ActionPreviewer:
         return ActionPreview(count=count.value, sample=page.jobs)
 
     def _preview_group(self, job_filter: JobFilter, group_id: str) -> ActionPreview:
-        if self._groups is None:
-            raise RefusedFilterError("error_group", "Use an error code, or select jobs.")
         jobs = self._groups.find(job_filter, group_id)
         ids = [job_id for job in jobs[:SAMPLE] if (job_id := to_text(job.get("jobId")))]
         # Jobs of several owners can have the same printed id.

@@ -213,12 +213,6 @@ class ActionRecords:
             if not has_only_duplicates(error):
                 raise
 
-    def find_recorded_keys(self, request_id: str, keys: list[Any]) -> list[Any]:
-        """The subset of `keys` for which the request has an outcome, whatever its result."""
-        ids = [{"request": self.own.id(request_id), "key": key} for key in keys]
-        outcomes = self.own[OUTCOMES].find({"_id": {"$in": ids}}, {"key": True})
-        return [outcome["key"] for outcome in outcomes]
-
     def list_done(self, request_id: str, after: Any, limit: int) -> list[Document]:
         """The outcomes of jobs that a request changed, in the order of the jobs' `_id`s.
 
@@ -231,7 +225,7 @@ class ActionRecords:
         return list(self.own[OUTCOMES].find(query).sort("_id", 1).limit(limit))
 
     def find_outcomes(self, request_id: str, keys: Iterable[Any]) -> list[Document]:
-        """The outcomes of a request for the jobs with these `_id`s."""
+        """The outcomes of a request for the jobs with these `_id`s, whatever their results."""
         ids = [{"request": self.own.id(request_id), "key": key} for key in keys]
         return list(self.own[OUTCOMES].find({"_id": {"$in": ids}}))
 

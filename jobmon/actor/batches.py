@@ -184,7 +184,8 @@ class BatchRunner:
 
     def _find_recorded(self, keys: list[Any]) -> set[bytes]:
         """The subset of these `_id`s for which an outcome is recorded, by `encode_key`."""
-        return set(map(encode_key, self._records.find_recorded_keys(self._request.id, keys)))
+        outcomes = self._records.find_outcomes(self._request.id, keys)
+        return {encode_key(outcome["key"]) for outcome in outcomes}
 
     def _check_suitable(self, stored_job: StoredJob) -> None:
         """Raise RefusedActionError for a job that the request is not for."""
