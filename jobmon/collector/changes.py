@@ -16,10 +16,8 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 from pymongo.errors import ConnectionFailure, CursorNotFound, OperationFailure, PyMongoError
 
-from jobmon.collector.event_counter import EventCounter
 from jobmon.collector.job_changes import project_events
 from jobmon.collector.segments import SegmentMap
-from jobmon.store.connection import Connection
 from jobmon.store.failures import NOT_A_REPLICA_SET, STREAM_LOST, describe_error
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import NoIndexError, ReadCollection
@@ -196,7 +194,9 @@ class StreamedChanges:
             # pymongo's default options cannot decode every _id.
             return bson.decode(encoded, self._jobs.codec_options), len(encoded)
         except OperationFailure as error:
-            raise _convert_error(error) from error
+            if error.code in STREAM_LOST:
+                raise StreamLostError(describe_error(error)) from error
+            raise
 
 
 class PolledChanges:
@@ -275,33 +275,3 @@ def _read_token_time(token: Document) -> datetime | None:
         return None
     hex_seconds = data[len(_TIMESTAMP_PREFIX) :][:8]
     return datetime.fromtimestamp(int(hex_seconds, 16), UTC)
-
-
-def open_counted_changes(
-    connection: Connection,
-    counter: EventCounter,
-    seen_until: datetime | None,
-    stop: threading.Event,
-) -> Changes:
-    """A source of the changes from now on; the caller starts the counting with `counter.begin`.
-
-    Without a change stream `counter` records a gap, and runs are counted from documents.
-    `seen_until`: the time up to which an earlier stream was counted; None without such a stream.
-    """
-    now = connection.cluster_time()
-    start = None if now is None else Timestamp(now.time, now.inc + 1)
-    fields = counter.rules.top_level_fields
-    changes = open_changes(connection.jobs, None, stop, start=start, fields=fields)
-    try:
-        if now is None or changes.token is None:
-            counter.record_missing_stream()
-        else:
-            counter.prepare(now, changes.token["_data"], seen_until)
-    except BaseException:
-        changes.close()
-        raise
-    return changes
-
-
-def _convert_error(error: OperationFailure) -> Exception:
-    return StreamLostError(describe_error(error)) if error.code in STREAM_LOST else error

@@ -4,7 +4,9 @@ import threading
 import time
 from datetime import datetime
 
-from jobmon.collector.changes import Changes, open_changes, open_counted_changes
+from bson import Timestamp
+
+from jobmon.collector.changes import Changes, open_changes
 from jobmon.collector.checkpoint import Checkpoint
 from jobmon.collector.event_counter import EventCounter
 from jobmon.collector.share import Share
@@ -40,15 +42,26 @@ class RunCounting:
         return None if self.counter is None else self.counter.seen_until
 
     def open_new_changes(self, seen_until: datetime | None, stop: threading.Event) -> Changes:
-        """The changes from now on; without a stream, runs are not counted from changes any more.
+        """The changes from now on; call `begin` to count them.
 
+        Without a stream, a gap is recorded, and runs are not counted from changes any more.
         `seen_until`: the time up to which earlier changes were counted; None if none were counted.
         """
         if self.counter is None:
             return open_changes(self._connection.jobs, None, stop)
-        changes = open_counted_changes(self._connection, self.counter, seen_until, stop)
-        if not self.counter.must_begin:
-            self.counter = None
+        now = self._connection.cluster_time()
+        start = None if now is None else Timestamp(now.time, now.inc + 1)
+        fields = self.counter.rules.top_level_fields
+        changes = open_changes(self._connection.jobs, None, stop, start=start, fields=fields)
+        try:
+            if now is None or changes.token is None:
+                self.counter.record_missing_stream()
+                self.counter = None
+            else:
+                self.counter.prepare(now, changes.token["_data"], seen_until)
+        except BaseException:
+            changes.close()
+            raise
         return changes
 
     def can_resume(self, checkpoint: Checkpoint) -> bool:
