@@ -2,9 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -103,32 +102,25 @@ def act_command(action: str, **options: Any) -> None:
                 raise SettingsError(
                     f"--queue: {options['queue']} has several queues. Name one: {names}"
                 )
-        session = _Session.open(settings, queues[0])
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    with closing(session):
-        state = _request(session, action, options)
-        sys.exit(_follow(session.requests, state, wait=options["wait"]))
+    with _open(settings, queues[0]) as (requests, previewer):
+        state = _request(requests, previewer, action, options)
+        sys.exit(_follow(requests, state, wait=options["wait"]))
 
 
-@dataclass(frozen=True)
-class _Session:
-    """The objects that preview and store requests for one queue; `close` closes its connections."""
-
-    requests: ActionRequests
-    previewer: ActionPreviewer
-    close: Callable[[], None]
-
-    @classmethod
-    def open(cls, own_settings: Settings, queue_settings: Settings) -> "_Session":
-        connection, own_connection = Connection(queue_settings), Connection(own_settings)
-        planner, redactor = ListPlanner(connection), Redactor(own_settings.redact_keys)
-
-        def close() -> None:
-            connection.close()
-            own_connection.close()
-
-        return cls(
+@contextmanager
+def _open(
+    own_settings: Settings, queue_settings: Settings
+) -> Iterator[tuple[ActionRequests, ActionPreviewer]]:
+    """The objects that store and preview requests for one queue."""
+    redactor = Redactor(own_settings.redact_keys)
+    with (
+        closing(Connection(queue_settings)) as connection,
+        closing(Connection(own_settings)) as own_connection,
+    ):
+        planner = ListPlanner(connection)
+        yield (
             ActionRequests(connection, own_connection, redactor),
             ActionPreviewer(
                 JobLists(planner, redactor),
@@ -136,15 +128,16 @@ class _Session:
                 find_support(queue_settings),
                 GroupJobReader(planner, redactor),
             ),
-            close,
         )
 
 
-def _request(session: _Session, action: str, options: dict[str, Any]) -> ActionState:
+def _request(
+    requests: ActionRequests, previewer: ActionPreviewer, action: str, options: dict[str, Any]
+) -> ActionState:
     """Show the jobs, ask, and store the request; ClickException if it cannot be stored."""
     try:
         target = _make_target(action, options)
-        preview = session.previewer.preview(action, target)
+        preview = previewer.preview(action, target)
         _print_preview(action, preview)
         if not options["dry_run"] and not options["yes"]:
             click.confirm("Request it?", abort=True)
@@ -159,7 +152,7 @@ def _request(session: _Session, action: str, options: dict[str, Any]) -> ActionS
             reset_attempts=options["reset_attempts"],
             dry_run=options["dry_run"],
         )
-        return _store(session.requests, request, options["key"])
+        return _store(requests, request, options["key"])
     except RequestError as error:
         message = f"{_name_option(error.field)}{error}"
     except RefusedFilterError as error:
