@@ -24,10 +24,9 @@ class StatsReader:
 
     def __init__(self, planner: ListPlanner, rollup: RollupReader) -> None:
         connection = planner.connection
-        self._rollup = rollup
-        self._live = LiveStats(connection)
+        self._rollup, self._jobs = rollup, connection.jobs
         self._live_stats = SingleFlight(
-            self._live.count, connection.settings.stats_ttl_ms, TTL_FACTOR
+            LiveStats(connection).count, connection.settings.stats_ttl_ms, TTL_FACTOR
         )
         self._lists = ListCounter(planner)
 
@@ -44,8 +43,8 @@ class StatsReader:
         return self._rollup.stats() or self._live_stats.kept()
 
     def estimated_total(self) -> int:
-        """The number of jobs according to the collection's metadata."""
-        return self._live.estimated_total()
+        """The number of jobs by the collection's metadata."""
+        return self._jobs.estimated_count()
 
     def find_page_guide(self, job_filter: JobFilter) -> PageGuide | None:
         """The count and milestones of a list, for pages by number.
@@ -84,7 +83,7 @@ class StatsReader:
             counted = self._lists.count(job_filter)
             if counted.is_exact:
                 return counted
-            if not self._live.can_count_by_index:
+            if not self._jobs.mapping.has_status:  # counting by status would read all documents
                 return CappedCount(self.estimated_total(), False) if is_all else counted
             stats = self.stats()
         stats_count = stats.count_matching(job_filter.statuses, job_filter.types)

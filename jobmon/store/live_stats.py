@@ -48,15 +48,6 @@ class LiveStats:
             indexes.BY_WAITING if connection.jobs.mapping.waits_by_date else indexes.BY_NEXT_RUN
         )
 
-    @property
-    def can_count_by_index(self) -> bool:
-        """Whether jobs can be counted by status without reading documents."""
-        return self._jobs.mapping.has_status
-
-    def estimated_total(self) -> int:
-        """The number of jobs by the collection's metadata."""
-        return self._jobs.estimated_count()
-
     def count(self) -> QueueStats:
         """The present stats: counts by one `$group`, or an estimate if that takes too long."""
         as_of = self._connection.data_time()
