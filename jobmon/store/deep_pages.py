@@ -1,9 +1,10 @@
 """Reads pages by their number, and skips few index keys if the list has milestones."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store.filter import JobFilter
@@ -67,24 +68,14 @@ class BusyPagesError(Exception):
     """This process already reads the allowed number of pages that are far from the first."""
 
 
-class ReadJobs(Protocol):
-    """Reads `limit` jobs of a list after `skip` jobs, counted from `start` or the beginning."""
-
-    def __call__(
-        self,
-        job_filter: JobFilter,
-        start: PageStart | None,
-        limit: int,
-        *,
-        ascending: bool,
-        skip: int = 0,
-    ) -> list[Document]: ...
-
-
 class DeepPages:
-    """Reads pages of lists by their number with `read`; raises PyMongoError and BusyPagesError."""
+    """Reads pages of lists by their number; raises PyMongoError and BusyPagesError.
 
-    def __init__(self, jobs: ReadCollection, read: ReadJobs) -> None:
+    `read(job_filter, start, limit, ascending=…, skip=…)` reads up to `limit` jobs after `skip`,
+    counted from a `PageStart`, or from the beginning if `start` is None.
+    """
+
+    def __init__(self, jobs: ReadCollection, read: Callable[..., list[Document]]) -> None:
         self._jobs = jobs
         self._read = read
         self._far_pages: SingleFlightCache[list[Document]] = SingleFlightCache(MAX_FAR_PAGES)
