@@ -90,7 +90,8 @@ def forecast_queue(evidence: Evidence) -> Forecast:
     if (reason := _explain_no_forecast(evidence, flows)) or due is None:
         return _make_unknown(reason)
     scheduled = evidence.stats.health.scheduled or 0
-    if scheduled > MAX_SCHEDULED * max(due + scheduled, _sum_arrivals(flows)):
+    arrived = sum(flow.arrived for flow in flows)
+    if scheduled > MAX_SCHEDULED * max(due + scheduled, arrived):
         return _make_unknown("many jobs are scheduled for later: it is unknown when they come due")
     return _forecast_backlog(due, flows, evidence.blocks_start)
 
@@ -159,10 +160,6 @@ def _explain_no_forecast(evidence: Evidence, flows: Sequence[Flow]) -> str:
     if health.due is None:
         return health.unknown.get("due", "it is unknown how many jobs are due")
     return _explain_contradiction(evidence, flows)
-
-
-def _sum_arrivals(flows: Sequence[Flow]) -> int:
-    return sum(flow.arrived for flow in flows)
 
 
 def _sum_flows(activities: Iterable[Activity]) -> Flow:
