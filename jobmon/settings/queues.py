@@ -34,11 +34,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 Table = dict[str, Any]
 
 
-def queues_schema() -> dict[str, Any]:
-    """The JSON Schema of the file."""
-    return load_schema("jobmon.settings", "queues.schema.json")
-
-
 def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Settings, ...]:
     """The settings of each watched queue, the default one first.
 
@@ -51,7 +46,8 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
     file = settings.queues
     parse = partial(_parse_queues, settings, Path(file).parent, require_uris=require_uris)
     try:
-        queues = load_toml(file, read_file(file), queues_schema(), parse)
+        schema = load_schema("jobmon.settings", "queues.schema.json")
+        queues = load_toml(file, read_file(file), schema, parse)
     except FileError as error:
         raise SettingsError(f"JOBMON_QUEUES: {error}") from None
     _require_known_permissions(settings, queues)

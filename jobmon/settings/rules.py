@@ -85,11 +85,6 @@ class Rules:
 DEFAULT_RULES = Rules()
 
 
-def rules_schema() -> dict[str, Any]:
-    """The JSON Schema of the file."""
-    return load_schema("jobmon.settings", "rules.schema.json")
-
-
 def load_rules(file: str | None) -> Rules:
     """The rules in a file; the defaults for None.
 
@@ -98,7 +93,8 @@ def load_rules(file: str | None) -> Rules:
     if file is None:
         return DEFAULT_RULES
     try:
-        return load_toml(file, read_file(file), rules_schema(), _build_rules)
+        schema = load_schema("jobmon.settings", "rules.schema.json")
+        return load_toml(file, read_file(file), schema, _build_rules)
     except FileError as error:
         raise SettingsError(f"JOBMON_RULES: {error}") from None
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from jobmon.profiles.schema import load_schema
 from jobmon.settings import ADMIN_DASHBOARD, Settings, SettingsError, load_queues
-from jobmon.settings.queues import queues_schema
 from jobmon.settings.rules import Rules
 
 DEFAULT_URI = "mongodb://home/app"
@@ -148,5 +148,6 @@ def test_settings_of_one_queue_are_refused_with_a_file_of_queues(
 
 
 def test_the_published_schema_is_the_schema_of_the_file() -> None:
-    assert json.loads((ROOT / "docs" / "queues.schema.json").read_text()) == queues_schema()
-    Draft202012Validator.check_schema(queues_schema())
+    schema = load_schema("jobmon.settings", "queues.schema.json")
+    assert json.loads((ROOT / "docs" / "queues.schema.json").read_text()) == schema
+    Draft202012Validator.check_schema(schema)

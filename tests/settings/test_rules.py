@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from jobmon.profiles.schema import load_schema
 from jobmon.settings import Settings, SettingsError
-from jobmon.settings.rules import Rules, Thresholds, load_rules, rules_schema
+from jobmon.settings.rules import Rules, Thresholds, load_rules
 
 ROOT = Path(__file__).parents[2]
 RULES = """
@@ -118,7 +119,7 @@ def test_settings_have_the_rules_of_the_file(
 
 
 def test_schema_is_published_and_names_the_defaults() -> None:
-    schema = rules_schema()
+    schema = load_schema("jobmon.settings", "rules.schema.json")
     assert json.loads((ROOT / "docs/rules.schema.json").read_text()) == schema
     Draft202012Validator.check_schema(schema)
     defaults = {
