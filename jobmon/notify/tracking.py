@@ -13,7 +13,7 @@ from jobmon.actions.mutes import NO_MUTES, ActiveMutes
 from jobmon.diagnosis.notices import CheckKind, Level
 from jobmon.notify.problems import Findings, Problem
 
-# A problem that returns within this time has not ended.
+# A problem that is gone for this time is over.
 CLEAR_FOR = timedelta(minutes=5)
 WORSE_FACTOR, MIN_WORSE = 2, 10  # worse: at least twice as many jobs or types, and ten more
 
@@ -31,13 +31,11 @@ class Change(StrEnum):
 class Timing:
     """When a problem is sent. `delay`: how long it must last, or be worse, before it is sent.
 
-    `repeat`: the time after which an open problem is sent again; None for never. `clear_for`: how
-    long a problem must be gone before it is over.
+    `repeat`: the time after which an open problem is sent again; None for never.
     """
 
     delay: timedelta
     repeat: timedelta | None = None
-    clear_for: timedelta = CLEAR_FOR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +111,7 @@ def list_news(
     for kind, entry in tracked.items():
         problem = findings.problems.get(kind)
         if entry.gone_at is not None:
-            is_over = now >= entry.gone_at + timing.clear_for
+            is_over = now >= entry.gone_at + CLEAR_FOR
             if is_over and not mutes.is_muted(kind, entry.problem.types):
                 news.append(News(change=Change.OVER, problem=entry.problem, ended_at=entry.gone_at))
         elif problem is not None:
