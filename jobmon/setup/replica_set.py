@@ -18,27 +18,6 @@ def replica_set_config(name: str, member: str) -> Document:
     return {"_id": name, "members": [{"_id": 0, "host": member}]}
 
 
-def initiate_replica_set(client: MongoClient[Document], name: str, member: str) -> bool:
-    """Initiate replica set `name` with `member` (host:port) unless it is already initiated.
-
-    Waits until this server is the primary; returns whether the set is new. Raises TimeoutError if
-    that takes over a minute.
-    """
-    try:
-        client.admin.command("replSetInitiate", replica_set_config(name, member))
-        is_new = True
-    except OperationFailure as error:
-        if error.code != ALREADY_INITIALIZED:
-            raise
-        is_new = False
-    deadline = time.monotonic() + _PRIMARY_TIMEOUT_S
-    while not client.admin.command("hello")["isWritablePrimary"]:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"The server did not become the primary of replica set {name}.")
-        time.sleep(0.2)
-    return is_new
-
-
 def must_initiate(client: MongoClient[Document], replica_set: str) -> bool:
     """Whether `start_replica_set` would initiate the set; raises SetupError for a wrong server."""
     hello = client.admin.command("hello")
@@ -49,28 +28,34 @@ def must_initiate(client: MongoClient[Document], replica_set: str) -> bool:
 def start_replica_set(client: MongoClient[Document], replica_set: str) -> Finding:
     """Initiate a replica set (NAME/HOST:PORT) unless it is already initiated.
 
-    Raises SetupError, and PyMongoError without a right or a connection.
+    Waits until this server is the primary. Raises SetupError, and PyMongoError without a right or
+    a connection.
     """
     name, _, member = replica_set.partition("/")
     _require_suitable_server(client.admin.command("hello"), name)
+    outcome = "initiated"
     try:
-        is_new = initiate_replica_set(client, name, member)
-    except TimeoutError as error:
-        raise SetupError(
-            problem("replica set", str(error), remedy="See the log of mongod.")
-        ) from None
+        client.admin.command("replSetInitiate", replica_set_config(name, member))
     except OperationFailure as error:
         if error.code == UNAUTHORIZED:
             raise
-        raise SetupError(
-            problem(
-                "replica set",
-                f"{replica_set} could not be initiated: {describe(error)}.",
-                remedy="NAME must be the name in --replSet. HOST:PORT must be an address at which "
-                "the server can reach itself.",
-            )
-        ) from None
-    return ok("replica set", f"{name}: {'initiated' if is_new else 'exists'}")
+        if error.code != ALREADY_INITIALIZED:
+            raise SetupError(
+                problem(
+                    "replica set",
+                    f"{replica_set} could not be initiated: {describe(error)}.",
+                    remedy="NAME must be the name in --replSet. HOST:PORT must be an address at "
+                    "which the server can reach itself.",
+                )
+            ) from None
+        outcome = "exists"
+    deadline = time.monotonic() + _PRIMARY_TIMEOUT_S
+    while not client.admin.command("hello")["isWritablePrimary"]:
+        if time.monotonic() > deadline:
+            message = f"The server did not become the primary of replica set {name}."
+            raise SetupError(problem("replica set", message, remedy="See the log of mongod."))
+        time.sleep(0.2)
+    return ok("replica set", f"{name}: {outcome}")
 
 
 def _require_suitable_server(hello: Document, name: str) -> None:

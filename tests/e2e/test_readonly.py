@@ -24,7 +24,7 @@ from jobmon.demo.mongod import Mongod
 from jobmon.demo.workload import run_workload
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
-from jobmon.setup.replica_set import initiate_replica_set
+from jobmon.setup.replica_set import start_replica_set
 from jobmon.setup.users import OwnNames, QueueRoles, User, UserKind, create_roles, create_users
 from jobmon.store.connection import Connection
 
@@ -94,7 +94,7 @@ def server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     options += ["--tlsCAFile", str(authority.file), "--tlsAllowConnectionsWithoutCertificates"]
     with Mongod(folder / "data", initiate=False, options=tuple(options)) as process:
         with MongoClient[dict[str, Any]](process.address, directConnection=True) as local:
-            initiate_replica_set(local, "rs0", process.address)
+            start_replica_set(local, f"rs0/{process.address}")
             local.admin.command("createUser", "root", pwd=ROOT_PASSWORD, roles=["root"])
         server = SecureServer(process, authority, other_authority)
         with server.connect_as_root() as root:
