@@ -4,7 +4,7 @@ It reads types, field names and statuses, and no other value of a document.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -17,7 +17,6 @@ from jobmon.settings import Settings
 from jobmon.setup.findings import Finding, printable, problem, warning
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document, FieldMapping
-from jobmon.store.profiles import Profile
 from jobmon.store.read_collection import ReadCollection
 
 SAMPLE = 200  # the newest documents of each collection
@@ -81,15 +80,17 @@ ATTEMPT_FIELDS = (
 )
 
 
-def list_required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ...]:
-    """The fields that jobs should have according to the profile."""
+def _list_required(
+    fields: tuple[Field, ...], settings: Settings, always: Container[str]
+) -> tuple[Field, ...]:
+    """The fields that documents should have; `always`: those that the profile's program writes."""
     if settings.profile == Settings.profile:
-        return JOB_FIELDS
+        return fields
     # Other programs may omit optional fields, or store them in another form.
     return tuple(
         replace(field, is_essential=True, statuses=())
-        for field in JOB_FIELDS
-        if field.is_essential or field.name in profile.always
+        for field in fields
+        if field.is_essential or field.name in always
     )
 
 
@@ -121,7 +122,7 @@ class ExpectedFields(NamedTuple):
 def expected_fields(settings: Settings, connection: Connection) -> list[ExpectedFields]:
     """The fields that the documents of each watched collection should have."""
     profile, attempts = connection.profile, connection.attempts
-    jobs = list_required_job_fields(settings, profile)
+    jobs = _list_required(JOB_FIELDS, settings, profile.always)
     file = "a profile of your own" if settings.queues is not None else None
     if settings.profile not in shipped_profiles():
         file = settings.profile
@@ -129,23 +130,13 @@ def expected_fields(settings: Settings, connection: Connection) -> list[Expected
         ExpectedFields(connection.jobs, jobs, JobStatus, "JOBMON_JOB_FIELDS", "fields", file)
     ]
     if attempts is not None:
-        fields = _list_required_attempt_fields(settings, profile)
+        always = () if profile.log is None else ("finishedAt",)
+        fields = _list_required(ATTEMPT_FIELDS, settings, always)
         setting, table = "JOBMON_ATTEMPT_FIELDS", "attempts.fields"
         if profile.log is not None:
             file, table = file or "a profile of your own", "attempts.log.fields"
         expected.append(ExpectedFields(attempts, fields, AttemptStatus, setting, table, file))
     return expected
-
-
-def _list_required_attempt_fields(settings: Settings, profile: Profile) -> tuple[Field, ...]:
-    if settings.profile == Settings.profile:
-        return ATTEMPT_FIELDS
-    needed = {"finishedAt"} if profile.log is not None else set()
-    return tuple(
-        replace(field, is_essential=True, statuses=())
-        for field in ATTEMPT_FIELDS
-        if field.is_essential or field.name in needed
-    )
 
 
 # What does not work if a profile computes a field, so that it has no index.
