@@ -1,7 +1,6 @@
 """Creates the indexes that jobmon's queries need, and records which indexes it created."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,7 +15,7 @@ from jobmon.setup.fields import find_used_paths
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import Index, required_indexes
 from jobmon.store.mapping import Document
-from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection, exact_index_name
+from jobmon.store.read_collection import SIMPLE_COLLATION, exact_index_name
 
 CREATED_INDEXES = "init_indexes"  # a collection of JOBMON_STATE_DB
 FORMAT = 1
@@ -149,43 +148,33 @@ def _has_index(present: Iterable[Mapping[str, Any]], required: Index) -> bool:
     )
 
 
-def estimate_bytes(connection: Connection, indexes: Sequence[Index]) -> dict[str, int]:
-    """Estimate the size in bytes of each index, by its description, from values in a sample.
+def estimate_bytes(index: Index, max_time_ms: int) -> int | None:
+    """Estimate the size of an index from the values in a sample; None if that takes too long.
 
     MongoDB compresses keys with a common prefix, so that most indexes are smaller. An index of an
-    empty collection has 0 bytes. An index has no estimate if its sample takes too long.
+    empty collection has 0 bytes.
     """
-    sizes: dict[str, int] = {}
-    for watched in (connection.jobs, connection.attempts):
-        watched_indexes = [
-            index
-            for index in indexes
-            if watched is not None and index.collection.name == watched.collection.name
-        ]
-        if watched is None or not watched_indexes:
-            continue
-        complete = [index for index in watched_indexes if index.partial is None]
-        partial = [[index] for index in watched_indexes if index.partial is not None]
-        for group in (complete, *partial):
-            with suppress(ExecutionTimeout):
-                sizes |= _estimate_sizes(watched, group)
-    return sizes
-
-
-def _estimate_sizes(watched: ReadCollection, indexes: list[Index]) -> dict[str, int]:
-    """The estimated sizes of indexes that cover the same documents; raises ExecutionTimeout."""
-    if not indexes:
-        return {}
-    documents = watched.estimated_count()
-    paths = {path for index in indexes for path, _ in index.keys}
-    matching, widths = _average_widths(watched, paths, indexes[0].partial or {})
-    entries = documents * matching / max(1, min(documents, _SAMPLE))
-    return {
-        str(index): round(
-            entries * (_ENTRY_BYTES + sum(widths.get(path, 0) for path, _ in index.keys))
-        )
-        for index in indexes
-    }
+    # The document with `v` has 8 bytes without its value. A missing value counts as 1 byte.
+    widths = [
+        {"$max": [{"$subtract": [{"$bsonSize": {"v": f"${path}"}}, 8]}, 1]}
+        for path, _ in index.keys
+    ]
+    group = {"_id": None, "documents": {"$sum": 1}, "width": {"$avg": {"$add": widths}}}
+    stages: list[Document] = [
+        {"$sample": {"size": _SAMPLE}},
+        {"$match": index.partial or {}},
+        {"$group": group},
+    ]
+    try:
+        rows = list(index.collection.aggregate(stages, maxTimeMS=max_time_ms))
+        documents = index.collection.estimated_document_count(maxTimeMS=max_time_ms)
+    except ExecutionTimeout:
+        return None
+    if not rows:
+        return 0
+    share: float = rows[0]["documents"] / max(1, min(documents, _SAMPLE))
+    entry_bytes: float = _ENTRY_BYTES + rows[0]["width"]
+    return round(documents * share * entry_bytes)
 
 
 def _unused_indexes(settings: Settings, connection: Connection, required: list[Index]) -> set[str]:
@@ -210,28 +199,6 @@ def _may_get_field_later(settings: Settings, index: Index) -> bool:
     """Whether jobs of this profile may get the field later, even if no sampled job has it."""
     field = str(index.field).partition(".")[0]
     return settings.profile != Settings.profile and field not in settings.job_fields
-
-
-def _average_widths(
-    watched: ReadCollection, paths: Iterable[str], query: Document
-) -> tuple[int, dict[str, float]]:
-    """The number of matching documents in a random sample, and the average sizes of their values.
-
-    The sizes are in bytes, by path.
-    """
-    paths_by_key = {f"p{index}": path for index, path in enumerate(sorted(set(paths)))}
-    group: Document = {"_id": None, "documents": {"$sum": 1}}
-    for key, path in paths_by_key.items():
-        # The document with `v` has 8 bytes without its value. A missing value counts as 1 byte.
-        size: Document = {"$subtract": [{"$bsonSize": {"v": f"${path}"}}, 8]}
-        group[key] = {"$avg": {"$max": [size, 1]}}
-    rows = watched.collection.aggregate(
-        [{"$sample": {"size": _SAMPLE}}, {"$match": query}, {"$group": group}],
-        maxTimeMS=watched.max_time_ms,
-    )
-    row = next(iter(rows), {"documents": 0})
-    widths = {paths_by_key[key]: width for key, width in row.items() if key in paths_by_key}
-    return row["documents"], widths
 
 
 class CreatedIndexes:

@@ -78,11 +78,10 @@ def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
                 yield ok("role", f"{role}: would be created, or get its missing rights")
         for user in options.users:
             yield ok("user", f"{user.describe(plan.roles)}: would be created, or get the role")
-        sizes = estimate_bytes(plan.deployment.connection, plan.missing)
         refusals = _find_refusals(plan, options)
         for planned in plan.indexes:
-            name = str(planned.index)
-            yield refusals.get(name) or _preview_index(planned, sizes.get(name))
+            refusal = refusals.get(str(planned.index))
+            yield refusal or _preview_index(planned, plan.deployment.connection.max_time_ms)
         if missing := find_missing_rights(plan, options):
             yield missing
 
@@ -216,11 +215,11 @@ def _refuse_unique(plan: InitPlan, index: Index) -> Finding | None:
     return None
 
 
-def _preview_index(planned: PlannedIndex, size_bytes: int | None) -> Finding:
+def _preview_index(planned: PlannedIndex, max_time_ms: int) -> Finding:
     if planned.state is not State.MISSING:
         return _describe_unchanged(planned)
     estimate = "size unknown"
-    if size_bytes is not None:
+    if (size_bytes := estimate_bytes(planned.index, max_time_ms)) is not None:
         estimate = f"about {max(size_bytes / _MIB, 0.1):,.1f} MiB"
     setting = planned.index.setting
     purpose = f" (for filters of lists: `{setting}` in JOBMON_FILTERS)" if setting else ""

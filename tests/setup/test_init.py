@@ -264,7 +264,7 @@ def test_init_estimates_two_thirds_to_six_times_the_size_of_an_index(
     insert_jobs(shop, tuple(f"type-{index}" for index in range(5)))
     connection = Connection(Settings(mongo_uri=database_uri(mongod, shop)))
     indexes = [index for index in required_indexes(connection) if index.collection.name == "jobs"]
-    estimates = estimate_bytes(connection, indexes)
+    estimates = {str(index): estimate_bytes(index, connection.max_time_ms) for index in indexes}
     names = {str(index): create_index(index) for index in indexes}
     connection.client.close()
     mongo.admin.command("fsync")
