@@ -71,28 +71,18 @@ class Connection:
         """The object to which gunicorn writes."""
         return self
 
-    def init(self) -> None:
-        """Do nothing; gunicorn calls it in the thread."""
+    def _do_nothing(self, *_: Any) -> None:
+        """Do nothing: the socket never blocks; the event loop closes it once the answer is sent."""
 
-    def setblocking(self, _: bool) -> None:
-        """Do nothing; the socket never blocks."""
+    init = setblocking = settimeout = shutdown = close = _do_nothing
 
     def gettimeout(self) -> float:
         """0: the socket never blocks."""
         return 0.0
 
-    def shutdown(self, _: int) -> None:
-        """Do nothing; the event loop closes the connection once the answer is sent."""
-
-    def close(self) -> None:
-        """Do nothing, like `shutdown`."""
-
     def send(self, data: bytes) -> int:
         """Do nothing: gunicorn sends only `100 Continue` here, which the event loop has sent."""
         return len(data)
-
-    def settimeout(self, _: float | None) -> None:
-        """Do nothing; the socket never blocks."""
 
     def recv(self, _: int) -> bytes:
         """No bytes; the event loop receives."""
