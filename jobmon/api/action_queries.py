@@ -15,7 +15,7 @@ from jobmon.actions.request import ID_FORM, MAX_JOBS, MAX_PRIORITY, MAX_REASON
 from jobmon.actions.requests import RequestConflictError
 from jobmon.actions.target import MAX_ID_LENGTH, MAX_IDS, MAX_TYPES, Target
 from jobmon.api.body import Body
-from jobmon.api.fields import EncodedCursor, OptionalDate, default_none, describe
+from jobmon.api.fields import EncodedCursor, IsoDate, default_none, describe
 from jobmon.api.parameters import Parameters, optional_text, page_size_field
 from jobmon.api.queries import (
     LIST_PARAMETERS,
@@ -81,15 +81,6 @@ class _WholeNumber(fields.Integer):
         if not is_whole:
             raise self.make_error("invalid", input=value)
         return super()._validated(value)
-
-
-class _IsoTime(OptionalDate):
-    """A time as ISO 8601, UTC if it has no offset; an empty text is refused."""
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, str) or not value:
-            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE)
-        return super()._deserialize(value, *args, **kwargs)
 
 
 class _ListFilter(fields.Field[dict[str, Any]]):
@@ -171,7 +162,11 @@ class ActionBody(Body):
         ),
     )
     reason = _reason_field("Required unless it is a dry run, or for a single id or type.")
-    run_at = _IsoTime(data_key="runAt", **describe("For `reschedule`: the new time."))
+    run_at = IsoDate(
+        data_key="runAt",
+        load_default=default_none,
+        **describe("For `reschedule`: the new time."),
+    )
     priority = _WholeNumber(
         load_default=default_none,
         validate=validate.Range(-MAX_PRIORITY, MAX_PRIORITY),
