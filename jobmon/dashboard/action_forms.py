@@ -22,8 +22,8 @@ _BODY = ActionBody()
 class ActionForm:
     """The fields of a form; empty fields were not sent.
 
-    `filter` is a query string, `key` the idempotency key, `then` the address of the page that the
-    form came from.
+    `filter` is a query string, `?` for a list without filters. `key` is the idempotency key, `then`
+    the address of the page that the form came from.
     """
 
     action: str
@@ -61,7 +61,7 @@ class ActionForm:
 
     def make_order(self) -> ActionOrder:
         """The order that the form describes; raises ApiError 422 if a field is missing or bad."""
-        if not self.ids and not self.types and not self.is_for_filter:
+        if not (self.ids or self.types or self.filter):
             raise invalid("ids", NO_SELECTION)
         body: dict[str, Any] = {"action": self.action, "reason": self.reason.replace("\r\n", "\n")}
         if self.ids:
@@ -80,15 +80,10 @@ class ActionForm:
         return order
 
     @property
-    def is_for_filter(self) -> bool:
-        """Whether the form has a filter of a list; a list without filters sends `?`."""
-        return bool(self.filter)
-
-    @property
     def target_fields(self) -> list[tuple[str, str]]:
         """The names and values of the fields that choose the jobs or types, for hidden inputs."""
         pairs = [("id", job_id) for job_id in self.ids] + [("type", name) for name in self.types]
-        return [*pairs, *([("filter", self.filter)] if self.is_for_filter else [])]
+        return [*pairs, *([("filter", self.filter)] if self.filter else [])]
 
 
 def _read_number(name: str, text: str) -> int:

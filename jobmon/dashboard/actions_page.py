@@ -34,7 +34,7 @@ from jobmon.api.queries import ListFormat
 from jobmon.dashboard import session
 from jobmon.dashboard.action_forms import ActionForm
 from jobmon.dashboard.job_view import JobView
-from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.dashboard.parts import is_part_request, render_page
 from jobmon.humanize import count
 from jobmon.page_addresses import query as write_query
 from jobmon.web import auth
@@ -124,9 +124,7 @@ class ActionPages:
             "has_actor": actions.requests.has_actor(),
             "expires_minutes": current_queue().settings.actions_expire_minutes,
         }
-        if is_part_request():
-            return conditional_response(render_template("dashboard/_actions.html", **context))
-        return render_template("dashboard/actions.html", **context)
+        return render_page("actions", **context)
 
     def request(self, action_id: str) -> Response | str:
         """One request with its progress, for an admin or the person who filed it.
@@ -157,9 +155,7 @@ class ActionPages:
             "has_actor": requests.has_actor(),
             "expires_minutes": current_queue().settings.actions_expire_minutes,
         }
-        if is_part_request():
-            return conditional_response(render_template("dashboard/_action.html", **context))
-        return render_template("dashboard/action.html", **context)
+        return render_page("action", **context)
 
     def toast(self, action_id: str) -> str:
         """The progress of a request in one line, for a script."""
@@ -292,7 +288,7 @@ def _require_own(form: ActionForm) -> None:
         return
     if form.action in ACTIONS:
         require_right(form.action)
-    if form.is_for_filter or form.types:
+    if form.filter or form.types:
         auth.require_permission()
     if len(form.ids) > MAX_IDS:
         raise invalid("ids", f"At most {MAX_IDS:,}.")
@@ -307,14 +303,8 @@ def _render_confirmation(form: ActionForm, error: ApiError | None = None) -> tup
     """
     preview, messages = None, (error.details or {}) if error else {}
     try:
-        # Only the fields that the preview needs: it is shown even if other fields are bad.
-        preview_form = ActionForm(
-            action=form.action,
-            ids=form.ids,
-            filter=form.filter,
-            types=form.types,
-            reset_attempts=form.reset_attempts,
-        )
+        # Without the fields that the preview does not need: it is shown even if they are bad.
+        preview_form = replace(form, expected="", reason="", run_at="", priority="", dry_run=False)
         preview = make_preview(preview_form.make_order())
     except ApiError as refusal:
         if refusal.status != HTTPStatus.UNPROCESSABLE_ENTITY:

@@ -18,7 +18,7 @@ from jobmon.dashboard.action_buttons import list_group_buttons, write_filter
 from jobmon.dashboard.charts import list_marks
 from jobmon.dashboard.error_rows import describe_missing, find_columns, make_row
 from jobmon.dashboard.page_window import PageWindow
-from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.dashboard.parts import conditional_response, is_part_request, render_page
 from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.diagnosis.evidence import Missing
@@ -76,9 +76,7 @@ class ErrorPages:
             context["missing"] = describe_missing(queue, error)
         else:
             context |= _describe_list(found_errors, query, page_window)
-        if is_part_request():
-            return conditional_response(render_template("dashboard/_errors.html", **context))
-        return render_template("dashboard/errors.html", **context)
+        return render_page("errors", **context)
 
     def group(self, group_id: str) -> Response | str:
         """One group, with a stack, its chart and the jobs that failed most recently."""

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from flask import Response, render_template, request
+from flask import Response, request
 
 from jobmon.api.queues import QueueSummaries, QueueSummary, list_queues
 from jobmon.dashboard import session
-from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.dashboard.parts import render_page
 from jobmon.diagnosis.notices import UNKNOWN, Level
 from jobmon.settings import Settings
 from jobmon.web import auth
@@ -52,9 +52,7 @@ class QueuesPage:
         session.require_session()
         rows = [_make_row(queue, summary) for queue, summary in list_queues(self._summaries)]
         rows.sort(key=lambda row: row.rank)
-        if is_part_request():
-            return conditional_response(render_template("dashboard/_queues.html", rows=rows))
-        return render_template("dashboard/queues.html", rows=rows)
+        return render_page("queues", rows=rows)
 
 
 def _make_row(queue: Settings, summary: QueueSummary | None) -> QueueRow:

@@ -15,7 +15,7 @@ from jobmon.api.recurring import list_recurring
 from jobmon.api.schedule import explain_schedule
 from jobmon.dashboard import session
 from jobmon.dashboard.job_view import JobView
-from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.dashboard.parts import conditional_response, is_part_request, render_page
 from jobmon.domain import JobCondition
 from jobmon.humanize import grouped
 from jobmon.single_flight import SingleFlightCache
@@ -86,9 +86,7 @@ class SchedulePage:
             "jobs": [] if jobs is None else list(map(JobView.from_document, jobs.jobs)),
             "meta": None if jobs is None else jobs.meta,
         }
-        if is_part_request():
-            return conditional_response(render_template("dashboard/_schedule.html", **context))
-        return render_template("dashboard/schedule.html", **context)
+        return render_page("schedule", **context)
 
     def _list_next(self) -> ListPage | None:
         """The jobs that are due next; None if the list is refused, for example without an index."""

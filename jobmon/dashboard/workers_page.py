@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Response, render_template, request
+from flask import Response, request
 
 from jobmon.api.workers import (
     FoundWorkers,
@@ -18,7 +18,7 @@ from jobmon.api.workers import (
 from jobmon.dashboard import session
 from jobmon.dashboard.error_rows import read_top_errors
 from jobmon.dashboard.page_window import PageWindow
-from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.dashboard.parts import render_page
 from jobmon.dashboard.worker_rows import make_row
 from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.rollup.run_history import is_over
@@ -60,9 +60,7 @@ class WorkersPage:
             "can_filter_by_worker": queue.known_fields.can_filter_by_worker,
             **_describe_list(found_workers, query, page_window),
         }
-        if is_part_request():
-            return conditional_response(render_template("dashboard/_workers.html", **context))
-        return render_template("dashboard/workers.html", **context)
+        return render_page("workers", **context)
 
 
 def _describe_list(
