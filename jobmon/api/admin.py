@@ -37,7 +37,6 @@ from jobmon.api.windows import explain_history_errors, format_bounds, resolve_wi
 from jobmon.diagnosis.evidence import NOT_COUNTED
 from jobmon.diagnosis.evidence_reader import read_forecast, read_type_forecasts
 from jobmon.rollup.buckets import MINUTE, QueueSample
-from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import MAX_CACHED_ANSWERS, Activity, Durations, History
 from jobmon.rollup.windows import Window
 from jobmon.store.live_stats import UNCOUNTED
@@ -119,7 +118,10 @@ def blueprint(
 
         def make_answer() -> dict[str, Any]:
             samples = {} if query.types else series.samples(window)
-            meta = _format_window(window, history) | _format_marks(marks)
+            meta = _format_window(window, history) | {
+                "marks": marks and marks.shown,
+                "omitted_marks": marks and marks.omitted,
+            }
             data = _format_steps(history, samples, queue.known_fields.unknown)
             return {"meta": meta, "data": data}
 
@@ -250,12 +252,6 @@ def _format_window(window: Window, history: History[K]) -> dict[str, Any]:
         "gaps": history.gaps,
         "reasons": {"data": NOT_COUNTED.reason} if history.is_ahead else {},
     }
-
-
-def _format_marks(marks: Marks | None) -> dict[str, Any]:
-    if marks is None:
-        return {"marks": None, "omitted_marks": None}
-    return {"marks": marks.shown, "omitted_marks": marks.omitted}
 
 
 # The fields of the activity in a time that is not counted yet.
