@@ -110,29 +110,6 @@ def test_cursors_visit_every_job_once(api: Api, fifty_jobs: Any, per_page: int) 
     assert visited == list(range(49, -1, -1))
 
 
-@pytest.mark.parametrize(
-    ("query", "matches"),
-    [
-        ({"status": "dlq"}, lambda index: index % 3 == 1),
-        ({"status": ["dlq", "odd"]}, lambda index: index % 3 in (1, 2)),
-        ({"status": ["dlq", ""]}, lambda index: index % 3 == 1),
-        ({"status": ""}, lambda _: True),
-        ({"type": "email.send"}, lambda index: index % 2 == 0),
-        ({"type": ["email.send", "payout.execute"]}, lambda _: True),
-        ({"status": "queued", "type": "payout.execute"}, lambda index: index % 6 == 3),
-        ({"status": "DLQ"}, lambda _: False),
-        ({"status": "$ne"}, lambda _: False),
-    ],
-)
-def test_filters_find_exactly_the_matching_jobs(
-    api: Api, fifty_jobs: Any, query: dict[str, Any], matches: Any
-) -> None:
-    answer = api.get_as_admin(QUEUE, per_page=100, **query)
-    expected = [index for index in range(49, -1, -1) if matches(index)]
-    assert read_ids(answer) == expected
-    assert answer.json["meta"]["total"] == len(expected)
-
-
 def test_totals_beyond_the_count_limit_come_from_the_statistics(
     api: Api, fifty_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -269,25 +269,6 @@ def test_only_its_owner_and_admins_see_a_job(
     assert api.get_as_admin("/jobs/j").status_code == 200
 
 
-def test_a_job_without_an_owner_belongs_to_no_caller(api: Api, watched: Any) -> None:
-    watched.jobs.insert_one({"jobId": "j"})
-    for subject in ("None", "null", "undefined"):
-        assert api.get_as_owner("/jobs/j", subject).status_code == 403
-        assert api.get_as_owner("/jobs", subject).json["meta"]["total"] == 0
-
-
-def test_the_list_of_own_jobs_has_only_own_jobs_even_for_an_admin(api: Api, watched: Any) -> None:
-    watched.jobs.insert_many(
-        {"jobId": f"{owner}{number}", "createdBy": owner, "status": "dlq"}
-        for owner in "ab"
-        for number in (1, 2)
-    )
-    for role in ("user", "admin"):
-        answer = api.get("/jobs", token=api.token("a", role), status="dlq").json
-        assert sorted(job["jobId"] for job in answer["data"]) == ["a1", "a2"]
-        assert answer["meta"]["total"] == 2
-
-
 @pytest.mark.parametrize(
     ("stored", "expected"),
     [
