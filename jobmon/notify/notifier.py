@@ -45,7 +45,10 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 CHECK_EVERY_S = 15.0
-CHECK_INTERVAL_FACTOR = 20  # so that checks take at most a 20th of the time
+# The interval is this many times as long as a check took, so that checks take at most a 20th of the
+# time; but after a slow check the pause is at most `MAX_CHECK_PAUSE_S`.
+CHECK_INTERVAL_FACTOR = 20
+MAX_CHECK_PAUSE_S = 60.0
 # The first retry is later than the timeout of an attempt: two attempts never run at the same time.
 FIRST_RETRY, LAST_RETRY = timedelta(seconds=40), timedelta(minutes=5)
 # A message that could not be delivered for so long is replaced by one with the present notices.
@@ -191,7 +194,8 @@ class Notifier:
             findings = find_problems(evidence, receiver.address, self._redactor, mutes)
             self._follow(receiver.name, findings, mutes, now)
         took_s = time.monotonic() - started
-        self._check_at = started + max(CHECK_EVERY_S, took_s * CHECK_INTERVAL_FACTOR)
+        interval_s = min(took_s * CHECK_INTERVAL_FACTOR, took_s + MAX_CHECK_PAUSE_S)
+        self._check_at = started + max(CHECK_EVERY_S, interval_s)
 
     def _follow(self, name: str, findings: Findings, mutes: ActiveMutes, now: datetime) -> None:
         """Track the problems of a receiver, and write its next message if there is news."""

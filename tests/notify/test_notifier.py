@@ -6,6 +6,7 @@ from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Event
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import MagicMock
 
@@ -383,6 +384,25 @@ def test_stats_that_are_too_old_change_nothing(queue: Queue, receiver: WebhookRe
     for _ in range(10):
         collector.check(MINUTE)
     assert [message.changes for message in receiver.received] == [BEGINS]
+
+
+def test_queue_is_checked_again_soon_after_a_slow_check(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a queue that nobody checks for an hour after its database was slow for a moment."""
+    now, checks, collector = 1_000.0, 0, queue.start()
+
+    def gather_slowly(*_: Any) -> Evidence:
+        nonlocal now, checks
+        now, checks = now + 120, checks + 1
+        return HEALTHY
+
+    monkeypatch.setattr(notifier_module, "gather_evidence", gather_slowly)
+    monkeypatch.setattr(notifier_module, "time", SimpleNamespace(monotonic=lambda: now))
+    for waited, expected_checks in ((0, 1), (59, 1), (1, 2)):
+        now += waited
+        collector.notifier.step()
+        assert checks == expected_checks
 
 
 def test_a_malformed_state_is_replaced(queue: Queue, receiver: WebhookReceiver) -> None:
