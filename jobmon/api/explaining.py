@@ -10,11 +10,12 @@ from pymongo.errors import PyMongoError
 from jobmon.api.fields import clean_free_text, clean_number, clean_text
 from jobmon.diagnosis.evidence import (
     COUNTED_TOGETHER,
-    START_A_COLLECTOR,
+    NO_CURRENT_STATS,
     Evidence,
     Missing,
 )
 from jobmon.diagnosis.evidence_reader import (
+    find_no_history,
     find_pauses,
     gather_blocks,
     read_history,
@@ -42,9 +43,6 @@ from jobmon.web.queues import WatchedQueue
 
 log = logging.getLogger(__name__)
 
-_NO_COLLECTOR = Missing(
-    reason="no collector keeps the statistics up to date", remedy=START_A_COLLECTOR
-)
 _NOT_READ = Missing(reason="the history could not be read")
 
 
@@ -152,8 +150,9 @@ def _read_pause(queue: WatchedQueue, job: Document) -> QueueFacts:
 def _read_type_activity(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:
     """The activity of the type of a due job, from the collector; nothing is counted live."""
     stats = queue.stats.cached_stats()
-    if stats is None or stats.source != "rollup" or queue.rollup.progress() is None:
-        return QueueFacts(evidence=_NO_COLLECTOR)
+    missing = find_no_history(queue, stats)
+    if stats is None or missing is not None:
+        return QueueFacts(evidence=missing or NO_CURRENT_STATS)
     try:
         evidence = gather_blocks(queue, stats, now)
         stalled_after = evidence.rules.for_type(job.job_type).stalled_after

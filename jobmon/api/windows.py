@@ -15,7 +15,7 @@ from jobmon.rollup.windows import Window, WindowError
 from jobmon.web.errors import invalid, unavailable
 
 TOO_LONG = "Without a collector a window has at most six hours."
-NO_COLLECTOR = "Only a collector knows this, and none is running."
+NO_COLLECTOR = "Only a collector knows this, and none has counted in the last minute."
 
 
 def resolve_window(

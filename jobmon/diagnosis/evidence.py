@@ -43,6 +43,12 @@ NO_END_TIMES = Missing(reason="succeeded or dead jobs do not record when they fi
 STILL_COUNTING = Missing(reason="the collector is still counting the history")
 NOT_COUNTED = Missing(reason="the window is in the future or not counted yet")
 COUNTED_TOGETHER = Missing(reason="its activity is counted together with other types")
+NO_CURRENT_STATS = Missing(
+    reason="no collector keeps the statistics up to date", remedy=START_A_COLLECTOR
+)
+NO_CURRENT_HISTORY = Missing(
+    reason="the collector has not counted the history for a minute", remedy=READ_THE_LOG
+)
 RUNS_MAY_BE_MISSING = "runs may be missing from the history"
 
 

@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 from pymongo.errors import PyMongoError
 
 from jobmon.diagnosis.evidence import (
+    NO_CURRENT_HISTORY,
+    NO_CURRENT_STATS,
     NOT_COUNTED,
-    START_A_COLLECTOR,
     STILL_COUNTING,
     Evidence,
     Missing,
@@ -119,6 +120,13 @@ def read_recent(
     return read_history(lambda: queue.series.history_by_type(window), evidence)
 
 
+def find_no_history(queue: EvidenceSources, stats: QueueStats | None) -> Missing | None:
+    """Why no collector keeps a history that is up to date; None if one does."""
+    if stats is None or stats.source != "rollup":
+        return NO_CURRENT_STATS
+    return None if queue.series.rollup.progress() else NO_CURRENT_HISTORY
+
+
 def gather_forecast_evidence(queue: EvidenceSources, stats: QueueStats, now: datetime) -> Evidence:
     """Read only what a forecast needs; raises PyMongoError."""
     evidence = gather_blocks(queue, stats, now)
@@ -143,9 +151,8 @@ def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> E
         assumed_lease=queue.connection.jobs.mapping.offsets.get("leaseExpiresAt"),
         rules=queue.connection.settings.rules,
     )
-    if stats.source != "rollup" or series.rollup.progress() is None:
-        reason = "no collector keeps the statistics up to date"
-        return replace(evidence, blocks=Missing(reason=reason, remedy=START_A_COLLECTOR))
+    if (missing := find_no_history(queue, stats)) is not None:
+        return replace(evidence, blocks=missing)
     blocks: list[History[str]] = []
     for block_start in (start + index * BLOCK_LENGTH for index in range(BLOCK_COUNT)):
         window = Window(start=block_start, end=block_start + BLOCK_LENGTH, step=MINUTE)

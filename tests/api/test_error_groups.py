@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from jobmon.api.windows import NO_COLLECTOR
 from jobmon.app import create_app
 from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
@@ -181,9 +182,7 @@ def test_without_a_collector_the_answer_is_503_with_the_reason(api: Api) -> None
     for path in (PATH, f"{PATH}/{OTHER}"):
         answer = api.get_as_admin(path)
         assert (answer.status_code, answer.json["error"]["code"]) == (503, "collector_unavailable")
-        assert (
-            answer.json["error"]["message"] == "Only a collector knows this, and none is running."
-        )
+        assert answer.json["error"]["message"] == NO_COLLECTOR
         assert answer.headers["Retry-After"]
 
 

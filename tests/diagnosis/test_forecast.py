@@ -4,10 +4,12 @@ rates."""
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.evidence_reader import find_no_history
 from jobmon.diagnosis.forecast import (
     BLOCK_LENGTH,
     Forecast,
@@ -211,3 +213,19 @@ def test_a_forecast_is_rounded(minutes: float, text: str) -> None:
 
 def test_an_unknown_forecast_has_no_numbers() -> None:
     assert Forecast(outlook=Outlook.UNKNOWN, reason="x").text == "no forecast: x"
+
+
+def test_collector_without_a_history_is_not_called_absent() -> None:
+    """Catches "no collector" if one runs, but cannot count: its remedy would not help."""
+    queue, stats = MagicMock(), evidence({}).stats
+    assert find_no_history(queue, stats) is None
+    queue.series.rollup.progress.return_value = None
+    reasons = [
+        missing.reason
+        for source in ("rollup", "live")
+        if (missing := find_no_history(queue, replace(stats, source=source))) is not None
+    ]
+    assert reasons == [
+        "the collector has not counted the history for a minute",
+        "no collector keeps the statistics up to date",
+    ]
