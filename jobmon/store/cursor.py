@@ -64,7 +64,6 @@ class Cursor:
         return self.oldest_first != self.backwards
 
     def drop_values(self) -> Self:
-        """The same cursor with only its page number."""
         return replace(self, date=None, id=None, by_page=True, neighbor_differs=False)
 
     def encode(self) -> str:

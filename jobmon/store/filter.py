@@ -158,7 +158,6 @@ class JobFilter:
 
     @property
     def order_field(self) -> str:
-        """The date that orders the list."""
         if self.repeats_by is not None:
             return "nextRunAt"
         return self.order_by or self.date_field or "createdAt"

@@ -319,7 +319,6 @@ def required_indexes(connection: Connection) -> list[Index]:
 
 
 def _make_filter_index(jobs: ReadCollection, index: ListIndex) -> Index:
-    """An index of `filter_indexes` with the documents' names."""
     keys = jobs.mapping.translate_keys(index.keys) or []
     field = next(iter(index.partial or dict(index.keys)))
     ((path, _),) = jobs.mapping.translate_order([(field, ASCENDING)])

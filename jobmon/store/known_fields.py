@@ -41,7 +41,6 @@ class KnownFields:
 
     @property
     def can_filter_by_worker(self) -> bool:
-        """Whether a list can be filtered by worker."""
         by_attempt = indexes.worker_attempt_index(self._connection.profile)
         return by_attempt is not None or self.can_query("leasedBy")
 

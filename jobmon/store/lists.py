@@ -43,7 +43,6 @@ class JobPage:
 
     @property
     def is_whole_list(self) -> bool:
-        """Whether the list has no other page."""
         return self.page == 1 and self.next_cursor is None and self.prev_cursor is None
 
 

@@ -114,7 +114,6 @@ class FieldMapping:
 
     @property
     def orders_by_id(self) -> bool:
-        """Whether lists by createdAt are in the order of _id."""
         return self.paths.get("createdAt") == "_id"
 
     @cached_property

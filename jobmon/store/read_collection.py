@@ -117,7 +117,6 @@ class ReadCollection:
 
     @property
     def _naive_collection(self) -> Collection[Document]:
-        """The collection with naive dates."""
         collection, cached = self.collection, self._naive
         if cached is None or cached[0] is not collection:
             naive = collection.with_options(codec_options=WITH_NAIVE_DATES)
@@ -240,8 +239,6 @@ class ReadCollection:
         return cached[1]
 
     def _plan(self, index: Keys) -> Any:
-        """The plan of a query for all documents, by an index."""
-
         def run(hint: Hint) -> Any:
             options = _drop_none({"hint": hint})
             find = {"filter": {}, "collation": SIMPLE_COLLATION, **options}

@@ -41,7 +41,6 @@ class RunningJob(NamedTuple):
     expires_at: datetime | None = None
 
     def is_expired(self, now: datetime) -> bool:
-        """Whether its lease has ended."""
         return self.expires_at is not None and self.expires_at <= now
 
 

@@ -47,7 +47,6 @@ class SearchTerm:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the term has no value to search."""
         return not self.condition()["$in"]
 
     def _list_values(self, text: str) -> Iterator[Any]:

@@ -31,11 +31,9 @@ class SlowQueries(CommandListener):
             self._running[event.request_id] = event.command
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
-        """Log the command if it was slow."""
         self._finish(event, "succeeded")
 
     def failed(self, event: CommandFailedEvent) -> None:
-        """Log the command if it was slow."""
         self._finish(event, "failed")
 
     def _finish(self, event: CommandSucceededEvent | CommandFailedEvent, outcome: str) -> None:

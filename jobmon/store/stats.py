@@ -106,7 +106,6 @@ class QueueStats:
 
     @cached_property
     def _labels(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The statuses and the types of the counts."""
         counts = self.counts or {}
         return frozenset(key[0] for key in counts), frozenset(key[1] for key in counts)
 

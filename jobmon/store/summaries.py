@@ -47,7 +47,6 @@ def shorten_last_error(job: Document) -> Document:
 
 
 def _truncate(value: Any) -> Any:
-    """A field, truncated to 10,000 characters."""
     value_type = type(value)
     if (value_type is str and len(value) <= MAX_FIELD_LENGTH) or value_type in _SMALL:
         return value
