@@ -73,7 +73,6 @@ class Tally:
     run: Histogram = field(default_factory=Counter)
 
     def add(self, other: Self) -> None:
-        """Add the counts of `other`."""
         self.enqueued += other.enqueued
         self.dlq += other.dlq
         add_counts(self.outcomes, other.outcomes)
@@ -102,7 +101,6 @@ class Tally:
 
     @property
     def durations(self) -> int:
-        """The number of known durations."""
         return self.wait.total() + self.run.total()
 
 
@@ -173,7 +171,6 @@ def load_tallies(documents: list[Document]) -> Tallies:
 
 
 def count_events(tallies: Tallies) -> int:
-    """The number of events of all types."""
     return sum(tally.events for tally in tallies.values())
 
 
@@ -214,7 +211,6 @@ class QueueSample:
 
 
 def dump_sample(sample: QueueSample) -> Document:
-    """The stored fields of a sample."""
     return {
         "counts": [list(pair) for pair in sample.status_counts.items()],
         "oldestQueuedMs": sample.oldest_queued_ms,

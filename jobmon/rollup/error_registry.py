@@ -40,12 +40,10 @@ class ErrorGroup(NamedTuple):
 
 
 def error_group_name(group_id: str) -> str:
-    """The name of a group's document."""
     return f"error:{group_id}"
 
 
 def dump_error_group(group: ErrorGroup) -> Document:
-    """The stored fields of a group."""
     return {
         "group": group.id,
         "code": group.code,

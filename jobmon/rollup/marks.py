@@ -62,7 +62,6 @@ class Mark:
         return replace(self, text=text, link=link if is_valid else None)
 
     def dump(self) -> Document:
-        """The stored fields."""
         return {"at": self.at, "text": self.text, "link": self.link}
 
     @classmethod

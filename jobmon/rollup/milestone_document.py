@@ -14,7 +14,6 @@ MILESTONES = "milestones"
 
 
 def dump_milestones(version: str, milestones: Milestones) -> Document:
-    """The stored form."""
     numbers = [number for milestone in milestones.entries for number in milestone.older]
     return {
         "version": version,

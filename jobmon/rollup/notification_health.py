@@ -23,7 +23,6 @@ class ReceiverHealth:
 
 
 def dump_receiver_health(health: ReceiverHealth) -> Document:
-    """The stored fields."""
     return {
         "name": health.name,
         "sent": health.sent,

@@ -43,7 +43,6 @@ def run_list_name(job_id: Any) -> str:
 
 
 def dump_runs(runs: Iterable[RecordedRun]) -> Document:
-    """The stored form of a job's runs."""
     return {
         "runs": [
             [run.started_at, run.ended_at, run.status, run.code, run.message, list(run.repetition)]

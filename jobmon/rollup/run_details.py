@@ -58,7 +58,6 @@ class WorkerTally:
     last_at: datetime | None = None
 
     def add(self, other: Self) -> None:
-        """Add the runs of `other`."""
         add_counts(self.outcomes, other.outcomes)
         add_counts(self.run, other.run)
         self.add_end(other.last_at)
@@ -70,7 +69,6 @@ class WorkerTally:
 
     @property
     def runs(self) -> int:
-        """The number of runs."""
         return self.outcomes.total()
 
     @property
@@ -95,7 +93,6 @@ class RunDetails:
     slowest: dict[str, list[SlowRun]] = field(default_factory=dict)
 
     def add(self, other: Self) -> None:
-        """Add the runs of `other`."""
         add_counts(self.by_type, other.by_type)
         add_counts(self.by_worker, other.by_worker)
         for pair, tally in other.worker_types.items():
@@ -156,7 +153,6 @@ class RunDetails:
 
     @property
     def failed(self) -> int:
-        """The number of failed runs."""
         return self.by_type.total()
 
     @property
@@ -209,7 +205,6 @@ def select_slowest(runs: Iterable[SlowRun]) -> list[SlowRun]:
 
 
 def merge_details(parts: Iterable[RunDetails]) -> RunDetails:
-    """The sum of these details."""
     merged = RunDetails()
     for details in parts:
         merged.add(details)

@@ -62,7 +62,6 @@ class Durations:
 
     @classmethod
     def from_histogram(cls, histogram: Histogram) -> Self:
-        """The percentiles of a histogram."""
         p50, p95, p99 = percentiles(histogram, (0.5, 0.95, 0.99))
         return cls(p50=p50, p95=p95, p99=p99, count=histogram.total())
 
@@ -80,7 +79,6 @@ class Activity:
 
     @property
     def finished(self) -> int:
-        """Finished attempts with any outcome."""
         return self.succeeded + self.failed
 
     @property
@@ -100,7 +98,6 @@ class Activity:
 
     @classmethod
     def from_tallies(cls, tallies: Iterable[Tally]) -> Self:
-        """The sum of these tallies."""
         total = Tally()
         for tally in tallies:
             total.add(tally)

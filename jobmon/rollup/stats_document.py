@@ -21,7 +21,6 @@ def dump_stats(
     as_of: datetime,
     milestones: MilestoneChanges | None = None,
 ) -> Document:
-    """The stored form."""
     return {
         "asOf": as_of,
         "milestones": dump_changes(milestones),

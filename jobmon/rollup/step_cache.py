@@ -22,19 +22,16 @@ class StepCache(Generic[V]):
         self._values: dict[tuple[Hashable, Hashable], V] = {}
 
     def find(self, owner: Hashable, keys: Iterable[K]) -> dict[K, V]:
-        """The kept values of these keys."""
         with self._lock:
             return {key: self._values[owner, key] for key in keys if (owner, key) in self._values}
 
     def add(self, owner: Hashable, values: Mapping[K, V]) -> None:
-        """Keep these values."""
         with self._lock:
             self._values.update({(owner, key): value for key, value in values.items()})
             while len(self._values) > self._size:
                 del self._values[next(iter(self._values))]
 
     def clear(self, owner: Hashable) -> None:
-        """Drop all values of this owner."""
         with self._lock:
             for key in [key for key in self._values if key[0] == owner]:
                 del self._values[key]

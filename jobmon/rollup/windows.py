@@ -47,7 +47,6 @@ class Window:
 
     @property
     def length(self) -> timedelta:
-        """The time from its start to its end."""
         return self.end - self.start
 
     @property
@@ -111,7 +110,6 @@ class Window:
         return self.start >= floor(now - retention[self.span], DAY)
 
     def steps(self) -> Iterator[datetime]:
-        """The start of each step."""
         at = self.start
         while at < self.end:
             yield at
