@@ -66,7 +66,6 @@ class ErrorGroups:
         return None if redacted is None else str(redacted)
 
     def write(self) -> None:
-        """Store the groups that changed."""
         with self._lock:
             if not (self._changed or self._removed):
                 return

@@ -239,7 +239,6 @@ class EventCounter:
             self.write()
 
     def write(self) -> None:
-        """Store everything that was counted."""
         self._write_at = time.monotonic() + WRITE_EVERY_S
         self._groups.write()
         self._buckets.write(self._position)

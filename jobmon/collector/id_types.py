@@ -54,7 +54,6 @@ OTHER_TYPES = [  # the BSON types that are `OTHER_TYPE` here
 
 
 def find_id_type(job_id: Any) -> IdType:
-    """The type of an _id with this decoded value."""
     if isinstance(job_id, Code | bool):  # in Python subclasses of str and int
         return OTHER_TYPE
     return next((kind for kind in ID_TYPES if isinstance(job_id, kind.python_types)), OTHER_TYPE)

@@ -103,7 +103,6 @@ class _Sweep:
         self.older = [0] * len(self.labels)
 
     def move_to(self, at_ms: float) -> None:
-        """Move to a later moment."""
         while self.opened < len(self.by_first) and self.by_first[self.opened][0].first < at_ms:
             _, segment = self.by_first[self.opened]
             self.divided[segment.place] = segment

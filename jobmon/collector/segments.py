@@ -133,7 +133,6 @@ class _TypeSegments:
         return {"_id": condition or {"$type": self.bson_type.name}}
 
     def ranges(self) -> Iterator[SegmentRange]:
-        """All segments of the row, in order."""
         for index, segment in enumerate(self.segments):
             low, high = self.bounds(index)
             has_bounds = low is not None or (high is not None and self.bson_type.name != "number")
@@ -256,7 +255,6 @@ class SegmentMap:
         return OTHER in types and len(types) <= MAX_TYPES // 2
 
     def dump(self) -> list[Document]:
-        """The stored form of the segments."""
         self.has_new_times = False
         return [
             {
