@@ -139,7 +139,6 @@ class QueueJobChanges:
         self._undone: dict[bytes, Document] = {}
 
     def read(self, keys: Iterable[Any]) -> dict[bytes, StoredJob]:
-        """As in `JobChanges`."""
         keys = list(keys)
         if (undone_id := self._request.target.request_id) is not None:
             outcomes = self._records.find_outcomes(undone_id, keys)
@@ -149,7 +148,6 @@ class QueueJobChanges:
         return {encode_key(job["_id"]): StoredJob(job, job) for job in jobs}
 
     def plan(self, stored_job: StoredJob) -> PlannedChange:
-        """As in `JobChanges`."""
         job = stored_job.job
         if not isinstance(job.get("jobId"), str):
             raise RefusedActionError("its jobId is not a text")
@@ -185,7 +183,6 @@ class QueueJobChanges:
         return {name: value for name, value in before.items() if name != "updatedAt"}
 
     def apply(self, change: PlannedChange) -> bool:
-        """As in `JobChanges`."""
         last_action = {
             "id": self._request.id,
             "action": self._request.action,
@@ -235,7 +232,6 @@ class ProfileJobChanges:
         self._matching: set[bytes] = set()  # by `encode_key`: the jobs that match `when`
 
     def read(self, keys: Iterable[Any]) -> dict[bytes, StoredJob]:
-        """As in `JobChanges`."""
         transition = self._transition
         names = [*self._mapping.paths, *self._mapping.reads, "status", "_id"]
         projection = self._mapping.projection(set(names) - set(_NOT_STATE))
@@ -261,7 +257,6 @@ class ProfileJobChanges:
         return when
 
     def plan(self, stored_job: StoredJob) -> PlannedChange:
-        """As in `JobChanges`."""
         transition, document = self._transition, stored_job.document
         status = stored_job.job.get("status")
         if status not in transition.statuses:
@@ -299,7 +294,6 @@ class ProfileJobChanges:
         )
 
     def apply(self, change: PlannedChange) -> bool:
-        """As in `JobChanges`."""
         jobs, transition = _writable_jobs(self._connection), self._transition
         # The profile's rules check the status again: it may depend on fields outside `expected`.
         status = self._mapping.translate_filter({"status": {"$in": list(transition.statuses)}})
