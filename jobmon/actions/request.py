@@ -34,7 +34,6 @@ class Person:
     address: str | None = None
 
     def dump(self) -> Document:
-        """The stored form."""
         return {"subject": self.subject, "role": self.role, "address": self.address}
 
     @classmethod
@@ -142,7 +141,6 @@ class ActionRequest:
         return self.priority if self.run_at is None else self.run_at
 
     def dump(self) -> Document:
-        """The stored fields."""
         return {
             "request": self.id,
             "action": self.action,

@@ -99,7 +99,6 @@ class ActionRequests:
 
     @property
     def records(self) -> ActionRecords:
-        """The records of this queue."""
         own = OwnDatabase(state_database(self._own), self._connection.queue_key, self._reported)
         return ActionRecords(own, self._connection.settings.actions_retention_days)
 
@@ -265,7 +264,6 @@ class ActionRequests:
         return self._decide(request_id, Decision.APPROVED, by, reason)
 
     def reject(self, request_id: str, by: Person, reason: str = "") -> ActionState:
-        """Reject a request that awaits an approval."""
         self._require(request_id, (Phase.AWAITING_APPROVAL,))
         return self._decide(request_id, Decision.REJECTED, by, reason)
 

@@ -46,7 +46,6 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """The number of jobs or types with a result."""
         return self.done + self.skipped + self.possible
 
     def dump(self) -> dict[str, int]:

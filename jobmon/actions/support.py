@@ -31,7 +31,6 @@ class ActionSupport:
     has_type_actions: bool = False
 
     def has(self, action: str) -> bool:
-        """Whether the queue has this action."""
         if action in list(TypeAction):
             return self.has_type_actions
         return action in self.statuses
@@ -60,7 +59,6 @@ class ActionSupport:
 
 
 def find_support(settings: Settings) -> ActionSupport:
-    """The actions of a queue with these settings."""
     profile = Profile.from_settings(settings)
     transitions: Mapping[str, Transition] | None = None
     if profile.jobs.is_identity and (profile.attempts is None or profile.attempts.is_identity):

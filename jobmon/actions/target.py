@@ -81,7 +81,6 @@ class Target:
         return self.listed == 1
 
     def dump(self) -> Document:
-        """The stored form."""
         if self.job_filter is not None:
             return {"filter": dump_filter(self.job_filter)}
         if self.request_id is not None:
