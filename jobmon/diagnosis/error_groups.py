@@ -92,7 +92,6 @@ def find_status(group: ErrorGroup | None, history: RunHistory) -> GroupStatus | 
 
 
 def count_statuses(history: RunHistory) -> dict[GroupStatus, int]:
-    """The number of groups with each status."""
     statuses = Counter(find_status(group, history) for group in history.groups.values())
     return {status: statuses[status] for status in GroupStatus}
 

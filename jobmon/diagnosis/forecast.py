@@ -82,7 +82,6 @@ class Flow(NamedTuple):
 
 
 def forecast_queue(evidence: Evidence) -> Forecast:
-    """The forecast of a whole queue."""
     blocks, due = evidence.blocks, evidence.stats.health.due
     if isinstance(blocks, Missing):
         return _make_unknown(blocks.reason)
