@@ -31,7 +31,7 @@ from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
 from jobmon.domain import WAITING_STATUSES, AttemptStatus, JobStatus
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE
 from jobmon.rollup.series import Activity, History, NoCollectorError, TooManyTypesError
-from jobmon.store.attempts import attempt_count
+from jobmon.store.attempts import recorded_count
 from jobmon.store.bson_json import read_date, to_utc
 from jobmon.store.failures import describe_error
 from jobmon.store.labels import label
@@ -129,7 +129,7 @@ def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
         return {}  # a worker has the lease, but has not started: the fields are of an earlier run
     attempt_number = job["attemptCount"]
     if has_only_last and last_attempt:
-        attempt_number = attempt_count({"attemptCount": last_attempt.get("attemptNumber")}, 0)
+        attempt_number = recorded_count({"attemptCount": last_attempt.get("attemptNumber")})
     return {
         "started_at": read_date((last_attempt if is_running else job).get("startedAt")),
         "worker": clean_free_text(job.get("leasedBy")),

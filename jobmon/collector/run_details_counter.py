@@ -30,7 +30,7 @@ from jobmon.rollup.run_sources import (
     find_run_sources,
     minute_expression,
 )
-from jobmon.store.attempts import attempt_count
+from jobmon.store.attempts import recorded_count
 from jobmon.store.bson_json import read_date, to_utc
 from jobmon.store.connection import Connection
 from jobmon.store.failures import Failure, classify_failure
@@ -146,7 +146,7 @@ class RunDetailsCounter:
             SlowRun(
                 duration_ms=int(duration_ms),
                 job_id=label(job_id),
-                attempt=attempt_count({"attemptCount": attempt}, default=0) or None,
+                attempt=recorded_count({"attemptCount": attempt}) or None,
                 worker=worker,
                 outcome=outcome,
                 finished_at=to_utc(finished_at),

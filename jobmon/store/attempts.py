@@ -30,7 +30,7 @@ def last_attempt(job: Document) -> list[Document]:
         is_over = is_over and to_utc(ended) >= to_utc(started)
     return [
         {
-            "attemptNumber": attempt_count(job, default=0) or None,
+            "attemptNumber": recorded_count(job) or None,
             "status": outcome,
             "workerId": job.get("leasedBy"),
             "startedAt": started,
@@ -49,7 +49,7 @@ def number_attempts(
     larger. If `is_complete` is false, older attempts may exist that were not read. If then the job
     also counts fewer attempts than were read, the numbers are unknown and none is added.
     """
-    count, read_count = attempt_count(job, default=0), len(attempts)
+    count, read_count = recorded_count(job) or 0, len(attempts)
     if count < read_count and not is_complete:
         return attempts
     first = max(count, read_count) - read_count + 1
@@ -70,12 +70,6 @@ def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool)
     if attempts and (count > len(attempts) or is_recurring):
         return "the queue does not record every attempt"
     return None
-
-
-def attempt_count(job: Document, default: int) -> int:
-    """The number of attempts that a job records, or `default`: see `recorded_count`."""
-    count = recorded_count(job)
-    return default if count is None else count
 
 
 def recorded_count(job: Document) -> int | None:

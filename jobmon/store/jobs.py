@@ -5,10 +5,10 @@ from collections.abc import Callable
 from jobmon.domain import ATTEMPT_FIELDS
 from jobmon.store.attempts import (
     MAX_ATTEMPTS_SHOWN,
-    attempt_count,
     explain_missing,
     last_attempt,
     number_attempts,
+    recorded_count,
 )
 from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
@@ -61,7 +61,8 @@ class JobStore:
         job, recorded = job_and_attempts
         log = self._profile.log
         attempts = self._list_attempts(recorded, job, self._max_read)
-        count = attempt_count(job, default=len(attempts))
+        recorded_number = recorded_count(job)
+        count = len(attempts) if recorded_number is None else recorded_number
         if log is not None:  # a log may have more runs than the job counts
             count = max(count, len(attempts))
         attempts = attempts[-MAX_ATTEMPTS_SHOWN:]

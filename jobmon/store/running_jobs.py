@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jobmon.domain import JobStatus
 from jobmon.single_flight import SingleFlight
 from jobmon.store import indexes
-from jobmon.store.attempts import attempt_count
+from jobmon.store.attempts import recorded_count
 from jobmon.store.bson_json import read_date, to_text
 from jobmon.store.connection import Connection
 from jobmon.store.identity import is_identity
@@ -180,4 +180,4 @@ def _make_job(values: Document, starts: dict[tuple[str, int], datetime]) -> Runn
 
 
 def _read_attempt_number(value: Any) -> int | None:
-    return attempt_count({"attemptCount": value}, default=0) or None
+    return recorded_count({"attemptCount": value}) or None
