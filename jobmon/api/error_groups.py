@@ -169,7 +169,7 @@ def find_group(
     queue: WatchedQueue, found_errors: FoundErrors, group_id: str
 ) -> tuple[ErrorSummary, ErrorGroup | None]:
     """A group, and its sample if it has one; raises ApiError 404 if no group has this id."""
-    sample = None if group_id == OTHER else queue.runs.error_group(group_id)
+    sample = None if group_id == OTHER else queue.rollup.error_group(group_id)
     summary = next((group for group in found_errors.groups if group.id == group_id), None)
     if summary is not None:
         return summary, sample

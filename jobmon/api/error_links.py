@@ -60,7 +60,7 @@ def find_error_groups(queue: WatchedQueue, errors: Iterable[Any]) -> list[str | 
     # For each error: the ids of its own group, and of the group for other messages with its code.
     candidates = [() if kind is None else (kind.id, fold_kind(kind).id) for kind in kinds]
     ids = {group_id for pair in candidates for group_id in pair}
-    known_ids = queue.runs.known_error_groups(ids) if ids else frozenset()
+    known_ids = queue.rollup.known_error_groups(ids) if ids else frozenset()
     return [
         next((group_id for group_id in pair if group_id in known_ids), None) for pair in candidates
     ]

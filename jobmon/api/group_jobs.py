@@ -46,7 +46,7 @@ class GroupJobFinder:
 
 
 def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJobs:
-    group = queue.runs.error_group(group_id)
+    group = queue.rollup.error_group(group_id)
     if group is None:
         message = "There is no such group of errors, or it was seen too long ago."
         raise RefusedFilterError("error_group", message)

@@ -225,7 +225,7 @@ class RollupReader:
         return frozenset(self._read_named(ERRORS, names, load, ["format", "group"]))
 
     def error_group(self, group_id: str) -> ErrorGroup | None:
-        """The group with this id; None if it does not exist. Index: _id."""
+        """The group with this id, and its sample; None if it does not exist. Index: _id."""
         names = [error_group_name(group_id)]
         return next(self._read_named(ERRORS, names, load_error_group), None)
 

@@ -1,7 +1,7 @@
 """Errors, workers and the slowest runs over a window of time, from the collector's buckets."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -127,14 +127,6 @@ class RunHistoryReader:
             return steps
 
         return self._error_steps.get((window, progress.counted_at), compute)
-
-    def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
-        """The subset of these ids for which a group exists."""
-        return self._rollup.known_error_groups(ids)
-
-    def error_group(self, group_id: str) -> ErrorGroup | None:
-        """A group with its sample message and stack; None if it does not exist."""
-        return self._rollup.error_group(group_id)
 
     def _find_counting_start(self, progress: HistoryProgress) -> datetime | None:
         events = self._rollup.event_history()

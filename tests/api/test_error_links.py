@@ -7,7 +7,7 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from jobmon.diagnosis.error_kinds import classify_error, fold_kind
-from jobmon.rollup.run_history import RunHistoryReader
+from jobmon.rollup.reader import RollupReader
 
 from ..conftest import Api
 from ..support.error_history import ErrorHistory
@@ -80,7 +80,7 @@ def test_job_is_shown_without_groups_if_they_cannot_be_read(
     def raise_disconnected(*_: object) -> None:
         raise AutoReconnect("gone")
 
-    monkeypatch.setattr(RunHistoryReader, "known_error_groups", raise_disconnected)
+    monkeypatch.setattr(RollupReader, "known_error_groups", raise_disconnected)
     answer = api.get_as_admin("/jobs/j")
     assert answer.status_code == 200
     assert list_groups(answer.json) == [None] * 5
@@ -88,5 +88,5 @@ def test_job_is_shown_without_groups_if_they_cannot_be_read(
 
 def test_job_without_errors_reads_no_groups(api: Api, watched: Any, monkeypatch: Any) -> None:
     watched.jobs.insert_one({"jobId": "fine", "status": "succeeded"})
-    monkeypatch.setattr(RunHistoryReader, "known_error_groups", None)  # a call fails
+    monkeypatch.setattr(RollupReader, "known_error_groups", None)  # a call fails
     assert list_groups(api.get_as_admin("/jobs/fine").json) == [None, None]

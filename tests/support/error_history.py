@@ -10,6 +10,7 @@ from jobmon.collector.run_details_counter import add_run
 from jobmon.collector.runs import FinishedRun
 from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.rollup.error_registry import MAX_RECENT_JOBS, ErrorGroup, FailedJob
+from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.run_history import ErrorSteps, RunHistory, RunHistoryReader
 from jobmon.rollup.windows import Window
@@ -96,9 +97,9 @@ class ErrorHistory:
             RunHistoryReader, "errors_by_step", lambda _, window: self._count_by_step(window)
         )
         monkeypatch.setattr(
-            RunHistoryReader, "known_error_groups", lambda _, ids: self.groups.keys() & set(ids)
+            RollupReader, "known_error_groups", lambda _, ids: self.groups.keys() & set(ids)
         )
-        monkeypatch.setattr(RunHistoryReader, "error_group", lambda _, id_: self.groups.get(id_))
+        monkeypatch.setattr(RollupReader, "error_group", lambda _, id_: self.groups.get(id_))
         return self
 
     def _count(self, start: datetime, end: datetime) -> RunDetails:
