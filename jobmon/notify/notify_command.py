@@ -2,7 +2,6 @@
 
 import sys
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -13,7 +12,6 @@ from jobmon import logs
 from jobmon.humanize import count
 from jobmon.notify.delivery import Receiver, open_receivers
 from jobmon.notify.message import Message, Sender
-from jobmon.notify.webhook import DeliveryError
 from jobmon.rollup.documents import connect_as_writer
 from jobmon.rollup.notification_health import ReceiverHealth
 from jobmon.rollup.reader import RollupReader
@@ -49,16 +47,12 @@ def _send_tests(settings: Settings, receivers: list[Receiver]) -> list[tuple[str
         made_at=datetime.now(UTC),
         sender=Sender.from_settings(settings),
     )
-
-    def send(receiver: Receiver) -> tuple[str, bool]:
-        try:
-            receiver.send_now(message)
-        except DeliveryError as error:
-            return f"{receiver.name}: not sent, {error}", False
-        return f"{receiver.name}: sent", True
-
-    with ThreadPoolExecutor(len(receivers)) as pool:
-        return list(pool.map(send, receivers))
+    outcomes = [(receiver.name, receiver.submit(message)) for receiver in receivers]
+    errors = [(name, outcome.exception()) for name, outcome in outcomes]  # waits for each
+    return [
+        (f"{name}: sent" if error is None else f"{name}: not sent, {error}", error is None)
+        for name, error in errors
+    ]
 
 
 def _read_health(settings: Settings, queues: tuple[Settings, ...]) -> list[tuple[str, bool]]:
