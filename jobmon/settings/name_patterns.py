@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 
+@lru_cache(1_000)
 def pattern_regex(pattern: str) -> str:
     """The regular expression that matches a whole name; Prometheus understands it, too."""
     parts = re.split(r"([*?])", pattern)
@@ -13,9 +14,4 @@ def pattern_regex(pattern: str) -> str:
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:
     """Whether the whole name matches one of the patterns."""
-    return any(_compile(pattern).fullmatch(name) for pattern in patterns)
-
-
-@lru_cache(1_000)
-def _compile(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern_regex(pattern), re.DOTALL)
+    return any(re.fullmatch(pattern_regex(pattern), name, re.DOTALL) for pattern in patterns)
