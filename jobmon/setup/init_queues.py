@@ -55,7 +55,7 @@ class _DatabaseAddress:
         return replace(address, hosts=address.hosts | members)
 
     def describe(self) -> str:
-        return f"{self.database} at {','.join(sorted(self.hosts))}"
+        return f"the database {self.database} at {','.join(sorted(self.hosts))}"
 
 
 def find_targets(
@@ -74,15 +74,13 @@ def find_targets(
         queues = select_queues(queues, name)
     with admin_client(settings) as client:
         admin_address = _DatabaseAddress.from_client(settings.mongo_uri, client)
-    if name is not None:
-        for queue in queues:
-            _require_same_database(queue, admin_address)
-        selected, notes = queues, list[Finding]()
-    else:
-        selected = tuple(
-            queue for queue in queues if queue.mongo_uri and _is_in_database(queue, admin_address)
-        )
-        notes = list(_describe_unknown_databases(queues))
+    # The database of a queue may not be known yet: then the queue's name must be given.
+    selected = [
+        queue
+        for queue in queues
+        if (_is_in_database(queue, admin_address) if queue.mongo_uri else name is not None)
+    ]
+    notes = list(_describe_unknown_databases(queues)) if name is None else []
     if not selected:
         raise SetupError(_explain_no_queue(queues, admin_address))
     own_address = _DatabaseAddress.from_uri(own_uri) if own_uri else None
@@ -120,20 +118,6 @@ def _is_in_database(queue: Settings, admin_address: _DatabaseAddress) -> bool:
     return address.database == admin_address.database and bool(address.hosts & admin_address.hosts)
 
 
-def _require_same_database(queue: Settings, admin_address: _DatabaseAddress) -> None:
-    """Raise SetupError if the queue's database is known and is not the administrator's."""
-    if queue.mongo_uri and not _is_in_database(queue, admin_address):
-        where = _DatabaseAddress.from_uri(queue.mongo_uri).describe()
-        raise SetupError(
-            problem(
-                "queues",
-                f"{queue.queue} is in the database {where}, by {queue.uri_setting}, but "
-                f"{ADMIN_URI} leads to {admin_address.describe()}.",
-                remedy=f"Set {ADMIN_URI} to an administrator of {where}.",
-            )
-        )
-
-
 def _describe_unknown_databases(queues: Sequence[Settings]) -> Iterator[Finding]:
     for queue in queues:
         if not queue.mongo_uri:
@@ -147,19 +131,17 @@ def _describe_unknown_databases(queues: Sequence[Settings]) -> Iterator[Finding]
 
 
 def _explain_no_queue(queues: Sequence[Settings], admin_address: _DatabaseAddress) -> Finding:
-    places = "; ".join(
-        f"{queue.queue} is in "
-        + (
-            _DatabaseAddress.from_uri(queue.mongo_uri).describe()
-            if queue.mongo_uri
-            else "an unknown database"
-        )
+    places = (
+        f"{queue.queue} is in {_DatabaseAddress.from_uri(queue.mongo_uri).describe()}, by "
+        f"{queue.uri_setting}"
+        if queue.mongo_uri
+        else f"{queue.queue} is in an unknown database"
         for queue in queues
     )
     return problem(
         "queues",
-        f"No queue is in the database {admin_address.describe()}, to which {ADMIN_URI} leads: "
-        f"{places}.",
+        f"No queue is in {admin_address.describe()}, to which {ADMIN_URI} leads: "
+        f"{'; '.join(places)}.",
         remedy=f"Set {ADMIN_URI} to an administrator of one of these, or choose a queue with "
         "--queue.",
     )
