@@ -7,6 +7,7 @@ Findings are in the order of the queues in the file.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from pymongo.errors import AutoReconnect, PyMongoError
 
@@ -39,9 +40,10 @@ def check_queues(settings: Settings, name: str | None = None) -> Iterator[Findin
     try:
         own_findings = list(_check_own_databases(own_connection))
         yield from own_findings
-        checks = _QueueChecks(own_connection if own_findings[0].level is Level.OK else None)
+        readable = own_connection if own_findings[0].level is Level.OK else None
+        check = partial(_check_queue, readable, {})
         with ThreadPoolExecutor(_MAX_PARALLEL) as pool:
-            for queue, findings in zip(queues, pool.map(checks.check, queues), strict=True):
+            for queue, findings in zip(queues, pool.map(check, queues), strict=True):
                 yield from (replace(finding, queue=queue.queue) for finding in findings)
     finally:
         own_connection.close()
@@ -60,24 +62,20 @@ def _check_own_databases(own_connection: Connection) -> Iterator[Finding]:
         yield explain_unreachable(error, settings.mongo_uri, settings.uri_setting, NO_USER)
 
 
-class _QueueChecks:
-    """Checks queues in threads; after a deployment did not answer, it is not queried again."""
-
-    def __init__(self, own_connection: Connection | None) -> None:
-        self._own_connection = own_connection
-        self._unreachable: dict[str, Exception] = {}  # by address
-
-    def check(self, queue: Settings) -> list[Finding]:
-        address = describe_address(queue.mongo_uri)
-        connection = Connection(queue)
-        try:
-            if address in self._unreachable:
-                raise self._unreachable[address]
-            deployment = Deployment.inspect(queue, connection, has_own_databases=False)
-            return list(DeploymentCheck(deployment, self._own_connection).findings())
-        except (PyMongoError, OSError, ValueError) as error:
-            if isinstance(error, AutoReconnect):
-                self._unreachable[address] = error
-            return [explain_unreachable(error, queue.mongo_uri, queue.uri_setting, NO_USER)]
-        finally:
-            connection.close()
+def _check_queue(
+    own_connection: Connection | None, unreachable: dict[str, Exception], queue: Settings
+) -> list[Finding]:
+    """Check a queue; a deployment that did not answer, in `unreachable`, is not queried again."""
+    address = describe_address(queue.mongo_uri)
+    connection = Connection(queue)
+    try:
+        if address in unreachable:
+            raise unreachable[address]
+        deployment = Deployment.inspect(queue, connection, has_own_databases=False)
+        return list(DeploymentCheck(deployment, own_connection).findings())
+    except (PyMongoError, OSError, ValueError) as error:
+        if isinstance(error, AutoReconnect):
+            unreachable[address] = error
+        return [explain_unreachable(error, queue.mongo_uri, queue.uri_setting, NO_USER)]
+    finally:
+        connection.close()

@@ -140,8 +140,8 @@ class _Search:
         if recognition is None or recognition.certainty is Certainty.POSSIBLE:
             proposal = propose(sample, resample)
         if recognition is not None and not _is_more_certain(proposal, recognition):
-            if recognition.attempts_collection is not None:
-                self._attempts_collections.add((sample.database, recognition.attempts_collection))
+            if attempts := load_profile(recognition.profile).attempts_collection:
+                self._attempts_collections.add((sample.database, attempts))
             candidate = Candidate(
                 sample=sample,
                 certainty=recognition.certainty,

@@ -25,10 +25,8 @@ def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
         return
     file = load_profile(profile)
     collection = connection.jobs.name
-    keys = _list_keys(file, collection)
-    if file.base is not None:
-        for key in _list_keys(load_profile(file.base), collection):
-            keys.pop(key, None)
+    inherited = [] if file.base is None else _list_keys(load_profile(file.base), collection)
+    keys = [key for key in _list_keys(file, collection) if key not in inherited]
     used = find_used_paths(connection.jobs, ["_id", *(path for _, path in keys)])
     if "_id" not in used:  # no sample could be read in time
         return
@@ -42,18 +40,16 @@ def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
         )
 
 
-def _list_keys(file: ProfileFile, collection: str) -> dict[tuple[str, str], None]:
+def _list_keys(file: ProfileFile, collection: str) -> list[tuple[str, str]]:
     """The (key, path) pairs of a profile: each key that names paths of jobs, with each path."""
-    parsed = file.parse(collection)
-    keys: dict[tuple[str, str], None] = {}
-    for key, path in _list_job_paths(parsed):
-        keys.setdefault((key, path))
-    inputs = {path for _, path in keys}
-    for path in file.content.get("readings", {}):
+    keys = list(dict.fromkeys(_list_job_paths(file.parse(collection))))
+    readings = [
+        ("readings", path)
+        for path in file.content.get("readings", {})
         # Leave out a path inside an array or a JSON text: the database does not look there.
-        if not any(path.startswith(f"{outer}.") for outer in inputs):
-            keys.setdefault(("readings", path))
-    return keys
+        if not any(path.startswith(f"{outer}.") for _, outer in keys)
+    ]
+    return keys + readings
 
 
 def _list_job_paths(parsed: ParsedProfile) -> Iterator[tuple[str, str]]:

@@ -51,14 +51,13 @@ class Recognition:
     """A shipped profile that fits a collection.
 
     `score`: rank of the certainty, share and number of the profile's fields; a larger score is a
-    better fit. `attempts_collection`: the collection of the attempts; None without one.
+    better fit.
     """
 
     profile: str
     certainty: Certainty
     reasons: tuple[str, ...]
     score: tuple[int, float, int]
-    attempts_collection: str | None = None
 
 
 def recognize(
@@ -156,7 +155,6 @@ def _match(
         certainty=certainty,
         reasons=tuple(reasons),
         score=(certainty.rank, round(share, 1), len(present) + has_log),
-        attempts_collection=profile.attempts_collection,
     )
 
 

@@ -62,12 +62,12 @@ def user_lines(
 
 def index_lines(indexes: Iterable[Index], state_db: str, *, unique: bool) -> Iterator[str]:
     """Lines that create indexes, and record in `state_db` that `jobmon init` created them."""
-    records = f"{_database(state_db)}.getCollection({_js(CREATED_INDEXES)})"
+    records = _collection(state_db, CREATED_INDEXES)
     for index in indexes:
         collection = index.collection
         options = index_options(index, unique=unique)
         name = options["name"]
-        target = f"{_database(collection.database.name)}.getCollection({_js(collection.name)})"
+        target = _collection(collection.database.name, collection.name)
         entry = CreatedIndexes.entry(index, name)
         key = {"_id": entry.pop("_id")}
         yield (
@@ -80,9 +80,7 @@ def index_lines(indexes: Iterable[Index], state_db: str, *, unique: bool) -> Ite
 
 def revocation_lines(state_db: str, rollup_db: str) -> Iterator[str]:
     """Lines that create the list of revoked tokens, as `RevokedTokens.create` does."""
-    lists, known_lists = (
-        f"{_database(name)}.getCollection({_js(REVOKED)})" for name in (state_db, rollup_db)
-    )
+    lists, known_lists = (_collection(name, REVOKED) for name in (state_db, rollup_db))
     created = f"{{$setOnInsert: {{format: {FORMAT}, since: new Date()}}}}"
     yield f"{lists}.updateOne({_js({'_id': MARKER})}, {created}, {{upsert: true}});"
     seen = {"$set": {"format": FORMAT}}
@@ -95,12 +93,12 @@ def action_lines(roles: QueueRoles) -> Iterator[str]:
     if actions is None:
         return
     if actions.has_controls:
-        controls = f"{_database(roles.database)}.getCollection({_js(CONTROLS)})"
+        controls = _collection(roles.database, CONTROLS)
         key, created = {"_id": PAUSED}, {"$setOnInsert": {"types": list[str]()}}
         yield f"{controls}.updateOne({_js(key)}, {_js(created)}, {{upsert: true}});"
     if roles.own is not None:
         for name, keys, options in RECORD_INDEXES:
-            target = f"{_database(roles.own.state)}.getCollection({_js(name)})"
+            target = _collection(roles.own.state, name)
             with_name = {"name": "_".join(f"{field}_{order}" for field, order in keys), **options}
             yield f"{target}.createIndex({_js(dict(keys))}, {_js(with_name)});"
 
@@ -127,15 +125,19 @@ def removal_lines(
         yield f"{database}.dropUser({_js(user['user'])});"
     for name in roles.names:
         yield f"if ({admin}.getRole({_js(name)})) {admin}.dropRole({_js(name)});"
-    records = f"{_database(state_db)}.getCollection({_js(CREATED_INDEXES)})"
+    records = _collection(state_db, CREATED_INDEXES)
     for entry in entries:
-        target = f"{_database(entry['database'])}.getCollection({_js(entry['collection'])})"
+        target = _collection(entry["database"], entry["collection"])
         yield f"{target}.dropIndex({_js(entry['name'])});"
         yield f"{records}.deleteOne({_js({'_id': entry['_id']})});"
 
 
 def _database(name: str) -> str:
     return f"db.getSiblingDB({_js(name)})"
+
+
+def _collection(database: str, name: str) -> str:
+    return f"{_database(database)}.getCollection({_js(name)})"
 
 
 def _js(value: Any) -> str:
