@@ -237,7 +237,7 @@ class _RunReader:
         if seen_runs is None:
             reason = "no run has ended since the collector began, or there are more than "
             return last_run, f"{reason}{MAX_JOBS:,} recurring jobs"
-        runs = [_run_from_record(run) for run in seen_runs]
+        runs = [Run(**vars(run)) for run in seen_runs]
         # Between the seen runs and a newer run, runs may be missing: the collector stopped, or has
         # not stored them yet.
         newer_runs = [
@@ -261,17 +261,6 @@ def _run_from_attempt(attempt: Document) -> Run:
         ended_at=read_date(attempt.get("finishedAt")),
         code=error.get("code"),
         message=error.get("message"),
-    )
-
-
-def _run_from_record(run: RecordedRun) -> Run:
-    return Run(
-        status=run.status,
-        started_at=run.started_at,
-        ended_at=run.ended_at,
-        code=run.code,
-        message=run.message,
-        repetition=run.repetition,
     )
 
 
