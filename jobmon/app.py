@@ -16,9 +16,7 @@ from jobmon.api.owner_counts import OwnerJobCounter
 from jobmon.api.queues import QueueSummaries
 from jobmon.api.workers import WorkerReader
 from jobmon.dashboard import views
-from jobmon.dashboard.actions_page import ActionPages
 from jobmon.dashboard.errors_page import ErrorPages
-from jobmon.dashboard.find_page import FindPage
 from jobmon.dashboard.job_page import JobPage
 from jobmon.dashboard.list_pages import JobListPages
 from jobmon.dashboard.overview_page import OverviewPage
@@ -156,8 +154,7 @@ def _add_routes(
             types=TypePage(lists, workers),
             schedule=SchedulePage(lists),
             queues=QueuesPage(summaries),
-            find=FindPage(),
-            actions=ActionPages() if has_actions else None,
+            has_actions=has_actions,
             sign_in=sign_in,
         )
     )

@@ -107,123 +107,126 @@ class ActionView:
         return "/dashboard/jobs" + write_query(**self.filters or {})
 
 
-class ActionPages:
-    """The routes of the pages about actions."""
+def show_requests() -> Response | str:
+    """A page of the requests, the newest first; with a `format`, a file of requests."""
+    session.require_admin()
+    if (file_format := _read_format()) is not ListFormat.JSON:
+        return export_requests(file_format)
+    actions, query = queue_actions(), _read_list_query()
+    states, next_cursor = list_requests(query)
+    context = {
+        "requests": [ActionView(state=state) for state in states],
+        "next_cursor": next_cursor,
+        "is_first": query.before is None,
+        "has_actor": actions.requests.has_actor(),
+        "expires_minutes": current_queue().settings.actions_expire_minutes,
+    }
+    return render_page("actions", **context)
 
-    def requests(self) -> Response | str:
-        """A page of the requests, the newest first; with a `format`, a file of requests."""
-        session.require_admin()
-        if (file_format := _read_format()) is not ListFormat.JSON:
-            return export_requests(file_format)
-        actions, query = queue_actions(), _read_list_query()
-        states, next_cursor = list_requests(query)
-        context = {
-            "requests": [ActionView(state=state) for state in states],
-            "next_cursor": next_cursor,
-            "is_first": query.before is None,
-            "has_actor": actions.requests.has_actor(),
-            "expires_minutes": current_queue().settings.actions_expire_minutes,
-        }
-        return render_page("actions", **context)
 
-    def request(self, action_id: str) -> Response | str:
-        """One request with its progress, for an admin or the person who filed it.
+def show_request(action_id: str) -> Response | str:
+    """One request with its progress, for an admin or the person who filed it.
 
-        With a `format`, a file of its outcomes; with a `result`, only outcomes of this kind.
-        """
-        view = _find_visible(action_id)
-        requests = queue_actions().requests
-        result = read_parameter("result")
-        chosen_result = Result(result) if result in list(Result) else None
-        if (file_format := _read_format()) is not ListFormat.JSON:
-            return export_outcomes(view.state, file_format, chosen_result)
-        page = requests.list_outcomes(action_id, limit=OUTCOMES_SHOWN, result=chosen_result)
-        context = {
-            "view": view,
-            "decisions": [
-                (name, DECISION_WORDS[name])
-                for name in list_decisions(view.state)
-                if name in DECISION_WORDS
-            ],
-            "may_undo": may_undo(view.state),
-            "outcomes": [
-                replace(outcome, before=redact(outcome.before), after=redact(outcome.after))
-                for outcome in page.outcomes
-            ],
-            "has_more": page.next_after is not None,
-            "chosen_result": chosen_result,
-            "has_actor": requests.has_actor(),
-            "expires_minutes": current_queue().settings.actions_expire_minutes,
-        }
-        return render_page("action", **context)
+    With a `format`, a file of its outcomes; with a `result`, only outcomes of this kind.
+    """
+    view = _find_visible(action_id)
+    requests = queue_actions().requests
+    result = read_parameter("result")
+    chosen_result = Result(result) if result in list(Result) else None
+    if (file_format := _read_format()) is not ListFormat.JSON:
+        return export_outcomes(view.state, file_format, chosen_result)
+    page = requests.list_outcomes(action_id, limit=OUTCOMES_SHOWN, result=chosen_result)
+    context = {
+        "view": view,
+        "decisions": [
+            (name, DECISION_WORDS[name])
+            for name in list_decisions(view.state)
+            if name in DECISION_WORDS
+        ],
+        "may_undo": may_undo(view.state),
+        "outcomes": [
+            replace(outcome, before=redact(outcome.before), after=redact(outcome.after))
+            for outcome in page.outcomes
+        ],
+        "has_more": page.next_after is not None,
+        "chosen_result": chosen_result,
+        "has_actor": requests.has_actor(),
+        "expires_minutes": current_queue().settings.actions_expire_minutes,
+    }
+    return render_page("action", **context)
 
-    def toast(self, action_id: str) -> str:
-        """The progress of a request in one line, for a script."""
-        return render_template("dashboard/_toast.html", view=_find_visible(action_id))
 
-    def confirm(self) -> BaseResponse | str | tuple[str, int]:
-        """Show the effect of a form, with a button that confirms it; this files nothing."""
-        session.require_session()
-        if request.method == "POST":
-            session.require_same_origin()
-        form = ActionForm.read(request.values)
+def show_toast(action_id: str) -> str:
+    """The progress of a request in one line, for a script."""
+    return render_template("dashboard/_toast.html", view=_find_visible(action_id))
+
+
+def confirm() -> BaseResponse | str | tuple[str, int]:
+    """Show the effect of a form, with a button that confirms it; this files nothing."""
+    session.require_session()
+    if request.method == "POST":
+        session.require_same_origin()
+    form = ActionForm.read(request.values)
+    _require_own(form)
+    return _render_confirmation(replace(form, key=secrets.token_hex(10), expected=""))
+
+
+def file_request() -> BaseResponse | str | tuple[str, int]:
+    """File the confirmed request and show it; if values are bad, ask again."""
+    session.require_session()
+    session.require_same_origin()
+    form = ActionForm.read(request.form)
+    try:
+        order = form.make_order()
+        require_right(order.action)
         _require_own(form)
-        return _render_confirmation(replace(form, key=secrets.token_hex(10), expected=""))
+        owner = None if auth.is_admin() else auth.subject()
+        state = file_order(order, form.key or None, owner)
+    except ApiError as error:
+        if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise
+        return _render_confirmation(form, error)
+    return _answer_filed(state)
 
-    def file(self) -> BaseResponse | str | tuple[str, int]:
-        """File the confirmed request and show it; if values are bad, ask again."""
-        session.require_session()
-        session.require_same_origin()
-        form = ActionForm.read(request.form)
+
+def undo_request(action_id: str) -> BaseResponse | str | tuple[str, int]:
+    """Ask whether to undo a request. A form with the `key` of this question files the undo."""
+    session.require_admin()
+    session.require_same_origin()
+    view, error = ActionView(state=find_request(action_id)), None
+    key, reason = request.form.get("key"), request.form.get("reason", "")
+    if key:
         try:
-            order = form.make_order()
-            require_right(order.action)
-            _require_own(form)
-            owner = None if auth.is_admin() else auth.subject()
-            state = file_order(order, form.key or None, owner)
-        except ApiError as error:
-            if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            state = undo(action_id, reason, key, dry_run=bool(request.form.get("dry_run")))
+            return _answer_filed(state)
+        except ApiError as refusal:
+            if refusal.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise
-            return _render_confirmation(form, error)
-        return _answer_filed(state)
+            error = refusal
+    if not may_undo(view.state):
+        message = "This request cannot be undone, or you have no right to undo it."
+        raise ApiError(HTTPStatus.CONFLICT, "conflict", message)
+    context = {
+        "view": view,
+        "key": key or secrets.token_hex(10),
+        "reason": reason,
+        "messages": (error.details or {}) if error else {},
+        "has_actor": queue_actions().requests.has_actor(),
+        "expires_minutes": current_queue().settings.actions_expire_minutes,
+    }
+    page = _render_question("undo", context)
+    return (page, HTTPStatus.UNPROCESSABLE_ENTITY) if error else page
 
-    def undo(self, action_id: str) -> BaseResponse | str | tuple[str, int]:
-        """Ask whether to undo a request. A form with the `key` of this question files the undo."""
-        session.require_admin()
-        session.require_same_origin()
-        view, error = ActionView(state=find_request(action_id)), None
-        key, reason = request.form.get("key"), request.form.get("reason", "")
-        if key:
-            try:
-                state = undo(action_id, reason, key, dry_run=bool(request.form.get("dry_run")))
-                return _answer_filed(state)
-            except ApiError as refusal:
-                if refusal.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-                    raise
-                error = refusal
-        if not may_undo(view.state):
-            message = "This request cannot be undone, or you have no right to undo it."
-            raise ApiError(HTTPStatus.CONFLICT, "conflict", message)
-        context = {
-            "view": view,
-            "key": key or secrets.token_hex(10),
-            "reason": reason,
-            "messages": (error.details or {}) if error else {},
-            "has_actor": queue_actions().requests.has_actor(),
-            "expires_minutes": current_queue().settings.actions_expire_minutes,
-        }
-        page = _render_question("undo", context)
-        return (page, HTTPStatus.UNPROCESSABLE_ENTITY) if error else page
 
-    def decide(self, action_id: str) -> BaseResponse:
-        """Approve, reject, pause, resume or stop a request; then redirect to its page."""
-        session.require_admin()
-        session.require_same_origin()
-        decision = request.form.get("decision", "")
-        if decision not in DECISION_WORDS:
-            raise invalid("decision", "Unknown.")
-        decide(action_id, decision, "")
-        return redirect(url_for("dashboard.action", action_id=action_id), HTTPStatus.SEE_OTHER)
+def decide_request(action_id: str) -> BaseResponse:
+    """Approve, reject, pause, resume or stop a request; then redirect to its page."""
+    session.require_admin()
+    session.require_same_origin()
+    decision = request.form.get("decision", "")
+    if decision not in DECISION_WORDS:
+        raise invalid("decision", "Unknown.")
+    decide(action_id, decision, "")
+    return redirect(url_for("dashboard.action", action_id=action_id), HTTPStatus.SEE_OTHER)
 
 
 def _answer_filed(state: ActionState) -> BaseResponse:

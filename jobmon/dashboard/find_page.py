@@ -58,53 +58,51 @@ class Choice:
         return f"{self.meaning.note}, {grouped(jobs.value)} {unit}{more}"
 
 
-class FindPage:
-    """The routes of the search: in one queue, and on the page with all queues."""
+def find_queue() -> BaseResponse | str:
+    """Open the only queue whose name contains the text, or list queues to search in."""
+    session.require_session()
+    text = read_parameter("q").strip()
+    queues = [queue for queue in all_queues().all_settings() if auth.may_know(queue)]
+    matching = [queue for queue in queues if text.lower() in queue.queue.lower()]
+    if is_part_request():
+        return ""  # no suggestions: the script finds the queues in the menu of the page
+    if text and len(matching) == 1:
+        return redirect(queue_address(matching[0]) + "/dashboard")
+    choices = [
+        (queue.queue, f"{queue_address(queue)}/dashboard/find{query(q=text)}")
+        for queue in matching or queues
+    ]
+    return render_template(
+        "dashboard/find_queue.html", search=parse_search(text, ()), choices=choices
+    )
 
-    def queues(self) -> BaseResponse | str:
-        """Open the only queue whose name contains the text, or list queues to search in."""
-        session.require_session()
-        text = read_parameter("q").strip()
-        queues = [queue for queue in all_queues().all_settings() if auth.may_know(queue)]
-        matching = [queue for queue in queues if text.lower() in queue.queue.lower()]
-        if is_part_request():
-            return ""  # no suggestions: the script finds the queues in the menu of the page
-        if text and len(matching) == 1:
-            return redirect(queue_address(matching[0]) + "/dashboard")
-        choices = [
-            (queue.queue, f"{queue_address(queue)}/dashboard/find{query(q=text)}")
-            for queue in matching or queues
-        ]
-        return render_template(
-            "dashboard/find_queue.html", search=parse_search(text, ()), choices=choices
-        )
 
-    def page(self) -> BaseResponse | str:
-        """Open the page that the text means, or list all choices; for a script, suggestions."""
-        session.require_session()
-        auth.require_owners()
-        owner = None if auth.is_admin() else auth.subject()
-        text = read_parameter("q").strip()
-        meanings = find_meanings(current_queue(), text, owner)
-        context = {
-            "choices": [
-                Choice(meaning=meaning, address=request.script_root + _link_address(meaning, owner))
-                for meaning in meanings.found
-            ],
-            "search": meanings.search,
-            "reasons": meanings.reasons,
-        }
-        if is_part_request():
-            return conditional_response(render_template("dashboard/_suggestions.html", **context))
-        if (address := _choose_address(meanings, owner)) is not None:
-            return redirect(request.script_root + address)
-        fields = current_queue().settings.search_fields
-        return render_template(
-            "dashboard/find.html",
-            keys=list_keys(fields, is_operator=owner is None),
-            field=shortest_key(fields[0], fields) if fields else None,
-            **context,
-        )
+def find() -> BaseResponse | str:
+    """Open the page that the text means, or list all choices; for a script, suggestions."""
+    session.require_session()
+    auth.require_owners()
+    owner = None if auth.is_admin() else auth.subject()
+    text = read_parameter("q").strip()
+    meanings = find_meanings(current_queue(), text, owner)
+    context = {
+        "choices": [
+            Choice(meaning=meaning, address=request.script_root + _link_address(meaning, owner))
+            for meaning in meanings.found
+        ],
+        "search": meanings.search,
+        "reasons": meanings.reasons,
+    }
+    if is_part_request():
+        return conditional_response(render_template("dashboard/_suggestions.html", **context))
+    if (address := _choose_address(meanings, owner)) is not None:
+        return redirect(request.script_root + address)
+    fields = current_queue().settings.search_fields
+    return render_template(
+        "dashboard/find.html",
+        keys=list_keys(fields, is_operator=owner is None),
+        field=shortest_key(fields[0], fields) if fields else None,
+        **context,
+    )
 
 
 def _choose_address(meanings: Meanings, owner: str | None) -> str | None:

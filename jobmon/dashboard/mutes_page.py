@@ -29,52 +29,51 @@ MINUTES = {
 DEFAULT_MINUTES = 120
 
 
-class MutePages:
-    """The routes of the forms, for an operator of the queue with the right to mute notices."""
+def confirm() -> str:
+    """The question before a kind of notices is muted, or before the mute with the `id` ends."""
+    _require_right()
+    if mute_id := read_parameter("id"):
+        line = MuteLine(mute=find_mute(mute_id))
+        return render_template("dashboard/confirm.html", question="unmute", line=line)
+    return _render_question(_read_kind(read_parameter("kind")))
 
-    def confirm(self) -> str:
-        """The question before a kind of notices is muted, or before the mute with the `id` ends."""
-        _require_right()
-        if mute_id := read_parameter("id"):
-            line = MuteLine(mute=find_mute(mute_id))
-            return render_template("dashboard/confirm.html", question="unmute", line=line)
-        return _render_question(_read_kind(read_parameter("kind")))
 
-    def file(self) -> BaseResponse | tuple[str, int]:
-        """Mute or acknowledge, then redirect to the overview.
+def file() -> BaseResponse | tuple[str, int]:
+    """Mute or acknowledge, then redirect to the overview.
 
-        A bad `types` or `reason` shows the question again; other bad values raise ApiError 422.
-        """
-        _require_right()
-        session.require_same_origin()
-        form, kind = request.form, _read_kind(request.form.get("kind", ""))
-        minutes = form.get("minutes", "")
-        if minutes not in map(str, MINUTES.values()):
-            raise invalid("minutes", "One of the given times.")
-        mode = form.get("mode", "")
-        if mode not in list(MuteMode):
-            raise invalid("mode", "Unknown.")
-        try:
-            add_mute(
-                datetime.now(UTC) + timedelta(minutes=int(minutes)),
-                kind=kind,
-                types=form.get("types", "").strip(),
-                mode=MuteMode(mode),
-                reason=form.get("reason", "").replace("\r\n", "\n"),
-            )
-        except ApiError as error:
-            if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-                raise
-            messages = error.details or {}
-            return _render_question(kind, messages), HTTPStatus.UNPROCESSABLE_ENTITY
-        return redirect(url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
+    A bad `types` or `reason` shows the question again; other bad values raise ApiError 422.
+    """
+    _require_right()
+    session.require_same_origin()
+    form, kind = request.form, _read_kind(request.form.get("kind", ""))
+    minutes = form.get("minutes", "")
+    if minutes not in map(str, MINUTES.values()):
+        raise invalid("minutes", "One of the given times.")
+    mode = form.get("mode", "")
+    if mode not in list(MuteMode):
+        raise invalid("mode", "Unknown.")
+    try:
+        add_mute(
+            datetime.now(UTC) + timedelta(minutes=int(minutes)),
+            kind=kind,
+            types=form.get("types", "").strip(),
+            mode=MuteMode(mode),
+            reason=form.get("reason", "").replace("\r\n", "\n"),
+        )
+    except ApiError as error:
+        if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise
+        messages = error.details or {}
+        return _render_question(kind, messages), HTTPStatus.UNPROCESSABLE_ENTITY
+    return redirect(url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
 
-    def end(self) -> BaseResponse:
-        """End a mute, then redirect to the overview."""
-        _require_right()
-        session.require_same_origin()
-        end_mute(request.form.get("id", ""), request.form.get("reason", "")[:500])
-        return redirect(url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
+
+def end() -> BaseResponse:
+    """End a mute, then redirect to the overview."""
+    _require_right()
+    session.require_same_origin()
+    end_mute(request.form.get("id", ""), request.form.get("reason", "")[:500])
+    return redirect(url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
 
 
 def _require_right() -> None:

@@ -10,14 +10,11 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon import humanize, page_addresses
 from jobmon.api.jobs import RestOfPath
-from jobmon.dashboard import formatting, session
-from jobmon.dashboard.actions_page import ActionPages
+from jobmon.dashboard import actions_page, find_page, formatting, mutes_page, session
 from jobmon.dashboard.assets import CONTENT_SECURITY_POLICY, asset_address, serve_file
 from jobmon.dashboard.errors_page import ErrorPages
-from jobmon.dashboard.find_page import FindPage
 from jobmon.dashboard.job_page import JobPage
 from jobmon.dashboard.list_pages import JobListPages
-from jobmon.dashboard.mutes_page import MutePages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.page_window import PRESETS, describe_steps, find_kept_window
 from jobmon.dashboard.parts import is_part_request
@@ -72,11 +69,10 @@ def blueprint(
     types: TypePage,
     schedule: SchedulePage,
     queues: QueuesPage,
-    find: FindPage,
-    actions: ActionPages | None,
+    has_actions: bool,
     sign_in: "ProviderSignIn | None",
 ) -> Blueprint:
-    """The pages at `/`, `/docs` and below `/dashboard`; some need `actions` or `sign_in`."""
+    """The pages at `/`, `/docs` and below `/dashboard`; some need actions or `sign_in`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
     routes.register_error_handler(Exception, _error_page)
@@ -110,8 +106,8 @@ def blueprint(
         ("/dashboard/schedule", "schedule", schedule.page),
         ("/dashboard/recurring", "recurring", schedule.recurring),
         ("/dashboard/queues", "queues", queues.page),
-        ("/dashboard/queues/find", "find_queue", find.queues),
-        ("/dashboard/find", "find", find.page),
+        ("/dashboard/queues/find", "find_queue", find_page.find_queue),
+        ("/dashboard/find", "find", find_page.find),
         ("/dashboard/sign-in", "sign_in_form", session.sign_in_form),
         ("/dashboard/static/<path:name>", "file", serve_file),
         ("/dashboard/static/v-<version>/<path:name>", "versioned_file", serve_file),
@@ -119,8 +115,8 @@ def blueprint(
         ("/dashboard/<anything:_path>", "unknown", _raise_not_found),
     ):
         routes.add_url_rule(path, name, view)
-    if actions is not None:
-        _add_action_pages(routes, actions)
+    if has_actions:
+        _add_action_pages(routes)
         routes.add_url_rule("/dashboard/type-actions", "type_actions", types.actions)
         group = "/dashboard/errors/<group_id>/actions"
         routes.add_url_rule(group, "error_actions", errors.actions)
@@ -131,20 +127,21 @@ def blueprint(
     return routes
 
 
-def _add_action_pages(routes: Blueprint, actions: ActionPages) -> None:
-    mutes = MutePages()
-    routes.add_url_rule("/dashboard/mutes/confirm", "confirm_mute", mutes.confirm)
-    routes.add_url_rule("/dashboard/mutes", "file_mute", mutes.file, methods=["POST"])
-    routes.add_url_rule("/dashboard/mutes/end", "end_mute", mutes.end, methods=["POST"])
+def _add_action_pages(routes: Blueprint) -> None:
+    routes.add_url_rule("/dashboard/mutes/confirm", "confirm_mute", mutes_page.confirm)
+    routes.add_url_rule("/dashboard/mutes", "file_mute", mutes_page.file, methods=["POST"])
+    routes.add_url_rule("/dashboard/mutes/end", "end_mute", mutes_page.end, methods=["POST"])
     page = "/dashboard/actions/<string(length=20):action_id>"
-    routes.add_url_rule("/dashboard/actions", "actions", actions.requests)
-    routes.add_url_rule("/dashboard/actions", "file_action", actions.file, methods=["POST"])
+    routes.add_url_rule("/dashboard/actions", "actions", actions_page.show_requests)
+    routes.add_url_rule(
+        "/dashboard/actions", "file_action", actions_page.file_request, methods=["POST"]
+    )
     confirm = "/dashboard/actions/confirm"
-    routes.add_url_rule(confirm, "confirm_action", actions.confirm, methods=["GET", "POST"])
-    routes.add_url_rule(page, "action", actions.request)
-    routes.add_url_rule(f"{page}/toast", "action_toast", actions.toast)
-    routes.add_url_rule(f"{page}/undo", "undo_action", actions.undo, methods=["POST"])
-    routes.add_url_rule(page, "decide_action", actions.decide, methods=["POST"])
+    routes.add_url_rule(confirm, "confirm_action", actions_page.confirm, methods=["GET", "POST"])
+    routes.add_url_rule(page, "action", actions_page.show_request)
+    routes.add_url_rule(f"{page}/toast", "action_toast", actions_page.show_toast)
+    routes.add_url_rule(f"{page}/undo", "undo_action", actions_page.undo_request, methods=["POST"])
+    routes.add_url_rule(page, "decide_action", actions_page.decide_request, methods=["POST"])
 
 
 def _redirect_home() -> BaseResponse:
