@@ -17,7 +17,6 @@ from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.tiles import Tile
 from jobmon.dashboard.type_table import SORTS, TypeRow, select_types
 from jobmon.diagnosis.evidence import Evidence, Missing
-from jobmon.diagnosis.forecast import Forecast, forecast_queue
 from jobmon.diagnosis.notices import CheckKind
 from jobmon.domain import CappedCount
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample, Tallies, Tally, merge
@@ -386,21 +385,6 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
     strip = make_overview(make_facts(samples={0: sample()})).strip
     sentence = "All clear: no expired leases, stalled types or new dead jobs."
     assert (strip.chips, strip.sentence) == ([], sentence)
-
-
-def test_overview_forecasts_the_queue_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    forecasts: list[Forecast] = []
-
-    def record(queue_evidence: Evidence) -> Forecast:
-        forecasts.append(forecast_queue(queue_evidence))
-        return forecasts[-1]
-
-    monkeypatch.setattr("jobmon.dashboard.overview.forecast_queue", record)
-    monkeypatch.setattr("jobmon.dashboard.tiles.forecast_queue", record, raising=False)
-    make_overview(
-        replace(make_facts(), evidence=evidence(mail((100, 100), (100, 100), (100, 100)), 50))
-    )
-    assert len(forecasts) == 1
 
 
 def test_type_with_a_name_too_long_for_a_filter_has_no_link_to_a_list() -> None:

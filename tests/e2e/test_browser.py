@@ -183,20 +183,6 @@ def test_sign_in_takes_a_pasted_token_and_refuses_an_invalid_one(
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_expired_session_gives_the_reason_and_returns_to_the_page(
-    visit: Visits, stack: Stack, admin_token: str
-) -> None:
-    # The session cookie outlives its token, so that the page can give the reason.
-    path = "/dashboard/jobs?status=dlq&sort=createdAt"
-    page = visit(f"{stack.url}/dashboard/sign-in?then={quote(path)}", token=None)
-    paste_token(page, create_token(seconds=-2))  # accepted until five seconds after it expired
-    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
-    expect(page.get_by_role("alert")).to_contain_text("Your session has expired")
-    paste_token(page, admin_token)
-    expect(page).to_have_url(f"{stack.url}{path}")
-    expect(page.locator("#status-tabs [aria-current]")).to_contain_text("Dead")
-
-
 def test_token_in_the_fragment_needs_a_click_and_leaves_no_trace(
     visit: Visits, stack: Stack, admin_token: str
 ) -> None:
@@ -227,31 +213,6 @@ def test_link_on_another_site_opens_the_page_with_the_session(visit: Visits, sta
     assert first_request.value.all_headers()["sec-fetch-site"] == "cross-site"
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs?status=dlq")
-
-
-def test_owner_sees_only_their_own_jobs(visit: Visits, stack: Stack, job_type: str) -> None:
-    owner = f"owner-{job_type}"
-    own_job = stack.queue.enqueue(job_type, created_by=owner)
-    foreign_job = stack.queue.enqueue(job_type, created_by="somebody else")
-    page = visit(f"{stack.url}/", token=create_token(owner, "user"))
-    expect(page).to_have_url(f"{stack.url}/dashboard/my")
-    expect(page.get_by_role("navigation", name="Main", exact=True)).to_have_text("My jobs")
-    assert list_ids(page) == [own_job]
-    expect(page.get_by_label("Owner")).to_have_count(0)
-    page.locator(".row-link").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text(job_type)
-    texts = []
-    for job_id in (foreign_job, "unknown"):
-        page.goto(f"{stack.url}/dashboard/jobs/{job_id}")
-        texts.append(page.locator("main").inner_text())
-    assert texts[0] == texts[1]
-    assert texts[0].startswith("Job not found")
-    page.goto(f"{stack.url}/dashboard/jobs")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Not allowed")
-    page.locator("main").get_by_role("link", name="My jobs").click()
-    expect(page).to_have_url(f"{stack.url}/dashboard/my")
-    expect(page.locator(".row-link")).to_have_count(1)
-    assert list_ids(page) == [own_job]
 
 
 # --- Overview ------------------------------------------------------------------------------------
