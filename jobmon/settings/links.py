@@ -47,11 +47,6 @@ class LinkTemplate:
         """The names of the fields, such as `jobId` and `payload.traceId`."""
         return _FIELD.findall(self.template)
 
-    def find_hidden_field(self, keys: SecretKeys) -> str | None:
-        """The first field whose value redaction hides; None if there is none."""
-        paths = (name for name in self.fields if name.startswith(PAYLOAD))
-        return next((name for name in paths if keys.find_secret_part(name) is not None), None)
-
     def fill(self, get_value: Callable[[str], Any]) -> str:
         """The address with the JSON value that `get_value` returns for each field.
 
@@ -88,10 +83,11 @@ def check_hidden_fields(links: Iterable[LinkTemplate], redact_keys: Iterable[str
     links = [link for link in links if PAYLOAD in link.template]
     keys = SecretKeys(redact_keys if links else ())
     for link in links:
-        if (field := link.find_hidden_field(keys)) is not None:
-            raise ValidationError(
-                f"{link.name}: redaction hides the values of {field} (JOBMON_REDACT_KEYS)."
-            )
+        for field in link.fields:
+            if field.startswith(PAYLOAD) and keys.find_secret_part(field) is not None:
+                raise ValidationError(
+                    f"{link.name}: redaction hides the values of {field} (JOBMON_REDACT_KEYS)."
+                )
 
 
 def _find_fault(template: str) -> str | None:

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count
 from urllib.parse import unquote_plus, urlsplit
 
 from marshmallow import ValidationError
@@ -127,12 +128,8 @@ def _make_receiver(url: str, options: Mapping[str, str], used_names: set[str]) -
     # A default name has only the scheme: `/readyz` shows it to anybody, and a host may be a token.
     scheme = urlsplit(url).scheme.lower()
     default = "webhook" if scheme in WEBHOOK_SCHEMES else re.sub(r"[^a-z0-9]", "-", scheme)[:50]
-    name = options.get("name", default)
-    if "name" not in options:
-        suffix = 1
-        while name in used_names:
-            suffix += 1
-            name = f"{default}-{suffix}"
+    names = chain([default], (f"{default}-{suffix}" for suffix in count(2)))
+    name = options.get("name") or next(name for name in names if name not in used_names)
     used_names.add(name)
     return ReceiverAddress(
         name=name,
