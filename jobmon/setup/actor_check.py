@@ -13,10 +13,9 @@ from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.settings import Settings
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import Finding, describe, granted_actions, ok, problem, warning
-from jobmon.setup.rights import OWN_WRITES, WRITES
+from jobmon.setup.rights import OWN_WRITES, WRITES, read_privileges
 from jobmon.setup.users import UserKind, list_state_rights
 from jobmon.store.connection import Connection
-from jobmon.store.mapping import Document
 
 ACTOR_URI = "JOBMON_ACTOR_MONGO_URI"
 _REQUEST_COLLECTIONS = (DECISIONS, MUTES, PROGRESS, OUTCOMES)  # for requests and mutes
@@ -109,9 +108,9 @@ def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[
     queue_settings = deployment.settings.choose_actor_uri()
     own_settings = own_connection.settings.choose_actor_uri()
     try:
-        users, queue_privileges = _read_privileges(queue_settings)
+        users, queue_privileges = read_privileges(queue_settings)
         is_same_uri = queue_settings.mongo_uri == own_settings.mongo_uri
-        own_privileges = queue_privileges if is_same_uri else _read_privileges(own_settings)[1]
+        own_privileges = queue_privileges if is_same_uri else read_privileges(own_settings)[1]
     except (PyMongoError, OSError, ValueError) as error:
         setting = queue_settings.uri_setting
         setting = ACTOR_URI if setting == Settings.uri_setting else setting
@@ -143,13 +142,6 @@ def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[
         )
     if not missing and not extra:
         yield ok("actor", f"User {users[0]['user']}@{users[0]['db']} may do what the actor needs.")
-
-
-def _read_privileges(settings: Settings) -> tuple[list[Document], list[Document]]:
-    """The users who are signed in, and their privileges; both empty without authentication."""
-    with Connection(settings).client as client:
-        status = client.admin.command("connectionStatus", showPrivileges=True)["authInfo"]
-    return status["authenticatedUsers"], status["authenticatedUserPrivileges"]
 
 
 def _list_needed_rights(deployment: Deployment) -> Iterator[tuple[str, str, set[str]]]:

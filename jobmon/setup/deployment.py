@@ -189,20 +189,15 @@ def admin_client(settings: Settings, setting: str = ADMIN_URI) -> Iterator[Mongo
 
 def explain_unsuitable_kind(name: str, kind: str, setting: str) -> Finding | None:
     """The problem that the collection `name` has an unsuitable kind; None if it is suitable."""
-    if kind == "view":
-        return problem(
-            "collections",
-            f"{name} is a view: it has no indexes and no change stream.",
-            remedy=f"Set {setting} to the collection behind the view.",
-        )
-    if kind == "timeseries":
-        return problem(
-            "collections",
-            f"{name} is a time series collection: its documents cannot change, and it has no "
-            "change stream.",
-            remedy=f"Set {setting} to an ordinary collection.",
-        )
-    return None
+    reasons = {
+        "view": "is a view: it has no indexes and no change stream.",
+        "timeseries": "is a time series collection: its documents cannot change, and it has no "
+        "change stream.",
+    }
+    if (reason := reasons.get(kind)) is None:
+        return None
+    remedy = f"Set {setting} to an ordinary collection, such as the one behind a view."
+    return problem("collections", f"{name} {reason}", remedy=remedy)
 
 
 def find_jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> str | None:

@@ -8,6 +8,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.actions.records import DECISIONS
 from jobmon.rollup.documents import STATE, rollup_database, state_database
+from jobmon.settings import Settings
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import Finding, describe, granted_actions, ok, problem, warning
 from jobmon.setup.users import UserKind, list_state_rights
@@ -120,13 +121,11 @@ def _check_collector_rights(deployment: Deployment) -> Iterator[Finding]:
     settings, privileges = deployment.settings, deployment.privileges
     if settings.rollup_uri:
         try:
-            with Connection(replace(settings, mongo_uri=settings.rollup_uri)).client as client:
-                status = client.admin.command("connectionStatus", showPrivileges=True)
+            privileges = read_privileges(replace(settings, mongo_uri=settings.rollup_uri))[1]
         except (PyMongoError, OSError, ValueError) as error:
             message = f"The collector's connection does not work: {describe(error)}."
             yield problem("rights", message, remedy="Correct JOBMON_ROLLUP_URI.")
             return
-        privileges = status["authInfo"]["authenticatedUserPrivileges"]
     needed = [(settings.rollup_db, STATE, OWN_WRITES)]
     state_rights = list_state_rights(UserKind.COLLECTOR, has_actions=settings.actions)
     for name, rights in state_rights.items():  # for `jobmon revoke`, `mark` and `mute`
@@ -184,6 +183,13 @@ def _list_own_reads(deployment: Deployment) -> Iterator[tuple[str, str, Callable
     for collection in (rollup_database(connection)[STATE], state_database(connection)[REVOKED]):
         read = partial(collection.find_one, {}, {"_id": True}, max_time_ms=connection.max_time_ms)
         yield "read", collection.database.name, read
+
+
+def read_privileges(settings: Settings) -> tuple[list[Document], list[Document]]:
+    """The users who are signed in, and their privileges; both empty without authentication."""
+    with Connection(settings).client as client:
+        status = client.admin.command("connectionStatus", showPrivileges=True)["authInfo"]
+    return status["authenticatedUsers"], status["authenticatedUserPrivileges"]
 
 
 def _is_allowed(read: Callable[[], object]) -> bool:
