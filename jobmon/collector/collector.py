@@ -352,7 +352,7 @@ class Collector:
 
     def _write_stats(self, segments: SegmentMap, as_of: datetime, database_time: datetime) -> None:
         """Write the stats; `_read_changes` returns `as_of` and `database_time`."""
-        health = self._read_health(segments, as_of)
+        health = self._read_health(segments)
         if not self._share.is_starting():
             self._milestones.write(segments)
         milestones = self._milestones.find_changes(segments)
@@ -374,7 +374,7 @@ class Collector:
             )
             self._samples.write(as_of, sample)
 
-    def _read_health(self, segments: SegmentMap, as_of: datetime) -> QueueHealth:
+    def _read_health(self, segments: SegmentMap) -> QueueHealth:
         """The queue's health; the longer it takes to read, the less often it is read.
 
         It is also read less often while no job changes: then it changes only because time passes.
@@ -384,7 +384,9 @@ class Collector:
         if self._health is None or started >= max(self._health_due_at, rest_until):
             unchanged = None if self._is_health_outdated else self._health
             self._is_health_outdated = False
-            self._health = self._live_stats.health(segments.totals, as_of, unchanged)
+            # The present time: jobs that came after the last change would count as scheduled.
+            now = datetime.now(UTC)
+            self._health = self._live_stats.health(segments.totals, now, unchanged)
             self._health_read_at = started
             ended = time.monotonic()
             pause_s = min((ended - started) * HEALTH_PAUSE_FACTOR, MAX_HEALTH_PAUSE_S)

@@ -55,22 +55,22 @@ class LiveStats:
             counts = self._counts_by_status_and_type()
         except ExecutionTimeout:
             log.warning("counting the jobs took over %d ms", self._jobs.max_time_ms)
-            as_of = min(as_of, self._connection.data_time())
-            health = self.health(None, as_of)
+            counted_at = self._connection.data_time()
+            health = self.health(None, counted_at)
             return QueueStats(
-                as_of=as_of,
+                as_of=min(as_of, counted_at),
                 source="estimate",
                 counts=None,
                 total=health.estimated_total,
                 health=health,
             )
-        as_of = min(as_of, self._connection.data_time())
+        counted_at = self._connection.data_time()
         return QueueStats(
-            as_of=as_of,
+            as_of=min(as_of, counted_at),
             source="live",
             counts=counts,
             total=sum(counts.values()),
-            health=self.health(counts, as_of),
+            health=self.health(counts, counted_at),
         )
 
     def _counts_by_status_and_type(self) -> dict[tuple[str, str], int]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -30,7 +31,6 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 from jobmon.store.stats import QueueHealth
 
-from ..conftest import NOW
 from ..support.commands import database_uri
 from ..support.waiting import eventually
 from ..support.watched_queue import MongoDb, temporary_database
@@ -255,11 +255,13 @@ def test_the_health_of_a_queue_without_changes_is_read_less_often(
     segments, read_health = SegmentMap(connection.jobs), Mock(return_value=EMPTY_QUEUE_HEALTH)
     monkeypatch.setattr(collector_module, "HEALTH_PAUSE_FACTOR", 0)
     monkeypatch.setattr(collector._live_stats, "health", read_health)
+    started = datetime.now(UTC)
     for _ in range(3):
-        assert collector._read_health(segments, NOW) is EMPTY_QUEUE_HEALTH
+        assert collector._read_health(segments) is EMPTY_QUEUE_HEALTH
     assert read_health.call_count == 1
+    assert read_health.call_args.args[1] >= started, "the database is read as of now"
     collector._is_health_outdated = True
-    collector._read_health(segments, NOW)
+    collector._read_health(segments)
     assert read_health.call_count == 2
 
 
@@ -281,7 +283,7 @@ def test_health_is_read_again_soon_after_a_slow_read(
     for waited, expected_reads in ((0, 1), (9, 1), (1, 2)):
         now += waited
         collector._is_health_outdated = True
-        collector._read_health(SegmentMap(connection.jobs), NOW)
+        collector._read_health(SegmentMap(connection.jobs))
         assert reads == expected_reads
 
 

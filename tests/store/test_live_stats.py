@@ -3,7 +3,7 @@ although no job has changed, a limit that is shown as exact, and another rule fo
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from jobmon.store.read_collection import ReadCollection
 from jobmon.store.running_jobs import RunningJob
 
 from ..conftest import NOW
+from ..support.waiting import eventually
 
 
 def test_the_health_of_a_queue_with_only_finished_jobs_reads_no_jobs(
@@ -74,6 +75,25 @@ def test_age_of_a_queued_job_that_has_started_is_not_unknown(
     unknown = stats.health(counts, NOW).unknown
     assert unknown["oldest_queued"] == "createdAt of the queued jobs is not a date, or missing"
     assert unknown["oldest_queued_by_type"].startswith("not known for 2 of 3 types: createdAt")
+
+
+def test_job_that_came_while_jobs_were_counted_is_not_scheduled(
+    watched: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches a busy queue that seems to have scheduled jobs, and so has no forecast."""
+    stats = LiveStats(Connection(make_settings(), watched.client))
+
+    def count_slowly() -> Counter[tuple[str, str]]:
+        next_run_at = datetime.now(UTC) + timedelta(milliseconds=5)
+        watched.jobs.insert_one({"status": "queued", "type": "a", "nextRunAt": next_run_at})
+        eventually(lambda: datetime.now(UTC) > next_run_at)
+        return Counter({("queued", "a"): 1})
+
+    monkeypatch.setattr(stats, "_counts_by_status_and_type", count_slowly)
+    counted = stats.count()
+    assert (counted.health.due, counted.health.scheduled) == (1, 0)
 
 
 def test_dates_of_unchanged_jobs_are_checked_once_if_all_are_dates(
