@@ -47,10 +47,11 @@ class RequestConflictError(Exception):
 class JobOutcome:
     """The outcome of one job or type of a request. `before`, `after`: the fields that changed.
 
-    `job_id`: the printed id; None for a type or a job that is gone.
+    `key`: the job's `_id`. `job_id`: the printed id; None for a type or a job that is gone.
     """
 
     request_id: str
+    key: Any
     job_id: str | None
     result: str
     reason: str
@@ -378,6 +379,7 @@ def _decode_key(encoded: str) -> Any:
 def _load_outcome(stored: Document) -> JobOutcome:
     return JobOutcome(
         request_id=stored["request"],
+        key=stored["key"],
         job_id=stored["jobId"],
         result=stored["result"],
         reason=stored["reason"],

@@ -18,7 +18,7 @@ from jobmon.api.action_answers import DECISIONS, format_done
 from jobmon.api.action_queries import ActionOrder, explain_request_errors
 from jobmon.domain import JobAction, explain_refusal
 from jobmon.settings.actions import JOBS_APPROVE
-from jobmon.store.bson_json import to_text
+from jobmon.store.bson_json import encode_key, to_text
 from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
 from jobmon.web import auth
@@ -79,7 +79,8 @@ def read_done_actions(
     """The fields of each `DoneAction` of a job, or None and why they are unknown.
 
     Operators see the author and the reason of every request, owners only of their own requests.
-    The result may be up to `max_age_s` seconds old.
+    An owner sees no action on another job with the same id. The result may be up to `max_age_s`
+    seconds old.
     """
     job_id = job.get("jobId")
     if queue.actions is None or job_id is None:
@@ -95,6 +96,7 @@ def read_done_actions(
             outcome, action_request, shows_person=is_admin or action_request.by.subject == subject
         )
         for outcome, action_request in outcomes
+        if is_admin or encode_key(outcome.key) == encode_key(job["_id"])
     ], ""
 
 

@@ -14,7 +14,7 @@ from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
 from jobmon.store.id_lookup import IdLookup
 from jobmon.store.identity import identity_values, is_identity, match_any
-from jobmon.store.indexes import attempt_index
+from jobmon.store.indexes import JOB_ID, attempt_index
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.truncate import CharacterBudget
 
@@ -22,6 +22,7 @@ _MAX_EVENTS = 2 * MAX_ATTEMPTS_SHOWN + 1  # two for each attempt; one more shows
 # In characters; a document may have 16 MB.
 MAX_ATTEMPTS_LENGTH = 10_000_000
 MIN_FIELD_LENGTH = 2_000
+AMBIGUOUS = "several jobs have this id, and the recorded attempts name no owner"
 _CONTRACT_MAPPING = FieldMapping(paths={name: name for name in ATTEMPT_FIELDS})
 
 
@@ -29,6 +30,7 @@ class JobStore:
     """Reads single jobs; raises PyMongoError if the watched collections cannot be read."""
 
     def __init__(self, connection: Connection) -> None:
+        self._collection = connection.jobs
         self._jobs = IdLookup(connection.jobs)
         self._attempts = None if connection.attempts is None else IdLookup(connection.attempts)
         self._profile = connection.profile
@@ -45,7 +47,8 @@ class JobStore:
         `job_id` is the id as lists print it. With `owner`, the `sub` of a token, the result is None
         for another owner's job, too. At most the newest 1,000 attempts are returned. The texts of
         recorded attempts are kept up to 10 million characters in total, the newest attempt first;
-        after that, 2,000 characters of each field. Index: (jobId).
+        after that, 2,000 characters of each field. With `owner`, recorded attempts are left out if
+        several jobs have the id. Index: (jobId).
         """
         query = _match_id(job_id)
         if owner is not None:
@@ -59,6 +62,9 @@ class JobStore:
         if job_and_attempts is None:
             return None
         job, recorded = job_and_attempts
+        is_hidden = bool(recorded) and owner is not None and self._is_ambiguous(job_id)
+        if is_hidden:  # attempts name no owner: these can be of another owner's job
+            recorded = []
         log = self._profile.log
         attempts = self._list_attempts(recorded, job, self._max_read)
         recorded_number = recorded_count(job)
@@ -69,6 +75,7 @@ class JobStore:
         is_recurring = job.get("_recurring") if self._profile.is_recurring else None
         may_recur = self._profile.is_recurring if is_recurring is None else is_recurring
         reason = explain_missing(attempts, count, is_recurring=may_recur and not recorded)
+        reason = AMBIGUOUS if is_hidden else reason
         return {
             **job,
             "isRecurring": is_recurring,
@@ -76,6 +83,10 @@ class JobStore:
             "attemptCount": count,
             "reasons": {} if reason is None else {"attempts": reason},
         }
+
+    def _is_ambiguous(self, job_id: str) -> bool:
+        """Whether several jobs have this printed id. Index: (jobId)."""
+        return self._collection.count(_match_id(job_id), index=JOB_ID, limit=2) > 1
 
     def _read_job(
         self, job_id: str, query: Document, accept: Callable[[Document], bool]

@@ -457,7 +457,9 @@ def test_job_shows_its_done_and_possible_actions(
 ) -> None:
     api = make_api(owner_actions=("retry",))
     request_id = api.post("/admin/actions", ALL_DEAD).json["id"]
-    api.add_outcome(request_id, "d1")
+    job = api.database.jobs.find_one({"jobId": "d1"})
+    assert job is not None
+    api.add_outcome(request_id, "d1", key=job["_id"])
     actions = api.read("/jobs/d1")["actions"]
     assert actions["possible"] == ["retry"]
     assert [(action["action"], action["by"], action["reason"]) for action in actions["done"]] == [
@@ -470,6 +472,11 @@ def test_job_shows_its_done_and_possible_actions(
     assert [(action["action"], action["by"], action["reason"]) for action in actions["done"]] == [
         ("retry", None, None)
     ]
+    # Nor does an owner see an action on another job with the same id.
+    api.add_outcome(request_id, "d1", key="another job")
+    owner_actions = api.read("/jobs/d1", role="user", subject="bob")["actions"]
+    assert len(owner_actions["done"]) == 1
+    assert len(api.read("/jobs/d1")["actions"]["done"]) == 2
     # `run_now` is only for jobs whose due date is in the future.
     assert "run_now" not in api.read("/jobs/q1")["actions"]["possible"]
     assert {"cancel", "reschedule"} <= {*api.read("/jobs/q1")["actions"]["possible"]}

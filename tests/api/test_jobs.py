@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from bson import Decimal128, ObjectId
 
+from jobmon.store.jobs import AMBIGUOUS
+
 from ..conftest import DATE, NOW, Api
 
 OWNER = ObjectId("65f0c0ffee0123456789abcd")
@@ -267,6 +269,18 @@ def test_only_its_owner_and_admins_see_a_job(
     own_jobs = api.get_as_owner("/jobs", subject).json["data"]
     assert [job["jobId"] for job in own_jobs] == (["j"] if status == 200 else [])
     assert api.get_as_admin("/jobs/j").status_code == 200
+
+
+def test_owner_sees_no_attempts_that_can_be_of_another_owners_job(api: Api, watched: Any) -> None:
+    """Catches a job that an owner adds with the id of another owner's job, to read its attempts."""
+    watched.jobs.insert_one({"jobId": "7", "createdBy": "ada", "attemptCount": 1})
+    watched.job_attempts.insert_one({"jobId": "7", "attemptNumber": 1, "error": {"code": "E"}})
+    assert len(api.get_as_owner("/jobs/7", "ada").json["attempts"]) == 1
+    watched.jobs.insert_one({"jobId": 7, "createdBy": "bob", "attemptCount": 0})
+    for owner in ("ada", "bob"):
+        hidden = api.get_as_owner("/jobs/7", owner).json
+        assert (hidden["attempts"], hidden["reasons"]) == ([], {"attempts": AMBIGUOUS})
+    assert len(api.get_as_admin("/jobs/7").json["attempts"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,7 @@ def test_request_that_is_confirmed_twice_is_filed_once(
     outcomes.append(
         JobOutcome(
             request_id="",
+            key="dead-1",
             job_id="dead-1",
             result="done",
             reason="",
