@@ -6,22 +6,34 @@ that proves its change counts as done, an unchanged job is changed now, and any 
 skipped. For a request that is paused or stopped see `Recovery`.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import Any
 
+from pymongo.errors import WriteError
+
 from jobmon.actions.catalog import RequestError
-from jobmon.actions.records import ActionRecords, Progress, Result, make_outcome
+from jobmon.actions.records import (
+    MAX_CHANGE_BYTES,
+    MAX_KEY_BYTES,
+    ActionRecords,
+    Progress,
+    Result,
+    can_record,
+    make_outcome,
+)
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Counts
-from jobmon.actions.target import TargetKind
+from jobmon.actions.target import MAX_ID_LENGTH, TargetKind
 from jobmon.actor.job_changes import STOPPED, JobChanges, PlannedChange, StoredJob
 from jobmon.actor.targets import Batch, TargetReader, is_changed_since
 from jobmon.domain import JobStatus
 from jobmon.queue import RefusedActionError
 from jobmon.store.bson_json import encode_key
+from jobmon.store.failures import classify_failure, name_error
 from jobmon.store.identity import is_identity
 from jobmon.store.mapping import Document
 
@@ -31,12 +43,19 @@ MALFORMED = "its fields have values that the action cannot use"
 CHANGED = "changed between the decision and the update"
 CHANGED_SINCE = "changed after the request was filed"
 UNKNOWN = "changed before its outcome was recorded"
+REFUSED = "the database refuses the change (error {error})"
+_MAX_REASON = 200  # characters; a reason can contain a job's status
 TOO_LARGE = "The ids or other values of these jobs are too large to record: select fewer jobs."
 
 
 def _make_missing_key(job_id: str) -> Document:
     """The key of the outcome for an id without a job, in a form that jobs do not have as `_id`."""
     return {"missing": job_id}
+
+
+def _make_hash_key(key: Any) -> Document:
+    """The key of the outcome for a job whose `_id` is too large for a record."""
+    return {"sha256": hashlib.sha256(encode_key(key)).hexdigest()}
 
 
 class Recovery(Enum):
@@ -59,7 +78,9 @@ class _BatchPlan:
     outcomes: list[Document] = field(default_factory=list)
 
     def add(self, key: Any, job_id: str | None, result: Result, reason: str = "") -> None:
-        self.outcomes.append(make_outcome(key, job_id, result, reason))
+        is_short = job_id is None or len(job_id) <= MAX_ID_LENGTH
+        job_id = job_id if is_short else None
+        self.outcomes.append(make_outcome(key, job_id, result, reason[:_MAX_REASON]))
 
 
 class BatchRunner:
@@ -114,9 +135,11 @@ class BatchRunner:
         if job is None and change.deletes:
             return self._describe(change, Result.DONE, DELETED)
         if recovery is Recovery.COMPLETE:
-            if self._changes.apply(change):
+            reason = self._apply(change)
+            if reason is None:
                 return self._describe(change, Result.DONE)
-            return self._describe(change, Result.SKIPPED, UNKNOWN)
+            reason = UNKNOWN if reason == CHANGED else reason
+            return self._describe(change, Result.SKIPPED, reason)
         if recovery is Recovery.STOP:
             return self._describe(change, Result.SKIPPED, STOPPED)
         return None
@@ -161,12 +184,18 @@ class BatchRunner:
     def _plan_batch(self, batch: Batch) -> _BatchPlan:
         """What to do with each job of a batch that has no outcome yet."""
         plan = _BatchPlan()
-        missing = {job_id: _make_missing_key(job_id) for job_id in batch.missing}
-        recorded = self._find_recorded([*batch.keys, *missing.values()])
-        for job_id, key in missing.items():
-            if encode_key(key) not in recorded:
-                plan.add(key, job_id, Result.SKIPPED, GONE)
-        keys = [key for key in batch.keys if encode_key(key) not in recorded]
+        keys, unusable = list[Any](), list[tuple[Document, str | None, str]]()
+        for key in batch.keys:
+            if can_record(key, MAX_KEY_BYTES):
+                keys.append(key)
+            else:
+                unusable.append((_make_hash_key(key), None, MALFORMED))
+        unusable += [(_make_missing_key(job_id), job_id, GONE) for job_id in batch.missing]
+        recorded = self._find_recorded([*keys, *(key for key, _, _ in unusable)])
+        for record_key, job_id, reason in unusable:
+            if encode_key(record_key) not in recorded:
+                plan.add(record_key, job_id, Result.SKIPPED, reason)
+        keys = [key for key in keys if encode_key(key) not in recorded]
         jobs = self._changes.read(keys)
         for key in keys:
             job = jobs.get(encode_key(key))
@@ -175,7 +204,10 @@ class BatchRunner:
                 continue
             try:
                 self._check_suitable(job)
-                plan.changes.append(self._changes.plan(job))
+                change = self._changes.plan(job)
+                if not can_record(change.dump(), MAX_CHANGE_BYTES):
+                    raise RefusedActionError(MALFORMED)
+                plan.changes.append(change)
             except RefusedActionError as error:
                 plan.add(key, job.job_id, Result.SKIPPED, str(error))
             except (TypeError, ValueError, ArithmeticError):  # a malformed job stops no request
@@ -204,17 +236,31 @@ class BatchRunner:
     def _make_changes(self, changes: Iterable[PlannedChange]) -> Iterable[Document]:
         """Make the changes one after another; yields the outcome of each."""
         for change in changes:
-            is_made, reason = self._changes.apply(change), CHANGED
+            reason = self._apply(change)
             self._on_step("job")
-            if not is_made:
+            is_made = reason is None
+            if reason is not None:
                 # Another actor may have made the change while this actor was suspended.
                 job = self._changes.read([change.key]).get(encode_key(change.key))
                 is_made = job is not None and self._changes.is_made(job, change)
-                reason = CHANGED if job is not None else GONE
+                reason = reason if job is not None else GONE
             if is_made:
                 yield self._describe(change, Result.DONE)
             else:
-                yield self._describe(change, Result.SKIPPED, reason)
+                yield self._describe(change, Result.SKIPPED, reason or "")
+
+    def _apply(self, change: PlannedChange) -> str | None:
+        """Make a change; returns why the job was not changed, None if it was.
+
+        The database can refuse the change of one job, for example because the job becomes larger
+        than a document may be.
+        """
+        try:
+            return None if self._changes.apply(change) else CHANGED
+        except WriteError as error:
+            if classify_failure(error) is not None:
+                raise
+            return REFUSED.format(error=name_error(error))
 
     def _describe(self, change: PlannedChange, result: Result, reason: str = "") -> Document:
         if result is Result.SKIPPED:

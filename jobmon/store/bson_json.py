@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from bson import Binary, Decimal128, MaxKey, MinKey, Timestamp, decode, encode
+from bson import Binary, Code, Decimal128, MaxKey, MinKey, Timestamp, decode, encode
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.dbref import DBRef
@@ -68,6 +68,21 @@ def decode_token(text: str) -> dict[str, Any]:
         return decode(raw, _EXACT_DATES)
     except BSONError as error:
         raise ValueError("not a document") from error
+
+
+def count_levels(value: Any) -> int:
+    """How many levels of documents and arrays a value has; 0 for a text or a number."""
+    match value:
+        case DBRef():
+            return count_levels(value.as_doc())
+        case Code():
+            return count_levels(value.scope)
+        case dict():
+            return 1 + max(map(count_levels, value.values()), default=0)
+        case list():
+            return 1 + max(map(count_levels, value), default=0)
+        case _:
+            return 0
 
 
 def to_text(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Actors that are killed, suspended or disconnected during a batch: catches a job that is changed
 twice or never, and an outcome that does not match the document."""
 
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from jobmon.actions.records import ActionRecords, Progress
 from jobmon.actions.state import Phase
 from jobmon.actions.support import DELETION_OFF
 from jobmon.actions.target import Target
+from jobmon.actor import batches
 from jobmon.actor.batches import DELETED, GONE, MALFORMED, TOO_LARGE, UNKNOWN
 from jobmon.actor.job_changes import CONDITION_NOT_MET, STOPPED
 from jobmon.actor.type_pauses import NO_CHANGE
@@ -251,8 +253,11 @@ def test_a_malformed_job_is_skipped_and_does_not_stop_its_request(queue: ActingQ
     assert queue.outcomes(filed) == {"malformed": ("skipped", MALFORMED), "dead": ("done", "")}
 
 
-def test_a_batch_that_is_too_large_to_record_is_divided_or_refused(queue: ActingQueue) -> None:
+def test_a_batch_that_is_too_large_to_record_is_divided_or_refused(
+    queue: ActingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Catches an actor process that ends at each start: the plan of a batch is one document."""
+    monkeypatch.setattr(batches, "MAX_CHANGE_BYTES", math.inf)  # else the large job is skipped
     for job_id, length in (("first", 5), ("second", 5), ("large", 9)):
         queue.add(job_id, "dlq", leasedBy="w" * length * 1_000_000)
     refused = queue.file("retry", "large")
