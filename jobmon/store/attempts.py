@@ -58,16 +58,16 @@ def number_attempts(
     ]
 
 
-def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool) -> str | None:
+def explain_missing(attempts: list[Document], count: int, *, may_lack: bool) -> str | None:
     """The reason why this list lacks attempts; None if no attempt is known to be missing.
 
-    `count`: the attempts that the job counts. `is_recurring`: it may have had more attempts.
+    `count`: the attempts that the job counts. `may_lack`: it may have had more attempts.
     """
     if count > len(attempts) >= MAX_ATTEMPTS_SHOWN:
         return f"only the newest {MAX_ATTEMPTS_SHOWN:,} attempts are read"
     if count > 0 and not attempts:
         return "the queue records only the number of attempts"
-    if attempts and (count > len(attempts) or is_recurring):
+    if attempts and (count > len(attempts) or may_lack):
         return "the queue does not record every attempt"
     return None
 
