@@ -5,7 +5,7 @@ It also reads the values at paths of documents.
 
 import math
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
@@ -13,6 +13,10 @@ from bson.regex import Regex
 
 from jobmon.profiles.stored_values import encode_date
 from jobmon.store.bson_json import to_utc
+
+# No job is as old as this: programs store an earlier date in place of null.
+FIRST_DATE = datetime(1970, 1, 2, tzinfo=UTC)
+_NAIVE_FIRST = FIRST_DATE.replace(tzinfo=None)
 
 
 def replace_references(expression: Any, replace: Callable[[str], Any]) -> Any:
@@ -84,6 +88,11 @@ def to_stored(condition: Any, date_form: str) -> Any:
             return encode_date(condition, date_form)
         case _:
             return stored_type if condition == "date" else condition
+
+
+def is_unset(value: Any) -> bool:
+    """Whether a date stands for no date, such as Go's and .NET's year 1, or 0 ms since 1970."""
+    return isinstance(value, datetime) and value < (FIRST_DATE if value.tzinfo else _NAIVE_FIRST)
 
 
 def creation_time(value: Any) -> datetime | None:

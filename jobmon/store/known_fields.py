@@ -6,6 +6,7 @@ from jobmon.domain import STATUSES_AFTER_ATTEMPT, JobStatus
 from jobmon.single_flight import SingleFlight
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
+from jobmon.store.conversions import FIRST_DATE
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import NoIndexError, ReadCollection
 
@@ -75,7 +76,7 @@ class KnownFields:
 
         def match_dated(statuses: Iterable[str]) -> Document:
             dated = jobs.mapping.select_statuses("finishedAt", statuses)
-            return match_ended(dated) | {"finishedAt": {"$type": "date"}}
+            return match_ended(dated) | {"finishedAt": {"$gte": FIRST_DATE}}
 
         # There is no group of failed jobs: a job that waits for its retry may lack finishedAt.
         groups = (STATUSES_AFTER_ATTEMPT, (JobStatus.SUCCEEDED.value,), (JobStatus.DLQ.value,))

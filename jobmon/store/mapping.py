@@ -17,6 +17,7 @@ from jobmon.profiles.stored_values import parse_date, shift_date
 from jobmon.store.conversions import (
     creation_time,
     get_at_path,
+    is_unset,
     list_paths,
     match_creation_time,
     matches_constant,
@@ -42,6 +43,7 @@ NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
 IS_ARRAY: Document = {"$type": "array"}
 # By date that orders lists: the key of the stored value in a job, if that is not a BSON date.
 STORED_DATES = {"createdAt": "_at", "nextRunAt": "_nextRunAt", "finishedAt": "_finishedAt"}
+_OPTIONAL_DATES = frozenset({"updatedAt", "nextRunAt", "startedAt", "finishedAt"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,10 +257,13 @@ class FieldMapping:
             get = get_at_path if is_nested else dict.get
             if (value := get(document, path, _MISSING)) is _MISSING:
                 continue
+            stored = value
             if date_form is not None:
-                if name in STORED_DATES:
-                    job[STORED_DATES[name]] = value
                 value = parse_date(value, date_form)
+            if name in _OPTIONAL_DATES and is_unset(value):
+                value = None
+            if name in STORED_DATES and (date_form is not None or value is not stored):
+                job[STORED_DATES[name]] = stored
             job[name] = shift_date(value, offset) if offset else value
         if self.orders_by_id:
             job["createdAt"] = creation_time(document.get("_id"))

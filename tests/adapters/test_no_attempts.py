@@ -1,7 +1,7 @@
 """A queue that records no attempts: catches counts of 0 although jobs have finished, an attempt
 that is invented or counted twice, and a notice because of unknown values."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,64 @@ def test_counts_are_null_if_finishedat_and_its_index_are_missing(three_jobs: Wat
     three_jobs.database.jobs.update_many({}, {"$unset": {"finishedAt": 1}})
     three_jobs.database.jobs.drop_index("status_1_finishedAt_1__id_1")
     assert three_jobs.activity() == {"enqueued": 3, "succeeded": None, "failed": None, "dlq": None}
+
+
+UNSET_PROFILE = """\
+collection = "tasks"
+status = { path = "status" }
+[fields]
+jobId = "_id"
+createdAt = "at"
+startedAt = "started"
+finishedAt = "ended"
+nextRunAt = "due"
+"""
+
+
+@pytest.mark.parametrize(
+    ("unset", "date", "readings"),
+    [
+        (datetime(1, 1, 1, tzinfo=UTC), lambda moment: moment, ""),
+        (0, lambda moment: int(moment.timestamp() * 1_000), "milliseconds"),
+        ("0001-01-01T00:00:00.000Z", to_iso, "iso"),
+    ],
+    ids=["BSON date of Go", "number", "text"],
+)
+def test_a_date_in_place_of_null_is_no_date(
+    unset: Any,
+    date: Callable[[datetime], Any],
+    readings: str,
+    mongod: Mongod,
+    mongo: MongoClient[dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    """Catches a job that died 2,000 years ago, an attempt of a job that never ran, and a failure
+    rate of 0 although no dead job has the date of its end."""
+    path = tmp_path / "tasks.toml"
+    forms = "\n".join(f'{name} = "{readings}"' for name in ("at", "started", "ended", "due"))
+    path.write_text(UNSET_PROFILE + (f"[readings]\n{forms}\n" if readings else ""))
+    now = datetime.now(UTC).replace(microsecond=0)
+    never = {"at": date(now), "started": unset, "ended": unset, "due": unset}
+    with temporary_database(mongo) as database:
+        database.tasks.insert_many(
+            [
+                *({"_id": f"q{number}", "status": "queued"} | never for number in range(3)),
+                {"_id": "d", "status": "dlq"} | never,
+                {"_id": "s", "status": "succeeded"}
+                | never
+                | {"started": date(now), "ended": date(now)},
+            ]
+        )
+        init(database_uri(mongod, database), PROFILE=str(path))
+        queue = WatchedQueue(mongod, database, profile=str(path), jobs_collection="tasks")
+        waiting, dead = queue.get("/jobs/q0"), queue.get("/jobs/d")
+        assert waiting["nextRunAt"] is waiting["finishedAt"] is dead["finishedAt"] is None
+        assert waiting["attempts"] == []
+        assert dead["explanation"]["text"] == "It died, and is not retried."
+        assert queue.activity() == {"enqueued": 5, "succeeded": None, "failed": None, "dlq": None}
+        assert queue.get("/admin/jobs/stats")["dueJobs"] == 3
+        assert set(queue.ids(due_to=to_iso(now))) == {"q0", "q1", "q2"}
+        queue.close()
 
 
 PROFILE = """\
