@@ -34,6 +34,7 @@ _MAX_VALUE_LENGTH = 40
 _PATH_PATTERN = profile_schema()["$defs"]["path"]["pattern"]
 # jobmon can search by a date that is a text only if it has this form.
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(Z|\+00:00)?")
+_UNSET = "number in place of no date"
 WITHOUT_ZONE = "iso without a time zone"  # counted in addition to `iso`
 # In seconds since 1970: a number between these may be a date from 2001 to 2100.
 _FIRST_DATE_S, _LAST_DATE_S = 978_307_200, 4_102_444_800
@@ -62,9 +63,10 @@ class SampledField:
 
     @property
     def date_form(self) -> str | None:
-        """The form of a date that all values have; None if there is no such form."""
-        forms = [form for form, count in self.forms.items() if count == self.documents]
-        return forms[0] if forms and self.documents else None
+        """The form of a date that all values have, but 0 and -1 may stand for no date; or None."""
+        dated = self.documents - self.forms[_UNSET]
+        forms = [form for form, count in self.forms.items() if count == dated and form != _UNSET]
+        return forms[0] if forms and dated else None
 
     def has_only(self, *types: str) -> bool:
         """Whether there are values, all with one of these types."""
@@ -229,6 +231,8 @@ def _list_date_forms(value: Any) -> Iterator[str]:
             yield "iso"
             if match[1] is None:
                 yield WITHOUT_ZONE
+        case 0 | -1:
+            yield _UNSET
         case int() | float():
             for form, factor in PER_SECOND.items():
                 if _FIRST_DATE_S * factor <= value <= _LAST_DATE_S * factor:

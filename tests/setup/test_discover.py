@@ -357,6 +357,19 @@ def test_dates_as_text_are_proposed_and_counted_in_each_form_of_utc(
     queue.close()
 
 
+def test_numbers_that_are_0_in_place_of_a_date_are_proposed_as_dates(
+    database: MongoDb, search: Callable[..., Discovery]
+) -> None:
+    end_ms = int(NOW.timestamp() * 1_000)
+    database.work_items.insert_many(
+        make_work_item(index) | {"finished_at": end_ms if index % 6 == 2 else 0, "done": 0}
+        for index in range(24)
+    )
+    text = find_candidate(search(), "work_items").text
+    assert text is not None
+    assert '"finished_at" = "milliseconds"' in text
+
+
 def test_owner_is_only_suggested(database: MongoDb, search: Callable[..., Discovery]) -> None:
     """Catches an owner that was guessed: a wrong owner would see the jobs of other people."""
     database.work_items.insert_many(map(make_work_item, range(12)))
