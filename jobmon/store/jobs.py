@@ -75,7 +75,7 @@ class JobStore:
         is_recurring = job.get("_recurring") if self._profile.is_recurring else None
         may_recur = self._profile.is_recurring if is_recurring is None else is_recurring
         # The job itself shows only its last attempt, and it may not count the earlier ones.
-        may_lack = (may_recur or recorded_count(job) is None) and not recorded
+        may_lack = (may_recur or recorded_number is None) and not recorded
         reason = explain_missing(attempts, count, may_lack=may_lack)
         reason = AMBIGUOUS if is_hidden else reason
         return {
