@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -129,8 +129,7 @@ def count_change(
     has_ended = _has_ended(change, before, after, rules)
     ended_at = _find_end(change, after)
     if has_ended and after.outcome in FINAL_ATTEMPT_STATUSES:
-        tally = _tally_end(before, after, ended_at, rules)
-        yield _make_end_entry(before, after, ended_at, tally)
+        yield _make_end_entry(before or after, after, ended_at, rules)
     was_dlq = before is not None and before.status == JobStatus.DLQ
     if after.status == JobStatus.DLQ and not was_dlq and (before is not None or has_ended):
         yield HistoryEntry(ended_at, after.type, Tally(dlq=1))
@@ -182,7 +181,7 @@ def _is_near(date: datetime, changed_at: datetime) -> bool:
 
 
 def _make_run_entry(job: JobVersion, outcome: str, ended_at: datetime) -> HistoryEntry:
-    """The entry of a run whose end is not in the document of its job."""
+    """The entry of the last run of a job."""
     run = FinishedRun(
         type=job.type,
         outcome=outcome,
@@ -191,26 +190,28 @@ def _make_run_entry(job: JobVersion, outcome: str, ended_at: datetime) -> Histor
         worker=job.worker,
         attempt=job.attempt,
         started_at=job.started_at,
+        error=None if outcome == AttemptStatus.SUCCEEDED else job.error,
         repetition=job.repetition,
     )
-    return HistoryEntry(ended_at, job.type, _tally_run(outcome, job.started_at, ended_at), run)
+    durations = [] if job.started_at is None else _find_bucket(job.started_at, ended_at)
+    tally = Tally(outcomes=Counter([outcome]), run=Counter(durations))
+    return HistoryEntry(ended_at, job.type, tally, run)
 
 
 def _make_end_entry(
-    before: JobVersion | None, after: JobVersion, ended_at: datetime, tally: Tally
+    before: JobVersion, after: JobVersion, ended_at: datetime, rules: RunRules
 ) -> HistoryEntry:
-    run = FinishedRun(
-        type=after.type,
-        outcome=str(after.outcome),
-        job_id=after.job_id,
-        finished_at=ended_at,
-        worker=after.worker or (before.worker if before else None),
-        attempt=after.attempt,
-        started_at=after.started_at or (before.started_at if before else None),
-        error=None if after.outcome == AttemptStatus.SUCCEEDED else after.error,
-        repetition=after.repetition,
+    """The entry of a run that has ended; the change may have removed its worker and its start."""
+    ended = replace(
+        after,
+        worker=after.worker or before.worker,
+        started_at=after.started_at or before.started_at,
     )
-    return HistoryEntry(ended_at, after.type, tally, run)
+    entry = _make_run_entry(ended, str(after.outcome), ended_at)
+    due_dates = [date for date in (after.created_at, before.due_at) if date is not None]
+    if rules.has_wait and after.attempt == 1 and due_dates and ended.started_at is not None:
+        entry.tally.wait.update(_find_bucket(max(due_dates), ended.started_at))
+    return entry
 
 
 def find_lost_run(
@@ -231,23 +232,6 @@ def find_lost_run(
     if next_start <= lost_start:
         return None
     return _make_run_entry(before, AttemptStatus.EXPIRED.value, next_start).run
-
-
-def _tally_end(
-    before: JobVersion | None, after: JobVersion, ended_at: datetime, rules: RunRules
-) -> Tally:
-    started_at = after.started_at or (before.started_at if before else None)
-    tally = _tally_run(str(after.outcome), started_at, ended_at)
-    dates = (after.created_at, (before or after).due_at)
-    due_dates = [date for date in dates if date is not None]
-    if rules.has_wait and after.attempt == 1 and due_dates and started_at is not None:
-        tally.wait.update(_find_bucket(max(due_dates), started_at))
-    return tally
-
-
-def _tally_run(outcome: str, started_at: datetime | None, ended_at: datetime) -> Tally:
-    run = [] if started_at is None else _find_bucket(started_at, ended_at)
-    return Tally(outcomes=Counter([outcome]), run=Counter(run))
 
 
 def _find_bucket(start: datetime, end: datetime) -> list[int]:
