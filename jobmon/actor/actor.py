@@ -145,7 +145,8 @@ class Actor:
             case Phase.AWAITING_APPROVAL | Phase.PAUSED:
                 return None
             case Phase.EXPIRED:
-                if state.request.id not in self._over and not _has_expiry_record(state):
+                is_recorded = any(record.kind is Progress.EXPIRED for record in state.history)
+                if state.request.id not in self._over and not is_recorded:
                     fields = {"reason": state.reason}
                     self._records.add_progress(state.request.id, Progress.EXPIRED, fields)
                     log.warning("request %s expired: %s", state.request.id, state.reason)
@@ -275,7 +276,3 @@ def _find_idle_time(state: ActionState) -> timedelta:
     times = [record.at for record in state.history]
     times += [state.progress_at] if state.progress_at else []
     return datetime.now(UTC) - max(times)
-
-
-def _has_expiry_record(state: ActionState) -> bool:
-    return any(record.kind is Progress.EXPIRED for record in state.history)
