@@ -1,6 +1,5 @@
 """Gaps: parts of the history in which runs may be missing, in jobmon's own database."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -97,8 +96,3 @@ def load_event_history(document: Document) -> EventHistory:
             for start, end, reason in require_type(document["gaps"], list)
         ),
     )
-
-
-def clip_gaps(gaps: Iterable[Gap], start: datetime, end: datetime) -> tuple[Gap, ...]:
-    """The parts of these gaps within a window."""
-    return tuple(part for gap in gaps if (part := gap.clip(start, end)) is not None)

@@ -46,13 +46,8 @@ def load_milestones(document: Document) -> tuple[str, Milestones]:
     return require_type(document["version"], str), Milestones(labels, tuple(milestones))
 
 
-def dump_changes(changes: MilestoneChanges | None) -> Document | None:
-    """The stored form, a part of the stats."""
-    return None if changes is None else changes._asdict()
-
-
 def load_changes(dumped: Any) -> MilestoneChanges | None:
-    """The changes that `dump_changes` made; raises MalformedError or KeyError for another value."""
+    """The changes that the stats have; raises MalformedError or KeyError for another value."""
     if dumped is None:
         return None
     fields = require_type(dumped, dict)

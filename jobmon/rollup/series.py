@@ -19,7 +19,7 @@ from jobmon.rollup.buckets import (
     merge,
     retention,
 )
-from jobmon.rollup.gaps import Gap, GapReason, clip_gaps
+from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.histogram import Histogram, percentiles
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.step_cache import StepCache
@@ -242,8 +242,9 @@ class SeriesReader:
         gaps = () if history is None else history.gaps
         if is_live and (history is not None or connection.attempts is None):
             gaps = (Gap(start=None, end=None, reason=GapReason.NO_COLLECTOR),)
-        clipped = clip_gaps(gaps, window.start, min(window.end, as_of))
-        return () if clipped and connection.has_recorded_attempts() else clipped
+        end = min(window.end, as_of)
+        clipped = [part for gap in gaps if (part := gap.clip(window.start, end)) is not None]
+        return () if clipped and connection.has_recorded_attempts() else tuple(clipped)
 
     def _read_steps(
         self, window: Window, types: Types, progress: HistoryProgress

@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Any
 
 from jobmon.rollup.documents import require_type
-from jobmon.rollup.milestone_document import dump_changes, load_changes
+from jobmon.rollup.milestone_document import load_changes
 from jobmon.store.mapping import Document
 from jobmon.store.milestones import MilestoneChanges
 from jobmon.store.stats import QueueHealth, QueueStats
@@ -23,7 +23,7 @@ def dump_stats(
 ) -> Document:
     return {
         "asOf": as_of,
-        "milestones": dump_changes(milestones),
+        "milestones": milestones and milestones._asdict(),
         "counts": dump_counts(counts),
         "health": {
             "estimatedTotal": health.estimated_total,

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from jobmon.rollup import gaps as gaps_module
-from jobmon.rollup.gaps import EventHistory, Gap, GapReason, clip_gaps
+from jobmon.rollup.gaps import EventHistory, Gap, GapReason
 
 from ..conftest import NOW
 
@@ -22,8 +22,9 @@ def make_gap(start: int | None, end: int | None, reason: GapReason = LOST) -> Ga
 
 def test_gaps_are_clipped_to_the_window() -> None:
     gaps = (make_gap(None, 1), make_gap(2, 3), make_gap(3, 5), make_gap(6, None), make_gap(9, 10))
-    assert clip_gaps(gaps, NOW + 4 * HOUR, NOW + 7 * HOUR) == (make_gap(4, 5), make_gap(6, 7))
-    assert clip_gaps(gaps, NOW, NOW + HOUR) == (make_gap(0, 1),)
+    clipped = [gap.clip(NOW + 4 * HOUR, NOW + 7 * HOUR) for gap in gaps]
+    assert clipped == [None, None, make_gap(4, 5), make_gap(6, 7), None]
+    assert gaps[0].clip(NOW, NOW + HOUR) == make_gap(0, 1)
 
 
 def test_gap_is_extended_only_by_a_gap_that_touches_it_and_has_the_same_reason() -> None:
