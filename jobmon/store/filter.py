@@ -240,7 +240,8 @@ class JobFilter:
             limits += [STATUSES_BY_DATE[date] for date in dates if date in STATUSES_BY_DATE]
         if self.dated_statuses is not None:
             limits.append(self.dated_statuses)
-        if self.worker is not None and not self._has_worker_ids and self.worker_statuses:
+        has_ids = self.worker_jobs is not None and self.worker_jobs.ids is not None
+        if self.worker is not None and not has_ids and self.worker_statuses:
             limits.append(self.worker_statuses)
         if not limits:
             return None
@@ -255,10 +256,6 @@ class JobFilter:
             values, prefixes = [*values, *self.type_values], []
         values += map(prefix_pattern, prefixes)
         return FilterPart("type", "type", {"type": {"$in": values}}, is_point=not prefixes)
-
-    @property
-    def _has_worker_ids(self) -> bool:
-        return self.worker_jobs is not None and self.worker_jobs.ids is not None
 
     def _make_worker_part(self, worker: str) -> FilterPart:
         ids = None if self.worker_jobs is None else self.worker_jobs.ids
