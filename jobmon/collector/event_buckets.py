@@ -62,9 +62,7 @@ class EventBuckets:
         """
         bucket = self._find_bucket(at)
         if bucket.position is None or position > bucket.position:
-            if job_type not in bucket.tallies:
-                bucket.tallies[job_type] = Tally()
-            bucket.tallies[job_type].add(tally)
+            bucket.tallies.setdefault(job_type, Tally()).add(tally)
             if add_details is not None:
                 add_details(bucket.details)
             bucket.is_changed = True

@@ -120,9 +120,7 @@ class RunDetailsCounter:
         for source in find_run_sources(self._connection, jobs, {"$gte": start, "$lt": end}):
             for group in _group_runs(source):
                 at = floor(group["_id"]["at"], span)
-                if at not in spans:
-                    spans[at] = _SpanCounts()
-                self._add_group(spans[at], group, source)
+                self._add_group(spans.setdefault(at, _SpanCounts()), group, source)
         return spans
 
     def _add_group(self, counts: "_SpanCounts", group: Document, source: RunSource) -> None:
@@ -166,9 +164,7 @@ class RunDetailsCounter:
             runs = self._read_failed(source)
             for run, group_id in zip(runs, self._groups.group(runs), strict=True):
                 at = floor(run.finished_at, span)
-                if at not in errors:
-                    errors[at] = RunDetails()
-                add_error(errors[at], run, group_id)
+                add_error(errors.setdefault(at, RunDetails()), run, group_id)
         return errors
 
     def _read_failed(self, source: RunSource) -> list[FinishedRun]:
