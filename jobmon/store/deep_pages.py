@@ -57,13 +57,6 @@ class PageStart(NamedTuple):
         return {"createdAt": {"$gte" if self.ascending else "$lt": self.date}}
 
 
-class FoundPage(NamedTuple):
-    """The jobs of a page; `max_shift` as in `PageStart`."""
-
-    jobs: list[Document]
-    max_shift: int | None = 0
-
-
 class BusyPagesError(Exception):
     """This process already reads the allowed number of pages that are far from the first."""
 
@@ -89,8 +82,8 @@ class DeepPages:
         limit: int,
         *,
         ascending: bool,
-    ) -> FoundPage:
-        """Up to `limit` jobs after the first `skip` of a list.
+    ) -> tuple[list[Document], int | None]:
+        """Up to `limit` jobs after the first `skip` of a list, and `max_shift` as in `PageStart`.
 
         A `guide` is possible only for a list by status and type in the order of createdAt, whose
         jobs beyond a date can be queried.
@@ -104,8 +97,8 @@ class DeepPages:
             )
             if len(jobs) == start.limit:  # else jobs are missing, for example without a date
                 in_list_order = jobs if start.ascending == ascending else jobs[::-1]
-                return FoundPage(in_list_order, start.max_shift)
-        return FoundPage(self._skip(job_filter, skip, limit, ascending=ascending))
+                return in_list_order, start.max_shift
+        return self._skip(job_filter, skip, limit, ascending=ascending), 0
 
     def _skip(
         self, job_filter: JobFilter, skip: int, limit: int, *, ascending: bool

@@ -298,14 +298,12 @@ def required_indexes(connection: Connection) -> list[Index]:
     jobs = connection.jobs.collection
     for keys in connection.profile.indexes:
         required.setdefault((jobs.name, tuple(keys)), Index(jobs, list(keys)))
+    partial_indexes = filter_indexes(connection.jobs.mapping, connection.settings.filters)
     if (by_worker := worker_index(connection.jobs.mapping)) is not None:
-        keys = connection.jobs.mapping.translate_keys(by_worker) or []
-        partial = connection.jobs.mapping.translate_query({"leasedBy": HAS_NAME})
-        path = keys[0][0]
-        required[jobs.name, tuple(keys)] = Index(jobs, keys, False, "leasedBy", path, partial)
-    for listed in filter_indexes(connection.jobs.mapping, connection.settings.filters):
+        partial_indexes.insert(0, ListIndex(by_worker, partial={"leasedBy": HAS_NAME}))
+    for listed in partial_indexes:
         if listed.is_chosen:
-            filtered = _make_filter_index(connection.jobs, listed)
+            filtered = _make_partial_index(connection.jobs, listed)
             required.setdefault((jobs.name, tuple(filtered.keys)), filtered)
     for name, path in connection.jobs.mapping.search_paths.items():
         keys = connection.jobs.mapping.translate_keys(search_index(name)) or []
@@ -318,7 +316,7 @@ def required_indexes(connection: Connection) -> list[Index]:
     return list(required.values())
 
 
-def _make_filter_index(jobs: ReadCollection, index: ListIndex) -> Index:
+def _make_partial_index(jobs: ReadCollection, index: ListIndex) -> Index:
     keys = jobs.mapping.translate_keys(index.keys) or []
     field = next(iter(index.partial or dict(index.keys)))
     ((path, _),) = jobs.mapping.translate_order([(field, ASCENDING)])

@@ -12,7 +12,7 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
 from jobmon.store.bson_json import encode_key, to_json, to_text
 from jobmon.store.cursor import NEWEST_FIRST, Cursor, list_order, stored_date
-from jobmon.store.deep_pages import DeepPages, FoundPage, PageGuide, PageStart
+from jobmon.store.deep_pages import DeepPages, PageGuide, PageStart
 from jobmon.store.filter import STATUSES_BY_DATE, JobFilter, RefusedFilterError
 from jobmon.store.identity import identity_values, is_identity
 from jobmon.store.list_plan import ListPlanner, get_plan
@@ -237,12 +237,12 @@ class JobLists:
         guide: PageGuide | None = None,
     ) -> _PageSlice:
         """The jobs of a page by its number; no jobs if the page begins at place `end` or later."""
-        skip, limit, read = (page - 1) * per_page, per_page + 1, FoundPage([])
-        if skip < end:
-            read = self._pages.read(job_filter, guide, skip, limit, ascending=oldest_first)
-        jobs = read.jobs
+        skip, limit = (page - 1) * per_page, per_page + 1
+        if skip >= end:
+            return _PageSlice([], page, oldest_first, page == 1, is_last=True)
+        jobs, shift = self._pages.read(job_filter, guide, skip, limit, ascending=oldest_first)
         is_last = len(jobs) <= per_page
-        return _PageSlice(jobs[:per_page], page, oldest_first, page == 1, is_last, read.max_shift)
+        return _PageSlice(jobs[:per_page], page, oldest_first, page == 1, is_last, shift)
 
     def _read_beyond(
         self, cursor: Cursor, job_filter: JobFilter, per_page: int, has_keyset: bool

@@ -45,10 +45,6 @@ class DatabaseHealth:
     reason: str | None = None
 
 
-class _BusyError(Exception):
-    """The server responds to a ping, but does not read a document in time."""
-
-
 class DatabaseProbe:
     """Checks the database at most once a second, within a bounded time.
 
@@ -72,11 +68,7 @@ class DatabaseProbe:
             with pymongo.timeout(self._timeout_s):
                 self._connection.ping()
             ping_ms = round((time.perf_counter() - started) * 1_000, 1)
-            refused = self._list_refused()
-        except _BusyError:
-            return DatabaseHealth(
-                ping_ms=ping_ms, is_up=True, is_readable=None, is_ready=True, reason=_BUSY
-            )
+            refused, is_busy = self._try_to_read()
         except Exception as error:  # noqa: BLE001 - any failure is a result
             return self._explain_failure(error, ping_ms)
         if refused:
@@ -85,13 +77,19 @@ class DatabaseProbe:
             return DatabaseHealth(
                 ping_ms=ping_ms, is_up=True, is_readable=False, is_ready=False, reason=reason
             )
+        if is_busy:
+            return DatabaseHealth(
+                ping_ms=ping_ms, is_up=True, is_readable=None, is_ready=True, reason=_BUSY
+            )
         self._report(None)
         return DatabaseHealth(ping_ms=ping_ms, is_up=True, is_readable=True, is_ready=True)
 
-    def _list_refused(self) -> list[str]:
-        """The names of the watched collections that the user may not read; raises _BusyError."""
-        refused: list[str] = []
-        busy: PyMongoError | None = None
+    def _try_to_read(self) -> tuple[list[str], bool]:
+        """The names of the watched collections that the user may not read.
+
+        Also whether the server did not read a document of the other ones in time.
+        """
+        refused, is_busy = list[str](), False
         for collection in (self._connection.jobs, self._connection.attempts):
             if collection is None:
                 continue
@@ -100,14 +98,12 @@ class DatabaseProbe:
                     collection.touch()
             except PyMongoError as error:
                 if error.timeout:
-                    busy = error
+                    is_busy = True
                 elif is_unauthorized(error):
                     refused.append(collection.collection.name)
                 else:
                     raise
-        if busy is not None and not refused:
-            raise _BusyError from busy
-        return refused
+        return refused, is_busy
 
     def _explain_failure(self, error: Exception, ping_ms: float | None) -> DatabaseHealth:
         failure = classify_failure(error)

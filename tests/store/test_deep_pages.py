@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobmon.store import deep_pages
-from jobmon.store.deep_pages import BusyPagesError, DeepPages, FoundPage
+from jobmon.store.deep_pages import BusyPagesError, DeepPages
 from jobmon.store.filter import JobFilter, ListPlan
 from jobmon.store.milestones import Milestone, Milestones
 
@@ -27,7 +27,7 @@ def test_a_far_page_is_read_once_for_all_callers_and_a_third_page_is_refused() -
         assert may_return.wait(PATIENCE_S)
         return [{"_id": skip}] * limit
 
-    reader, pages = DeepPages(None, read), list[FoundPage]()  # type: ignore[arg-type]
+    reader, pages = DeepPages(None, read), list[object]()  # type: ignore[arg-type]
 
     def read_page(skip: int) -> None:
         pages.append(reader.read(ALL_JOBS, None, skip, 1, ascending=False))
