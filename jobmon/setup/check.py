@@ -301,16 +301,20 @@ class DeploymentCheck:
                 raise
         jobs = self._connection.jobs
         paths = [jobs.mapping.paths[name] for name in jobs.mapping.dated_fields]
-        message = f"This server has no change streams: the collector polls {', '.join(paths)}"
+        dates, message = " or ".join(paths), "This server has no change streams"
+        remedy = (
+            "To see all changes at once, start mongod with --replSet (and --keyFile if it has "
+            "users), then run `jobmon init --replica-set NAME/HOST:PORT`."
+        )
         is_filled = self._collections[0].name in self._filled
-        if not is_filled or find_used_paths(jobs, paths, require_value=True):
-            remedy = "A replica set, even of one member, reports changes and deletions at once."
-            message += f", and finds deletions within {SWEEP_S:g} s."
+        if not paths:
+            message += f": changes appear after {SWEEP_S:g} s."
+        elif not is_filled or find_used_paths(jobs, paths, require_value=True):
+            message += f": the collector finds jobs with a new {dates} within a second, and "
+            message += f"changes without a new date, such as a deletion, after {SWEEP_S:g} s."
         else:
-            dates = " or ".join(paths)
-            remedy = f"Set {dates} at every change of a job, or use a replica set."
-            message += f", but none of the newest jobs has {dates}: changes appear after up to "
-            message += f"{SWEEP_S:g} s."
+            message += f", and no examined job has {dates}: changes appear after {SWEEP_S:g} s."
+            remedy += f" Or set {dates} at every change of a job."
         if self._connection.profile.attempts is None:
             message += " Runs are counted from the jobs, which keep only their last run."
         yield warning("changes", message, remedy=remedy)

@@ -536,12 +536,13 @@ def test_check_of_a_standalone_server_reports_polling(
         assert "a standalone server" in select_one(findings, "database", Level.OK).message
         finding = select_one(findings, "changes")
         assert finding.level is Level.WARNING
-        assert "polls updatedAt, and finds deletions within" in finding.message
+        assert "finds jobs with a new updatedAt within a second" in finding.message
+        assert "jobmon init --replica-set" in finding.remedy
         line = 'db.getCollection("jobs").createIndex({"updatedAt": 1})'
         assert line in select_one(findings, "indexes").commands
         client.shop.jobs.update_one({}, {"$unset": {"updatedAt": 1}})
         assert (
-            "none of the newest jobs has updatedAt"
+            "no examined job has updatedAt: changes appear after"
             in select_one(list(check_deployment(settings)), "changes").message
         )
         # The profile payload does not require updatedAt, and agenda has no field for it.
@@ -549,10 +550,10 @@ def test_check_of_a_standalone_server_reports_polling(
         client.shop.agendaJobs.insert_one({"name": "mail"})
     payload = replace(settings, profile="payload", jobs_collection="payload-jobs")
     finding = select_one(list(check_deployment(payload)), "changes")
-    assert "polls updatedAt, and finds deletions within" in finding.message
+    assert "finds jobs with a new updatedAt within a second" in finding.message
     agenda = replace(settings, profile="agenda", jobs_collection="agendaJobs")
     finding = select_one(list(check_deployment(agenda)), "changes")
-    assert "polls _id, lockedAt, lastFinishedAt, and finds deletions within" in finding.message
+    assert "jobs with a new _id or lockedAt or lastFinishedAt within a second" in finding.message
     assert finding.message.endswith("which keep only their last run.")
 
 
