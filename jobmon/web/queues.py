@@ -72,90 +72,57 @@ class QueueActions:
     previewer: ActionPreviewer
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class WatchedQueue:
     """A queue's settings and its readers. Nothing connects before the first query.
 
-    `actions`: None unless JOBMON_ACTIONS is set. `pauses`: the paused types; None without actions,
-    or if the types of this queue cannot be paused.
+    `own`: the connection to jobmon's own databases. `name`: the queue's name in the file of queues;
+    `default` without a file. `actions`: None unless JOBMON_ACTIONS is set. `pauses`: the paused
+    types; None without actions, or if the types of this queue cannot be paused.
     """
 
-    settings: Settings
-    connection: Connection
-    probe: DatabaseProbe
-    rollup: RollupReader
-    stats: StatsReader
-    series: SeriesReader
-    marks: MarkReader
-    mutes: MuteRecords
-    runs: RunHistoryReader
-    jobs: JobStore
-    lists: JobLists
-    failed_jobs: JobLists
-    finder: JobFinder
-    places: PlaceFinder
-    known_fields: KnownFields
-    schedule: ScheduleReader
-    running: RunningJobReader
-    recurring: RecurringJobs
-    actions: QueueActions | None
-    pauses: PausedTypes | None
-
-    @property
-    def name(self) -> str:
-        """The queue's name in the file of queues; `default` without a file."""
-        return self.settings.queue
-
-    @classmethod
-    def open(
-        cls,
+    def __init__(
+        self,
         settings: Settings,
         connection: Connection,
         own: Connection,
         redactor: Redactor,
         series_cache: SeriesCache,
-    ) -> "WatchedQueue":
-        """The queue that `connection` watches; `own`: the connection to jobmon's own databases."""
-        rollup = RollupReader(connection, own)
-        series = SeriesReader(connection, rollup, series_cache)
+    ) -> None:
         planner = ListPlanner(connection)
-        lists = JobLists(planner, redactor)
-        actions = pauses = None
+        self.settings = settings
+        self.name = settings.queue
+        self.connection = connection
+        self.probe = DatabaseProbe(connection, settings.server_selection_timeout_ms)
+        self.rollup = RollupReader(connection, own)
+        self.stats = StatsReader(planner, self.rollup)
+        self.series = SeriesReader(connection, self.rollup, series_cache)
+        self.marks = MarkReader(connection, own, redactor)
+        self.mutes = MuteRecords(connection, own, redactor)
+        self.runs = RunHistoryReader(self.rollup, self.series)
+        self.jobs = JobStore(connection)
+        self.lists = JobLists(planner, redactor)
+        self.failed_jobs = JobLists(
+            planner, redactor, fields=ERROR_FIELDS, transform=shorten_last_error
+        )
+        self.finder = JobFinder(connection)
+        self.places = PlaceFinder(connection)
+        self.known_fields = KnownFields(connection, self.rollup.counts_changes)
+        self.schedule = ScheduleReader(connection)
+        self.running = RunningJobReader(connection)
+        self.recurring = RecurringJobs(planner, redactor)
+        self.actions: QueueActions | None = None
+        self.pauses: PausedTypes | None = None
         if settings.actions:
             support = find_support(settings)
-            actions = QueueActions(
+            self.actions = QueueActions(
                 support=support,
                 requests=ActionRequests(connection, own, redactor),
                 previewer=ActionPreviewer(
-                    lists, ListCounter(planner), support, GroupJobReader(planner, redactor)
+                    self.lists, ListCounter(planner), support, GroupJobReader(planner, redactor)
                 ),
             )
             if support.has_type_actions:
-                pauses = PausedTypes(connection, actions.requests.describe_pauses)
-        return cls(
-            settings=settings,
-            connection=connection,
-            probe=DatabaseProbe(connection, settings.server_selection_timeout_ms),
-            rollup=rollup,
-            stats=StatsReader(planner, rollup),
-            series=series,
-            marks=MarkReader(connection, own, redactor),
-            mutes=MuteRecords(connection, own, redactor),
-            runs=RunHistoryReader(rollup, series),
-            jobs=JobStore(connection),
-            lists=lists,
-            failed_jobs=JobLists(
-                planner, redactor, fields=ERROR_FIELDS, transform=shorten_last_error
-            ),
-            finder=JobFinder(connection),
-            places=PlaceFinder(connection),
-            known_fields=KnownFields(connection, rollup.counts_changes),
-            schedule=ScheduleReader(connection),
-            running=RunningJobReader(connection),
-            recurring=RecurringJobs(planner, redactor),
-            actions=actions,
-            pauses=pauses,
-        )
+                self.pauses = PausedTypes(connection, self.actions.requests.describe_pauses)
 
 
 class WatchedQueues:
@@ -216,7 +183,7 @@ class WatchedQueues:
                 connection = self.own
                 if settings is not self.own.settings:
                     connection = Connection(settings, self._clients[settings.mongo_uri])
-                self._opened[name] = WatchedQueue.open(
+                self._opened[name] = WatchedQueue(
                     settings, connection, self.own, self._redactor, self._series_cache
                 )
             return self._opened[name]
