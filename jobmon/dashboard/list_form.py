@@ -81,6 +81,14 @@ class Chip:
     address: str
 
 
+def _make_date_range(name: str, label: str, **options: Any) -> tuple[Field, Field]:
+    common: dict[str, Any] = {"kind": "instant", "for_owners": True, **options}
+    return (
+        Field(name=f"{name}_from", label=f"{label} from", **common),
+        Field(name=f"{name}_to", label=f"{label} before", **common),
+    )
+
+
 FIELDS = (
     Field(name="type", label="Type", hint=_TYPE_HINT, for_owners=True, is_common=True),
     Field(name="error_code", label="Error code", needs="lastError.code", is_common=True),
@@ -110,8 +118,7 @@ FIELDS = (
         is_common=True,
     ),
     Field(name="job_id", label="Job id", kind="search", placeholder="starts with", for_owners=True),
-    Field(name="created_from", label="Created from", kind="instant", for_owners=True),
-    Field(name="created_to", label="Created before", kind="instant", for_owners=True),
+    *_make_date_range("created", "Created"),
     Field(
         name="condition",
         label="Condition",
@@ -127,22 +134,8 @@ FIELDS = (
     ),
     Field(name="min_attempts", label="Attempts at least", kind="number", for_owners=True),
     Field(name="priority", label="Priority", kind="number", needs="priority", for_owners=True),
-    Field(name="due_from", label="Due from", kind="instant", needs="nextRunAt", for_owners=True),
-    Field(name="due_to", label="Due before", kind="instant", needs="nextRunAt", for_owners=True),
-    Field(
-        name="finished_from",
-        label="Finished from",
-        kind="instant",
-        needs="finishedAt",
-        for_owners=True,
-    ),
-    Field(
-        name="finished_to",
-        label="Finished before",
-        kind="instant",
-        needs="finishedAt",
-        for_owners=True,
-    ),
+    *_make_date_range("due", "Due", needs="nextRunAt"),
+    *_make_date_range("finished", "Finished", needs="finishedAt"),
 )
 _OWN_ORDERS = {"": "newest first", "createdAt": "oldest first"}
 LABELS = {"status": "Status"} | {field.name: field.label for field in FIELDS}

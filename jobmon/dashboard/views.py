@@ -46,7 +46,6 @@ FILTERS = (
     humanize.grouped,
     humanize.duration,
     humanize.percent,
-    humanize.per_minute,
     formatting.status_word,
     page_addresses.instant,
     formatting.to_datetime_local,
