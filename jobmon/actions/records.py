@@ -13,13 +13,11 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
-from bson.errors import BSONError
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
 from jobmon.actions.request import ID_FORM, Person, to_milliseconds
 from jobmon.rollup.documents import OwnDatabase, index_keys, require_type
-from jobmon.store.bson_json import count_levels, encode_key
 from jobmon.store.failures import has_only_duplicates, is_unauthorized
 from jobmon.store.mapping import Document, Keys
 
@@ -29,9 +27,6 @@ MUTES = "notice_mutes"
 PROGRESS = "action_progress"
 OUTCOMES = "action_outcomes"
 ACTOR_LEASES, ACTOR = "action_leases", "actor"  # the actor's lease: its collection and its name
-
-# Of a job's `_id` and of its change in a record. MongoDB stores 16 MB and 180 levels in a document.
-MAX_KEY_BYTES, MAX_CHANGE_BYTES, MAX_LEVELS = 100_000, 15_000_000, 100
 
 _EXPIRY: tuple[Keys, Document] = ([("expiresAt", 1)], {"expireAfterSeconds": 0})
 _REQUEST_ORDER: tuple[Keys, Document] = (index_keys("request", "kind", "number"), {})
@@ -302,14 +297,6 @@ class ActionRecords:
         records = self.own[DECISIONS].find(query, {"_id": False, "at": True, "request": True})
         newest = records.sort([("at", -1), ("request", -1)]).limit(limit)
         return [RequestPlace(record["at"], record["request"]) for record in newest]
-
-
-def can_record(value: Any, max_bytes: int) -> bool:
-    """Whether a record can contain a value of a job: it is some levels deeper there."""
-    try:
-        return len(encode_key(value)) <= max_bytes and count_levels(value) <= MAX_LEVELS
-    except (OverflowError, UnicodeError, BSONError):  # for example an integer beyond 64 bits
-        return False
 
 
 def make_outcome(

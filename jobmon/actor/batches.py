@@ -16,15 +16,7 @@ from typing import Any
 from pymongo.errors import WriteError
 
 from jobmon.actions.catalog import RequestError
-from jobmon.actions.records import (
-    MAX_CHANGE_BYTES,
-    MAX_KEY_BYTES,
-    ActionRecords,
-    Progress,
-    Result,
-    can_record,
-    make_outcome,
-)
+from jobmon.actions.records import ActionRecords, Progress, Result, make_outcome
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Counts
 from jobmon.actions.target import MAX_ID_LENGTH, TargetKind
@@ -32,7 +24,7 @@ from jobmon.actor.job_changes import STOPPED, JobChanges, PlannedChange, StoredJ
 from jobmon.actor.targets import Batch, TargetReader, is_changed_since
 from jobmon.domain import JobStatus
 from jobmon.queue import RefusedActionError
-from jobmon.store.bson_json import encode_key
+from jobmon.store.bson_json import can_contain, encode_key
 from jobmon.store.failures import classify_failure, name_error
 from jobmon.store.identity import is_identity
 from jobmon.store.mapping import Document
@@ -44,6 +36,7 @@ CHANGED = "changed between the decision and the update"
 CHANGED_SINCE = "changed after the request was filed"
 UNKNOWN = "changed before its outcome was recorded"
 REFUSED = "the database refuses the change (error {error})"
+MAX_KEY_BYTES, MAX_CHANGE_BYTES = 100_000, 15_000_000  # of a job in the records
 _MAX_REASON = 200  # characters; a reason can contain a job's status
 TOO_LARGE = "The ids or other values of these jobs are too large to record: select fewer jobs."
 
@@ -186,7 +179,7 @@ class BatchRunner:
         plan = _BatchPlan()
         keys, unusable = list[Any](), list[tuple[Document, str | None, str]]()
         for key in batch.keys:
-            if can_record(key, MAX_KEY_BYTES):
+            if can_contain(key, MAX_KEY_BYTES):
                 keys.append(key)
             else:
                 unusable.append((_make_hash_key(key), None, MALFORMED))
@@ -205,7 +198,7 @@ class BatchRunner:
             try:
                 self._check_suitable(job)
                 change = self._changes.plan(job)
-                if not can_record(change.dump(), MAX_CHANGE_BYTES):
+                if not can_contain(change.dump(), MAX_CHANGE_BYTES):
                     raise RefusedActionError(MALFORMED)
                 plan.changes.append(change)
             except RefusedActionError as error:

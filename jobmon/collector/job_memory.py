@@ -6,12 +6,14 @@ from datetime import datetime
 
 from jobmon.collector.runs import JobVersion
 from jobmon.domain import WAITING_STATUSES, JobStatus
+from jobmon.store.bson_json import can_contain
 from jobmon.store.mapping import Document
 
 # A leased job has perhaps not run yet: Agenda locks a job before it runs it.
 NOT_RUN_YET = (*WAITING_STATUSES, JobStatus.LEASED)
 MAX_RUNNING = 20_000
 MAX_WAITING = 20_000
+MAX_JOB_BYTES = 50_000  # a document of the checkpoint has 200 jobs
 MAX_OTHERS = 1_000  # mostly jobs that have ended
 
 
@@ -53,8 +55,10 @@ class JobMemory:
             jobs.pop(key, None)
 
     def put(self, key: bytes, job: KnownJob) -> None:
-        """Remember a job in place of its earlier version."""
+        """Remember a job in place of its earlier version, unless no checkpoint can contain it."""
         self.forget(key)
+        if not can_contain(job.document, MAX_JOB_BYTES):
+            return
         if job.version is not None and job.version.is_running:
             if len(self._running) < MAX_RUNNING:
                 self._running[key] = job

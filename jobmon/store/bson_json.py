@@ -17,6 +17,7 @@ from bson.errors import BSONError
 from bson.regex import Regex
 from bson.tz_util import utc
 
+MAX_LEVELS = 100  # of a value that another document contains; MongoDB stores 180
 UUID_SUBTYPES = (4, 3)  # 3 was written by old drivers, some with the bytes in another order
 _DECIMAL128 = Context(prec=34)  # the digits of a Decimal128
 _EXACT_DATES: CodecOptions[dict[str, Any]] = CodecOptions(
@@ -70,17 +71,25 @@ def decode_token(text: str) -> dict[str, Any]:
         raise ValueError("not a document") from error
 
 
-def count_levels(value: Any) -> int:
+def can_contain(value: Any, max_bytes: int) -> bool:
+    """Whether another document can contain a value, some levels deeper than its own document."""
+    try:
+        return len(encode_key(value)) <= max_bytes and _count_levels(value) <= MAX_LEVELS
+    except (OverflowError, UnicodeError, BSONError):  # for example an integer beyond 64 bits
+        return False
+
+
+def _count_levels(value: Any) -> int:
     """How many levels of documents and arrays a value has; 0 for a text or a number."""
     match value:
         case DBRef():
-            return count_levels(value.as_doc())
+            return _count_levels(value.as_doc())
         case Code():
-            return count_levels(value.scope)
+            return _count_levels(value.scope)
         case dict():
-            return 1 + max(map(count_levels, value.values()), default=0)
+            return 1 + max(map(_count_levels, value.values()), default=0)
         case list():
-            return 1 + max(map(count_levels, value), default=0)
+            return 1 + max(map(_count_levels, value), default=0)
         case _:
             return 0
 

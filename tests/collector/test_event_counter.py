@@ -23,7 +23,7 @@ from jobmon.collector import changes as changes_module
 from jobmon.collector import event_counter as event_counter_module
 from jobmon.collector import job_memory as job_memory_module
 from jobmon.collector.changes import StreamedChanges, open_changes
-from jobmon.collector.checkpoint import Checkpoints
+from jobmon.collector.checkpoint import Checkpoint, Checkpoints
 from jobmon.collector.collecting import collecting
 from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.event_counter import EventCounter
@@ -568,6 +568,27 @@ def test_more_running_jobs_than_are_remembered_leave_a_gap(
         agenda.end(job_id, "slow")  # Agenda writes the end of a run, so no run is lost here
     collector.count_changes()
     assert collector.read_stored_counts() == agenda.expected
+
+
+@pytest.mark.parametrize("levels", [177, 0])
+def test_running_job_that_no_checkpoint_can_contain_is_not_remembered(
+    agenda: Queue, levels: int
+) -> None:
+    """Catches a collector that counts all jobs again each minute because of one job."""
+    odd_type: Any = "x" * (100 if levels else 60_000)
+    for _ in range(levels):
+        odd_type = {"a": odd_type}
+    collector = SteppedCollector(agenda)
+    collector.begin()
+    for job_type in ("mail", odd_type):
+        agenda.jobs.insert_one({"name": job_type, "lockedAt": now(), "lastRunAt": now()})
+    collector.count_changes()
+    state = collector.checkpoint()
+    checkpoints = Checkpoints(agenda.rollups)
+    checkpoints.save(Checkpoint([], state["token"], state["jobs"], now()))
+    stored = checkpoints.load()
+    assert stored is not None
+    assert [entry["job"]["name"] for entry in stored.jobs] == ["mail"]
 
 
 def test_jobs_that_cannot_be_read_in_time_do_not_stop_the_count(
