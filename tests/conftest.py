@@ -253,10 +253,11 @@ def mongo(mongod: Mongod) -> Iterator[MongoClient[dict[str, Any]]]:
 
 @pytest.fixture
 def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
-    """An empty database on the real server, for one test."""
+    """An empty database on the real server; afterwards it and jobmon's own are dropped."""
     database = mongo[f"test_{uuid.uuid4().hex}"]
     yield database
-    mongo.drop_database(database.name)
+    for suffix in ("", "_rollups", "_state"):
+        mongo.drop_database(f"{database.name}{suffix}")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from jobmon.serving.gunicorn_config import graceful_timeout
 
 from .api.test_queue_metrics import find_promtool
 from .conftest import SECRET
-from .support.commands import database_uri, drop_created_by_init
+from .support.commands import database_uri
 from .support.processes import end_process
 from .support.proxies import read_blocks
 from .support.waiting import PATIENCE_S, eventually
@@ -445,9 +444,7 @@ def test_schema_has_exactly_the_values_of_the_chart() -> None:
 
 
 @pytest.fixture
-def secrets(
-    mongod: Mongod, mongo: Any, database: Database[dict[str, Any]]
-) -> Iterator[dict[str, dict[str, str]]]:
+def secrets(mongod: Mongod, database: Database[dict[str, Any]]) -> dict[str, dict[str, str]]:
     """The contents of each secret in docs/kubernetes.md, and the names of this test's databases."""
 
     def build_uri(user: str) -> str:
@@ -458,7 +455,7 @@ def secrets(
         "JOBMON_ROLLUP_DB": f"{database.name}_rollups",
         "JOBMON_STATE_DB": f"{database.name}_state",
     }
-    yield {
+    return {
         "jobmon-init": own_databases
         | {
             "JOBMON_ADMIN_MONGO_URI": database_uri(mongod, database),
@@ -469,7 +466,6 @@ def secrets(
         | {"JOBMON_MONGO_URI": build_uri("jobmon"), "JOBMON_JWT_SECRET_KEY": SECRET},
         "jobmon-collector": own_databases | {"JOBMON_MONGO_URI": build_uri("collector")},
     }
-    drop_created_by_init(mongo, database)
 
 
 def probe_succeeds(port: int, path: str) -> bool:

@@ -3,7 +3,6 @@ muted problem that is sent."""
 
 import os
 import subprocess
-from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from pymongo import MongoClient
 
 from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
@@ -25,16 +23,9 @@ from ..support.preloaded import start_python
 from ..support.processes import end_process
 from ..support.receiver import SIGNING_SECRET, WebhookReceiver
 from ..support.waiting import eventually
-from ..support.watched_queue import MongoDb, temporary_database
+from ..support.watched_queue import MongoDb
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture
-def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
-    with temporary_database(mongo) as database:
-        yield database
-        mongo.drop_database(f"{database.name}_state")
 
 
 @pytest.fixture

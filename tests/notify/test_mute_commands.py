@@ -5,11 +5,9 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from pymongo import MongoClient
 
 from jobmon.actions.mute_records import MuteRecords
 from jobmon.actions.mutes import MuteMode
@@ -21,16 +19,9 @@ from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
 from ..support.commands import database_uri
-from ..support.watched_queue import MongoDb, temporary_database
+from ..support.watched_queue import MongoDb
 
 RunCli = Callable[..., Result]
-
-
-@pytest.fixture
-def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
-    with temporary_database(mongo) as database:
-        yield database
-        mongo.drop_database(f"{database.name}_state")
 
 
 @pytest.fixture

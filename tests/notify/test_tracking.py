@@ -167,32 +167,12 @@ def test_a_clock_that_is_set_back_within_the_delay_restarts_the_delay() -> None:
     assert receiver.check_for(HOUR, STUCK) == [(2 * MINUTE, "begins expired_leases")]
 
 
-class UnreachableReceiver(Receiver):
-    """A receiver that does not answer, so that no message is recorded as sent."""
-
-    def check(self, *problems: Problem, unknown: frozenset[CheckKind] = frozenset()) -> list[str]:
-        tracked_before = self.tracked
-        sent = super().check(*problems, unknown=unknown)
-        findings = Findings({problem.kind: problem for problem in problems}, unknown)
-        self.tracked = track(tracked_before, findings, self.now, self.timing)
-        return sent
-
-
 def test_problem_that_ended_while_the_receiver_was_unreachable_is_sent_later() -> None:
-    unreachable = UnreachableReceiver()
-    unreachable.check_for(3 * MINUTE, STUCK)
-    unreachable.check_for(7 * MINUTE)
-    reachable = Receiver()
-    reachable.now, reachable.tracked = unreachable.now, unreachable.tracked
-    findings = Findings()
-    news = list_news(
-        track(reachable.tracked, findings, reachable.now, TIMING), findings, reachable.now, TIMING
-    )
-    assert [(item.change, item.problem, item.ended_at) for item in news] == [
-        ("over", STUCK, NOW + 3 * MINUTE)
-    ]
-    assert reachable.check() == ["over expired_leases"]
-    assert reachable.tracked == {}
+    receiver = Receiver()
+    not_sent = TrackedProblem(problem=STUCK, seen_at=NOW, is_confirmed=True)
+    receiver.tracked = {STUCK.kind: not_sent}
+    assert receiver.check_for(HOUR) == [(CLEAR_FOR, "over expired_leases")]
+    assert receiver.tracked == {}
 
 
 def test_a_problem_that_returned_before_its_end_was_delivered_begins_again() -> None:

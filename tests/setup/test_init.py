@@ -1,7 +1,6 @@
 """`jobmon init` for queues of other programs: catches an index that makes their writes fail, an
 index on a field that no document has, a new empty collection, and an incomplete setup."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from ..conftest import NOW
 from ..support.commands import (
     all_names,
     database_uri,
-    drop_created_by_init,
     init,
     outcomes,
     problems,
@@ -37,10 +35,8 @@ MongoDb = Database[Document]
 
 
 @pytest.fixture
-def shop(mongo: MongoClient[Document], database: MongoDb) -> Iterator[MongoDb]:
-    """A database; its roles, its users and jobmon's own databases are dropped afterwards."""
-    yield database
-    drop_created_by_init(mongo, database)
+def shop(database: MongoDb) -> MongoDb:
+    return database
 
 
 def make_job(job_id: int, **fields: Any) -> Document:

@@ -2,7 +2,6 @@
 unreachable queue that hides other findings, and a setup in the wrong database."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,18 @@ from jobmon.setup.check_queues import check_queues
 from jobmon.setup.deployment import Deployment
 
 from ..conftest import NOW
-from ..support.commands import all_names, database_uri, drop_created_by_init, problems
+from ..support.commands import all_names, database_uri, problems
 from ..support.watched_queue import MongoDb
 
 Document = dict[str, Any]
 
 
 @pytest.fixture
-def shop(mongo: MongoClient[Document], database: MongoDb) -> Iterator[MongoDb]:
-    """A database with two queues; all that `jobmon init` creates for it is dropped afterwards."""
+def shop(database: MongoDb) -> MongoDb:
+    """A database with two queues."""
     for name in ("payouts", "mails"):
         database[name].insert_one({"jobId": name, "status": "queued", "createdAt": NOW})
-    yield database
-    drop_created_by_init(mongo, database)
+    return database
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`jobmon init --remove`: catches an index, user or role of jobmon that stays, and a removed
 index, user or role of another program."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,14 +10,14 @@ from pymongo.database import Database
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 
-from ..support.commands import all_names, database_uri, drop_created_by_init, init
+from ..support.commands import all_names, database_uri, init
 
 MongoDb = Database[dict[str, Any]]
 USERS = ("--reader", "reader", "--collector", "collector")
 
 
 @pytest.fixture
-def shop(mongo: MongoClient[dict[str, Any]], database: MongoDb) -> Iterator[MongoDb]:
+def shop(database: MongoDb) -> MongoDb:
     """A queue whose program has created indexes and a user."""
     queue = JobQueue(database)
     queue.create_indexes()
@@ -26,8 +25,7 @@ def shop(mongo: MongoClient[dict[str, Any]], database: MongoDb) -> Iterator[Mong
     assert queue.lease("worker-1")
     database.jobs.create_index([("createdAt", -1), ("_id", -1)])
     database.command("createUser", "worker", pwd="workerpw", roles=["readWrite"])
-    yield database
-    drop_created_by_init(mongo, database)
+    return database
 
 
 def list_names(mongo: MongoClient[dict[str, Any]], shop: MongoDb) -> dict[str, Any]:

@@ -4,7 +4,6 @@ with another effect than the command."""
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,11 @@ MongoDb = Database[dict[str, Any]]
 
 
 @pytest.fixture
-def shop(mongo: Client, database: MongoDb) -> Iterator[MongoDb]:
+def shop(database: MongoDb) -> MongoDb:
     queue = JobQueue(database)
     queue.enqueue("email.send", created_by="ada")
     assert queue.lease("worker-1")
-    yield database
-    undo_init(mongo, database)
+    return database
 
 
 def undo_init(mongo: Client, shop: MongoDb) -> None:

@@ -78,13 +78,3 @@ def all_names(client: MongoClient[dict[str, Any]], database: str) -> dict[str, A
             if database in role["role"]
         ),
     }
-
-
-def drop_created_by_init(mongo: MongoClient[dict[str, Any]], database: Database[Any]) -> None:
-    """Drop what `jobmon init` created for this queue: roles, users and jobmon's databases."""
-    for role in mongo.admin.command("rolesInfo", 1)["roles"]:
-        if database.name in role["role"]:
-            mongo.admin.command("dropRole", role["role"])
-    database.command("dropAllUsersFromDatabase")
-    for name in ("rollups", "state"):
-        mongo.drop_database(f"{database.name}_{name}")

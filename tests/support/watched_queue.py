@@ -31,11 +31,11 @@ MongoDb = Database[dict[str, Any]]
 
 @contextmanager
 def temporary_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
-    """An empty database on the real server; drops it and its rollup database after the block."""
+    """An empty database on the real server; drops it and jobmon's own after the block."""
     database = mongo[f"test_{uuid.uuid4().hex}"]
     yield database
-    mongo.drop_database(database.name)
-    mongo.drop_database(f"{database.name}_rollups")
+    for suffix in ("", "_rollups", "_state"):
+        mongo.drop_database(f"{database.name}{suffix}")
 
 
 def init(uri: str, *options: str, **settings: str) -> list[str]:
