@@ -29,7 +29,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..conftest import DATE, NOW, SECRET
-from ..support.commands import database_uri
+from ..support.commands import database_uri, guarded_server, make_uri, start_queue
 from ..support.waiting import eventually
 
 Findings = list[Finding]
@@ -94,7 +94,6 @@ def test_check_of_a_complete_setup_finds_no_problem(
     assert "The statistics are" in messages["collector"]
     assert len(select(findings, "collections", Level.OK)) == 2
     assert len(select(findings, "fields", Level.OK)) == 2
-    complete_queue.client.drop_database(settings.rollup_db)
 
 
 def test_check_prints_findings_with_their_remedies_and_a_summary(
@@ -516,7 +515,6 @@ def test_check_reports_each_state_of_the_collector(
     rollups["state"].update_one({"name": "stats"}, {"$set": {"at": now + timedelta(hours=1)}})
     assert find_collector().level is Level.OK
     assert find_collector().message.endswith("kept by collector box:1.")
-    complete_queue.client.drop_database(rollups["state"].database.name)
     connection.client.close()
 
 
@@ -560,41 +558,18 @@ def test_check_of_a_standalone_server_reports_polling(
 @pytest.fixture(scope="module")
 def auth_server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
     """A server with authentication, the users of `jobmon init`, and users with other rights."""
-    folder = tmp_path_factory.mktemp("authentication")
-    key = folder / "replica.key"
-    key.touch(mode=0o600)
-    key.write_text("k" * 64)
-    with (
-        Mongod(folder / "data", replica_set=None) as open_server,
-        MongoClient[dict[str, Any]](open_server.uri) as client,
-    ):
-        client.admin.command("createUser", "root", pwd="rootpw", roles=["root"])
-        client.shop.command("createUser", "writer", pwd="writerpw", roles=["readWrite"])
-        client.shop.command("createUser", "nobody", pwd="nobodypw", roles=[])
-        find_jobs = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
-        client.shop.command("createRole", "finder", privileges=[find_jobs], roles=[])
-        client.shop.command("createUser", "finder", pwd="finderpw", roles=["finder"])
-    with Mongod(folder / "data", initiate=False, options=("--keyFile", str(key))) as server:
-        admin_uri = make_uri(server, "root", "authSource=admin&directConnection=true")
-        environment = {
-            "JOBMON_ADMIN_MONGO_URI": admin_uri,
-            "JOBMON_READER_PASSWORD": "readerpw",
-            "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
-        }
-        command = ["init", "--create", "--replica-set", f"rs0/{server.address}"]
-        command += ["--reader", "reader"]
-        result = CliRunner().invoke(main, [*command, "--collector", "collector"], env=environment)
-        assert result.exit_code == 0, result.output
+    with guarded_server(tmp_path_factory.mktemp("authentication")) as server:
+        start_queue(server)
         with MongoClient[dict[str, Any]](make_uri(server, "root", "authSource=admin")) as root:
+            root.shop.command("createUser", "writer", pwd="writerpw", roles=["readWrite"])
+            root.shop.command("createUser", "nobody", pwd="nobodypw", roles=[])
+            find_jobs = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
+            root.shop.command("createRole", "finder", privileges=[find_jobs], roles=[])
+            root.shop.command("createUser", "finder", pwd="finderpw", roles=["finder"])
             queue = JobQueue(root.shop)
             queue.enqueue("email.send")
             assert queue.lease("worker-1")
         yield server
-
-
-def make_uri(server: Mongod, user: str, options: str = "replicaSet=rs0") -> str:
-    """The connection string of a user whose password is the user's name and `pw`."""
-    return f"mongodb://{user}:{user}pw@{server.address}/shop?{options}"
 
 
 def test_check_as_the_reader_finds_neither_missing_nor_surplus_rights(

@@ -3,7 +3,6 @@ right, grants an unnecessary right, removes a right, or cannot be run twice."""
 
 import json
 import re
-import secrets
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from pymongo import MongoClient
 from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from jobmon.actions.mute_records import MuteRecords
@@ -38,43 +38,16 @@ from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.filter import JobFilter
 
 from ..conftest import NOW, SECRET, Api
-from ..support.commands import all_names, database_uri, init, problems
+from ..support.commands import (
+    all_names,
+    database_uri,
+    guarded_server,
+    init,
+    make_uri,
+    problems,
+    start_queue,
+)
 from ..support.waiting import eventually
-
-
-@pytest.fixture(scope="module")
-def auth_server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    """A server as Docker Compose starts it: a root user, a key file, and no replica set yet."""
-    folder = tmp_path_factory.mktemp("authentication")
-    key = folder / "replica.key"
-    key.touch(mode=0o600)
-    key.write_text(secrets.token_hex(32))
-    with (
-        Mongod(folder / "data", replica_set=None) as open_server,
-        MongoClient(open_server.uri) as client,
-    ):
-        client.admin.command("createUser", "root", pwd="rootpw", roles=["root"])
-    options = ("--keyFile", str(key))
-    with Mongod(folder / "data", initiate=False, options=options) as server:
-        yield server
-
-
-def make_uri(server: Mongod, user: str, options: str) -> str:
-    """The connection string of a user whose password is the user's name and `pw`."""
-    return f"mongodb://{user}:{user}pw@{server.address}/shop?{options}"
-
-
-def run_init(server: Mongod, *options: str) -> Result:
-    """Run `jobmon init` as root: it starts the replica set, and creates the queue and two users."""
-    admin = make_uri(server, "root", "authSource=admin&directConnection=true")
-    command = ["init", "--create", "--replica-set", f"rs0/{server.address}", *options]
-    command += ["--reader", "reader", "--collector", "collector"]
-    environment = {
-        "JOBMON_ADMIN_MONGO_URI": admin,
-        "JOBMON_READER_PASSWORD": "readerpw",
-        "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
-    }
-    return CliRunner().invoke(main, command, env=environment)
 
 
 def check_readable(collection: Collection[dict[str, Any]]) -> None:
@@ -82,34 +55,35 @@ def check_readable(collection: Collection[dict[str, Any]]) -> None:
     assert collection.find_one({"absent": 1}) is None
 
 
+CREATED = (
+    "ok       replica set  rs0: initiated",
+    "ok       role         jobmonReader.shop.jobs: created",
+    "ok       user         reader@shop: may read jobs and job_attempts, "
+    "read jobmon_rollups and collections of jobmon_state: created",
+    "ok       user         collector@shop: may read jobs and job_attempts, "
+    "write jobmon_rollups and collections of jobmon_state: created",
+    "ok       index        jobs(status, type, -createdAt, -_id): created, as "
+    "status_1_type_1_createdAt_-1__id_-1",
+)
+
+
 @pytest.fixture(scope="module")
-def init_server(auth_server: Mongod) -> Mongod:
+def init_server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
     """The server after `jobmon init`."""
-    result = run_init(auth_server)
-    assert result.exit_code == 0, result.output
-    for line in (
-        "ok       replica set  rs0: initiated",
-        "ok       role         jobmonReader.shop.jobs: created",
-        "ok       user         reader@shop: may read jobs and job_attempts, "
-        "read jobmon_rollups and collections of jobmon_state: created",
-        "ok       user         collector@shop: may read jobs and job_attempts, "
-        "write jobmon_rollups and collections of jobmon_state: created",
-        "ok       index        jobs(status, type, -createdAt, -_id): created, as "
-        "status_1_type_1_createdAt_-1__id_-1",
-    ):
-        assert line in result.output.splitlines()
-    return auth_server
+    with guarded_server(tmp_path_factory.mktemp("authentication")) as server:
+        lines = start_queue(server).output.splitlines()
+        assert set(CREATED) <= set(lines)
+        yield server
 
 
 def test_init_run_again_reports_that_everything_exists(init_server: Mongod) -> None:
-    result = run_init(init_server)
-    assert result.exit_code == 0, result.output
+    result = start_queue(init_server)
     assert "replica set  rs0: exists" in result.output
     assert ": created" not in result.output
 
 
 def test_init_prints_connection_strings_that_work(init_server: Mongod) -> None:
-    connection_strings = re.findall(r"JOBMON_\w+_URI='(.*)'", run_init(init_server).output)
+    connection_strings = re.findall(r"JOBMON_\w+_URI='(.*)'", start_queue(init_server).output)
     assert len(connection_strings) == 2
     for connection_string, user in zip(connection_strings, ("reader", "collector"), strict=True):
         assert "authSource=shop" in connection_string
@@ -127,7 +101,7 @@ def test_service_works_with_the_rights_of_the_reader(
         job_id = queue.enqueue("email.send", created_by="ada")
         lease = queue.lease("worker-1")
         queue.report_success(lease)
-    app = create_app(make_settings(mongo_uri=make_uri(init_server, "reader", "replicaSet=rs0")))
+    app = create_app(make_settings(mongo_uri=make_uri(init_server, "reader")))
     api = Api(app)
     assert api.get("/readyz").status_code == 200
     assert api.get_as_admin("/admin/jobs/stats").json["statusCounts"]["succeeded"] == 1
@@ -145,8 +119,8 @@ def test_collector_and_service_work_with_their_own_rights(
     init_server: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(
-        mongo_uri=make_uri(init_server, "reader", "replicaSet=rs0"),
-        rollup_uri=make_uri(init_server, "collector", "replicaSet=rs0"),
+        mongo_uri=make_uri(init_server, "reader"),
+        rollup_uri=make_uri(init_server, "collector"),
     )
     app = create_app(settings)
 
@@ -178,7 +152,7 @@ def test_reader_and_collector_may_not_change_jobs_or_read_other_collections(
     init_server: Mongod, operation: Callable[[MongoClient], object], user: str
 ) -> None:
     with (
-        MongoClient(make_uri(init_server, user, "replicaSet=rs0")) as client,
+        MongoClient(make_uri(init_server, user)) as client,
         pytest.raises(OperationFailure, match="not authorized"),
     ):
         operation(client)
@@ -187,7 +161,7 @@ def test_reader_and_collector_may_not_change_jobs_or_read_other_collections(
 def test_a_wrong_password_returns_503_without_details(
     init_server: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
-    uri = make_uri(init_server, "reader", "replicaSet=rs0").replace("readerpw", "not-the-password")
+    uri = make_uri(init_server, "reader").replace("readerpw", "not-the-password")
     app = create_app(make_settings(mongo_uri=uri))
     answer = Api(app).get("/readyz")
     assert answer.status_code == 503
@@ -198,15 +172,15 @@ def test_a_wrong_password_returns_503_without_details(
 
 def test_reader_may_not_write_the_rollups(init_server: Mongod) -> None:
     with (
-        MongoClient(make_uri(init_server, "reader", "replicaSet=rs0")) as client,
+        MongoClient(make_uri(init_server, "reader")) as client,
         pytest.raises(OperationFailure, match="not authorized"),
     ):
         client.jobmon_rollups.state.insert_one({})
 
 
 @pytest.mark.parametrize("user", ["reader", "collector"])
-def test_init_refuses_a_user_without_a_password(auth_server: Mongod, user: str) -> None:
-    result = CliRunner().invoke(main, ["init", "--mongo-uri", auth_server.uri, f"--{user}", "x"])
+def test_init_refuses_a_user_without_a_password(init_server: Mongod, user: str) -> None:
+    result = CliRunner().invoke(main, ["init", "--mongo-uri", init_server.uri, f"--{user}", "x"])
     assert result.exit_code == 2
     assert f"JOBMON_{user.upper()}_PASSWORD" in result.output
 
@@ -248,10 +222,10 @@ def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
         )
         assert result.exit_code == 0, result.output
         assert root.admin.command(query)["roles"] == before
-    with MongoClient(make_uri(init_server, "reader", "replicaSet=rs0")) as client:
+    with MongoClient(make_uri(init_server, "reader")) as client:
         check_readable(client.shop.jobs)
         check_readable(client.shop.job_attempts)
-    second_uri = make_uri(init_server, "reader", "replicaSet=rs0").replace("/shop", f"/{name}")
+    second_uri = make_uri(init_server, "reader").replace("/shop", f"/{name}")
     with MongoClient(second_uri) as client:
         check_readable(client[name][jobs])
         check_readable(client[name][attempts])
@@ -263,23 +237,33 @@ def test_init_with_other_settings_only_adds_rights(init_server: Mongod) -> None:
     for rollups in ("jobmon_rollups", "more_rollups"):
         result = init_as(root_uri(init_server, "shop"), *options, "--rollup-db", rollups)
         assert result.exit_code == 0, result.output
-    with MongoClient(
-        make_uri(init_server, "lasting", "replicaSet=rs0").replace("lastingpw", "readerpw")
-    ) as client:
+    with MongoClient(make_uri(init_server, "lasting").replace("lastingpw", "readerpw")) as client:
         check_readable(client.jobmon_rollups.state)
         check_readable(client.more_rollups.state)
 
 
-def test_init_narrows_the_roles_of_an_older_version(init_server: Mongod) -> None:
+@pytest.fixture
+def own_queue(init_server: Mongod) -> Iterator[Database[dict[str, Any]]]:
+    """A queue with one job in a database that only this test uses, as the root user sees it."""
+    with MongoClient[dict[str, Any]](root_uri(init_server, "shop")) as root:
+        database = root[f"own_{uuid.uuid4().hex}"]
+        database.jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
+        yield database
+        database.command("dropAllUsersFromDatabase")
+        for suffix in ("", "_rollups", "_state"):
+            root.drop_database(f"{database.name}{suffix}")
+
+
+def test_init_narrows_the_roles_of_an_older_version(
+    init_server: Mongod, own_queue: Database[dict[str, Any]]
+) -> None:
     """Catches a collector's user who may still file requests after `jobmon init`."""
-    name = f"older_{uuid.uuid4().hex}"
+    name, root = own_queue.name, own_queue.client
     role, options = f"jobmonCollector.{name}.jobs", ("--create", "--collector", "collector")
     admin = root_uri(init_server, name)
     settings = Settings(
         mongo_uri=admin,
-        rollup_uri=make_uri(init_server, "collector", "replicaSet=rs0").replace(
-            "/shop", f"/{name}"
-        ),
+        rollup_uri=make_uri(init_server, "collector").replace("/shop", f"/{name}"),
         actions=True,
     )
 
@@ -291,27 +275,24 @@ def test_init_narrows_the_roles_of_an_older_version(init_server: Mongod) -> None
         messages = [finding.message for finding in check_deployment(settings)]
         return [message for message in messages if "anybody can request" in message]
 
-    with MongoClient(admin) as root:
-        assert init_as(admin, *options).exit_code == 0
-        foreign_right = {"resource": {"db": name, "collection": "own"}, "actions": ["find"]}
-        older_right = {
-            "resource": {"db": "jobmon_state", "collection": ""},
-            "actions": [*WRITING],
-        }
-        root.admin.command("grantPrivilegesToRole", role, privileges=[older_right, foreign_right])
-        file_request(f"{name}/1")
-        assert len(find_warnings()) == 1
-        result = init_as(admin, *options)
-        assert f"{role}: exists, with fewer rights than an older version granted" in result.output
-        with pytest.raises(OperationFailure, match="not authorized"):
-            file_request(f"{name}/2")
-        assert find_warnings() == []
-        (narrowed_role,) = root.admin.command("rolesInfo", role, showPrivileges=True)["roles"]
-        assert foreign_right in narrowed_role["privileges"]
-        assert "fewer rights" not in init_as(admin, *options).output
-        root.jobmon_state.action_decisions.delete_many({"_id": f"{name}/1"})
-        root.drop_database(name)
-        root[name].command("dropAllUsersFromDatabase")
+    assert init_as(admin, *options).exit_code == 0
+    foreign_right = {"resource": {"db": name, "collection": "own"}, "actions": ["find"]}
+    older_right = {
+        "resource": {"db": "jobmon_state", "collection": ""},
+        "actions": [*WRITING],
+    }
+    root.admin.command("grantPrivilegesToRole", role, privileges=[older_right, foreign_right])
+    file_request(f"{name}/1")
+    assert len(find_warnings()) == 1
+    result = init_as(admin, *options)
+    assert f"{role}: exists, with fewer rights than an older version granted" in result.output
+    with pytest.raises(OperationFailure, match="not authorized"):
+        file_request(f"{name}/2")
+    assert find_warnings() == []
+    (narrowed_role,) = root.admin.command("rolesInfo", role, showPrivileges=True)["roles"]
+    assert foreign_right in narrowed_role["privileges"]
+    assert "fewer rights" not in init_as(admin, *options).output
+    root.jobmon_state.action_decisions.delete_many({"_id": f"{name}/1"})
 
 
 def test_init_keeps_roles_and_password_of_an_existing_user(init_server: Mongod) -> None:
@@ -324,13 +305,11 @@ def test_init_keeps_roles_and_password_of_an_existing_user(init_server: Mongod) 
     assert {role["role"] for role in user["roles"]} == {"readWrite", "jobmonReader.shop.jobs"}
     assert "exists, role added, password not changed; it also has readWrite@shop" in result.output
     assert "--change-passwords" in result.output
-    with MongoClient(make_uri(init_server, "billing", "replicaSet=rs0")) as client:
+    with MongoClient(make_uri(init_server, "billing")) as client:
         client.shop.notes.insert_one({})
     result = init_as(root_uri(init_server, "shop"), *options, "--change-passwords")
     assert "had the role, password set; it also has readWrite@shop" in result.output
-    with MongoClient(
-        make_uri(init_server, "billing", "replicaSet=rs0").replace("billingpw", "readerpw")
-    ) as client:
+    with MongoClient(make_uri(init_server, "billing").replace("billingpw", "readerpw")) as client:
         check_readable(client.shop.jobs)
 
 
@@ -340,7 +319,7 @@ def test_init_changes_the_password_of_a_user_that_it_created(init_server: Mongod
     assert init_as(admin, *options).exit_code == 0
     result = init_as(admin, *options, JOBMON_READER_PASSWORD="rotatingpw")
     assert "exists, had the role, password set" in result.output
-    with MongoClient(make_uri(init_server, "rotating", "replicaSet=rs0")) as client:
+    with MongoClient(make_uri(init_server, "rotating")) as client:
         check_readable(client.shop.jobs)
 
 
@@ -353,6 +332,12 @@ def test_init_refuses_one_name_for_two_users(init_server: Mongod) -> None:
 
 RIGHTS_ON_ADMIN = "createRole, grantRole, revokeRole, viewRole on admin"
 RIGHTS_ON_SHOP = "changePassword, createUser, viewUser on {shop}"
+
+
+def create_admin(server: Mongod, queue: Database[dict[str, Any]], roles: list[Any]) -> str:
+    """Create a user with these roles in the queue's database; returns its connection string."""
+    queue.command("createUser", "admin", pwd="adminpw", roles=roles)
+    return f"mongodb://admin:adminpw@{server.address}/{queue.name}?replicaSet=rs0"
 
 
 @pytest.mark.parametrize(
@@ -368,22 +353,19 @@ RIGHTS_ON_SHOP = "changePassword, createUser, viewUser on {shop}"
     ids=["none", "read", "readWrite", "no users in admin", "users only", "no indexes"],
 )
 def test_init_names_missing_rights_before_it_creates_anything(
-    init_server: Mongod, roles: list[Any], missing_rights: str | None
+    init_server: Mongod,
+    own_queue: Database[dict[str, Any]],
+    roles: list[Any],
+    missing_rights: str | None,
 ) -> None:
-    name = f"rights_{uuid.uuid4().hex}"
-    with MongoClient(root_uri(init_server, name)) as root:
-        root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
-        root[name].command("createUser", "admin", pwd="adminpw", roles=roles)
-        before = all_names(root, name)
-        admin = f"mongodb://admin:adminpw@{init_server.address}/{name}?replicaSet=rs0"
-        result = init(admin, "--reader", "reader", "--collector", "collector")
-        assert result.exit_code == 1
-        (problem,) = problems(result)
-        assert all_names(root, name) == before
-        preview = init(admin, "--reader", "reader", "--dry-run")
-        assert len(problems(preview)) == 1
-        root.drop_database(name)
-        root[name].command("dropAllUsersFromDatabase")
+    name, admin = own_queue.name, create_admin(init_server, own_queue, roles)
+    before = all_names(own_queue.client, name)
+    result = init(admin, "--reader", "reader", "--collector", "collector")
+    assert result.exit_code == 1
+    (problem,) = problems(result)
+    assert all_names(own_queue.client, name) == before
+    preview = init(admin, "--reader", "reader", "--dry-run")
+    assert len(problems(preview)) == 1
     assert problem.startswith("problem  rights ")
     if missing_rights is None:  # the user may not even read the collection
         assert re.search(f"may not run (aggregate|find) on {name}\\.", problem)
@@ -393,34 +375,26 @@ def test_init_names_missing_rights_before_it_creates_anything(
         assert "add --print to the same options" in result.output
 
 
-def test_init_and_remove_work_with_the_documented_rights(init_server: Mongod) -> None:
-    name = f"rights_{uuid.uuid4().hex}"
-    own_roles = [{"role": "readWrite", "db": f"{name}_{suffix}"} for suffix in ("rollups", "state")]
+def test_init_and_remove_work_with_the_documented_rights(
+    init_server: Mongod, own_queue: Database[dict[str, Any]]
+) -> None:
+    own_databases = (f"{own_queue.name}_{suffix}" for suffix in ("rollups", "state"))
+    own_roles = [{"role": "readWrite", "db": name} for name in own_databases]
     roles = ["readWrite", *own_roles, {"role": "userAdminAnyDatabase", "db": "admin"}]
-    with MongoClient(root_uri(init_server, name)) as root:
-        root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
-        root[name].command("createUser", "admin", pwd="adminpw", roles=roles)
-        admin = f"mongodb://admin:adminpw@{init_server.address}/{name}?replicaSet=rs0"
-        for options in ((), ("--dry-run",), ("--print",)):
-            result = init(admin, "--reader", "reader", "--collector", "collector", *options)
-            assert result.exit_code == 0, result.output
-        for options in (("--dry-run",), ("--print",), ()):
-            result = init(admin, "--remove", *options)
-            assert result.exit_code == 0, result.output
-        assert all_names(root, name)["users"] == ["admin"]
-        for database in all_names(root, name)["databases"]:
-            root.drop_database(database)
-        root[name].command("dropAllUsersFromDatabase")
+    admin = create_admin(init_server, own_queue, roles)
+    for options in ((), ("--dry-run",), ("--print",)):
+        result = init(admin, "--reader", "reader", "--collector", "collector", *options)
+        assert result.exit_code == 0, result.output
+    for options in (("--dry-run",), ("--print",), ()):
+        result = init(admin, "--remove", *options)
+        assert result.exit_code == 0, result.output
+    assert all_names(own_queue.client, own_queue.name)["users"] == ["admin"]
 
 
-def test_init_without_rights_to_jobmons_own_databases_creates_indexes(init_server: Mongod) -> None:
-    name = f"rights_{uuid.uuid4().hex}"
-    with MongoClient(root_uri(init_server, name)) as root:
-        root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
-        root[name].command("createUser", "admin", pwd="adminpw", roles=["readWrite"])
-        result = init(f"mongodb://admin:adminpw@{init_server.address}/{name}?replicaSet=rs0")
-        root.drop_database(name)
-        root[name].command("dropAllUsersFromDatabase")
+def test_init_without_rights_to_jobmons_own_databases_creates_indexes(
+    init_server: Mongod, own_queue: Database[dict[str, Any]]
+) -> None:
+    result = init(create_admin(init_server, own_queue, ["readWrite"]))
     assert result.exit_code == 0, result.output
     assert "created, as status_1_createdAt_-1__id_-1" in result.output
     assert result.output.count("`jobmon init --remove` will not remove") == 1
@@ -448,7 +422,7 @@ def test_init_with_a_refused_sign_in_prints_one_problem(
 
 def test_revoke_without_rights_names_a_user_who_has_them(init_server: Mongod) -> None:
     environment = {
-        "JOBMON_MONGO_URI": make_uri(init_server, "reader", "replicaSet=rs0"),
+        "JOBMON_MONGO_URI": make_uri(init_server, "reader"),
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
     for command in (["revoke", "leaked"], ["revoke", "--sub", "ada"]):
@@ -460,13 +434,13 @@ def test_revoke_without_rights_names_a_user_who_has_them(init_server: Mongod) ->
         )
         assert "docker compose exec collector jobmon revoke" in result.output
         assert result.output.count("\n") == 1
-    writer = {"JOBMON_ROLLUP_URI": make_uri(init_server, "collector", "replicaSet=rs0")}
+    writer = {"JOBMON_ROLLUP_URI": make_uri(init_server, "collector")}
     assert CliRunner().invoke(main, ["revoke", "leaked"], env=environment | writer).exit_code == 0
     assert CliRunner().invoke(main, ["revoke", "--list"], env=environment).exit_code == 0
 
 
 def test_mark_without_rights_names_a_user_who_has_them(init_server: Mongod) -> None:
-    environment = {"JOBMON_MONGO_URI": make_uri(init_server, "reader", "replicaSet=rs0")}
+    environment = {"JOBMON_MONGO_URI": make_uri(init_server, "reader")}
     result = CliRunner().invoke(main, ["mark", "v1"], env=environment)
     assert result.exit_code == 1
     assert result.stderr.startswith(
@@ -474,36 +448,29 @@ def test_mark_without_rights_names_a_user_who_has_them(init_server: Mongod) -> N
         "Use the collector's user: set JOBMON_ROLLUP_URI"
     )
     assert "docker compose exec collector jobmon mark" in result.stderr
-    writer = {"JOBMON_ROLLUP_URI": make_uri(init_server, "collector", "replicaSet=rs0")}
+    writer = {"JOBMON_ROLLUP_URI": make_uri(init_server, "collector")}
     result = CliRunner().invoke(main, ["mark", "v1"], env=environment | writer)
     assert result.output == "marked: v1\n"
 
 
-def test_remove_without_all_rights_removes_nothing(init_server: Mongod) -> None:
-    name = f"rights_{uuid.uuid4().hex}"
+def test_remove_without_all_rights_removes_nothing(
+    init_server: Mongod, own_queue: Database[dict[str, Any]]
+) -> None:
     roles = ["readWrite", {"role": "userAdminAnyDatabase", "db": "admin"}]
-    with MongoClient(root_uri(init_server, name)) as root:
-        root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
-        root[name].command("createUser", "admin", pwd="adminpw", roles=roles)
-        assert init(root_uri(init_server, name), "--reader", "reader").exit_code == 0
-        before = all_names(root, name)
-        result = init(
-            f"mongodb://admin:adminpw@{init_server.address}/{name}?replicaSet=rs0", "--remove"
-        )
-        assert all_names(root, name) == before
-        assert init(root_uri(init_server, name), "--remove").exit_code == 0
-        root[name].command("dropAllUsersFromDatabase")
-        for database in before["databases"]:
-            root.drop_database(database)
+    admin = create_admin(init_server, own_queue, roles)
+    assert init(root_uri(init_server, own_queue.name), "--reader", "reader").exit_code == 0
+    before = all_names(own_queue.client, own_queue.name)
+    result = init(admin, "--remove")
+    assert all_names(own_queue.client, own_queue.name) == before
     assert result.exit_code == 1
-    assert f"may not run find on {name}_state" in problems(result)[0]
+    assert f"may not run find on {own_queue.name}_state" in problems(result)[0]
 
 
 def test_users_on_another_server_than_jobmons_own_get_rights_only_on_the_queue(
-    init_server: Mongod, mongod: Mongod, tmp_path: Path
+    init_server: Mongod, own_queue: Database[dict[str, Any]], mongod: Mongod, tmp_path: Path
 ) -> None:
     """Catches a right that `jobmon check` reports as missing although it is not needed there."""
-    path, name = tmp_path / "queues.toml", f"elsewhere_{uuid.uuid4().hex}"
+    path, name = tmp_path / "queues.toml", own_queue.name
     path.write_text(
         f'[far]\nuri = "{make_uri(init_server, "far", "").replace("/shop", f"/{name}")}"'
     )
@@ -513,17 +480,14 @@ def test_users_on_another_server_than_jobmons_own_get_rights_only_on_the_queue(
     result = init_as(root_uri(init_server, name), *options, **variables)
     assert result.exit_code == 0, result.output
     assert f"far@{name}: may read jobs and job_attempts: created" in result.output
-    with MongoClient(root_uri(init_server, name)) as root:
-        roles = root.admin.command(
-            {"rolesInfo": [f"jobmon{kind}.{name}.jobs" for kind in ("Reader", "Collector")]},
-            showPrivileges=True,
-        )["roles"]
-        privileges = [privilege for role in roles for privilege in role["privileges"]]
-        assert len(privileges) == 4
-        assert {privilege["resource"]["db"] for privilege in privileges} == {name}
-        result = CliRunner().invoke(main, ["check", "--json", "--queue", "far"], env=queues)
-        root.drop_database(name)
-        root[name].command("dropAllUsersFromDatabase")
+    roles = own_queue.client.admin.command(
+        {"rolesInfo": [f"jobmon{kind}.{name}.jobs" for kind in ("Reader", "Collector")]},
+        showPrivileges=True,
+    )["roles"]
+    privileges = [privilege for role in roles for privilege in role["privileges"]]
+    assert len(privileges) == 4
+    assert {privilege["resource"]["db"] for privilege in privileges} == {name}
+    result = CliRunner().invoke(main, ["check", "--json", "--queue", "far"], env=queues)
     report = json.loads(result.output)
     findings = [finding for finding in report["findings"] if finding["queue"] == "far"]
     assert [finding["level"] for finding in findings if finding["check"] == "rights"] == ["ok"]
@@ -543,7 +507,7 @@ def test_init_of_all_queues_gives_one_user_the_rights_on_each_queue(
     for _ in range(2):
         result = init_as(admin, "--create", "--reader", "many", **variables)
         assert result.exit_code == 0, result.output
-    with MongoClient(make_uri(init_server, "many", "replicaSet=rs0")) as client:
+    with MongoClient(make_uri(init_server, "many")) as client:
         check_readable(client.shop.one)
         check_readable(client.shop.two_attempts)
         check_readable(client.jobmon_rollups.state)
@@ -571,8 +535,8 @@ def actor_server(init_server: Mongod) -> Mongod:
 def test_actions_need_only_the_rights_that_init_grants(actor_server: Mongod) -> None:
     """Catches a right that the web service or the actor needs, but `init` does not grant."""
     settings = Settings(
-        mongo_uri=make_uri(actor_server, "reader", "replicaSet=rs0"),
-        actor_mongo_uri=make_uri(actor_server, "actor", "replicaSet=rs0"),
+        mongo_uri=make_uri(actor_server, "reader"),
+        actor_mongo_uri=make_uri(actor_server, "actor"),
         jwt_secret_key=SECRET,
     )
     web = Connection(settings)
@@ -622,7 +586,7 @@ def test_actions_need_only_the_rights_that_init_grants(actor_server: Mongod) -> 
 
 def check_mutes(server: Mongod, web: Connection, person: Person) -> None:
     """Check that the collector's user reads the mutes of the web service and of `jobmon mute`."""
-    writer = make_uri(server, "collector", "replicaSet=rs0")
+    writer = make_uri(server, "collector")
     environment = {"JOBMON_MONGO_URI": web.settings.mongo_uri, "JOBMON_ROLLUP_URI": writer}
     command = ["mute", "all", "--for", "1h", "--reason", "by a command"]
     assert CliRunner().invoke(main, command, env=environment).exit_code == 0
@@ -721,7 +685,7 @@ COLLECTOR_MAY_NOT: list[RefusedCommand] = [
 def test_the_server_refuses_what_a_user_does_not_need(
     actor_server: Mongod, user: str, refused: list[RefusedCommand]
 ) -> None:
-    with MongoClient[dict[str, Any]](make_uri(actor_server, user, "replicaSet=rs0")) as client:
+    with MongoClient[dict[str, Any]](make_uri(actor_server, user)) as client:
         for database, command, collection, arguments in refused:
             with pytest.raises(OperationFailure) as caught:
                 client[database].command(command, collection, **arguments)
@@ -766,7 +730,7 @@ def test_check_warns_if_the_paused_types_cannot_be_read(actor_server: Mongod) ->
         privileges = [{"resource": jobs, "actions": ["find"]}]
         root.shop.command("createRole", "onlyJobs", privileges=privileges, roles=[])
         root.shop.command("createUser", "narrow", pwd="narrowpw", roles=["onlyJobs"])
-    settings = Settings(mongo_uri=make_uri(actor_server, "narrow", "replicaSet=rs0"), actions=True)
+    settings = Settings(mongo_uri=make_uri(actor_server, "narrow"), actions=True)
     findings = check_deployment(settings)
     (finding,) = [finding for finding in findings if "job_controls" in finding.message]
     assert (finding.check, finding.level) == ("actor", Level.WARNING)

@@ -1,7 +1,11 @@
-"""Creates indexes, and runs `jobmon init` as its command line does."""
+"""Creates indexes, and runs `jobmon init` as its command line does, also on a server with users."""
 
 import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -23,6 +27,42 @@ def database_uri(mongod: Mongod, database: Database[dict[str, Any]] | str) -> st
     name = database if isinstance(database, str) else database.name
     address, separator, options = mongod.uri.partition("?")
     return f"{address}{name}{separator}{options}"
+
+
+@contextmanager
+def guarded_server(folder: Path) -> Iterator[Mongod]:
+    """A server as Docker Compose starts it: a root user, a key file, and no replica set yet."""
+    key = folder / "replica.key"
+    key.touch(mode=0o600)
+    key.write_text(secrets.token_hex(32))
+    with (
+        Mongod(folder / "data", replica_set=None) as open_server,
+        MongoClient[dict[str, Any]](open_server.uri) as client,
+    ):
+        client.admin.command("createUser", "root", pwd="rootpw", roles=["root"])
+    with Mongod(folder / "data", initiate=False, options=("--keyFile", str(key))) as server:
+        yield server
+
+
+def make_uri(server: Mongod, user: str, options: str = "replicaSet=rs0") -> str:
+    """The connection string of a user whose password is the user's name and `pw`."""
+    return f"mongodb://{user}:{user}pw@{server.address}/shop?{options}"
+
+
+def start_queue(server: Mongod) -> Result:
+    """Run `jobmon init` as root: it starts the replica set, and creates the queue and two users."""
+    environment = {
+        "JOBMON_ADMIN_MONGO_URI": make_uri(
+            server, "root", "authSource=admin&directConnection=true"
+        ),
+        "JOBMON_READER_PASSWORD": "readerpw",
+        "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
+    }
+    command = ["init", "--create", "--replica-set", f"rs0/{server.address}"]
+    command += ["--reader", "reader", "--collector", "collector"]
+    result = CliRunner().invoke(main, command, env=environment)
+    assert result.exit_code == 0, result.output
+    return result
 
 
 def index_queue(settings: Settings) -> None:
