@@ -1,6 +1,5 @@
 """Files of profiles: catches a mistake whose report lacks the line, or comes after the start."""
 
-import json
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,13 +54,7 @@ def test_every_shipped_profile_loads() -> None:
         assert load_profile(name).collection
 
 
-def test_the_published_schema_is_up_to_date() -> None:
-    published = json.loads((ROOT / "docs" / "profile.schema.json").read_text())
-    assert published == profile_schema()
-
-
 def test_an_editor_accepts_every_shipped_profile() -> None:
-    Draft202012Validator.check_schema(profile_schema())
     validator = Draft202012Validator(profile_schema())
     for path in (ROOT / "jobmon" / "profiles").glob("*.toml"):
         validator.validate(tomllib.loads(path.read_text()))

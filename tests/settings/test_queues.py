@@ -1,15 +1,12 @@
 """The file of queues: catches a mistake that is reported without its line, and a queue with the
 settings of another queue."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
-from jobmon.profiles.schema import load_schema
 from jobmon.settings import ADMIN_DASHBOARD, Settings, SettingsError, load_queues
 from jobmon.settings.rules import Rules
 
@@ -145,9 +142,3 @@ def test_settings_of_one_queue_are_refused_with_a_file_of_queues(
     monkeypatch.setenv("JOBMON_PROFILE", "agenda")
     with pytest.raises(SettingsError, match="JOBMON_PROFILE: Not used with JOBMON_QUEUES"):
         Settings.from_env()
-
-
-def test_the_published_schema_is_the_schema_of_the_file() -> None:
-    schema = load_schema("jobmon.settings", "queues.schema.json")
-    assert json.loads((ROOT / "docs" / "queues.schema.json").read_text()) == schema
-    Draft202012Validator.check_schema(schema)

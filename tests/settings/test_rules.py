@@ -118,10 +118,22 @@ def test_settings_have_the_rules_of_the_file(
         Settings.from_env(require_keys=False)
 
 
-def test_schema_is_published_and_names_the_defaults() -> None:
-    schema = load_schema("jobmon.settings", "rules.schema.json")
-    assert json.loads((ROOT / "docs/rules.schema.json").read_text()) == schema
+@pytest.mark.parametrize(
+    ("package", "file"),
+    [
+        ("jobmon.settings", "rules.schema.json"),
+        ("jobmon.settings", "queues.schema.json"),
+        ("jobmon.profiles", "profile.schema.json"),
+    ],
+)
+def test_published_schema_is_the_schema_of_the_file(package: str, file: str) -> None:
+    schema = load_schema(package, file)
+    assert json.loads((ROOT / "docs" / file).read_text()) == schema
     Draft202012Validator.check_schema(schema)
+
+
+def test_schema_and_docs_name_the_defaults() -> None:
+    schema = load_schema("jobmon.settings", "rules.schema.json")
     defaults = {
         "failure_rate": Thresholds.failure_rate,
         "failure_rate_attempts": Thresholds.failure_rate_attempts,

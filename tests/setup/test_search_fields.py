@@ -5,16 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from pymongo.database import Database
 
-from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.check import check_deployment
 from jobmon.setup.findings import Finding, Level
 
 from ..conftest import NOW
+from ..support import commands
 from ..support.commands import database_uri
 
 MongoDb = Database[dict[str, Any]]
@@ -42,14 +42,9 @@ def shop(database: MongoDb) -> MongoDb:
 
 @pytest.fixture
 def init(mongod: Mongod, shop: MongoDb) -> Callable[..., Result]:
-    def init(*options: str, fields: str = FIELDS, **variables: str) -> Result:
-        environment = {
-            "JOBMON_ADMIN_MONGO_URI": database_uri(mongod, shop),
-            "JOBMON_SEARCH_FIELDS": fields,
-            "JOBMON_ROLLUP_DB": f"{shop.name}_rollups",
-            **variables,
-        }
-        return CliRunner().invoke(main, ["init", *options], env=environment)
+    def init(*options: str, fields: str = FIELDS, **settings: str) -> Result:
+        uri = database_uri(mongod, shop)
+        return commands.init(uri, *options, SEARCH_FIELDS=fields, **settings)
 
     return init
 
@@ -92,7 +87,7 @@ def test_init_refuses_a_field_that_redaction_hides(
     shop: MongoDb, init: Callable[..., Result]
 ) -> None:
     for fields, keys in (("payload.token", "token"), ("payload.orderId", "orderId")):
-        result = init(fields=fields, JOBMON_REDACT_KEYS=keys)
+        result = init(fields=fields, REDACT_KEYS=keys)
         assert result.exit_code == 1
         assert f"JOBMON_SEARCH_FIELDS: {fields} cannot be searched: redaction" in result.output
     assert len(list(shop.jobs.list_indexes())) == 1

@@ -9,12 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from click.testing import CliRunner
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from jobmon.app import create_app
-from jobmon.cli import main
 from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.documents import PROGRESS, STATS, rollup_database
@@ -22,6 +20,7 @@ from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
 from ..conftest import SECRET, Api
+from . import commands
 from .commands import database_uri
 from .waiting import eventually
 
@@ -40,12 +39,10 @@ def temporary_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
 
 def init(uri: str, *options: str, **settings: str) -> list[str]:
     """Run `jobmon init` with these `JOBMON_` settings; returns the indexes that then exist."""
-    environment = {f"JOBMON_{name}": value for name, value in settings.items()}
-    result = CliRunner().invoke(main, ["init", "--mongo-uri", uri, *options], env=environment)
+    result = commands.init(uri, *options, **settings)
     assert result.exit_code == 0, result.output
-    lines = [line.split(maxsplit=2) for line in result.output.splitlines()]
-    indexes = [text.partition(": ") for _, check, text in lines if check == "index"]
-    return [index for index, _, outcome in indexes if not outcome.startswith("not created")]
+    outcomes = commands.outcomes(result)
+    return [index for index, outcome in outcomes.items() if not outcome.startswith("not created")]
 
 
 class WatchedQueue:
