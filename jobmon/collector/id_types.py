@@ -21,14 +21,11 @@ def _make_binary_key(value: Any) -> tuple[int, int, bytes]:
 
 @dataclass(frozen=True)
 class IdType:
-    """A BSON type of an _id; `key` orders its values as MongoDB does.
-
-    `key` is None if the values are not ordered: then one segment has all jobs of this type.
-    """
+    """A BSON type of an _id; `key` orders its values as MongoDB does."""
 
     name: str
     python_types: tuple[type, ...]
-    key: Callable[[Any], Any] | None
+    key: Callable[[Any], Any]
 
 
 ID_TYPES = (
@@ -37,7 +34,7 @@ ID_TYPES = (
     IdType("number", (int, float, Decimal128), _make_number_key),
     IdType("binData", (bytes,), _make_binary_key),
 )
-OTHER_TYPE = IdType("other", (), None)
+OTHER_TYPE = IdType("other", (), lambda _: 0)  # one segment has all jobs of these types
 OTHER_TYPES = [  # the BSON types that are `OTHER_TYPE` here
     "object",
     "bool",

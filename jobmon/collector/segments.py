@@ -105,11 +105,11 @@ class _TypeSegments:
 
     def find(self, value: Any) -> int:
         """The index of the segment that contains this _id."""
-        return bisect_right(self._keys, self._key(value)) if self.bson_type.key else 0
+        return bisect_right(self._keys, self.bson_type.key(value))
 
     def insert(self, index: int, segment: Segment) -> None:
         self.segments.insert(index, segment)
-        self._keys.insert(index - 1, self._key(segment.low))
+        self._keys.insert(index - 1, self.bson_type.key(segment.low))
 
     def merge_into_left(self, index: int) -> None:
         left, right = self.segments[index - 1 : index + 1]
@@ -138,10 +138,6 @@ class _TypeSegments:
             has_bounds = low is not None or (high is not None and self.bson_type.name != "number")
             place = self.bson_type.name, index
             yield SegmentRange(place, low, high, segment.counts, segment.times, has_bounds)
-
-    def _key(self, value: Any) -> Any:
-        assert self.bson_type.key is not None  # noqa: S101
-        return self.bson_type.key(value)
 
 
 class SegmentMap:
@@ -314,7 +310,7 @@ class SegmentMap:
 
     def _find_split(self, row: _TypeSegments, low: Any, high: Any) -> Any:
         """The _id of the job after the first thousand; None without such a job or a known order."""
-        if row.bson_type.key is None:
+        if row.bson_type is OTHER_TYPE:
             return None
         jobs = self._jobs.find(  # index: _id, keys only
             row.match(low, high), ("_id",), index=_BY_ID, order=_BY_ID, skip=SEGMENT_JOBS, limit=1
