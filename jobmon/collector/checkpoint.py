@@ -18,10 +18,6 @@ _COUNTS_PER_DOCUMENT = 10_000  # about 8 MB with type names of 200 characters of
 _JOBS_PER_DOCUMENT = 200
 
 
-class IncompleteCheckpointError(ValueError):
-    """Parts of the checkpoint are missing, or another version wrote them."""
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """The dumped segments, and the change stream's resume token (None without a stream).
@@ -105,7 +101,7 @@ class Checkpoints:
         self._own[STATE].update_one(stored, {"$set": position})
 
     def load(self) -> Checkpoint | None:
-        """The stored checkpoint; None if none is stored. Raises IncompleteCheckpointError."""
+        """The stored checkpoint; None if none is stored. Raises ValueError without all parts."""
         head = self._own.find_state(CHECKPOINT, _load_head)
         if head is None:
             return None
@@ -116,7 +112,7 @@ class Checkpoints:
             parts.append(part)
             self._keep_alive()
         if len(parts) != count:
-            raise IncompleteCheckpointError
+            raise ValueError("parts of the checkpoint are missing, or of another version")
         self._version = version
         segments, jobs = zip(*parts, strict=True)
         return Checkpoint(list(chain(*segments)), token, list(chain(*jobs)), seen_until)
