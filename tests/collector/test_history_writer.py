@@ -364,12 +364,6 @@ def test_an_invalid_window_returns_422(api: Api, query: dict[str, Any], paramete
     assert list(answer.json["error"]["details"]) == [parameter]
 
 
-@pytest.mark.parametrize("path", [SERIES_PATH, TYPES_PATH])
-def test_the_history_needs_the_dashboard_permission(api: Api, path: str) -> None:
-    assert api.get(path).status_code == 401
-    assert api.get_as_owner(path, "ada", step="x").json["error"]["code"] == "permission_denied"
-
-
 def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
     query = {"from": f"{DATE}T03:07:00Z", "to": f"{DATE}T04:01:00Z", "step": 900}
     answer = service.get_as_admin(SERIES_PATH, **query).json

@@ -303,13 +303,6 @@ def test_decode_returns_the_cursor_that_was_encoded(created_at: Any) -> None:
         assert Cursor.decode(cursor.encode()) == cursor
 
 
-@pytest.mark.parametrize("no_cursor", ["x", "!", "AAAA", "é", "=", "a" * 4_000])
-def test_a_text_that_is_no_cursor_is_422(idle_api: Api, no_cursor: str) -> None:
-    answer = idle_api.get_as_admin("/admin/jobs/queue", cursor=no_cursor)
-    assert answer.status_code == 422
-    assert list(answer.json["error"]["details"]) == ["cursor"]
-
-
 def nest(depth: int, value: Any = 1) -> Any:
     for _ in range(depth):
         value = {"a": value}
@@ -344,6 +337,10 @@ INVALID_CURSORS = {
     "padded": encode_document(VALID_CURSOR) + "=",
     "unused bits set": encode_document({"p": 1, "o": False, "b": False})[:-1] + "B",
     "unknown key": encode_document(VALID_CURSOR | {"x": 1}),
+    "truncated": encode_document(VALID_CURSOR)[:-4],
+    "no document": "AAAA",
+    "no base64": "!",
+    "no ASCII": "é",
 }
 
 
@@ -584,19 +581,6 @@ def test_a_filtered_list_has_the_same_order_by_cursor_and_by_page(
     assert cursor is None
     assert sorted(ids_by_page) == sorted(expected)
     assert ids_by_cursor == ids_by_page
-
-
-@pytest.mark.parametrize("kept_length", [1, 5, 20, -4, -1])
-def test_a_truncated_cursor_is_422(api: Api, kept_length: int) -> None:
-    token = Cursor(date=NOW, id=ObjectId("65f0c0ffee0123456789abcd"), page=1).encode()
-    answer = api.get_as_admin("/admin/jobs/queue", cursor=token[:kept_length])
-    assert answer.status_code == 422
-    assert answer.json["error"]["code"] == "validation_error"
-
-
-def test_the_date_of_a_decoded_cursor_has_a_time_zone() -> None:
-    cursor = Cursor(date=NOW, id=1, page=1)
-    assert Cursor.decode(cursor.encode()).date.tzinfo is not None
 
 
 def test_job_with_the_id_1_is_not_taken_for_the_job_with_the_id_true() -> None:
