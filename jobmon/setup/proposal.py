@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from pymongo.errors import PyMongoError
+
 from jobmon.domain import JobStatus
 from jobmon.humanize import count
 from jobmon.redaction.redactor import Redactor
@@ -221,7 +223,7 @@ class _Proposer:
             "# Compare it with what your program does; docs/adapters.md describes the format.",
             f"collection = {_quote(self._sample.collection)}",
         ]
-        if self._sample.share(status.path) < 1:
+        if self._sample.share(status.path) < 1 and self._has_other_documents(status.path):
             where = f'{{ {_quote(status.path)} = {{ "$exists" = true }} }}'
             lines.append(f"where = {where}  # documents without a status are no jobs")
         lines += ["", "[status]", f"path = {_quote(status.path)}", "", "[status.names]"]
@@ -236,6 +238,19 @@ class _Proposer:
             lines += [f"{_quote(path)} = {_quote(form)}" for path, form in self._readings.items()]
         lines += ["", "[fields]", *fields, "", "[attempts]", 'in = "job"', ""]
         return "\n".join(lines)
+
+    def _has_other_documents(self, status: str) -> bool:
+        """Whether documents without a status lack other fields of jobs, too; adds a doubt."""
+        try:
+            others = self._resample({status: {"$exists": False}})
+        except PyMongoError:
+            return False
+        common = [path for path in self._used if self._sample.share(path) >= _MOST_DOCUMENTS]
+        is_other = any(others.share(path) < _MOST_DOCUMENTS for path in common if path != status)
+        if others.documents:
+            meaning = "left out" if is_other else "jobs with the status null"
+            self._doubts.append(f"documents without {status} are {meaning}")
+        return bool(others.documents) and is_other
 
     def _map_fields(self, statuses: set[str]) -> list[str]:
         lines = [_format_line("jobId", '"_id"', "every document has it"), self._map_type()]

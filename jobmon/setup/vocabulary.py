@@ -11,8 +11,6 @@ from jobmon.domain import JobStatus
 
 _UNIT = re.compile("(?:ms|millis|secs?|ts|timestamp|utc|iso|date|time)$")
 
-_DATE_GROUPS = frozenset({"ts", "time", "times", "timeinfo", "timestamps", "dates"})
-
 
 def normalize(name: str) -> str:
     """The letters and digits of a name, in lower case."""
@@ -23,6 +21,8 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+# Documents that group the dates of a job: `times.created`.
+_DATE_GROUPS = _split("ts time times timeinfo timing timestamps dates audit schedule execution")
 # jobmon proposes the field with the first of these names that the documents have.
 STATUS = _split(
     "status state jobstatus jobstate taskstatus taskstate phase stage statename currentstate "
@@ -99,7 +99,10 @@ _WORDS = {
     JobStatus.SUCCEEDED: (
         "succeeded success successful done completed complete finished ok processed sent published"
     ),
-    JobStatus.FAILED: "retry retrying retryable retryscheduled willretry waitingretry retrypending",
+    JobStatus.FAILED: (
+        "retry retrying retryable retryscheduled willretry waitingretry waitingforretry "
+        "retrypending pendingretry"
+    ),
     JobStatus.DLQ: (
         "dlq dead deadletter deadlettered deadqueue exhausted discarded abandoned buried "
         "permanentlyfailed failedpermanently gaveup"

@@ -370,6 +370,21 @@ def test_numbers_that_are_0_in_place_of_a_date_are_proposed_as_dates(
     assert '"finished_at" = "milliseconds"' in text
 
 
+@pytest.mark.parametrize("is_job", [True, False])
+def test_documents_without_a_status_are_left_out_only_if_they_are_no_jobs(
+    is_job: bool, database: MongoDb, search: Callable[..., Discovery]
+) -> None:
+    """Catches waiting jobs that no count contains, because they have no status yet."""
+    database.work_items.insert_many(map(make_work_item, range(60)))
+    other = make_work_item(0) if is_job else {"lock": {"owner": "w-1", "until": NOW}}
+    other.pop("state", None)
+    database.work_items.insert_many(dict(other) for _ in range(3))
+    candidate = find_candidate(search(), "work_items")
+    profile = parse_file(candidate.stem, str(candidate.text)).content
+    assert ("where" in profile) is not is_job
+    assert "documents without state are" in " ".join(candidate.doubts)
+
+
 def test_owner_is_only_suggested(database: MongoDb, search: Callable[..., Discovery]) -> None:
     """Catches an owner that was guessed: a wrong owner would see the jobs of other people."""
     database.work_items.insert_many(map(make_work_item, range(12)))
