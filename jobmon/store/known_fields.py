@@ -32,10 +32,15 @@ class KnownFields:
     def unknown(self) -> frozenset[str]:
         """The fields of a job that the watched documents do not hold.
 
-        `finishedAt` is also unknown if counts by it would be too low: see `_has_finish_times`.
+        `finishedAt` is also unknown if counts by it would be too low: see `_has_finish_times`. It
+        is known if a collector sees in the changes that jobs stop being leased.
         """
-        fields = self._connection.jobs.mapping.unknown
-        return fields if self._finish_time_cache.get() else fields | {"finishedAt"}
+        mapping = self._connection.jobs.mapping
+        derived = () if mapping.derived is None else mapping.derived.needs
+        if JobStatus.LEASED in {*mapping.statuses.values(), *derived} and self._counts_changes():
+            return mapping.unknown - {"finishedAt"}
+        known = self._finish_time_cache.get()
+        return mapping.unknown if known else mapping.unknown | {"finishedAt"}
 
     def can_query(self, field: str) -> bool:
         return self._connection.jobs.mapping.can_query(field)

@@ -278,6 +278,36 @@ def test_finishedat_is_used_only_with_the_statuses_of_only_in(
         tasks.close()
 
 
+@pytest.mark.parametrize("has_lease", [True, False])
+def test_runs_are_counted_from_changes_if_no_document_has_its_end(
+    has_lease: bool, mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Without a status for running jobs, no change shows the end of a run: catches a count of 0."""
+    names = {"waiting": "queued", "done": "succeeded", "bad": "dlq"}
+    names |= {"running": "leased"} if has_lease else {}
+    entries = ", ".join(f'{name} = "{status}"' for name, status in names.items())
+    path = tmp_path / "tasks.toml"
+    path.write_text(
+        f'collection = "tasks"\nstatus = {{ path = "state", names = {{ {entries} }} }}\n'
+        '[fields]\njobId = "_id"\ncreatedAt = "at"\n'
+    )
+    now = datetime.now(UTC)
+    with temporary_database(mongo) as database:
+        database.tasks.insert_many({"state": "waiting", "at": now} for _ in range(3))
+        init(database_uri(mongod, database), PROFILE=str(path))
+        queue = WatchedQueue(mongod, database, profile=str(path), jobs_collection="tasks")
+        with queue.running_collector():
+            for job, state in zip(database.tasks.find(), ("done", "bad", "done"), strict=True):
+                for new_state in ("running", state):
+                    database.tasks.update_one({"_id": job["_id"]}, {"$set": {"state": new_state}})
+            eventually(lambda: queue.get("/admin/jobs/stats")["statusCounts"]["dlq"] == 1)
+            counts = {"enqueued": 3, "succeeded": 2, "failed": 1, "dlq": 1}
+            if not has_lease:
+                counts |= dict.fromkeys(("succeeded", "failed", "dlq"))
+            eventually(lambda: queue.activity() == counts)
+        queue.close()
+
+
 def test_embedded_attempts_are_read_with_the_attempt_field_names(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> None:
