@@ -423,21 +423,6 @@ def test_list_filters_by_search_fields_and_keeps_them_in_links(
     assert not signed_in(make_api()).page(JOBS).all("input", name="payload.order.id")
 
 
-def test_list_exports_the_filtered_jobs(real_api: Api, database: Any) -> None:
-    admin = signed_in(real_api)
-    database.jobs.insert_many(
-        [make_job(jobId=f"j{n}", status="dlq" if n % 2 else "queued") for n in range(60)]
-    )
-    page = admin.page(f"{JOBS}?status=dlq&per_page=10&sort=createdAt")
-    links = [link["href"] or "" for link in page.all("a") if "download" in link]
-    assert len(links) == 2
-    for link in links:
-        answer = admin.get(link)
-        assert answer.status_code == 200, link
-        # 30 jobs, and a last line that shows that the file is complete; CSV has a header, too.
-        assert len(answer.text.strip().splitlines()) == (32 if "csv" in link else 31)
-
-
 def test_list_links_to_its_next_and_previous_page(real_api: Api, database: Any) -> None:
     admin = signed_in(real_api)
     database.jobs.insert_many(
@@ -717,22 +702,6 @@ def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched:
     assert "held-rows" not in admin.get(f"{JOBS}?status=leased", part=True).text
     ids = ",".join(f"x{index}" for index in range(500))
     assert admin.get(JOBS, part=True, X_Jobmon_Held=ids).text.count("data-gone") == 100  # at most
-
-
-def test_page_of_a_job_marks_an_expired_lease_in_red(admin: Viewer, watched: Any) -> None:
-    now, day = datetime.now(UTC), timedelta(days=1)
-    leased = {"status": "leased", "leasedBy": "w2"}
-    watched.jobs.insert_many(
-        [
-            make_job(jobId="held", leaseExpiresAt=now + day, **leased),
-            make_job(jobId="stuck", leaseExpiresAt=now - day, **leased),
-        ]
-    )
-    assert "lease expired" not in admin.page(f"{JOBS}/held").text
-    page = admin.page(f"{JOBS}/stuck")
-    assert page.all("strong", **{"class": "bad"})
-    assert page.all("li", **{"class": "s-dlq bad"})
-    assert re.search(r"Lease expired\s+[0-9Z :.-]+\s+\(w2\)", page.text)
 
 
 @pytest.mark.parametrize(

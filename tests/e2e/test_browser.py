@@ -841,27 +841,6 @@ def test_date_filter_is_entered_in_the_zone_of_the_viewer_and_sent_in_utc(
     expect(created).to_have_attribute("title", re.compile(f"{moment:%Y-%m-%dT}"))
 
 
-def test_list_pages_forward_and_back_without_repeating_a_job(
-    visit: Visits, stack: Stack, job_type: str
-) -> None:
-    now = datetime.now(UTC)
-    jobs = [make_job(job_type, createdAt=now - timedelta(seconds=age)) for age in range(60)]
-    stack.database.jobs.insert_many(jobs)
-    page = visit(f"{stack.url}/dashboard/jobs?type={job_type}")
-    pages = [list_ids(page)]
-    for _ in range(2):
-        page.get_by_role("link", name="older").click()
-        expect(page.get_by_text(f"page {len(pages) + 1} of 3")).to_be_visible()
-        pages.append(list_ids(page))
-    assert [len(page_ids) for page_ids in pages] == [25, 25, 10]
-    assert [job_id for page_ids in pages for job_id in page_ids] == [job["jobId"] for job in jobs]
-    expect(page.get_by_role("link", name="older")).to_have_count(0)
-    for index in (1, 0):
-        page.get_by_role("link", name="newer").click()
-        expect(page.get_by_text(f"page {index + 1} of 3")).to_be_visible()
-        assert list_ids(page) == pages[index]
-
-
 def test_row_under_the_pointer_stays_in_place_while_jobs_arrive(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
