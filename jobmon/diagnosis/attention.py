@@ -16,6 +16,7 @@ from jobmon.diagnosis.evidence import (
 from jobmon.diagnosis.notices import Check, CheckKind, Level, Notice, TypeCondition
 from jobmon.diagnosis.onset import find_first_death, find_last_finish
 from jobmon.diagnosis.pauses import check_paused_types, find_overdue
+from jobmon.diagnosis.statuses import check_new_statuses
 from jobmon.domain import JobCondition, JobStatus
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import MINUTE
@@ -46,6 +47,7 @@ def run_checks(evidence: Evidence) -> list[Check]:
         _check_oldest_due(evidence),
         _check_new_dead(evidence),
         _check_counts(evidence),
+        check_new_statuses(evidence),
         _check_backlog(evidence),
         _check_failures(evidence),
         _check_collector(evidence),

@@ -29,6 +29,7 @@ class CheckKind(StrEnum):
     OLDEST_DUE = "oldest_due_job"
     DEAD = "new_dead_jobs"
     COUNTS = "jobs_not_counted"
+    NEW_STATUSES = "new_statuses"
     BACKLOG = "backlog_growth"
     FAILURES = "failure_rates"
     COLLECTOR = "collector"
@@ -100,6 +101,7 @@ _NAMES = {
     CheckKind.OLDEST_DUE: "the oldest due job",
     CheckKind.DEAD: "new dead jobs",
     CheckKind.COUNTS: "counts by status",
+    CheckKind.NEW_STATUSES: "new statuses",
     CheckKind.BACKLOG: "backlog growth",
     CheckKind.FAILURES: "failure rates",
     CheckKind.COLLECTOR: "the collector",

@@ -470,6 +470,30 @@ def test_without_samples_the_start_of_a_growing_backlog_is_unknown() -> None:
         assert notice.since == since
 
 
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        (
+            {("pending", "a"): 1_646, ("queued", "a"): 5},
+            ["1,646 jobs have the new status pending: they do not count as queued or running"],
+        ),
+        (
+            {("busy", "a"): 20, ("pending", "a"): 30},
+            ["50 jobs have new statuses such as pending: they do not count as queued or running"],
+        ),
+        ({("pending", "a"): 19, ("archived", "a"): 90}, []),  # few jobs; a status of an hour ago
+    ],
+)
+def test_jobs_with_a_status_that_is_new_are_a_notice(
+    counts: dict[tuple[str, str], int], expected: list[str]
+) -> None:
+    """Catches a queue that looks empty after a deployment has renamed its statuses."""
+    queue = evidence(counts)
+    (sample,) = queue.samples.values()
+    earlier = replace(sample, status_counts={"queued": 10**9, "archived": 1})
+    assert texts(replace(queue, samples={NOW - HOUR: earlier})) == expected
+
+
 def test_without_an_old_sample_backlog_growth_is_not_checked() -> None:
     assert list_unchecked(evidence(samples={NOW - MINUTE: 0})) == {
         "backlog growth": "the first sample is too recent to compare with"
