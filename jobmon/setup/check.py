@@ -308,12 +308,12 @@ class DeploymentCheck:
         )
         is_filled = self._collections[0].name in self._filled
         if not paths:
-            message += f": changes appear after {SWEEP_S:g} s."
+            message += f": changes appear within {SWEEP_S:g} s."
         elif not is_filled or find_used_paths(jobs, paths, require_value=True):
             message += f": the collector finds jobs with a new {dates} within a second, and "
-            message += f"changes without a new date, such as a deletion, after {SWEEP_S:g} s."
+            message += f"changes without a new date, such as a deletion, within {SWEEP_S:g} s."
         else:
-            message += f", and no examined job has {dates}: changes appear after {SWEEP_S:g} s."
+            message += f", and no examined job has {dates}: changes appear within {SWEEP_S:g} s."
             remedy += f" Or set {dates} at every change of a job."
         if self._connection.profile.attempts is None:
             message += " Runs are counted from the jobs, which keep only their last run."

@@ -540,7 +540,7 @@ def test_check_of_a_standalone_server_reports_polling(
         assert line in select_one(findings, "indexes").commands
         client.shop.jobs.update_one({}, {"$unset": {"updatedAt": 1}})
         assert (
-            "no examined job has updatedAt: changes appear after"
+            "no examined job has updatedAt: changes appear within"
             in select_one(list(check_deployment(settings)), "changes").message
         )
         # The profile payload does not require updatedAt, and agenda has no field for it.
