@@ -263,7 +263,7 @@ class Collector:
             save_at = started_at
         while not self._must_end():
             as_of, database_time = self._read_changes(segments, changes)
-            self._due_changes.mark(segments, database_time)
+            self._due_changes.mark(segments)
             self._lease.renew()
             self._raise_failure()
             has_changed = segments.recount() > 0
@@ -325,7 +325,7 @@ class Collector:
     def _count_all(self) -> SegmentMap:
         """Count all jobs; meanwhile, changes wait in the stream."""
         jobs = self._connection.jobs
-        self._due_changes.restart(self._lease.database_time())
+        self._due_changes.restart()
         segments = SegmentMap(jobs)
         started = reported_at = time.monotonic()
         estimated: int | None = None  # read for the first report

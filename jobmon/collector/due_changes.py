@@ -13,10 +13,12 @@ _OVERLAP = timedelta(seconds=1)  # a call of `mark` begins this long before the 
 class DueChanges:
     """Marks the jobs in which a date has passed since the last call of `mark`.
 
-    The profile's rules for statuses compare these dates with `$now`.
+    The profile's rules for statuses compare these dates with `$now`: the clock of the watched
+    server. So this clock is read here, too.
     """
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._fields = connection.profile.due_fields
         self._jobs = connection.jobs
         self._since: datetime | None = None
@@ -26,12 +28,15 @@ class DueChanges:
         """Whether the status of any job depends on the present moment."""
         return bool(self._fields)
 
-    def restart(self, now: datetime) -> None:
-        """Forget earlier calls: all jobs are counted as of `now` (database clock)."""
-        self._since = now
+    def restart(self) -> None:
+        """Forget earlier calls, because all jobs will be counted."""
+        self._since = self._read_clock() if self.is_needed else None
 
-    def mark(self, segments: SegmentMap, now: datetime) -> None:
-        """Mark jobs with a date from the last call to `now` (database clock). Index: the date."""
+    def mark(self, segments: SegmentMap) -> None:
+        """Mark jobs with a date from the last call until now. Index: the date."""
+        if not self.is_needed:
+            return
+        now = self._read_clock()
         since = now if self._since is None else self._since
         self._since = now
         for path, date_form in self._fields:
@@ -48,3 +53,9 @@ class DueChanges:
             )
             for job in due_jobs:
                 segments.mark(job["_id"])
+
+    def _read_clock(self) -> datetime:
+        client = self._connection.reachable_client
+        hello = client.admin.command("hello", codec_options=client.codec_options)
+        local_time: datetime = hello["localTime"]
+        return local_time

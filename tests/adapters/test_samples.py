@@ -13,6 +13,7 @@ from bson import json_util
 from pymongo import MongoClient
 
 from jobmon.collector.error_groups import ErrorGroups
+from jobmon.collector.leader import LeaderLease
 from jobmon.collector.run_details_counter import RunDetailsCounter
 from jobmon.demo.mongod import Mongod
 from jobmon.redaction.redactor import Redactor
@@ -571,9 +572,18 @@ def test_check_finds_nothing_missing(sample: Sample) -> None:
 
 
 def test_collector_recounts_a_job_when_its_lease_expires(
-    mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
+    mongod: Mongod,
+    mongo: MongoClient[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches a job that stays `leased` because no document changes when its lease expires."""
+    """Catches a job that stays `leased` because no document changes when its lease expires.
+
+    The clock of jobmon's own database is ahead: the rules use the clock of the watched server.
+    """
+    own_time = LeaderLease.database_time
+    ahead = timedelta(minutes=1)
+    monkeypatch.setattr(LeaderLease, "database_time", lambda lease: own_time(lease) + ahead)
     with temporary_database(mongo) as database:
         variables = {"PROFILE": "mongodb-queue", "JOBS_COLLECTION": "mail"}
         expires_at = datetime.now(UTC) + timedelta(seconds=4)
