@@ -66,7 +66,7 @@ def format_time(iso: str | None, now: datetime | None = None) -> str:
         return UNKNOWN
     try:
         moment = datetime.fromisoformat(iso).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):  # a text, or in UTC before year 1 or after year 9999
         return format_plain(iso)
     now = now or datetime.now(UTC)
     time_format = "%H:%M:%S" if moment.date() == now.date() else "%Y-%m-%d %H:%M:%S"

@@ -62,7 +62,8 @@ def test_time_of_another_day_has_its_date_and_an_unknown_time_is_a_dash() -> Non
     past = NOW - timedelta(days=2)
     assert format_time(past.isoformat(), NOW) == f"{past:%Y-%m-%d %H:%M:%S} (2 d ago)"
     assert format_time(None) == "–"
-    assert format_time("+012026-01-01T00:00:00Z") == "+012026-01-01T00:00:00Z"
+    for text in ("+012026-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00"):  # a job can have any text
+        assert format_time(text) == text
 
 
 def test_job_cannot_control_the_terminal(client: ApiClient) -> None:
