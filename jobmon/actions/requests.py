@@ -26,7 +26,7 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.settings import Settings
 from jobmon.single_flight import SingleFlight, SingleFlightCache
-from jobmon.store.bson_json import decode_token, encode_token
+from jobmon.store.bson_json import can_contain, decode_token, encode_token
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 from jobmon.store.paused_types import TypePause
@@ -371,9 +371,12 @@ def _is_same(first: ActionRequest, second: ActionRequest) -> bool:
 
 def _decode_key(encoded: str) -> Any:
     try:
-        return decode_token(encoded)["key"]
+        key = decode_token(encoded)["key"]
+        if can_contain(key, 4_096):  # else the query would be nested too deeply
+            return key
     except (ValueError, KeyError):
-        raise RequestError("after", "Not the place of a page.") from None
+        pass
+    raise RequestError("after", "Not the place of a page.")
 
 
 def _load_outcome(stored: Document) -> JobOutcome:
