@@ -1,18 +1,18 @@
 """Looks up the documents of one job by its id, even if the index has a collation."""
 
-import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 from pymongo.errors import OperationFailure
 
+from jobmon.single_flight import SingleFlight
 from jobmon.store.failures import DOCUMENT_TOO_LARGE
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection, Transform
 
 ID = "jobId"
-_COLLATION_TTL_S = 60.0
+_COLLATION_TTL_MS = 60_000
 _JOINED = "_joined"
 _JOIN_TOO_LARGE = (*DOCUMENT_TOO_LARGE, 4_568)  # the last: for the documents of one `$lookup`
 
@@ -30,8 +30,7 @@ class IdLookup:
         self._documents = collection
         self._mapping = collection.mapping
         self._all_fields = collection.mapping.projection(None)
-        # When the index was checked (monotonic seconds), and the result of `_choose_collation`.
-        self._collation: tuple[float, dict[str, Any] | None] | None = None
+        self._collation = SingleFlight(self._choose_collation, _COLLATION_TTL_MS)
 
     def find(
         self,
@@ -51,7 +50,7 @@ class IdLookup:
             self._all_fields,
             sort=self._mapping.translate_order(order or []) or None,
             batch_size=limit + 1,
-            **self._documents.limits("max_time_ms") | {"collation": self._choose_collation()},
+            **self._documents.limits("max_time_ms") | {"collation": self._collation.get()},
         )
         accepted: list[Document] = []
         with closing(cursor):
@@ -72,7 +71,7 @@ class IdLookup:
         index has a collation, or a result exceeds 16 MB. Two queries instead of this command would
         take three times the driver's time, and one and a half times the server's.
         """
-        if any(lookup._choose_collation() is None for lookup in (self, joined)):
+        if any(lookup._collation.get() is None for lookup in (self, joined)):
             return None
         select_first: list[Document] = [
             {"$sort": dict(joined._mapping.translate_order(order))},
@@ -105,14 +104,10 @@ class IdLookup:
         An index with another collation cannot serve a query with the simple one. The index on `_id`
         always has the collection's collation.
         """
-        now, cached = time.monotonic(), self._collation
-        if cached is None or cached[0] < now - _COLLATION_TTL_S:
-            by_id = {"filter": self._mapping.translate_filter({ID: ""})}
-            planned = self._documents.explain(by_id)
-            # A mongos returns the plan of each shard.
-            plans = planned["winningPlan"].get("shards") or [planned]
-            is_collated = all(
-                "collation" in plan and "COLLSCAN" not in str(plan["winningPlan"]) for plan in plans
-            )
-            cached = self._collation = now, None if is_collated else SIMPLE_COLLATION
-        return cached[1]
+        planned = self._documents.explain({"filter": self._mapping.translate_filter({ID: ""})})
+        # A mongos returns the plan of each shard.
+        plans = planned["winningPlan"].get("shards") or [planned]
+        is_collated = all(
+            "collation" in plan and "COLLSCAN" not in str(plan["winningPlan"]) for plan in plans
+        )
+        return None if is_collated else SIMPLE_COLLATION
