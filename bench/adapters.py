@@ -11,7 +11,6 @@ import argparse
 import os
 import random
 import re
-import shutil
 import tempfile
 import time
 import uuid
@@ -382,17 +381,15 @@ def main() -> None:
         "--only-counts", action="store_true", help="Measure no answers and start no collector."
     )
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    results: dict[str, dict[str, Cost]] = {}
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
+        results: dict[str, dict[str, Cost]] = {}
         with Mongod(folder, cache_gb=4) as server:
             for profile in dict.fromkeys(["jobmon", *arguments.profiles]):
                 print(f"{profile}: {arguments.jobs:,} jobs", flush=True)
                 results[profile] = measure(
                     server, profile, arguments.jobs, has_collector=not arguments.only_counts
                 )
-    finally:
-        shutil.rmtree(folder)
     names = list(dict.fromkeys(name for costs in results.values() for name in costs))
     print_table(results, [name for name in names if not name.startswith("by status")])
     if not arguments.only_counts:

@@ -11,7 +11,6 @@ import argparse
 import itertools
 import multiprocessing
 import random
-import shutil
 import statistics
 import tempfile
 import threading
@@ -173,12 +172,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=30)
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
         with Mongod(folder, cache_gb=4) as server:
             measure(server, arguments.jobs, arguments.seconds)
-    finally:
-        shutil.rmtree(folder)
 
 
 def measure(server: Mongod, jobs: int, seconds: float) -> None:

@@ -9,7 +9,6 @@ its last answer, as the page does. Jobs change all the time.
 
 import argparse
 import random
-import shutil
 import statistics
 import tempfile
 import threading
@@ -84,12 +83,10 @@ def main() -> None:
     parser.add_argument("--dashboards", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=30)
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
         with Mongod(folder, cache_gb=4) as server:
             measure(server, arguments.jobs, arguments.dashboards, arguments.seconds)
-    finally:
-        shutil.rmtree(folder)
 
 
 def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:

@@ -11,7 +11,6 @@ ratio to the bare loop, and the peak memory of a process that only exports.
 import argparse
 import multiprocessing
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -145,8 +144,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, nargs="+", default=[50_000, 200_000])
     parser.add_argument("--profiles", nargs="+", default=list(PROFILES), choices=PROFILES)
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
         with Mongod(folder, cache_gb=2) as server:
             print(
                 "| profile | jobs | | rows a second of CPU | ratio to the bare loop | peak memory |"
@@ -155,8 +154,6 @@ def main() -> None:
             for profile in arguments.profiles:
                 for count in arguments.jobs:
                     measure(server, profile, count)
-    finally:
-        shutil.rmtree(folder)
     print(f"load of the last 15 minutes: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores")
 
 

@@ -9,7 +9,6 @@ Exits with 1 if an answer was wrong, or if a job was lost or duplicated.
 import argparse
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -143,8 +142,8 @@ def main() -> int:
     if "disk_full" in faults and os.geteuid() != 0:
         print("disk_full is skipped: it needs root", flush=True)
         faults.remove("disk_full")
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
         with (
             mounted_small_disk(folder / "mongod" / "0") if "disk_full" in faults else nullcontext(),
             ReplicaSet(folder / "mongod") as servers,
@@ -159,8 +158,6 @@ def main() -> int:
             stats, metrics = await_full_count(system.port, system.token, system.writers)
             print("final counts:", check_nothing_lost(system.writers, stats, metrics), flush=True)
             return 0 if all(results) else 1
-    finally:
-        shutil.rmtree(folder)
 
 
 def measure(system: SystemUnderLoad, name: str) -> bool:

@@ -217,15 +217,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1_000_000)
     count = parser.parse_args().jobs
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started processes
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
         with Mongod(folder, cache_gb=2) as server:
             uri = server.uri.replace("/?", "/jobmon?")
             print(f"{count:,} jobs: filled in {fill(uri, count):.0f} s", flush=True)
             measure(uri, count, folder)
             measure_starts(uri)
-    finally:
-        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ and documents that the server examines for one lease.
 import argparse
 import os
 import random
-import shutil
 import statistics
 import tempfile
 import time
@@ -259,8 +258,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8])
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
         with Mongod(folder, cache_gb=1) as server:
             measure_contention(server)
             print("| waiting jobs | workers | | jobs | CPU of a worker, a job | library / this |")
@@ -277,8 +276,6 @@ def main() -> None:
                     print("with the index by type:")
                     print_plans(database, count)
                     client.drop_database(database.name)
-    finally:
-        shutil.rmtree(folder)
     print(f"load of the machine at the end: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores")
 
 

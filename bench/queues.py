@@ -9,7 +9,6 @@ in five deployments, one of them frozen. Prints a line for each measurement; a c
 import argparse
 import os
 import random
-import shutil
 import signal
 import statistics
 import subprocess
@@ -271,9 +270,9 @@ def main() -> None:
     parser.add_argument("--queues", type=int, default=100)
     parser.add_argument("--only", choices=["many", "sharing", "frozen"])
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    path = folder / "queues.toml"
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
+        path = folder / "queues.toml"
         with Mongod(folder / "home", cache_gb=1) as server:
             home_uri = database_uri(server, "bench")
             names = [f"q{number:03}" for number in range(arguments.queues)]
@@ -287,8 +286,6 @@ def main() -> None:
                 measure_sharing(path, home_uri, queues)
             if arguments.only in (None, "frozen"):
                 measure_frozen(folder, server, path, home_uri)
-    finally:
-        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ and of answers a second to 32 clients. The ratio is p50 by HTTP at the last N to
 import argparse
 import os
 import random
-import shutil
 import signal
 import socket
 import statistics
@@ -443,13 +442,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, nargs="+", default=[10_000, 1_000_000, 10_000_000])
     sizes = parser.parse_args().jobs
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started processes
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
         with ExitStack() as stack:
             targets = [stack.enter_context(watching(count, folder)) for count in sizes]
             costs = {name: measure(name, targets) for name in targets[0].paths}
-    finally:
-        shutil.rmtree(folder)
     print(f"load of the last 15 minutes: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores")
     print("| | " + " | ".join(f"{count:,} jobs" for count in sizes) + " | ratio |")
     print("| --- |" + " --- |" * (len(sizes) + 1))

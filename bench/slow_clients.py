@@ -9,7 +9,6 @@ Markdown. Exits with 1 if an answer to a normal client was not a 200.
 """
 
 import argparse
-import shutil
 import signal
 import socket
 import ssl
@@ -100,14 +99,12 @@ def main() -> int:
     parser.add_argument("--only", help="kinds whose name contains this")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started processes
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
         with Mongod(folder, cache_gb=1) as server:
             uri = server.uri.replace("/?", "/jobmon?")
             fill(uri)
             return measure(uri, folder, arguments)
-    finally:
-        shutil.rmtree(folder)
 
 
 def fill(uri: str) -> None:

@@ -11,7 +11,6 @@ import argparse
 import multiprocessing
 import multiprocessing.queues
 import os
-import shutil
 import signal
 import statistics
 import sys
@@ -170,12 +169,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=50_000)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started processes
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
         with ExitStack() as running:
             return soak(running, folder, arguments.minutes, arguments.jobs)
-    finally:
-        shutil.rmtree(folder)
 
 
 def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:

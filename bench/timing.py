@@ -9,7 +9,6 @@ the effect of chance.
 
 import argparse
 import random
-import shutil
 import statistics
 import tempfile
 import time
@@ -38,12 +37,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5_000)
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="jobmon-bench-") as name:
+        folder = Path(name)
         with Mongod(folder, cache_gb=2) as server:
             measure(server.uri.replace("/?", "/jobmon?"), arguments.jobs, arguments.rounds)
-    finally:
-        shutil.rmtree(folder)
 
 
 def fill(uri: str, count: int) -> dict[str, list[str]]:
