@@ -102,7 +102,6 @@ def start_collector(
 
     yield start
     for connection in connections:
-        connection.client.drop_database(f"{jobs.database.name}_rollups")
         connection.client.close()
 
 

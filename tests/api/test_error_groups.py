@@ -280,7 +280,6 @@ def test_counts_equal_a_recount_of_the_attempts(
         assert "password=[redacted]" in stored_groups
         assert "hidden" not in stored_groups
     finally:
-        connection.client.drop_database(f"{database.name}_rollups")
         connection.client.close()
 
 

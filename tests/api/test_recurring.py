@@ -34,7 +34,6 @@ def make_queue(mongod: Mongod, database: MongoDb) -> Iterator[MakeQueue]:
 
     yield make
     for queue in queues:
-        queue.connection.client.drop_database(f"{database.name}_rollups")
         queue.close()
 
 

@@ -46,7 +46,6 @@ def service(
     connection = app.extensions["jobmon_connection"]
     create_indexes(connection)
     yield Api(app)
-    connection.client.drop_database(rollup_database(connection).name)
     connection.client.close()
 
 

@@ -26,10 +26,8 @@ MongoDb = Database[dict[str, Any]]
 
 
 @pytest.fixture
-def state_db(database: MongoDb) -> Iterator[MongoDb]:
-    state_db = database.client[f"{database.name}_state"]
-    yield state_db
-    database.client.drop_database(state_db.name)
+def state_db(database: MongoDb) -> MongoDb:
+    return database.client[f"{database.name}_state"]
 
 
 @pytest.fixture

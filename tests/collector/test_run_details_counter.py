@@ -70,7 +70,6 @@ def connection(
     connection = Connection(make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups"))
     create_indexes(connection)
     yield connection
-    connection.client.drop_database(rollup_database(connection).name)
     connection.client.close()
 
 
@@ -186,7 +185,6 @@ def test_outcome_rules_of_a_profile_decide_which_runs_ended_and_failed(
     with closing(Connection(settings)) as connection:
         create_indexes(connection)
         details = count_details(connection)
-        connection.client.drop_database(rollup_database(connection).name)
     ((group, _),) = details.by_type.elements()
     assert group != OTHER
     (tally,) = details.worker_types.values()

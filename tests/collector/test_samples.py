@@ -33,7 +33,6 @@ def connection(
     uri = database_uri(mongod, database)
     connection = Connection(make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups"))
     yield connection
-    database.client.drop_database(rollup_database(connection).name)
     connection.client.close()
 
 

@@ -97,7 +97,6 @@ def make_queue(
     yield make
     for queue in queues:
         queue.connection.client.close()
-    database.client.drop_database(f"{database.name}_rollups")
 
 
 @pytest.mark.parametrize("difference", ["database", "collection", "mapping"])

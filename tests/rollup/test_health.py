@@ -36,13 +36,12 @@ main(["collector"])
 
 
 @pytest.fixture
-def environment(mongod: Mongod, database: Db) -> Iterator[dict[str, str]]:
+def environment(mongod: Mongod, database: Db) -> dict[str, str]:
     """The environment of a collector, without a key for tokens."""
-    yield {
+    return {
         "JOBMON_MONGO_URI": database_uri(mongod, database),
         "JOBMON_ROLLUP_DB": f"{database.name}_rollups",
     }
-    database.client.drop_database(f"{database.name}_rollups")
 
 
 @pytest.fixture
