@@ -16,6 +16,7 @@ from jobmon.profiles import shipped_profiles
 from jobmon.settings import Settings
 from jobmon.setup.findings import Finding, printable, problem, warning
 from jobmon.store.connection import Connection
+from jobmon.store.labels import label
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.read_collection import ReadCollection
 
@@ -43,15 +44,17 @@ class Field:
 _NUMBER = ("int", "long", "double")
 _DATE, _TEXT = ("date",), ("string",)
 _IDS = ("string", "objectId", *_NUMBER, "binData")
+_LABELS = (*_IDS, "bool", "symbol")  # MongoDB compares a symbol like a string
+_STATUSES = ["string", *_NUMBER, "bool", "symbol"]  # types of statuses that warnings name
 _FAILED = (JobStatus.FAILED, JobStatus.DLQ)
 
 JOB_FIELDS = (
-    Field("jobId", _TEXT, "a job cannot be opened or followed", is_essential=True),
-    Field("status", _TEXT, "every job counts as having no status", is_essential=True),
-    Field("type", _TEXT, "jobs cannot be distinguished by type"),
+    Field("jobId", _IDS, "a job cannot be opened or followed", is_essential=True),
+    Field("status", _LABELS, "every job counts as having no status", is_essential=True),
+    Field("type", _LABELS, "jobs cannot be distinguished by type"),
     Field("createdAt", _DATE, "lists have no order, and ages are unknown", is_essential=True),
     Field("updatedAt", _DATE, "without a change stream, changes are found late"),
-    Field("createdBy", ("objectId", "string"), "only admins see jobs"),
+    Field("createdBy", _IDS, "only admins see jobs"),
     Field("payload", ("object",), "jobs are shown without their input"),
     Field("priority", _NUMBER, "no priority is shown"),
     Field("nextRunAt", _DATE, "due and scheduled jobs cannot be distinguished"),
@@ -63,10 +66,13 @@ JOB_FIELDS = (
     Field("lastError", ("object",), "errors are not shown in lists", statuses=_FAILED),
 )
 ATTEMPT_FIELDS = (
-    Field("jobId", _TEXT, "attempts cannot be matched to jobs", is_essential=True),
+    Field("jobId", _IDS, "attempts cannot be matched to jobs", is_essential=True),
     Field("attemptNumber", _NUMBER, "attempts have no order", is_essential=True),
     Field(
-        "status", _TEXT, "succeeded and failed attempts cannot be distinguished", is_essential=True
+        "status",
+        _LABELS,
+        "succeeded and failed attempts cannot be distinguished",
+        is_essential=True,
     ),
     Field("workerId", _TEXT, "the worker is not shown"),
     Field("startedAt", _DATE, "wait and run times are unknown"),
@@ -220,8 +226,8 @@ class Sample:
         names = {"$map": {"input": {"$objectToArray": "$$ROOT"}, "in": "$$this.k"}}
         status: Any = None
         if "status" in paths and not is_status_derived:
-            is_text = {"$eq": [{"$type": f"${paths['status']}"}, "string"]}
-            status = {"$cond": [is_text, f"${paths['status']}", None]}
+            is_short = {"$in": [{"$type": f"${paths['status']}"}, _STATUSES]}
+            status = {"$cond": [is_short, f"${paths['status']}", None]}
         pipeline: list[Document] = [
             {"$match": self._mapping.where},
             {"$sort": {"_id": -1}},
@@ -239,7 +245,8 @@ class Sample:
             watched.collection.aggregate(pipeline, hint={"_id": 1}, maxTimeMS=watched.max_time_ms)
         )
         for document in self._documents:
-            document["status"] = self._mapping.to_contract_status(document["status"])
+            status = self._mapping.to_contract_status(document["status"])
+            document["status"] = status if isinstance(status, str | None) else label(status)
         self.size = len(self._documents)
 
     def types(self, field: str) -> Counter[str]:

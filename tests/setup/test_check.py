@@ -398,6 +398,20 @@ def test_check_reports_unexpected_types_and_unknown_statuses(
     assert status_finding.message.startswith("Unknown statuses in jobs: pau?[sed (1), of 3.")
 
 
+def test_check_accepts_each_type_of_a_status_and_an_id_that_can_be_searched(
+    database: MongoDb, settings: Settings
+) -> None:
+    """Catches `cannot search by it` about numbers, and a number that has no name."""
+    database.jobs.insert_many(
+        {"jobId": key, "status": status, "type": status, "createdBy": index, "createdAt": NOW}
+        for index, (key, status) in enumerate([(1, 1), (ObjectId(), True), (2**40, 7)])
+    )
+    named = replace(settings, status_names={"1": "queued", "true": "succeeded"})
+    messages = [finding.message for finding in select(list(check_deployment(named)), "fields")]
+    assert not [message for message in messages if "cannot search" in message]
+    assert "Unknown statuses in jobs: 7 (1), of 3." in " ".join(messages)
+
+
 def test_check_uses_mapped_fields_and_statuses(
     database: MongoDb, settings: Settings, make_settings: MakeSettings
 ) -> None:
