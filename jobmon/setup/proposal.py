@@ -86,7 +86,7 @@ class _Proposer:
     def propose(self) -> Proposal | None:
         signs = self._list_signs()
         statuses = self._list_statuses()
-        known_share, has_active_status = self._recognize_statuses(statuses)
+        known_share, meanings = self._recognize_statuses(statuses)
         if self._is_log(statuses):
             return Proposal(
                 certainty=None,
@@ -104,14 +104,16 @@ class _Proposer:
                 ],
             )
         values = f"{self._status.path} has {count(len(statuses), 'distinct value')}"
-        has_job_statuses = known_share >= _MOST_DOCUMENTS and has_active_status
+        active = meanings & {JobStatus.QUEUED, JobStatus.LEASED}
+        has_job_statuses = known_share >= _MOST_DOCUMENTS and bool(active)
         has_queue_name = COLLECTION_WORDS.search(self._sample.collection) is not None
         if len(signs) >= 2:
             has_job_sign = self._payload or has_queue_name or self._worker
             is_probable = has_job_statuses and has_job_sign and len(statuses) > 1
             certainty = Certainty.PROBABLE if is_probable else Certainty.POSSIBLE
         elif signs and has_job_statuses and (self._payload or has_queue_name):
-            certainty = Certainty.POSSIBLE
+            is_clear = len(active) == 2 and self._payload and has_queue_name
+            certainty = Certainty.PROBABLE if is_clear else Certainty.POSSIBLE
         else:
             present = f"only {signs[0]}" if signs else "no worker, attempts, due date or start"
             return Proposal(
@@ -195,13 +197,12 @@ class _Proposer:
             return []
         return [status for status, _ in self._status.value_counts.most_common()]
 
-    def _recognize_statuses(self, statuses: list[str]) -> tuple[float, bool]:
-        """The share of documents with a known status, and whether one means queued or leased."""
+    def _recognize_statuses(self, statuses: list[str]) -> tuple[float, set[str | None]]:
+        """The share of documents with a known status, and the meanings of the known statuses."""
         known = [name for name in statuses if normalize(name) in {*STATUS_WORDS, *FAILED_WORDS}]
         total = self._status_counts.total()
         share = sum(self._status_counts[name] for name in known) / total if total else 0.0
-        meanings = {STATUS_WORDS.get(normalize(name)) for name in known}
-        return share, bool(meanings & {JobStatus.QUEUED, JobStatus.LEASED})
+        return share, {STATUS_WORDS.get(normalize(name)) for name in known}
 
     def _format_profile(self, status: SampledField, statuses: list[str]) -> str:
         meanings = StatusMeanings(

@@ -385,6 +385,27 @@ def test_documents_without_a_status_are_left_out_only_if_they_are_no_jobs(
     assert "documents without state are" in " ".join(candidate.doubts)
 
 
+@pytest.mark.parametrize(
+    ("name", "states", "certainty"),
+    [
+        ("mail_jobs", ("pending", "running", "completed"), Certainty.PROBABLE),
+        ("mail_jobs", ("pending", "completed"), Certainty.POSSIBLE),
+        ("mails", ("pending", "running", "completed"), Certainty.POSSIBLE),
+    ],
+)
+def test_one_sign_is_enough_if_the_name_the_statuses_and_the_payload_are_those_of_jobs(
+    name: str,
+    states: tuple[str, ...],
+    certainty: Certainty,
+    database: MongoDb,
+    search: Callable[..., Discovery],
+) -> None:
+    database[name].insert_many(
+        {"status": states[index % len(states)], "input": {}, "attempts": 1} for index in range(30)
+    )
+    assert find_candidate(search(), name).certainty is certainty
+
+
 def test_owner_is_only_suggested(database: MongoDb, search: Callable[..., Discovery]) -> None:
     """Catches an owner that was guessed: a wrong owner would see the jobs of other people."""
     database.work_items.insert_many(map(make_work_item, range(12)))
