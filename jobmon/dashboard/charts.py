@@ -1,9 +1,11 @@
 """The data of the charts: a column for each line, some lines of the period before, and marks."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
 from jobmon.rollup.marks import Marks
+from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.series import History
 
 # The lines that are also drawn for the period before: one in each chart.
@@ -21,12 +23,7 @@ def make_chart_columns(
     be missing. Counts that need one of the `unknown` fields are None, and so are all values of
     steps that are not counted yet.
     """
-    columns: dict[str, Any] = {
-        "step": round(step.total_seconds()),
-        "complete": sum(start + step <= past.as_of for start in past.activity),
-        "at": [round(start.timestamp()) for start in past.activity],
-        "gaps": [[time.timestamp() for time in (gap.start, gap.end) if time] for gap in past.gaps],
-    }
+    columns = make_time_columns(past.activity, step, past)
     for start, activity in past.activity.items():
         row = activity.known_counts(unknown)
         for name, durations in (("wait", activity.wait), ("run", activity.run)):
@@ -39,6 +36,19 @@ def make_chart_columns(
         for name, value in row.items():
             columns.setdefault(name, []).append(value if is_known else None)
     return columns
+
+
+def make_time_columns(
+    starts: Collection[datetime], step: timedelta, history: History[Any] | RunHistory
+) -> dict[str, Any]:
+    """The columns of `make_chart_columns` that describe the steps, which begin at `starts`."""
+    gaps = history.gaps
+    return {
+        "step": round(step.total_seconds()),
+        "complete": sum(start + step <= history.as_of for start in starts),
+        "at": [round(start.timestamp()) for start in starts],
+        "gaps": [[time.timestamp() for time in (gap.start, gap.end) if time] for gap in gaps],
+    }
 
 
 def make_past_columns(

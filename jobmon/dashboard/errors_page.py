@@ -15,7 +15,7 @@ from jobmon.api.window_queries import ErrorListParameters, ErrorQuery
 from jobmon.api.windows import NO_COLLECTOR, explain_history_errors
 from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_group_buttons, write_filter
-from jobmon.dashboard.charts import list_marks
+from jobmon.dashboard.charts import list_marks, make_time_columns
 from jobmon.dashboard.error_rows import describe_missing, find_columns, make_row
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response, is_part_request, render_page
@@ -136,17 +136,11 @@ class ErrorPages:
         queue = current_queue()
         found_errors = _read_errors(queue, PageWindow.from_request("24h"))
         summary, _ = find_group(queue, found_errors, group_id)
-        window, history = found_errors.window, found_errors.history
+        window = found_errors.window
         counts: list[int | None] = [*(found_errors.trend(summary.id) or [])]
         starts = list(window.steps())
-        columns = {
-            "step": round(window.step.total_seconds()),
-            "complete": sum(start + window.step <= history.as_of for start in found_errors.steps),
-            "at": [round(start.timestamp()) for start in starts],
+        columns = make_time_columns(starts, window.step, found_errors.history) | {
             "errors": counts + [None] * (len(starts) - len(counts)),
-            "gaps": [
-                [time.timestamp() for time in (gap.start, gap.end) if time] for gap in history.gaps
-            ],
             "marks": list_marks(queue.marks.find(window.start, window.end)),
             "previous": None,
         }
