@@ -33,7 +33,7 @@ from jobmon.api.queries import ListParameters, ListQuery
 from jobmon.api.queue_answers import JobStats, TimeSeries, TypeList
 from jobmon.api.shared_response import SharedResponse
 from jobmon.api.window_queries import TimeSeriesParameters, WindowParameters, WindowQuery
-from jobmon.api.windows import explain_history_errors, format_bounds, resolve_window
+from jobmon.api.windows import explain_history_errors, format_window, resolve_window
 from jobmon.diagnosis.evidence import NOT_COUNTED
 from jobmon.diagnosis.evidence_reader import read_forecast, read_type_forecasts
 from jobmon.rollup.buckets import MINUTE, QueueSample
@@ -118,7 +118,7 @@ def blueprint(
 
         def make_answer() -> dict[str, Any]:
             samples = {} if query.types else series.samples(window)
-            meta = _format_window(window, history) | {
+            meta = _format_meta(window, history) | {
                 "marks": marks and marks.shown,
                 "omitted_marks": marks and marks.omitted,
             }
@@ -145,7 +145,7 @@ def blueprint(
 
         def make_answer() -> dict[str, Any]:
             data = _format_types(queue, window, history, stats)
-            return {"meta": _format_window(window, history), "data": data}
+            return {"meta": _format_meta(window, history), "data": data}
 
         return types_response.respond(history, make_answer, stats.as_of)
 
@@ -242,16 +242,9 @@ def _format_types(
     return data
 
 
-def _format_window(window: Window, history: History[K]) -> dict[str, Any]:
-    return {
-        **format_bounds(window),
-        "step": round(window.step.total_seconds()),
-        "as_of": history.as_of,
-        "source": history.source,
-        "is_complete": history.is_complete,
-        "gaps": history.gaps,
-        "reasons": {"data": NOT_COUNTED.reason} if history.is_ahead else {},
-    }
+def _format_meta(window: Window, history: History[Any]) -> dict[str, Any]:
+    reasons = {"data": NOT_COUNTED.reason} if history.is_ahead else {}
+    return format_window(window, history) | {"source": history.source, "reasons": reasons}
 
 
 # The fields of the activity in a time that is not counted yet.

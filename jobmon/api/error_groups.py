@@ -17,7 +17,7 @@ from jobmon.api.window_queries import ErrorGroupParameters, ErrorListParameters,
 from jobmon.api.windows import (
     NO_COLLECTOR,
     explain_history_errors,
-    format_bounds,
+    format_window,
     resolve_window,
 )
 from jobmon.diagnosis.error_groups import (
@@ -162,7 +162,8 @@ def add_routes(routes: Routes) -> None:
         detail = format_group(found_errors, summary)
         if sample is not None:
             detail |= {"message": sample.message, "stack": sample.stack}
-        return {"meta": _format_window(found_errors), "data": detail}
+        meta = format_window(window, found_errors.history)
+        return {"meta": meta, "data": detail}
 
 
 def find_group(
@@ -216,7 +217,7 @@ def format_errors(found_errors: FoundErrors, query: ErrorQuery) -> dict[str, Any
         "total_errors": found_errors.history.incomplete_reason or found_errors.fold_reason,
     }
     meta = {
-        **_format_window(found_errors),
+        **format_window(found_errors.window, found_errors.history),
         "total": len(matching) if is_known else None,
         "total_errors": sum(group.count for group in found_errors.groups) if is_known else None,
         "ungrouped_errors": ungrouped if is_known else None,
@@ -229,17 +230,6 @@ def format_errors(found_errors: FoundErrors, query: ErrorQuery) -> dict[str, Any
 
 # The fields of a group that are null when the errors of the window are unknown.
 _COUNT_FIELDS = ("count", "previousCount", "growth", "typeCounts", "workerCounts", "trend")
-
-
-def _format_window(found_errors: FoundErrors) -> dict[str, Any]:
-    window = found_errors.window
-    return {
-        **format_bounds(window),
-        "step": round(window.step.total_seconds()),
-        "as_of": found_errors.history.as_of,
-        "is_complete": found_errors.history.is_complete,
-        "gaps": found_errors.history.gaps,
-    }
 
 
 def format_group(found_errors: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:

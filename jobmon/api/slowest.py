@@ -9,7 +9,7 @@ from jobmon.api.window_queries import TypeWindowParameters, WindowQuery
 from jobmon.api.windows import (
     NO_COLLECTOR,
     explain_history_errors,
-    format_bounds,
+    format_window,
     resolve_window,
 )
 from jobmon.api.worker_answers import SlowAttemptList
@@ -58,13 +58,7 @@ def _format_slowest(
     unknown_reason, details = explain_slowest(queue, history), history.details
     reason = unknown_reason or history.incomplete_reason
     reason = reason or (LEFT_OUT if may_lack_types(details) else "")
-    meta = {
-        **format_bounds(window),
-        "as_of": history.as_of,
-        "is_complete": history.is_complete,
-        "gaps": history.gaps,
-        "reasons": {"data": reason} if reason else {},
-    }
+    meta = format_window(window, history) | {"reasons": {"data": reason} if reason else {}}
     if unknown_reason:
         return {"meta": meta, "data": None}
     data = [

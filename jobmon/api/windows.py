@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from jobmon.api.window_queries import WindowQuery
+from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.series import (
+    History,
     MissingIndexError,
     NoCollectorError,
     SeriesReader,
@@ -36,12 +39,16 @@ def resolve_window(
     raise invalid(prefix + parameter, message)
 
 
-def format_bounds(window: Window) -> dict[str, datetime | None]:
-    """The fields of a `WindowBounds`."""
+def format_window(window: Window, history: History[Any] | RunHistory | None) -> dict[str, Any]:
+    """The window of an answer and its counted part; `history` is None if that is unknown."""
     return {
         "start": window.start,
         "end": window.end,
         "no_data_before": window.no_data_before,
+        "step": round(window.step.total_seconds()),
+        "as_of": history and history.as_of,
+        "is_complete": history and history.is_complete,
+        "gaps": history.gaps if history else (),
     }
 
 

@@ -15,7 +15,7 @@ from jobmon.api.fields import PlainInteger, describe, redact
 from jobmon.api.openapi import Routes
 from jobmon.api.parameters import optional_text, page_size_field, repeatable_field
 from jobmon.api.window_queries import WindowParameters, WindowQuery
-from jobmon.api.windows import format_bounds, resolve_window
+from jobmon.api.windows import format_window, resolve_window
 from jobmon.api.worker_answers import JOBS_SHOWN, WorkerList
 from jobmon.diagnosis.evidence import NO_END_TIMES, NOT_COUNTED
 from jobmon.diagnosis.evidence_reader import find_pauses
@@ -258,11 +258,8 @@ def format_workers(found_workers: FoundWorkers, query: WorkerQuery) -> dict[str,
     workers, history = found_workers.workers, found_workers.history
     start = (query.page - 1) * query.per_page
     meta = {
-        **format_bounds(found_workers.window),
-        "as_of": None if history is None else history.as_of,
+        **format_window(found_workers.window, history),
         "running_as_of": found_workers.running.as_of,
-        "is_complete": None if history is None else history.is_complete,
-        "gaps": () if history is None else history.gaps,
         "page": query.page,
         "per_page": query.per_page,
         "total": None if workers is None else len(workers),
