@@ -56,6 +56,7 @@ HEALTH_PAUSE_FACTOR = 20
 MAX_HEALTH_PAUSE_S = 10.0
 HEALTH_REST_S = 2.5  # while no job changes: with a write every 2 s, a read of health every 4 s
 RETRY_AFTER_S = 1.0
+HANDOVER_EVERY = 20  # after so many failures, another process can take the lease
 STOP_TIMEOUT_S = 10
 
 
@@ -98,7 +99,7 @@ class Collector:
         even from the thread that counts the history.
         """
         error_log = RepeatedErrorLog(logging.ERROR, "the collector waits")
-        holds_lease = False
+        failures, holds_lease = 0, False
         while not self._stop.is_set():
             try:
                 self._create_parts()
@@ -118,6 +119,11 @@ class Collector:
                 log.warning("the lease is lost: another collector works now")
             except PyMongoError as error:
                 error_log.log(error)
+                failures += 1
+                if holds_lease and failures % HANDOVER_EVERY == 0:
+                    with suppress(PyMongoError):
+                        self._lease.release()
+                    self._stop.wait(3 * RETRY_AFTER_S)  # meanwhile the others try to take it
             except Exception:
                 with suppress(PyMongoError):
                     self._lease.release()

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import DeleteMany, InsertOne, MongoClient, UpdateMany
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import AutoReconnect, DuplicateKeyError
 
 from jobmon.app import create_app
 from jobmon.collector import changes as changes_module
@@ -402,6 +402,34 @@ def test_a_second_collector_takes_over_when_the_first_ends(queue: Queue) -> None
     for stop, thread in collectors.values():
         stop.set()
         thread.join()
+
+
+def test_a_collector_that_cannot_reach_its_queue_leaves_the_lease_to_another(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a process that keeps the lease because it reaches only jobmon's database."""
+
+    def fail() -> None:
+        raise AutoReconnect("away")
+
+    monkeypatch.setattr(collector_module, "HANDOVER_EVERY", 2)
+    queue.jobs.insert_one(make_job())
+    stop = threading.Event()
+    threads = []
+    for is_cut_off in (True, False):
+        share = Share([queue.settings])
+        collector = Collector(queue.connection, queue.rollups, stop, share, Redactor())
+        if is_cut_off:
+            monkeypatch.setattr(collector, "_work", fail)
+        threads.append(threading.Thread(target=collector.run))
+        threads[-1].start()
+        eventually(queue.rollups.leases.find_one)
+    try:
+        queue.await_right_counts()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def start_collector(queue: Queue) -> subprocess.Popen[bytes]:
