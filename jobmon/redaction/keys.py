@@ -1,7 +1,7 @@
 """Decides by the name of a key whether its value is secret."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 
 from jobmon.redaction.forms import split_words
@@ -111,8 +111,9 @@ class SecretKeys:
             return True
         if any(word.lower() in self._short_names for word in _ACRONYM.findall(key)):
             return True
+        separated = f" {' '.join(words)} "
         return any(
-            normalized.endswith("".join(name)) or name in _iter_sequences(words, len(name))
+            normalized.endswith("".join(name)) or f" {' '.join(name)} " in separated
             for name in self._names_with_short_end
         )
 
@@ -139,7 +140,3 @@ def _normalize(key: str) -> str:
 def _find_words(key: str) -> tuple[str, ...]:
     """The words of a key, in lower case: `refreshTokenV2` has `refresh`, `token`, `v` and `2`."""
     return tuple(word.lower() for word in _WORD.findall(key))
-
-
-def _iter_sequences(words: tuple[str, ...], length: int) -> Iterator[tuple[str, ...]]:
-    return (tuple(words[start : start + length]) for start in range(len(words) - length + 1))
