@@ -127,14 +127,21 @@ def queue(receiver: WebhookReceiver, make_queue: Callable[..., Queue]) -> Queue:
     return make_queue(receiver.url)
 
 
+def make_collector_with(queue: Queue, problem: Evidence) -> Collector:
+    """A collector that has found this problem for as long as the delay."""
+    queue.evidence = problem
+    collector = queue.start()
+    collector.check()
+    collector.check(2 * MINUTE)
+    return collector
+
+
 def test_a_removed_receiver_that_failed_is_forgotten(
     queue: Queue, make_queue: Callable[..., Queue], receiver: WebhookReceiver
 ) -> None:
     """Catches an alert about a receiver that was removed, which lasts until the next message."""
-    queue.evidence, receiver.status = STUCK, 500
-    collector = queue.start()
-    collector.check()
-    collector.check(after=2 * MINUTE)
+    receiver.status = 500
+    collector = make_collector_with(queue, STUCK)
     assert collector.read_health().failing_since == queue.now
     name = "other"
     make_queue(f"{receiver.url}?jobmon_name={name}").start().check()
@@ -223,10 +230,8 @@ def test_receiver_that_was_down_gets_one_late_message_and_then_the_changes(
 def test_problem_that_ended_while_the_receiver_was_down_is_still_sent(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    receiver.status, queue.evidence = 500, STUCK
-    collector = queue.start()
-    collector.check()
-    collector.check(2 * MINUTE)
+    receiver.status = 500
+    collector = make_collector_with(queue, STUCK)
     queue.evidence = HEALTHY
     for _ in range(30):
         collector.check(MINUTE)
@@ -241,10 +246,8 @@ def test_undelivered_message_is_replaced_by_the_current_state_after_an_hour(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
     """Catches a receiver that gets an old state after it was down for hours."""
-    receiver.status, queue.evidence = 500, STUCK
-    collector = queue.start()
-    collector.check()
-    collector.check(2 * MINUTE)
+    receiver.status = 500
+    collector = make_collector_with(queue, STUCK)
     queue.evidence = evidence(expired_leases=99)
     for _ in range(70):
         collector.check(MINUTE)
@@ -300,10 +303,7 @@ def test_two_collectors_that_both_work_as_the_leader_send_once(
 def test_a_clock_that_jumps_neither_repeats_nor_delays_a_message(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    queue.evidence = STUCK
-    collector = queue.start()
-    collector.check()
-    collector.check(2 * MINUTE)
+    collector = make_collector_with(queue, STUCK)
     collector.check(-10 * HOUR)
     collector.check(10 * HOUR)
     assert len(receiver.received) == 1
@@ -362,10 +362,8 @@ def test_a_database_that_does_not_answer_delays_messages_and_loses_none(
 def test_failed_check_delays_no_message(
     queue: Queue, receiver: WebhookReceiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    receiver.status, queue.evidence = 500, STUCK
-    collector = queue.start()
-    collector.check()
-    collector.check(2 * MINUTE)
+    receiver.status = 500
+    collector = make_collector_with(queue, STUCK)
     receiver.status, queue.evidence = 200, ValueError("a bug")
     collector.check(MINUTE)
     collector.check(MINUTE)
@@ -376,10 +374,7 @@ def test_failed_check_delays_no_message(
 
 def test_stats_that_are_too_old_change_nothing(queue: Queue, receiver: WebhookReceiver) -> None:
     """Catches "over" and "begins" from live counts, which lack the counts of a collector."""
-    queue.evidence = STUCK
-    collector = queue.start()
-    collector.check()
-    collector.check(2 * MINUTE)
+    collector = make_collector_with(queue, STUCK)
     queue.evidence = replace(HEALTHY, leader=None, stats=replace(HEALTHY.stats, source="live"))
     for _ in range(10):
         collector.check(MINUTE)
@@ -408,10 +403,7 @@ def test_queue_is_checked_again_soon_after_a_slow_check(
 def test_a_malformed_state_is_replaced(queue: Queue, receiver: WebhookReceiver) -> None:
     state = queue.rollup["state"]
     state.insert_one(queue.rollup.new(NOTIFICATIONS, {"version": "x", "receivers": 3}))
-    queue.evidence = STUCK
-    collector = queue.start()
-    collector.check()
-    collector.check(2 * MINUTE)
+    collector = make_collector_with(queue, STUCK)
     assert len(receiver.received) == 1
     assert collector.read_health().sent == 1
 
@@ -432,22 +424,10 @@ def test_a_receiver_gets_only_the_levels_of_its_address(
 
 
 def test_the_state_has_no_address_and_no_secret(queue: Queue, receiver: WebhookReceiver) -> None:
-    queue.evidence = STUCK
-    collector = queue.start()
-    collector.check()
-    collector.check(2 * MINUTE)
+    make_collector_with(queue, STUCK)
     stored = str(queue.rollup["state"].find_one({"name": NOTIFICATIONS}))
     assert "/hook" not in stored
     assert SIGNING_SECRET not in stored
-
-
-def make_collector_with(queue: Queue, problem: Evidence) -> Collector:
-    """A collector that has found this problem for as long as the delay."""
-    queue.evidence = problem
-    collector = queue.start()
-    collector.check()
-    collector.check(2 * MINUTE)
-    return collector
 
 
 def list_changes(receiver: WebhookReceiver) -> list[str]:

@@ -15,6 +15,7 @@ from jobmon.queue import JobQueue, LeaseLostError, RefusedActionError
 from jobmon.queue import job_queue as queue_module
 
 from ..conftest import NOW
+from .test_job_queue import lease_job
 
 Db = Database[dict[str, Any]]
 LATER = NOW + timedelta(hours=1)
@@ -34,8 +35,7 @@ def read_job(database: Db, job_id: str = "job") -> dict[str, Any]:
 def fail_without_retry(queue: JobQueue, times: int = 1) -> None:
     """Lease a job and report a failure without a retry, `times` times."""
     for _ in range(times):
-        lease = queue.lease("w1")
-        assert lease is not None
+        lease = lease_job(queue)
         queue.report_failure(lease, "E", "no answer", retry=False)
 
 
@@ -80,8 +80,7 @@ def test_a_running_job_is_cancelled_despite_a_heartbeat_since_it_was_read(
     queue: JobQueue, database: Db
 ) -> None:
     queue.enqueue("mail", job_id="job")
-    lease = queue.lease("w1")
-    assert lease is not None
+    lease = lease_job(queue)
     change = queue.decide(JobAction.CANCEL, read_job(database))
     JobQueue(database, clock=lambda: NOW + timedelta(seconds=1)).heartbeat(lease)
     assert queue.apply(change) is True
@@ -100,8 +99,7 @@ def test_retry_gives_one_more_attempt_or_resets_the_attempts(queue: JobQueue, da
     queue.apply(queue.decide(JobAction.RETRY, read_job(database)))
     # A page must not show `attempt 3 of 2`.
     assert read_job(database)["maxAttempts"] == read_job(database)["attemptCount"] + 1 == 3
-    lease = queue.lease("w1")
-    assert lease is not None
+    lease = lease_job(queue)
     assert lease.attempt_number == 3
     assert queue.report_failure(lease, "E", "no") is JobStatus.DLQ  # retry gave only one attempt
     for attempts_before in (3, 5):
@@ -109,14 +107,12 @@ def test_retry_gives_one_more_attempt_or_resets_the_attempts(queue: JobQueue, da
         job = read_job(database)
         assert job["attemptsBefore"] == attempts_before
         assert job["maxAttempts"] == attempts_before + 2
-        lease = queue.lease("w1")
-        assert lease is not None
+        lease = lease_job(queue)
         assert queue.report_failure(lease, "E", "no") is JobStatus.FAILED
         # The delay is the delay after a first attempt.
         assert read_job(database)["nextRunAt"] == NOW + timedelta(milliseconds=750)
         database.jobs.update_one({}, {"$set": {"nextRunAt": NOW}})
-        lease = queue.lease("w1")
-        assert lease is not None
+        lease = lease_job(queue)
         assert queue.report_failure(lease, "E", "no") is JobStatus.DLQ
     numbers = [attempt["attemptNumber"] for attempt in database.job_attempts.find()]
     assert sorted(numbers) == [1, 2, 3, 4, 5, 6, 7]
@@ -128,8 +124,7 @@ def test_a_job_whose_max_attempts_is_null_has_the_default_limit(
     """Catches a TypeError for a job that another program enqueued."""
     queue.enqueue("mail", job_id="job")
     database.jobs.update_one({}, {"$set": {"maxAttempts": None}})
-    lease = queue.lease("w1")
-    assert lease is not None
+    lease = lease_job(queue)
     assert queue.report_failure(lease, "E", "no") is JobStatus.FAILED
     database.jobs.update_one({}, {"$set": {"status": "dlq", "attemptCount": 5}})
     queue.apply(queue.decide(JobAction.RETRY, read_job(database)))
@@ -162,13 +157,11 @@ def test_jobs_of_a_paused_type_are_not_leased(
     queue.enqueue("mail", job_id="mail", priority=9)
     queue.enqueue("report", job_id="report")
     database.job_controls.insert_one({"_id": "paused", "types": ["mail"]})
-    lease = queue.lease("w1")
-    assert lease is not None
+    lease = lease_job(queue)
     assert lease.job_id == "report"
     assert queue.lease("w1", types=["mail"]) is None
     database.job_controls.update_one({}, {"$set": {"types": []}})
     assert queue.lease("w1") is None  # the queue caches the list of paused types for a second
     monkeypatch.setattr(queue_module, "PAUSED_TYPES_MAX_AGE_S", -1.0)  # no cached list is used
-    lease = queue.lease("w1", types=["mail"])
-    assert lease is not None
+    lease = lease_job(queue, types=["mail"])
     assert lease.job_id == "mail"

@@ -6,8 +6,8 @@ attempt that is lost in a crash, and a wrong delay of a retry.
 
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -186,11 +186,8 @@ def test_eight_threads_lease_each_of_600_jobs_once(database: Db) -> None:
         while (lease := queue.lease(worker)) is not None:
             leased_ids.append(lease.job_id)
 
-    threads = [threading.Thread(target=lease_all, args=[f"w{index}"]) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lease_all, [f"w{index}" for index in range(8)]))
     assert len(leased_ids) == 600
     assert set(leased_ids) == enqueued_ids
     assert database.job_attempts.count_documents({"attemptNumber": 1, "status": "running"}) == 600
@@ -416,13 +413,8 @@ def test_parallel_recoveries_release_each_lease_once(database: Db, clock: Clock)
         queue.enqueue("t", max_attempts=1)
         lease_job(queue)
     clock.advance(minutes=1)
-    counts: list[int] = []
-    threads = [threading.Thread(target=lambda: counts.append(queue.recover())) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(counts) == 200
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda _: queue.recover(), range(4))) == 200
     assert database.jobs.count_documents({"status": "dlq"}) == 200
 
 
