@@ -10,7 +10,7 @@ from pymongo.errors import AutoReconnect
 
 from jobmon.api import group_jobs
 from jobmon.diagnosis.error_kinds import classify_error, fold_kind
-from jobmon.rollup.run_history import RunHistoryReader
+from jobmon.rollup.reader import RollupReader
 from jobmon.store.filter import JobFilter
 
 from ..conftest import Api
@@ -193,5 +193,5 @@ def test_list_of_a_group_that_cannot_be_read_is_503(
     def raise_disconnected(*_: object) -> None:
         raise AutoReconnect("gone")
 
-    monkeypatch.setattr(RunHistoryReader, "known_error_groups", raise_disconnected)
+    monkeypatch.setattr(RollupReader, "known_error_groups", raise_disconnected)
     assert api.get_as_admin(QUEUE, error_group=group).status_code == 503
