@@ -197,10 +197,12 @@ class LiveStats:
         The scheduled jobs are counted; the other waiting jobs are due. From 500,000 scheduled jobs
         on, the due jobs are counted instead. `are_dates`: each waiting job's nextRunAt is a date.
         """
-        both = ("due", "scheduled")
-        if all_waiting == 0:
+        both, mapping = ("due", "scheduled"), self._jobs.mapping
+        can_query = mapping.can_query("nextRunAt")
+        # With neither date, as in Celery, the documents are results: waiting jobs are elsewhere.
+        if all_waiting == 0 and (can_query or "createdAt" not in mapping.unknown):
             return _WaitingCounts(0, 0)
-        if not self._jobs.mapping.can_query("nextRunAt"):
+        if not can_query:
             unknown |= dict.fromkeys(both, "the documents do not record when a job is due")
             return _WaitingCounts(None, None)
 

@@ -308,6 +308,21 @@ def test_runs_are_counted_from_changes_if_no_document_has_its_end(
         queue.close()
 
 
+@pytest.mark.parametrize(("profile", "due"), [("celery", None), ("payload", 0)])
+def test_no_job_is_known_to_be_due_if_only_results_are_stored(
+    profile: str, due: int | None, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> None:
+    """Catches 0 due jobs, and a page without any doubt, while tasks wait in Celery's broker."""
+    result = {"status": "SUCCESS", "date_done": datetime.now(UTC), "completedAt": datetime.now(UTC)}
+    with temporary_database(mongo) as database:
+        database.results.insert_one(result)
+        queue = WatchedQueue(mongod, database, profile=profile, jobs_collection="results")
+        stats = queue.get("/admin/jobs/stats")
+        assert (stats["dueJobs"], stats["scheduledJobs"]) == (due, due)
+        assert ("dueJobs" in stats["reasons"]) is (due is None)
+        queue.close()
+
+
 def test_embedded_attempts_are_read_with_the_attempt_field_names(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> None:
