@@ -208,7 +208,7 @@ class Collector:
     def _counting_history(self) -> Iterator[None]:
         """Count the history in another thread, because counting a busy hour may take seconds."""
         stop = threading.Event()
-        counters = Counters(self._own)
+        counters = Counters(self._own, self._lease.database_time)
         error_log = RepeatedErrorLog(logging.WARNING, "the history waits")
 
         def count() -> None:

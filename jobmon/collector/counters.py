@@ -9,6 +9,7 @@ adds an hour to `closed` and moves `openSince`, long before retention deletes th
 total stays until the sum has reached it. Prometheus takes a fall of a counter for a restart.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -47,10 +48,14 @@ class _Counters:
 
 
 class Counters:
-    """Keeps the totals in jobmon's own database, beginning with the hour of the first update."""
+    """Keeps the totals in jobmon's own database, beginning with the hour of the first update.
 
-    def __init__(self, own: OwnDatabase) -> None:
+    `database_time` returns the time by the clock of jobmon's own database.
+    """
+
+    def __init__(self, own: OwnDatabase, database_time: Callable[[], datetime]) -> None:
         self._own = own
+        self._database_time = database_time
         self._state = own[STATE]
         self._buckets = own[BUCKETS]
 
@@ -60,6 +65,7 @@ class Counters:
         Hours are closed only if all earlier hours are counted (`is_complete`). If two collectors
         update at the same time, only one of them writes.
         """
+        now = min(now, self._database_time())  # a clock that is ahead closes no hour too early
         document = self._state.find_one({"_id": self._own.id(COUNTERS)})
         stored = next(self._own.read(COUNTERS, [document], _load_counters), None) or _Counters(
             open_since=floor(now, HOUR), closed={}, totals={}, version=-1
