@@ -1,6 +1,7 @@
 """Sends a message with Apprise, which supports more than a hundred services."""
 
 import logging
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 30.0  # for a whole attempt
 REPEAT_LOG_AFTER_S = 3_600.0
+# In chats, `@everyone` and `<!channel>` call all members: a type can have such a name.
+_MENTION = re.compile(r"@(?=\w)|<(?=[!@])")
 _MAX_REMEMBERED = 1_000  # log messages
 _NOT_INSTALLED = "needs Apprise: pip install 'mongo-jobmon[notify]'"
 
@@ -55,13 +58,18 @@ class AppriseReceiver:
         from apprise import NotifyFormat  # noqa: PLC0415
 
         is_sent = self._apprise.notify(
-            title=message.render_title(),
-            body=message.render_text(),
+            title=_break_mentions(message.render_title()),
+            body=_break_mentions(message.render_text()),
             notify_type=_choose_type(message),
             body_format=NotifyFormat.TEXT,
         )
         if not is_sent:
             raise DeliveryError("the service did not take it")
+
+
+def _break_mentions(text: str) -> str:
+    """The text with an invisible space in each mention, so that it calls nobody."""
+    return _MENTION.sub("\\g<0>\u200b", text)
 
 
 def _choose_type(message: Message) -> "NotifyType":

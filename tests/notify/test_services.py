@@ -132,6 +132,20 @@ def test_a_service_over_http_gets_the_type_and_no_redirect_is_followed(
     assert {request.path.rstrip("/") for request in receiver.received} == {"/hook"}
 
 
+def test_name_of_a_type_calls_nobody_in_a_chat(
+    open_receiver: OpenReceiver, receiver: WebhookReceiver
+) -> None:
+    service = open_receiver(receiver.url.replace("http://", "json://"))
+    news = MESSAGE.news[0]
+    text = "@everyone, <!channel> and ada@example.org are dead: a @ b"
+    named = replace(news, problem=replace(news.problem, text=text))
+    service.submit(replace(MESSAGE, news=[named])).result()
+    body = json.loads(receiver.received[0].body)
+    shown = "@\u200beveryone, <\u200b!channel> and ada@\u200bexample.org are dead: a @ b"
+    assert shown in body["title"]
+    assert shown in body["message"]
+
+
 def test_attempt_ends_if_the_service_does_not_answer(
     open_receiver: OpenReceiver, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
