@@ -14,7 +14,7 @@ from jobmon.diagnosis.evidence import (
     Missing,
 )
 from jobmon.diagnosis.notices import Check, CheckKind, Level, Notice, TypeCondition
-from jobmon.diagnosis.onset import find_first_death, find_last_finish
+from jobmon.diagnosis.onset import find_first_death, find_last_finish, has_ended_since
 from jobmon.diagnosis.pauses import check_paused_types, find_overdue
 from jobmon.diagnosis.statuses import check_new_statuses
 from jobmon.domain import JobCondition, JobStatus
@@ -32,6 +32,8 @@ MIN_SILENCE = timedelta(seconds=45)
 MIN_OVERDUE = MINUTE
 MIN_SAMPLE_AGE = timedelta(minutes=2)  # a younger sample shows no trend
 MAX_SAMPLE_DISTANCE = timedelta(minutes=3)  # longer: for some time no collector took samples
+ENDS_NOT_SHOWN = "jobs have ended whose end the history does not show"
+COMPARE_CLOCKS = "If this lasts for minutes, compare the clocks of the workers."
 JOBS_NOT_COUNTED = "the jobs could not be counted"
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
@@ -132,6 +134,8 @@ def _check_finishing(evidence: Evidence) -> Check:
         return Check(kind=kind)
     if any(gap.clip(since, as_of) for gap in gaps):
         return Check(kind=kind, not_checked=RUNS_MAY_BE_MISSING)
+    if has_ended_since(evidence, since):
+        return Check(kind=kind, not_checked=ENDS_NOT_SHOWN, remedy=COMPARE_CLOCKS)
     due = health.due
     jobs = "jobs are" if due is None else "1 job is" if due == 1 else f"{grouped(due)} jobs are"
     text = (

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.domain import JobStatus
 from jobmon.rollup.buckets import HOUR, MINUTE, floor
 from jobmon.rollup.series import History
 
@@ -29,6 +30,18 @@ def find_last_finish(
     rate = total / ((until - start) / MINUTE)
     uncounted = (step_start for step_start in history.uncounted if step_start < history.as_of)
     return max([until, *(step_start + step for step_start in uncounted)]), rate
+
+
+def has_ended_since(evidence: Evidence, moment: datetime) -> bool:
+    """Whether more jobs have succeeded or died than in the sample of this minute; False if unknown.
+
+    If the history shows no end since then, it is behind, or clocks of workers are wrong.
+    """
+    sample, counts = evidence.samples.get(floor(moment, MINUTE)), evidence.stats.status_counts()
+    if sample is None or counts is None:
+        return False
+    ends = (JobStatus.SUCCEEDED.value, JobStatus.DLQ.value)
+    return any(counts[status] > sample.status_counts.get(status, 0) for status in ends)
 
 
 def find_first_death(evidence: Evidence) -> datetime | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobmon.api.queries import AdminFilters
-from jobmon.diagnosis.attention import failing_types, run_checks, stalled_types
+from jobmon.diagnosis.attention import ENDS_NOT_SHOWN, failing_types, run_checks, stalled_types
 from jobmon.diagnosis.evidence import NO_END_TIMES, Evidence, Missing, died_since
 from jobmon.diagnosis.notices import (
     KINDS_BY_TYPE,
@@ -492,6 +492,18 @@ def test_jobs_with_a_status_that_is_new_are_a_notice(
     (sample,) = queue.samples.values()
     earlier = replace(sample, status_counts={"queued": 10**9, "archived": 1})
     assert texts(replace(queue, samples={NOW - HOUR: earlier})) == expected
+
+
+def test_wrong_clocks_of_workers_are_no_alarm() -> None:
+    """Catches "Nothing has finished" while jobs succeed whose end is recorded in the future."""
+    queue = evidence({("succeeded", "a"): 700}, make_steps(50, until=40), **STOPPED)
+    (sample,) = queue.samples.values()
+    for succeeded, unchecked in ((700, {}), (699, {"whether jobs finish": ENDS_NOT_SHOWN})):
+        counts = sample.status_counts | {"succeeded": succeeded}
+        at_stop = {START + 40 * MINUTE: replace(sample, status_counts=counts)}
+        stopped = replace(queue, samples=queue.samples | at_stop)
+        assert list_unchecked(stopped) == unchecked
+        assert any("Nothing has finished" in text for text in texts(stopped)) is not bool(unchecked)
 
 
 def test_without_an_old_sample_backlog_growth_is_not_checked() -> None:
