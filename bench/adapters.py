@@ -180,6 +180,28 @@ def fill_part(uri: str, name: str, templates: list[Template], start: int, count:
         client.get_default_database()[name].insert_many(documents, ordered=False)
 
 
+def fill_profile(settings: Settings, count: int) -> Settings:
+    """Fill a database with jobs of a profile and index them; returns the settings to watch it."""
+    uri = settings.mongo_uri
+    if (case := CASES[settings.profile]) is None:
+        fill(uri, count)
+    else:
+        sample, collection = case
+        settings = replace(settings, jobs_collection=collection)
+        templates = read_templates(uri, settings, sample)
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            parts = [
+                pool.submit(fill_part, uri, collection, templates, start, count)
+                for start in range(0, count, BATCH)
+            ]
+            for part in parts:
+                part.result()
+    for finding in run_init(settings, InitOptions()):
+        if finding.level != "ok":
+            print(f"  {finding.message}", flush=True)
+    return settings
+
+
 def change_jobs(uri: str, name: str, ids: list[Any]) -> None:
     """Overwrite the fields of jobs with the fields of other jobs, at a steady rate."""
     with MongoClient[Document](uri) as client:
@@ -232,22 +254,7 @@ def measure(
         rollup_db=f"{profile}_rollups",
         log_level="ERROR",
     )
-    case = CASES[profile]
-    if case is None:
-        fill(uri, count)
-    else:
-        sample, collection = case
-        settings = replace(settings, jobs_collection=collection)
-        templates = read_templates(uri, settings, sample)
-        starts = range(0, count, BATCH)
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
-            for part in [
-                pool.submit(fill_part, uri, collection, templates, start, count) for start in starts
-            ]:
-                part.result()
-    for finding in run_init(settings, InitOptions()):
-        if finding.level != "ok":
-            print(f"  {finding.message}", flush=True)
+    settings = fill_profile(settings, count)
     connection = Connection(settings)
     try:
         return measure_filled(server, settings, connection, has_collector=has_collector)

@@ -15,15 +15,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
-from adapters import BATCH, CASES, fill_part, read_templates
-from filling import fill
+from adapters import fill_profile
 from flask.testing import FlaskClient
 from pymongo import DESCENDING, MongoClient
 from scale import SECRET, read_peak_mib
@@ -31,36 +28,12 @@ from scale import SECRET, read_peak_mib
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
-from jobmon.setup.init import run_init
-from jobmon.setup.init_plan import InitOptions
 from jobmon.web.auth import issue_token
 
 Document = dict[str, Any]
 PROFILES = ("jobmon", "agenda")
 FORMATS = ("ndjson", "csv")
 ROUNDS = 5
-
-
-def prepare(uri: str, profile: str, count: int) -> Settings:
-    """Fill a database with jobs of a profile; returns the settings to watch it."""
-    settings = Settings(
-        mongo_uri=uri, profile=profile, jwt_secret_key=SECRET, log_level="ERROR", stats_ttl_ms=0
-    )
-    if (case := CASES[profile]) is None:
-        fill(uri, count)
-        return settings
-    sample, collection = case
-    settings = replace(settings, jobs_collection=collection)
-    templates = read_templates(uri, settings, sample)
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        parts = [
-            pool.submit(fill_part, uri, collection, templates, start, count)
-            for start in range(0, count, BATCH)
-        ]
-        for part in parts:
-            part.result()
-    run_init(settings, InitOptions())
-    return settings
 
 
 class Exporter:
@@ -122,7 +95,8 @@ def _read_peak_mib(settings: Settings, name: str) -> int:
 def measure(server: Mongod, profile: str, count: int) -> None:
     """Print a row for each format and for the bare loop; then drop the database."""
     uri = server.uri.replace("/?", f"/{profile}_{count}?")
-    settings = prepare(uri, profile, count)
+    options = {"jwt_secret_key": SECRET, "log_level": "ERROR", "stats_ttl_ms": 0}
+    settings = fill_profile(Settings(mongo_uri=uri, profile=profile, **options), count)
     names = ("bare loop", *FORMATS)
     exporter = Exporter(settings)
     rounds = [
