@@ -76,8 +76,11 @@ def clean_number(value: Any) -> int | float | None:
 
 
 def clean_error(value: Any, *, stack: bool) -> dict[str, str | None] | None:
-    """The `code` and `message` of an error, and its `stack` if requested; None without an error."""
-    if value is None:
+    """The `code` and `message` of an error, and its `stack` if requested; None without an error.
+
+    Some programs write an empty text, an empty document or false in place of null.
+    """
+    if value is None or value is False or value in ("", {}, []):
         return None
     error = redact(value)
     if not isinstance(error, dict):

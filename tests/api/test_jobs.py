@@ -177,6 +177,10 @@ def test_a_job_with_only_an_id_has_every_field(api: Api, watched: Any) -> None:
         ("payload", [1, {"secret": 2}], [1, {"secret": "[redacted]"}]),
         ("payload", {"at": NOW, "id": OWNER}, {"at": f"{DATE}T03:00:00.000Z", "id": str(OWNER)}),
         ("lastError", "boom", {"code": None, "message": "boom", "stack": None}),
+        ("lastError", "", None),
+        ("lastError", {}, None),
+        ("lastError", False, None),
+        ("lastError", 0, {"code": None, "message": "0", "stack": None}),
         ("lastError", {"code": 500}, {"code": "500", "message": None, "stack": None}),
         (
             "lastError",
