@@ -25,6 +25,7 @@ from jobmon.setup.vocabulary import (
     MAX_RETRIES,
     PAYLOADS,
     PRIORITIES,
+    REMAINING_COUNTS,
     RETRY_COUNTS,
     STATUS,
     STATUS_WORDS,
@@ -81,6 +82,7 @@ class _Proposer:
         self._worker = self._find(WORKERS, lambda sampled: sampled.has_only(*_IDS))
         self._attempts = self._find(ATTEMPT_COUNTS, _is_number)
         self._retries = self._find(RETRY_COUNTS, _is_number)
+        self._remaining = self._find(REMAINING_COUNTS, _is_number)
         self._max_attempts = self._find(MAX_ATTEMPTS, _is_number)
 
     def propose(self) -> Proposal | None:
@@ -175,7 +177,7 @@ class _Proposer:
         """The signs of a queue that the documents have, each with its fields."""
         groups = {
             "a worker's lease": (self._worker, self._dates["leaseExpiresAt"], self._lease_start),
-            "attempts": (self._attempts, self._retries, self._max_attempts),
+            "attempts": (self._attempts, self._retries, self._remaining, self._max_attempts),
             "a due date": (self._dates["nextRunAt"],),
             "the start of a run": (self._dates["startedAt"],),
         }

@@ -64,8 +64,9 @@ WORKERS = _split(
 ATTEMPT_COUNTS = _split(
     "attemptcount attempts attempt attemptsmade numattempts attemptnumber tries trycount runcount"
 )
-RETRY_COUNTS = _split(
-    "retries retrycount numretries retrynumber retriesleft failcount failures failurecount"
+RETRY_COUNTS = _split("retries retrycount numretries retrynumber failcount failures failurecount")
+REMAINING_COUNTS = _split(
+    "retriesleft retriesremaining remainingretries attemptsleft attemptsremaining remainingattempts"
 )
 MAX_ATTEMPTS = _split("maxattempts maxtries maxruns attemptsmax attemptlimit")
 MAX_RETRIES = _split("maxretries retrylimit retriesmax")

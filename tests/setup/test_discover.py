@@ -406,6 +406,17 @@ def test_one_sign_is_enough_if_the_name_the_statuses_and_the_payload_are_those_o
     assert find_candidate(search(), name).certainty is certainty
 
 
+def test_a_count_of_remaining_attempts_is_no_count_of_attempts(
+    database: MongoDb, search: Callable[..., Discovery]
+) -> None:
+    database.mail_jobs.insert_many(
+        {"status": ("waiting", "active")[index % 2], "retries_left": 3} for index in range(30)
+    )
+    candidate = find_candidate(search(), "mail_jobs")
+    assert "it has attempts (retries_left)" in candidate.reasons
+    assert "attemptCount" not in " ".join([*candidate.doubts, str(candidate.text)])
+
+
 def test_owner_is_only_suggested(database: MongoDb, search: Callable[..., Discovery]) -> None:
     """Catches an owner that was guessed: a wrong owner would see the jobs of other people."""
     database.work_items.insert_many(map(make_work_item, range(12)))
