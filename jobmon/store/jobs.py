@@ -74,8 +74,10 @@ class JobStore:
         attempts = attempts[-MAX_ATTEMPTS_SHOWN:]
         is_recurring = job.get("_recurring") if self._profile.is_recurring else None
         may_recur = self._profile.is_recurring if is_recurring is None else is_recurring
-        # The job itself shows only its last attempt, and it may not count the earlier ones.
-        may_lack = (may_recur or recorded_number is None) and not recorded
+        # Without any number, the last attempt may not be the only one.
+        numbers = [job.get("attemptCount"), *(each.get("attemptNumber") for each in attempts)]
+        is_uncounted = all(number is None for number in numbers)
+        may_lack = (may_recur or is_uncounted) and not recorded
         reason = explain_missing(attempts, count, may_lack=may_lack)
         reason = AMBIGUOUS if is_hidden else reason
         return {

@@ -139,6 +139,8 @@ def make_expected_detail(celery: Celery, case: str) -> Answer:
         kwargs["api_key"] = "[redacted]"
     payload = {"args": ARGS.get(case, []), "kwargs": kwargs}
     reasons = {}
+    if not celery.is_extended and outcome:  # the number of retries is not stored
+        reasons = {"attempts": "the queue does not record every attempt"}
     if celery.is_extended and number > int(outcome is not None):
         reasons = {
             "attempts": "the queue does not record every attempt"

@@ -275,6 +275,8 @@ def test_finishedat_is_used_only_with_the_statuses_of_only_in(
         hour_ago = to_iso(now - timedelta(hours=1))
         assert set(tasks.ids(finished_from=hour_ago)) == {"succeeded", "dlq"}
         assert tasks.activity() == {"enqueued": 4, "succeeded": 1, "failed": 1, "dlq": 1}
+        reasons = tasks.get("/jobs/dlq")["reasons"]  # the profile has no attemptCount
+        assert reasons == {"attempts": "the queue does not record every attempt"}
         tasks.close()
 
 
