@@ -51,7 +51,7 @@ from jobmon.rollup.notification_health import ReceiverHealth, load_receiver_heal
 from jobmon.rollup.recurring_runs import RECURRING_RUNS, RecordedRun, load_runs, run_list_name
 from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.stats_document import load_stats
-from jobmon.single_flight import SingleFlight, SingleFlightCache
+from jobmon.single_flight import TTL_FACTOR, SingleFlight, SingleFlightCache
 from jobmon.store.connection import Connection
 from jobmon.store.failures import is_unauthorized
 from jobmon.store.mapping import Document
@@ -85,7 +85,8 @@ class RollupReader:
     """Reads jobmon's own database, and never writes to it.
 
     It reads over the connection `own`; by default over `connection`, the connection to the queue.
-    Stats, progress and totals are kept for 0.2 s.
+    Stats, progress and totals are kept for 0.2 s; so are groups and gaps, or longer if it took
+    long to read them: a page needs them for each of its windows.
     """
 
     def __init__(self, connection: Connection, own: Connection | None = None) -> None:
@@ -95,6 +96,8 @@ class RollupReader:
         self._stats = SingleFlight(self._read_stats, CACHE_MS)
         self._progress = SingleFlight(self._read_progress, CACHE_MS)
         self._totals = SingleFlight(self._read_totals, CACHE_MS)
+        self._events = SingleFlight(self._read_event_history, CACHE_MS, TTL_FACTOR)
+        self._groups = SingleFlight(self._read_error_groups, CACHE_MS, TTL_FACTOR)
         self._milestones: SingleFlightCache[Milestones | None] = SingleFlightCache(1)
         self._is_readable = True
 
@@ -129,7 +132,7 @@ class RollupReader:
 
     def event_history(self) -> EventHistory | None:
         """Which part of the history is counted from changes; None if no collector recorded it."""
-        return self._find(EVENTS, load_event_history)
+        return self._events.get()
 
     def counts_changes(self) -> bool:
         """Whether runs are counted from the changes of jobs."""
@@ -210,10 +213,7 @@ class RollupReader:
 
     def error_groups(self) -> dict[str, ErrorGroup]:
         """All groups of errors by id, without their sample message and stack; index: queue."""
-        groups = self._read_matching(
-            ERRORS, lambda own: own.scope, load_error_group, WITHOUT_SAMPLE
-        )
-        return {group.id: group for group in groups}
+        return self._groups.get()
 
     def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
         """The subset of these ids for which a group exists. Index: _id."""
@@ -253,6 +253,15 @@ class RollupReader:
     def _read_progress(self) -> HistoryProgress | None:
         max_age_s = MAX_HISTORY_AGE_MS / 1_000
         return self._find(PROGRESS, load_progress, age_of="$countedAt", max_age_s=max_age_s)
+
+    def _read_event_history(self) -> EventHistory | None:
+        return self._find(EVENTS, load_event_history)
+
+    def _read_error_groups(self) -> dict[str, ErrorGroup]:
+        groups = self._read_matching(
+            ERRORS, lambda own: own.scope, load_error_group, WITHOUT_SAMPLE
+        )
+        return {group.id: group for group in groups}
 
     def _read_totals(self) -> Totals | None:
         age_s = self._find(PROGRESS, _load_age, age_of="$countersAt")

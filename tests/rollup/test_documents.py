@@ -21,6 +21,7 @@ from jobmon.collector import collector as collector_module
 from jobmon.collector import share as share_module
 from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
+from jobmon.rollup import reader as reader_module
 from jobmon.rollup.buckets import MINUTE
 from jobmon.rollup.documents import FORMAT, OwnDatabase, require_type, rollup_database
 from jobmon.rollup.reader import RollupReader
@@ -138,6 +139,26 @@ def test_two_queues_in_one_rollup_database_have_separate_stats(
         assert totals is not None
         assert "a" not in totals.by_type or difference == "mapping"
     database.client.drop_database(f"{database.name}_b")
+
+
+def test_overview_reads_the_groups_of_errors_and_the_gaps_once(
+    make_queue: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an overview that reads them again for each of its windows: a slow database delays it
+    by each of these queries."""
+    monkeypatch.setattr(reader_module, "CACHE_MS", 1_000 * PATIENCE_S)
+    queue, names, read = make_queue(), list[str](), RollupReader._read
+
+    def record_name(reader: RollupReader, name: str, *arguments: Any) -> Any:
+        names.append(name)
+        return read(reader, name, *arguments)
+
+    with collecting(queue.settings):
+        eventually(lambda: RollupReader(queue.connection).progress())
+        monkeypatch.setattr(RollupReader, "_read", record_name)
+        assert queue.api.get_as_admin("/dashboard").status_code == 200
+        monkeypatch.setattr(RollupReader, "_read", read)
+    assert (names.count("events"), names.count("errors")) == (1, 1)
 
 
 def test_key_of_a_queue_changes_only_with_settings_that_change_its_jobs(
