@@ -209,10 +209,11 @@ def test_activity_during_a_suspension_is_counted_after_it(service: Api, database
     add_attempt(database, start - HOUR)
     writer._restart_missed(start)
     count_all(start)
-    add_attempt(database, start - 5 * MINUTE)
+    ended = start - 5 * MINUTE
+    add_attempt(database, ended, createdAt=ended)  # both in one minute
     count_all(start + 30 * MINUTE)
     events = OwnDatabase(rollup_database(connection), connection.queue_key)["buckets"].find(
-        {"span": 60, "at": floor(start - 5 * MINUTE, MINUTE)}
+        {"span": 60, "at": floor(ended, MINUTE)}
     )
     assert [bucket["events"] for bucket in events] == [2]
 
