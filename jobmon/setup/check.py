@@ -220,7 +220,7 @@ class DeploymentCheck:
                 remedy=f"{CREATE_INDEXES} Or create each in mongosh.",
                 commands=(self._deployment.init_command(), *lines),
             )
-        else:
+        elif self._collections[0].name in self._filled:  # else no index of the jobs was checked
             yield ok("indexes", "All indexes that jobmon's queries need exist.")
 
     def _check_fields(self) -> Iterator[Finding]:

@@ -176,6 +176,15 @@ def test_check_of_missing_collections_suggests_one_that_looks_like_jobs(
     assert not select(list(check_deployment(settings)), "indexes")
 
 
+def test_check_without_a_collection_of_jobs_does_not_report_complete_indexes(
+    complete_queue: MongoDb, settings: Settings
+) -> None:
+    complete_queue.jobs.drop()
+    findings = list(check_deployment(settings))
+    assert "There is no collection" in select_one(findings, "collections").message
+    assert not select(findings, "indexes", *Level)
+
+
 def test_check_suggests_another_database_that_has_the_collection(
     mongo: MongoClient[dict[str, Any]], database: MongoDb, settings: Settings
 ) -> None:
