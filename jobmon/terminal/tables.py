@@ -101,8 +101,9 @@ def list_tiles(stats: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
 
 def describe_pace(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> str:
     """Lines with the oldest queued job's age, rates, forecast, and the time of the numbers."""
+    age_ms = stats["oldestQueuedJobAgeMs"]  # 0 if no job is queued
     parts = [
-        f"oldest queued job: {humanize.duration(stats['oldestQueuedJobAgeMs'])}",
+        f"oldest queued job: {'none' if age_ms == 0 else humanize.duration(age_ms)}",
         f"expired leases: {humanize.grouped(stats['expiredLeases'])}",
         f"finished: {humanize.per_minute(queue.get('finishedPerMinute'))}",
         f"failing: {humanize.percent(queue.get('failureRate'))}",

@@ -99,6 +99,9 @@ def test_unknown_numbers_are_a_dash(client: ApiClient) -> None:
     stats, queue = client.get_stats(), client.get_queue()
     counts = render_text(show_stats(stats, queue)).splitlines()[1].split()
     assert counts[:2] == ["3", "0"]  # due and scheduled jobs
+    assert "oldest queued job: none" in render_text(
+        show_stats(stats | {"oldestQueuedJobAgeMs": 0}, queue)
+    )
     stats |= {"dueJobs": None, "statusCounts": None, "oldestQueuedJobAgeMs": None}
     stats |= {"reasons": {"dueJobs": "it took too long"}}
     text = render_text(show_stats(stats, queue))
