@@ -8,6 +8,7 @@ their own collection, because the user of `jobmon mute` has no right to file req
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -147,22 +148,38 @@ class ActionRecords:
         self._retention = timedelta(days=retention_days)
 
     def add_decision(
-        self, request_id: str, kind: Decision, by: Person, fields: Document | None = None
+        self,
+        request_id: str,
+        kind: Decision,
+        by: Person,
+        fields: Document | None = None,
+        *,
+        after: datetime | None = None,
     ) -> bool:
         """Record what a person decided; False if the same decision is recorded already.
 
-        A request can have several pauses and resumptions: each is recorded.
+        A request can have several pauses and resumptions: each is recorded. `after`: the time of
+        the newest known record. The new one gets a later time, although the clocks of the hosts
+        that write records differ: the order of times decides whether the request is paused.
         """
-        return self._add(DECISIONS, request_id, kind, {"by": by.dump(), **(fields or {})})
+        fields = {"by": by.dump(), **(fields or {})}
+        return self._add(DECISIONS, request_id, kind, fields, after=after)
 
     def add_progress(
-        self, request_id: str, kind: Progress, fields: Document, number: int | None = None
+        self,
+        request_id: str,
+        kind: Progress,
+        fields: Document,
+        number: int | None = None,
+        *,
+        after: datetime | None = None,
     ) -> bool:
         """Record what the actor did; False if that is recorded already.
 
-        `number`: the batch's number, from 1; only for the kinds INTENT and BATCH.
+        `number`: the batch's number, from 1; only for the kinds INTENT and BATCH. `after`: as in
+        `add_decision`.
         """
-        return self._add(PROGRESS, request_id, kind, fields, number)
+        return self._add(PROGRESS, request_id, kind, fields, number, after=after)
 
     def _add(
         self,
@@ -171,12 +188,18 @@ class ActionRecords:
         kind: Decision | Progress,
         fields: Document,
         number: int | None = None,
+        *,
+        after: datetime | None = None,
     ) -> bool:
+        at = to_milliseconds(datetime.now(UTC))
+        if after is not None:
+            with suppress(OverflowError):  # another program wrote a date near the year 9999
+                at = max(at, after + timedelta(milliseconds=1))
         suffix = "" if kind in _ONCE else f"/{secrets.token_hex(4) if number is None else number}"
         record = {
             "request": request_id,
             "kind": kind.value,
-            "at": to_milliseconds(datetime.now(UTC)),
+            "at": at,
             "expiresAt": datetime.now(UTC) + self._retention,
             **({} if number is None else {"number": number}),
             **fields,

@@ -262,27 +262,27 @@ class ActionRequests:
         state = self._require(request_id, (Phase.AWAITING_APPROVAL,))
         if state.request.by.subject == by.subject:
             raise RequestConflictError("Another person has to approve it.")
-        return self._decide(request_id, Decision.APPROVED, by, reason)
+        return self._decide(state, Decision.APPROVED, by, reason)
 
     def reject(self, request_id: str, by: Person, reason: str = "") -> ActionState:
-        self._require(request_id, (Phase.AWAITING_APPROVAL,))
-        return self._decide(request_id, Decision.REJECTED, by, reason)
+        state = self._require(request_id, (Phase.AWAITING_APPROVAL,))
+        return self._decide(state, Decision.REJECTED, by, reason)
 
     def pause(self, request_id: str, by: Person, reason: str = "") -> ActionState:
         """Pause a request, after a batch that runs."""
-        self._require(request_id, (Phase.WAITING, Phase.RUNNING))
-        return self._decide(request_id, Decision.PAUSED, by, reason)
+        state = self._require(request_id, (Phase.WAITING, Phase.RUNNING))
+        return self._decide(state, Decision.PAUSED, by, reason)
 
     def resume(self, request_id: str, by: Person, reason: str = "") -> ActionState:
         """Resume a request that a person paused or the actor interrupted."""
-        self._require(request_id, (Phase.PAUSED,))
-        return self._decide(request_id, Decision.RESUMED, by, reason)
+        state = self._require(request_id, (Phase.PAUSED,))
+        return self._decide(state, Decision.RESUMED, by, reason)
 
     def stop(self, request_id: str, by: Person, reason: str = "") -> ActionState:
         """Stop a request permanently, after a batch that runs; its changes are not undone."""
         open_phases = (Phase.AWAITING_APPROVAL, Phase.WAITING, Phase.RUNNING, Phase.PAUSED)
-        self._require(request_id, open_phases)
-        return self._decide(request_id, Decision.STOPPED, by, reason)
+        state = self._require(request_id, open_phases)
+        return self._decide(state, Decision.STOPPED, by, reason)
 
     def _find_absence_s(self) -> float:
         absence_s = self.records.find_actor_absence_s()
@@ -296,12 +296,13 @@ class ActionRequests:
             raise RequestConflictError(f"The request is {state.phase.replace('_', ' ')}.")
         return state
 
-    def _decide(self, request_id: str, kind: Decision, by: Person, reason: str) -> ActionState:
-        text = self._redactor.redact(reason.strip())
-        self.records.add_decision(request_id, kind, by, {"reason": text})
-        state = self.get(request_id)
-        assert state is not None  # noqa: S101 - records are never deleted before they expire
-        return state
+    def _decide(self, state: ActionState, kind: Decision, by: Person, reason: str) -> ActionState:
+        fields = {"reason": self._redactor.redact(reason.strip())}
+        request_id, newest = state.request.id, state.history[-1].at
+        self.records.add_decision(request_id, kind, by, fields, after=newest)
+        decided = self.get(request_id)
+        assert decided is not None  # noqa: S101 - records are never deleted before they expire
+        return decided
 
 
 def read_states(

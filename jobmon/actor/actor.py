@@ -176,7 +176,7 @@ class Actor:
             return 0
         if self._is_stale(state):
             reason = NO_ACTOR.format(minutes=_find_idle_time(state) // timedelta(minutes=1))
-            self._interrupt(request, reason)
+            self._interrupt(state, reason)
             return None
         if request.target.kind is TargetKind.TYPES:
             outcomes = change_types(self._connection, self._records, request)
@@ -195,7 +195,7 @@ class Actor:
         try:
             batch_end = runner.run(last_batch, size, remaining)
         except OverLimitError:
-            self._interrupt(request, reason, is_over_limit=True)
+            self._interrupt(state, reason, is_over_limit=True)
             return None
         except (RefusedFilterError, RequestError) as error:
             self._finish(request, Phase.REFUSED, str(error))
@@ -245,12 +245,11 @@ class Actor:
         max_idle = timedelta(seconds=state.request.valid_s)
         return state.claimed_at is not None and _find_idle_time(state) > max_idle
 
-    def _interrupt(
-        self, request: ActionRequest, reason: str, *, is_over_limit: bool = False
-    ) -> None:
+    def _interrupt(self, state: ActionState, reason: str, *, is_over_limit: bool = False) -> None:
         fields = {"reason": reason, "isOverLimit": is_over_limit}
-        self._records.add_progress(request.id, Progress.INTERRUPTED, fields)
-        log.warning("request %s is interrupted: %s", request.id, reason)
+        request_id, newest = state.request.id, state.history[-1].at
+        self._records.add_progress(request_id, Progress.INTERRUPTED, fields, after=newest)
+        log.warning("request %s is interrupted: %s", request_id, reason)
 
     def _finish(self, request: ActionRequest, phase: Phase, reason: str = "") -> None:
         counts = Counts.load(self._records.count_outcomes(request.id))

@@ -107,6 +107,24 @@ def test_request_that_matches_many_more_jobs_than_confirmed_is_paused(
     assert count_statuses(queue) == {"queued": JOB_COUNT}
 
 
+def test_interruption_lasts_until_it_is_resumed_although_clocks_differ(
+    queue: ActingQueue,
+) -> None:
+    """Catches a request that goes beyond the confirmed number although nobody has resumed it."""
+    filed = queue.file("retry", select_dead(), expected=1)
+    queue.requests.pause(filed.request.id, BOB)
+    queue.requests.resume(filed.request.id, ADA)
+    ahead = datetime.now(UTC) + timedelta(minutes=5)  # the clock of the web service is fast
+    decisions = queue.connection.database[DECISIONS]
+    decisions.update_many({"kind": {"$in": ["paused", "resumed"]}}, {"$set": {"at": ahead}})
+    actor = queue.make_actor(actions_per_second=FAST)
+    for _ in range(2):
+        assert not actor.run_round()
+    assert queue.state(filed).phase is Phase.PAUSED
+    assert count_statuses(queue) == {"dlq": JOB_COUNT}
+    assert queue.requests.resume(filed.request.id, ADA).phase is Phase.RUNNING
+
+
 def test_resumed_request_cannot_exceed_the_approval_limit(queue: ActingQueue) -> None:
     """Catches a way around the approval: confirm one job, and resume the request."""
     filed = queue.file("retry", select_dead(), expected=1)
