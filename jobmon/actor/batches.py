@@ -8,7 +8,7 @@ skipped. For a request that is paused or stopped see `Recovery`.
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -46,8 +46,10 @@ def _make_missing_key(job_id: str) -> Document:
     return {"missing": job_id}
 
 
-def _make_hash_key(key: Any) -> Document:
-    """The key of the outcome for a job whose `_id` is too large for a record."""
+def _make_record_key(key: Any) -> Any:
+    """The key of the outcome for a job: its `_id`, or a hash if that is too large for a record."""
+    if can_contain(key, MAX_KEY_BYTES):
+        return key
     return {"sha256": hashlib.sha256(encode_key(key)).hexdigest()}
 
 
@@ -146,6 +148,8 @@ class BatchRunner:
         """
         position = {} if last_batch is None else last_batch["position"]
         batch = self._reader.read(self._request, position, size)
+        if self._request.target.kind is TargetKind.FILTER and len(batch.keys) > size:
+            batch = self._limit_size(batch, position, size)
         plan = self._plan_batch(batch)
         if limit is not None and len(plan.changes) > limit:
             raise OverLimitError
@@ -174,15 +178,29 @@ class BatchRunner:
         counts = Counts() if last_batch is None else Counts.load(last_batch["counts"])
         return self._record_end(intent, counts.add(outcome["result"] for outcome in outcomes))
 
+    def _limit_size(self, batch: Batch, position: Document, size: int) -> Batch:
+        """The first `size` jobs without an outcome, of a list that is always read as a whole.
+
+        Jobs remain if the position is `position`: then the next batch reads the list again.
+        """
+        record_keys = [_make_record_key(key) for key in batch.keys]
+        recorded = self._find_recorded(record_keys)
+        keys = [
+            key
+            for key, record_key in zip(batch.keys, record_keys, strict=True)
+            if encode_key(record_key) not in recorded
+        ]
+        return replace(batch, keys=keys[:size], position=position if len(keys) > size else None)
+
     def _plan_batch(self, batch: Batch) -> _BatchPlan:
         """What to do with each job of a batch that has no outcome yet."""
         plan = _BatchPlan()
         keys, unusable = list[Any](), list[tuple[Document, str | None, str]]()
         for key in batch.keys:
-            if can_contain(key, MAX_KEY_BYTES):
+            if (record_key := _make_record_key(key)) is key:
                 keys.append(key)
             else:
-                unusable.append((_make_hash_key(key), None, MALFORMED))
+                unusable.append((record_key, None, MALFORMED))
         unusable += [(_make_missing_key(job_id), job_id, GONE) for job_id in batch.missing]
         recorded = self._find_recorded([*keys, *(key for key, _, _ in unusable)])
         for record_key, job_id, reason in unusable:

@@ -56,8 +56,8 @@ class TargetReader:
     def read(self, request: ActionRequest, position: Document, size: int) -> Batch:
         """The next `size` jobs from a position on; `{}` is the beginning.
 
-        A filter that is sorted in memory returns all jobs at once. Raises RefusedFilterError for a
-        filter whose jobs cannot be listed.
+        A filter that is sorted in memory returns all jobs at once, even more than `size`. Raises
+        RefusedFilterError for a filter whose jobs cannot be listed.
         """
         if request.target.request_id is not None:
             return self._read_changed(request.target.request_id, position.get("after"), size)

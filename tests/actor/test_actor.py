@@ -108,6 +108,24 @@ def test_action_sets_the_fields_of_its_transition(
     assert queue.outcomes(filed) == {"job": ("done", "")}
 
 
+def test_a_list_that_is_sorted_in_memory_is_changed_in_batches(queue: ActingQueue) -> None:
+    """Catches hundreds of jobs in one batch, faster than allowed, and no pause between them."""
+    for index in range(7):
+        queue.add(f"dead-{index}", "dlq")
+    filed = queue.file("retry", Target(job_filter=JobFilter(job_id="dead-")), expected=7)
+    actor = queue.make_actor(actions_per_second=3)
+    assert actor.run_round()
+    queue.requests.pause(filed.request.id, BOB)
+    assert not actor.run_round()
+    assert queue.state(filed).counts.done == queue.jobs.count_documents({"status": "queued"}) == 3
+    queue.requests.resume(filed.request.id, BOB)
+    actor.release()
+    queue.act()
+    state = queue.state(filed)
+    assert (state.phase, state.counts.done, state.counts.skipped) == (Phase.FINISHED, 7, 0)
+    assert set(queue.outcomes(filed).values()) == {("done", "")}
+
+
 def test_selected_jobs_that_do_not_allow_an_action_are_skipped_with_the_reason(
     queue: ActingQueue,
 ) -> None:
