@@ -128,6 +128,7 @@ class BatchRunner:
         if job is not None and self._changes.is_made(job, change):
             return self._describe(change, Result.DONE)
         if job is None and change.deletes:
+            self._apply(change)  # the earlier actor may have left the attempts of the job
             return self._describe(change, Result.DONE, DELETED)
         if recovery is Recovery.COMPLETE:
             reason = self._apply(change)

@@ -287,14 +287,16 @@ class JobQueue:
         """Make a change from `decide`; False if the job no longer has the `expected` values.
 
         `last_action` is stored in the job as `lastAction`. If the change ends an attempt, the
-        attempt's document is written next; if it deletes the job, its attempts are deleted. Set
-        `may_insert` to false for a user without the right to insert attempts: then only an existing
-        document is updated.
+        attempt's document is written next; if it deletes the job, its attempts are deleted, also if
+        the job is gone already. Set `may_insert` to false for a user without the right to insert
+        attempts: then only an existing document is updated.
         """
         if change.fields is None:
             is_applied = bool(self._jobs.delete_one(change.expected).deleted_count)
-            if is_applied:
-                self._attempts.delete(change.job["jobId"])
+            job_id = change.job["jobId"]
+            # An earlier call may have ended between the two deletions.
+            if is_applied or self._jobs.find_one({"jobId": job_id}, ["_id"]) is None:
+                self._attempts.delete(job_id)
             return is_applied
         fields = change.fields | ({} if last_action is None else {"lastAction": last_action})
         is_applied = bool(self._jobs.update_one(change.expected, {"$set": fields}).matched_count)

@@ -129,9 +129,13 @@ def test_a_job_that_is_gone_after_a_crash_counts_as_deleted(queue: ActingQueue) 
     filed = queue.file("delete", "dead-000")
     run_until_killed(queue, "job", 1, JOBMON_ACTIONS_ALLOW_DELETE="true")
     assert queue.jobs.count_documents({"jobId": "dead-000"}) == 0
+    # As if the actor had been killed before it deleted the attempts.
+    attempts = queue.database.job_attempts
+    attempts.insert_one({"jobId": "dead-000", "attemptNumber": 1, "status": "failed"})
     queue.act(actions_allow_delete=True)
     assert queue.outcomes(filed) == {"dead-000": ("done", DELETED)}
     assert queue.state(filed).counts.done == 1
+    assert attempts.count_documents({}) == 0
 
 
 def test_request_is_refused_if_its_action_is_switched_off_after_a_crash(

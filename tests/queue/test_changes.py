@@ -151,6 +151,33 @@ def test_delete_removes_the_job_with_its_attempts(queue: JobQueue, database: Db)
     assert [attempt["jobId"] for attempt in database.job_attempts.find()] == ["other"]
 
 
+def test_delete_that_crashed_before_it_deleted_the_attempts_is_completed_by_a_second_call(
+    queue: JobQueue, database: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.enqueue("mail", job_id="job")
+    fail_without_retry(queue)
+    change = queue.decide(JobAction.DELETE, read_job(database))
+    with monkeypatch.context() as crash:
+        crash.setattr(queue, "_attempts", None)
+        with pytest.raises(AttributeError):
+            queue.apply(change)
+    assert database.job_attempts.count_documents({}) == 1
+    assert queue.apply(change) is False
+    assert database.job_attempts.count_documents({}) == 0
+
+
+def test_delete_keeps_the_attempts_of_a_new_job_with_the_same_id(
+    queue: JobQueue, database: Db
+) -> None:
+    queue.enqueue("mail", job_id="job")
+    fail_without_retry(queue)
+    change = queue.decide(JobAction.DELETE, read_job(database))
+    database.jobs.delete_many({})
+    queue.enqueue("mail", job_id="job")
+    assert queue.apply(change) is False
+    assert database.job_attempts.count_documents({}) == 1
+
+
 def test_jobs_of_a_paused_type_are_not_leased(
     queue: JobQueue, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
