@@ -33,6 +33,7 @@ _LEASE_RETRY_S = 1.0
 # change so many more jobs: this share of the confirmed number, but at least `_MIN_EXTRA` jobs.
 _EXTRA_SHARE, _MIN_EXTRA = 0.1, 10
 OVER_LIMIT = "More jobs match than the {expected:,} that were confirmed."
+OVER_APPROVED = "More jobs match than the {expected:,} that were approved: file a new request."
 OVER_APPROVAL = "More than {limit:,} jobs match, which need an approval: file a new request."
 NO_ACTOR = "No actor worked for {minutes} minutes."
 
@@ -229,10 +230,12 @@ class Actor:
             for record in state.history
         )
         limits: list[tuple[int, str]] = []
-        if request.target.kind is TargetKind.FILTER and not is_lifted:
+        # Who resumes a request cannot extend what another person has approved.
+        has_limit = request.needs_approval or not is_lifted
+        if request.target.kind is TargetKind.FILTER and has_limit:
             extra = max(_MIN_EXTRA, int(request.expected * _EXTRA_SHARE))
-            reason = OVER_LIMIT.format(expected=request.expected)
-            limits.append((request.expected + extra, reason))
+            reason = OVER_APPROVED if request.needs_approval else OVER_LIMIT
+            limits.append((request.expected + extra, reason.format(expected=request.expected)))
         if max_unapproved is not None and not request.needs_approval and not request.dry_run:
             limits.append((max_unapproved, OVER_APPROVAL.format(limit=max_unapproved)))
         return min(limits, default=(None, ""))

@@ -9,7 +9,7 @@ import pytest
 
 from jobmon.actions.records import DECISIONS, PROGRESS
 from jobmon.actions.state import Phase
-from jobmon.actor.actor import NO_ACTOR, OVER_APPROVAL, OVER_LIMIT
+from jobmon.actor.actor import NO_ACTOR, OVER_APPROVAL, OVER_APPROVED, OVER_LIMIT
 
 from .conftest import ADA, BOB, ActingQueue, select_dead
 from .test_crashes import add_dead_jobs
@@ -136,3 +136,21 @@ def test_resumed_request_cannot_exceed_the_approval_limit(queue: ActingQueue) ->
         assert (state.phase, state.reason) == (Phase.PAUSED, reason)
         queue.requests.resume(filed.request.id, ADA)
     assert state.counts.done < JOB_COUNT
+
+
+def test_approved_request_cannot_exceed_the_approved_number_if_it_is_resumed(
+    queue: ActingQueue,
+) -> None:
+    """Catches a way around the approval: get it for a few jobs of a filter that matches many."""
+    requests = queue.open_requests(actions_approval_above=5)
+    filed = queue.file("retry", select_dead(), expected=6)
+    requests.approve(filed.request.id, BOB)
+    actor = queue.make_actor(actions_per_second=FAST, actions_approval_above=5)
+    for _ in range(2):
+        while actor.run_round():
+            pass
+        state = requests.get(filed.request.id)
+        assert state is not None
+        assert (state.phase, state.reason) == (Phase.PAUSED, OVER_APPROVED.format(expected=6))
+        requests.resume(filed.request.id, ADA)
+    assert count_statuses(queue) == {"dlq": JOB_COUNT}
