@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from pymongo.errors import PyMongoError
 from jobmon.actions.catalog import ACTIONS, RequestError
 from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.preview import ActionPreview, ActionPreviewer
-from jobmon.actions.request import ActionRequest, Person, to_milliseconds
+from jobmon.actions.request import ActionRequest, Person, make_id, to_milliseconds
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState, Phase
 from jobmon.actions.support import find_support
@@ -164,6 +165,9 @@ def _request(
 
 def _store(requests: ActionRequests, request: ActionRequest, key: str | None) -> ActionState:
     try:
+        if key is not None and (earlier := requests.get(make_id(request.by.subject, key))):
+            # A repeated command: the earlier request may have changed some of the jobs since.
+            request = replace(request, expected=earlier.expected)
         return requests.file(request, key=key)
     except PyMongoError as error:
         if is_unauthorized(error):
