@@ -2,6 +2,7 @@
 
 import getpass
 import hashlib
+import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -38,8 +39,14 @@ class Person:
 
     @classmethod
     def from_terminal(cls, subject: str | None) -> Self:
-        """The person at a terminal; without a `subject`, the account's name is used."""
-        return cls(subject=subject or getpass.getuser(), role="terminal")
+        """The person at a terminal; without a `subject`, the account's name is used.
+
+        An account without a name, as in many containers, has its number.
+        """
+        try:
+            return cls(subject=subject or getpass.getuser(), role="terminal")
+        except (KeyError, OSError):
+            return cls(subject=f"uid {os.getuid()}", role="terminal")
 
     @classmethod
     def load(cls, stored: Any) -> Self:

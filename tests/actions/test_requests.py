@@ -1,11 +1,13 @@
 """Requests for actions, and the state that follows from their records: catches a request that runs
 although it is expired or stopped, a stored filter that changes, and a self-approval."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -216,6 +218,16 @@ def test_a_filter_is_narrowed_to_the_statuses_of_an_action() -> None:
     job_filter = JobFilter(statuses=("dlq", "queued"))
     assert narrow_filter(job_filter, statuses) == JobFilter(statuses=("dlq",))
     assert narrow_filter(JobFilter(statuses=("queued",)), statuses) is None
+
+
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_an_account_without_a_name_is_recorded_by_its_number(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Catches `jobmon act` and `jobmon mute` that end with a stack trace in a container."""
+    monkeypatch.setattr("getpass.getuser", Mock(side_effect=error))
+    assert Person.from_terminal(None).subject == f"uid {os.getuid()}"
+    assert Person.from_terminal("ada").subject == "ada"
 
 
 def test_each_person_and_key_make_their_own_request_id() -> None:
