@@ -47,6 +47,8 @@ NOTIFICATIONS = "notifications"  # what each receiver got
 LEADER = "collector"
 
 _MAX_REPORTS = 100
+# What `load` raises for odd values, OverflowError among them.
+_NOT_LOADED = (TypeError, ValueError, ArithmeticError, AttributeError, IndexError)
 _NOT_BSON = (InvalidDocument, InvalidStringData, OverflowError, UnicodeError)
 
 
@@ -206,7 +208,7 @@ class OwnDatabase:
                 loaded = load(document)
             except KeyError as error:
                 self.report(name, f"skipped: no {_shorten(error.args[0])}")
-            except (MalformedError, TypeError, ValueError, AttributeError, IndexError) as error:
+            except _NOT_LOADED as error:
                 self.report(name, f"skipped: {_shorten(error)}")
             else:
                 yield loaded

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from bson import ObjectId
+from bson import Int64, ObjectId
 from pymongo.errors import BulkWriteError
 
 from jobmon.actions.catalog import RequestError
@@ -356,12 +356,13 @@ def test_unreadable_records_do_not_hide_other_requests(
     """Catches an exception, and a list that ends after a page with an unreadable record."""
     monkeypatch.setattr("jobmon.actions.requests.MAX_LISTED", 2)
     now = datetime.now(UTC).replace(microsecond=0)
-    first_id, bad_target_id, bad_phase_id, last_id = (
+    first_id, bad_target_id, bad_phase_id, bad_number_id, last_id = (
         queue.file("retry", f"job-{index}", at=now - timedelta(seconds=index)).request.id
-        for index in range(4)
+        for index in range(5)
     )
     decisions, own_database = queue.database.action_decisions, queue.requests.records.own
     decisions.update_one({"request": bad_target_id}, {"$set": {"target": {"sql": "drop"}}})
+    decisions.update_one({"request": bad_number_id}, {"$set": {"validS": Int64(-(2**63))}})
     queue.requests.records.add_progress(bad_phase_id, Progress.FINISHED, {"phase": "unknown"})
     malformed = {"kind": "requested", "at": now, "request": "not an id"}
     decisions.insert_one(own_database.new("malformed", malformed))
