@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from pymongo.errors import OperationFailure
+
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.records import ACTOR, ACTOR_LEASES, ActionRecords, Progress
 from jobmon.actions.request import ActionRequest
@@ -22,6 +24,7 @@ from jobmon.humanize import count
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.store.connection import Connection
+from jobmon.store.failures import Failure, classify_failure, name_error
 from jobmon.store.filter import RefusedFilterError
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ _EXTRA_SHARE, _MIN_EXTRA = 0.1, 10
 OVER_LIMIT = "More jobs match than the {expected:,} that were confirmed."
 OVER_APPROVED = "More jobs match than the {expected:,} that were approved: file a new request."
 OVER_APPROVAL = "More than {limit:,} jobs match, which need an approval: file a new request."
+TOO_SLOW = "A query for its next jobs took too long ({error}): resume it, or use another filter."
 NO_ACTOR = "No actor worked for {minutes} minutes."
 
 
@@ -184,6 +188,11 @@ class Actor:
             self._records.add_outcomes(request.id, outcomes)
             self._finish(request, Phase.FINISHED)
             return 0
+        return self._run_batch(state)
+
+    def _run_batch(self, state: ActionState) -> int | None:
+        """Run the next batch of a request; returns the same as `_advance`."""
+        request = state.request
         runner = self._make_runner(request)
         last_batch = runner.recover(Recovery.COMPLETE)
         if last_batch is not None and last_batch["position"] is None:
@@ -201,6 +210,12 @@ class Actor:
         except (RefusedFilterError, RequestError) as error:
             self._finish(request, Phase.REFUSED, str(error))
             return 0
+        except OperationFailure as error:
+            if classify_failure(error) not in (Failure.TOO_SLOW, Failure.TOO_LARGE):
+                raise
+            # Tried again and again, it would hold up all newer requests.
+            self._interrupt(state, TOO_SLOW.format(error=name_error(error)))
+            return None
         if batch_end["position"] is None:
             self._finish(request, Phase.FINISHED)
         return Counts.load(batch_end["counts"]).total - counts.total

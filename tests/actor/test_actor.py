@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from bson import Int64, ObjectId
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, ExecutionTimeout
 
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.group_jobs import GroupJobReader
@@ -17,6 +18,7 @@ from jobmon.actions.records import Decision, Progress, Result, make_outcome
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Phase
 from jobmon.actions.target import Target
+from jobmon.actor.actor import TOO_SLOW
 from jobmon.actor.job_changes import ProfileJobChanges
 from jobmon.diagnosis.error_kinds import classify_error, fold_kind
 from jobmon.diagnosis.error_texts import prepare_error
@@ -106,6 +108,26 @@ def test_action_sets_the_fields_of_its_transition(
     job = queue.job("job")
     assert {name: job[name] for name in expected} == expected
     assert queue.outcomes(filed) == {"job": ("done", "")}
+
+
+def test_request_whose_query_takes_too_long_does_not_hold_up_newer_requests(
+    queue: ActingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an actor that tries the slow request again and again for fifteen minutes."""
+    queue.add("dead", "dlq")
+    slow = queue.file("retry", select_dead())
+    newer = queue.file("retry", "dead")
+    details = {"codeName": "MaxTimeMSExpired"}
+    monkeypatch.setattr(
+        JobLists, "page", Mock(side_effect=ExecutionTimeout("too slow", 50, details))
+    )
+    queue.act()
+    assert queue.outcomes(newer) == {"dead": ("done", "")}
+    state = queue.state(slow)
+    assert (state.phase, state.reason) == (
+        Phase.PAUSED,
+        TOO_SLOW.format(error="MaxTimeMSExpired"),
+    )
 
 
 def test_a_list_that_is_sorted_in_memory_is_changed_in_batches(queue: ActingQueue) -> None:
