@@ -19,7 +19,6 @@ from jobmon.queue.changes import (
     CANCELLED,
     DEFAULT_MAX_ATTEMPTS,
     JobChange,
-    RefusedActionError,
     RetryPolicy,
     decide_change,
     make_final_fields,
@@ -165,17 +164,18 @@ class JobQueue:
             due["type"] = {"$in": [name for name in types if name not in paused]}
         elif paused:
             due["type"] = {"$nin": paused}
+        is_number = {"$isNumber": "$attemptCount"}
+        leased = {
+            "status": JobStatus.LEASED.value,
+            "leasedBy": {"$literal": worker_id},
+            "leaseExpiresAt": expires_at,
+            "updatedAt": now,
+            # `$inc` would fail for a null or a text, and with it the leases of all workers.
+            "attemptCount": {"$add": [1, {"$cond": [is_number, "$attemptCount", 0]}]},
+        }
         job = self._jobs.find_one_and_update(
             due,
-            {
-                "$set": {
-                    "status": JobStatus.LEASED.value,
-                    "leasedBy": worker_id,
-                    "leaseExpiresAt": expires_at,
-                    "updatedAt": now,
-                },
-                "$inc": {"attemptCount": 1},
-            },
+            [{"$set": leased}],
             sort=[("priority", DESCENDING), ("nextRunAt", ASCENDING)],
             return_document=ReturnDocument.AFTER,
         )
@@ -252,9 +252,11 @@ class JobQueue:
 
     def _release(self, job: Document) -> bool:
         try:
-            return self.apply(self.decide(JobAction.RELEASE, job))
-        except RefusedActionError:  # the clock was set back meanwhile
+            change = self.decide(JobAction.RELEASE, job)
+        except (TypeError, ValueError, ArithmeticError):
+            # The clock was set back meanwhile, or a field has an odd value: the job stays leased.
             return False
+        return self.apply(change)
 
     def decide(
         self, action: JobAction, job: Document, value: Any = None, *, reset_attempts: bool = False

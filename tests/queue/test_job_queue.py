@@ -4,6 +4,7 @@ Catches a job that two workers run at a time, a late report that changes somethi
 attempt that is lost in a crash, and a wrong delay of a retry.
 """
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -174,6 +175,32 @@ def test_a_job_of_another_program_without_a_due_time_is_due(
     database.jobs.insert_one({"jobId": "a", "type": "t", "status": "queued", **due_time})
     assert lease_job(queue).attempt_number == 1
     assert read_job(database, "a")["status"] == "leased"
+
+
+@pytest.mark.parametrize("odd_count", [None, "many"])
+def test_a_job_of_another_program_with_an_odd_number_of_attempts_is_leased(
+    queue: JobQueue, database: Db, odd_count: Any
+) -> None:
+    """Catches one job that makes every lease of all workers fail."""
+    queue.enqueue("t", job_id="job")
+    database.jobs.update_one({"jobId": "job"}, {"$set": {"attemptCount": odd_count}})
+    lease = lease_job(queue, "$worker")
+    assert (lease.job_id, lease.attempt_number, lease.job["leasedBy"]) == ("job", 1, "$worker")
+
+
+@pytest.mark.parametrize("odd_limit", ["five", math.inf])
+def test_a_job_with_an_odd_limit_does_not_stop_the_recovery_of_others(
+    queue: JobQueue, database: Db, clock: Clock, odd_limit: Any
+) -> None:
+    for job_id in ("odd", "other"):
+        queue.enqueue("t", job_id=job_id)
+        lease_job(queue)
+        clock.advance(seconds=1)
+    database.jobs.update_one({"jobId": "odd"}, {"$set": {"maxAttempts": odd_limit}})
+    clock.advance(minutes=1)
+    assert queue.recover() == 1
+    statuses = {job_id: read_job(database, job_id)["status"] for job_id in ("odd", "other")}
+    assert statuses == {"odd": "leased", "other": "failed"}
 
 
 def test_eight_threads_lease_each_of_600_jobs_once(database: Db) -> None:
