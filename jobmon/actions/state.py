@@ -13,8 +13,9 @@ from jobmon.store.mapping import Document
 # How long a request waits for its approval, and how long it can be paused.
 MAX_APPROVAL_WAIT = timedelta(hours=24)
 MAX_PAUSE = timedelta(days=7)
-# The actor ignores a request that is older, even if it is not over.
+# A request that is older expires, even if it runs: the actor ignores it.
 MAX_AGE = MAX_APPROVAL_WAIT + MAX_PAUSE + timedelta(days=1)
+_TOO_OLD = f"It was filed more than {MAX_AGE.days} days ago."
 _PAUSED_TOO_LONG = "It was paused for more than a week."
 
 
@@ -114,6 +115,8 @@ def conclude_state(
     elif claimed is not None:
         progress_at = claimed.at
     phase, reason, ended_at = _conclude_phase(request, history, first_records, now)
+    if ended_at is None and now > (until := request.at + MAX_AGE):
+        phase, reason, ended_at = Phase.EXPIRED, _TOO_OLD, until
     return ActionState(
         request=request,
         phase=phase,

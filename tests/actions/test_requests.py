@@ -59,6 +59,11 @@ CASES: dict[str, tuple[list[dict[str, Any]], timedelta, Phase]] = {
     "paused for too long": ([CLAIMED, PAUSED], 8 * DAY, Phase.EXPIRED),
     "interrupted": ([CLAIMED, make_record(Progress.INTERRUPTED, reason="away")], DAY, Phase.PAUSED),
     "resumed while it runs": ([CLAIMED, PAUSED, make_record(Decision.RESUMED)], DAY, Phase.RUNNING),
+    "paused again and again": (
+        [CLAIMED, PAUSED, make_record(Decision.RESUMED, NOW + 6 * DAY)],
+        10 * DAY,
+        Phase.EXPIRED,
+    ),
     "stopped before it runs": ([make_record(Decision.STOPPED)], MINUTE, Phase.STOPPED),
     "stopped while it runs": ([CLAIMED, make_record(Decision.STOPPED)], MINUTE, Phase.STOPPING),
     "stopped": (
