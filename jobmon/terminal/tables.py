@@ -105,8 +105,8 @@ def describe_pace(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> str:
     parts = [
         f"oldest queued job: {'none' if age_ms == 0 else humanize.duration(age_ms)}",
         f"expired leases: {humanize.grouped(stats['expiredLeases'])}",
-        f"finished: {humanize.per_minute(queue.get('finishedPerMinute'))}",
-        f"failing: {humanize.percent(queue.get('failureRate'))}",
+        f"last hour: {humanize.per_minute(queue.get('finishedPerMinute'))} finished, "
+        f"{humanize.percent(queue.get('failureRate'))} of them failed",
     ]
     backlog = format_plain((stats.get("forecast") or {}).get("text"))
     source = format_plain(stats["source"])

@@ -99,6 +99,9 @@ def test_unknown_numbers_are_a_dash(client: ApiClient) -> None:
     stats, queue = client.get_stats(), client.get_queue()
     counts = render_text(show_stats(stats, queue)).splitlines()[1].split()
     assert counts[:2] == ["3", "0"]  # due and scheduled jobs
+    hour = {"finishedPerMinute": 2.0, "failureRate": 0.25}
+    text = render_text(show_stats(stats, queue | hour))
+    assert "last hour: 2/min finished, 25% of them failed" in " ".join(text.split())
     assert "oldest queued job: none" in render_text(
         show_stats(stats | {"oldestQueuedJobAgeMs": 0}, queue)
     )
