@@ -133,10 +133,13 @@ def parse_keys(document: Any, algorithm: str) -> tuple[jwt.PyJWK, ...]:
 
 
 def _parse_key(data: Any, algorithm: str) -> jwt.PyJWK | None:
-    if not isinstance(data, dict) or data.get("alg", algorithm) != algorithm:
+    if not isinstance(data, dict):
+        return None
+    data = {name: value for name, value in data.items() if value is not None}  # null: not given
+    if data.get("alg", algorithm) != algorithm or data.get("use", "sig") != "sig":
         return None
     operations = data.get("key_ops", ["verify"])
-    if data.get("use", "sig") != "sig" or "verify" not in operations:
+    if not isinstance(operations, list | str) or "verify" not in operations:
         return None
     try:
         return jwt.PyJWK(data, algorithm)

@@ -144,6 +144,8 @@ class IdentityProvider:
             raise _failed("discovery", is_logged=True) from None
         except (ValueError, OverflowError):  # the latter: `"expires_in": Infinity`
             raise _failed("no_json") from None
+        except (TypeError, LookupError, AttributeError):  # JSON of another form
+            raise _failed("form") from None
         except FAILURES as error:
             log.error("the identity provider does not answer: %s", error)
             raise _unreachable() from None
@@ -178,6 +180,8 @@ class IdentityProvider:
         """The person of the provider's answer; `expected`, if given, must be the person's `sub`."""
         settings, id_token = self._settings, answer.get("id_token")
         id_claims: Claims | None = None
+        if not isinstance(answer.get("refresh_token"), str | None):
+            raise _failed("form")
         if id_token:
             id_claims = protocol.check_id_token(answer, nonce, settings.jwt_leeway_s)
             if expected not in (None, id_claims["sub"]):

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -83,7 +84,8 @@ class Protocol(OpenIDMixin):
             age = time.monotonic() - self._keys_fetched_at
             if self._keys is None or age > (KEYS_COOLDOWN_S if force else KEYS_REFRESH_S):
                 url = str(self.metadata["jwks_uri"])
-                self._keys = json.loads(download(url, time.monotonic() + TIMEOUT_S))
+                document = json.loads(download(url, time.monotonic() + TIMEOUT_S))
+                self._keys = {"keys": _select_usable_keys(document)}
                 self._keys_fetched_at = time.monotonic()
             return self._keys
 
@@ -143,6 +145,23 @@ class Protocol(OpenIDMixin):
         except (JoseError, ValueError):
             return {}
         return claims if claims.get("iss") == self.metadata["issuer"] else {}
+
+
+def _select_usable_keys(document: Any) -> list[dict[str, Any]]:
+    """The keys of a JWKS document that joserfc can read; raises DiscoveryError without any.
+
+    A key that it cannot read, such as a new kind, must not prevent the use of the other keys.
+    """
+    usable = []
+    listed = document.get("keys") if isinstance(document, dict) else None
+    for key in listed if isinstance(listed, list) else ():
+        with suppress(JoseError, ValueError, TypeError, LookupError, AttributeError):
+            given = {name: value for name, value in key.items() if value is not None}
+            if JoseKeySet.import_key_set({"keys": [given]}).keys:
+                usable.append(given)
+    if not usable:
+        raise DiscoveryError("its document of keys has no usable key")
+    return usable
 
 
 class _Client(OAuth2Client):

@@ -169,6 +169,21 @@ def make_provider_token(kid: str | None, key: Any = KEY, **claims: Any) -> str:
     return sign_token(CLAIMS | claims, key, "RS256", **({"kid": kid} if kid else {}))
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"key_ops": None, "use": None, "alg": None},
+        {"key_ops": ["verify"], "use": "sig", "x5c": None},
+    ],
+)
+def test_key_with_members_that_are_null_is_used(
+    jwks_api: Api, provider: Provider, more: dict[str, Any]
+) -> None:
+    (key,) = provider.document()["keys"]
+    provider.body = json.dumps({"keys": [{"kty": "RSA", "key_ops": 7}, key | more]}).encode()
+    assert read_outcome(jwks_api, make_provider_token("one")) == 200
+
+
 def test_keys_are_fetched_once_and_cached(jwks_api: Api, provider: Provider) -> None:
     assert [read_outcome(jwks_api, make_provider_token("one")) for _ in range(5)] == [200] * 5
     assert provider.requests == 1

@@ -3,6 +3,7 @@ that is read from another person's token.
 
 The claims are those that Keycloak, Entra ID, Auth0 and Cognito document."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -172,6 +173,52 @@ def test_infinite_lifetime_is_an_answer_that_is_no_json(
     with pytest.raises(ApiError) as caught:
         sign_in()
     assert (caught.value.status, "no_json" in caplog.text) == (502, True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"id_token": ["a"]}, {"refresh_token": 5}, {"expires_at": {}}, {"expires_in": ["a"]}],
+)
+def test_answer_with_a_field_of_another_type_is_502(
+    provider: Provider, make_client: Any, fields: dict[str, Any]
+) -> None:
+    client = make_client()
+    flow = client.begin(CALLBACK)
+    answer = json.loads(provider._make_answer(nonce=flow.nonce)) | fields
+    provider.token_answer = lambda: (200, json.dumps(answer).encode())
+    with pytest.raises(ApiError) as caught:
+        client.finish("a code", flow)
+    assert (caught.value.status, caught.value.code) == (502, "sign_in_failed")
+
+
+@pytest.mark.parametrize("document", [{}, [], None, {"keys": 5}, {"keys": [5, {}]}])
+def test_document_without_a_key_is_502_and_is_not_cached(
+    provider: Provider, make_client: Any, monkeypatch: pytest.MonkeyPatch, document: Any
+) -> None:
+    client = make_client()
+
+    def finish() -> Identity:
+        flow = client.begin(CALLBACK)
+        code = provider.authorize(flow.address).partition("code=")[2].partition("&")[0]
+        identity: Identity = client.finish(code, flow)
+        return identity
+
+    monkeypatch.setattr(provider, "list_keys", lambda: document)
+    with pytest.raises(ApiError) as caught:
+        finish()
+    assert caught.value.status == 502
+    monkeypatch.undo()
+    assert finish().subject == "ada"
+
+
+def test_key_that_cannot_be_read_does_not_prevent_a_sign_in(
+    provider: Provider, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (key,) = provider.list_keys()["keys"]
+    unknown_curve = {"kty": "EC", "crv": "brainpoolP256r1", "x": "aa", "y": "aa"}
+    keys = [unknown_curve, {"kty": "RSA", "n": None}, key | {"key_ops": None, "alg": None}]
+    monkeypatch.setattr(provider, "list_keys", lambda: {"keys": keys})
+    assert sign_in().subject == "ada"
 
 
 def test_identity_without_expires_in_is_valid_as_long_as_its_id_token(
