@@ -39,8 +39,8 @@ def download(
     """The body at `url`, through the proxies of the environment; raises one of `FAILURES`.
 
     `deadline`: a value of `time.monotonic()` for the whole answer with its redirects; only the last
-    connection may take longer. A `form` is sent by POST; then no redirect is followed, because it
-    would carry the headers elsewhere.
+    connection may take longer. A `form` is sent by POST. With a form or credentials in `headers` no
+    redirect is followed, because it would carry them elsewhere.
     """
     opener = urllib.request.build_opener(DeadlineHandler(deadline), _SafeRedirects())
     request = urllib.request.Request(  # noqa: S310 - the schemes of settings are checked
@@ -116,7 +116,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(  # noqa: PLR0917 - the library's signature
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        if req.data is not None:
+        if req.data is not None or req.has_header("Authorization"):
             return None
         if urlsplit(newurl).scheme not in {"https", req.type}:
             raise URLError("the address redirects away from https")

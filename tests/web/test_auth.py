@@ -324,6 +324,15 @@ def test_token_without_a_key_id_is_accepted_if_only_one_key_is_for_the_algorithm
     assert try_token(another_key, algorithm="PS256") == "token_invalid"
 
 
+def test_redirect_is_not_followed_with_credentials(provider: Provider) -> None:
+    """Catches a person's access token that is sent to another host."""
+    provider.redirect = provider.url
+    deadline = time.monotonic() + PATIENCE_S
+    with pytest.raises(download.StatusError, match="302"):
+        download.download(provider.url, deadline, headers={"Authorization": "Bearer x"})
+    assert provider.requests == 1
+
+
 def test_redirect_of_the_provider_is_followed_but_not_away_from_https(provider: Provider) -> None:
     provider.redirect = provider.url
     assert download.download(provider.url, time.monotonic() + PATIENCE_S)
