@@ -321,6 +321,16 @@ class ActionRecords:
         newest = records.sort([("at", -1), ("request", -1)]).limit(limit)
         return [RequestPlace(record["at"], record["request"]) for record in newest]
 
+    def find_owners_request(self, owner: str, since: datetime, number: int) -> datetime | None:
+        """When an owner filed the `number`th of their requests since a time, from the newest on.
+
+        None if there are fewer. Index: kind, at, request.
+        """
+        query = {**self.own.scope, "kind": Decision.REQUESTED.value, "owner": owner}
+        query["at"] = {"$gte": since}
+        newest = self.own[DECISIONS].find(query, {"_id": False, "at": True}).sort("at", -1)
+        return next((record["at"] for record in newest.skip(number - 1).limit(1)), None)
+
 
 def make_outcome(
     key: Any,

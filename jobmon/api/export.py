@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http import HTTPStatus
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from pymongo.errors import PyMongoError
 from jobmon.api.answers import Answer
 from jobmon.store.failures import describe_error
 from jobmon.web import auth
-from jobmon.web.errors import ApiError
+from jobmon.web.errors import too_many_requests
 from jobmon.web.json_text import encode_line
 
 log = logging.getLogger(__name__)
@@ -139,13 +138,11 @@ class ExportSlots:
         """Count an export of `caller` as running; raises ApiError 429 if too many run already."""
         with self._lock:
             if self._running[caller] >= MAX_PER_CALLER:
-                raise _make_limit_error(
-                    "You already have an export running. Try again when it has ended."
-                )
+                message = "You already have an export running. Try again when it has ended."
+                raise too_many_requests(message, RETRY_AFTER_S)
             if self._running.total() >= MAX_EXPORTS:
-                raise _make_limit_error(
-                    f"{MAX_EXPORTS} exports are already running. Try again later."
-                )
+                message = f"{MAX_EXPORTS} exports are already running. Try again later."
+                raise too_many_requests(message, RETRY_AFTER_S)
             self._running[caller] += 1
 
     def release(self, caller: str) -> None:
@@ -153,11 +150,6 @@ class ExportSlots:
         with self._lock:
             self._running[caller] -= 1
             self._running = +self._running  # drops callers without exports
-
-
-def _make_limit_error(message: str) -> ApiError:
-    headers = {"Retry-After": str(RETRY_AFTER_S)}
-    return ApiError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers=headers)
 
 
 def export(

@@ -1,6 +1,6 @@
 """Files the caller's requests for actions, and lists the possible actions and decisions."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -10,7 +10,7 @@ from pymongo.errors import PyMongoError
 
 from jobmon.actions.catalog import ACTIONS
 from jobmon.actions.preview import narrow_to_action
-from jobmon.actions.request import ActionRequest, Person, check_target
+from jobmon.actions.request import ActionRequest, Person, check_target, make_id
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState
 from jobmon.actions.target import Target, narrow_filter
@@ -22,12 +22,14 @@ from jobmon.store.bson_json import encode_key, to_text
 from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
 from jobmon.web import auth
-from jobmon.web.errors import ApiError, invalid
+from jobmon.web.errors import ApiError, invalid, too_many_requests
 from jobmon.web.queues import QueueActions, WatchedQueue, current_queue
 
 log = structlog.get_logger("jobmon.actions")
 
 MAX_DONE = 50  # outcomes shown for a job
+# Of an owner in an hour: the actor lists the requests of ten days in each round.
+MAX_OWNER_REQUESTS = 200
 NOT_READ = "the records of actions cannot be read"
 _APPROVER_DECISIONS = ("approve", "reject")
 # The actions that can be undone: then the jobs get their earlier values back.
@@ -116,7 +118,8 @@ def file_order(order: ActionOrder, key: str | None, owner: str | None = None) ->
     """File an order as a request of the caller; it does not check the caller's right.
 
     `key`: the idempotency key. With `owner`, only jobs of this owner are changed. Raises ApiError
-    404 if actions are switched off, 422 if the action cannot be requested.
+    404 if actions are switched off, 422 if the action cannot be requested, 429 if the owner has
+    filed too many requests.
     """
     queue, actions = current_queue(), queue_actions()
     with explain_request_errors():
@@ -134,6 +137,8 @@ def file_order(order: ActionOrder, key: str | None, owner: str | None = None) ->
             dry_run=order.dry_run,
             owner=owner,
         )
+        if owner is not None:
+            _limit_requests(actions, owner, key)
         state = actions.requests.file(action_request, key)
     log.info(
         "action requested",
@@ -146,6 +151,22 @@ def file_order(order: ActionOrder, key: str | None, owner: str | None = None) ->
         address=state.request.by.address,
     )
     return find_request(state.request.id)  # with its history
+
+
+def _limit_requests(actions: QueueActions, owner: str, key: str | None) -> None:
+    """Raise ApiError 429 if an owner has filed `MAX_OWNER_REQUESTS` in the last hour.
+
+    A request that is filed again with its `key` is not limited.
+    """
+    if key is not None and actions.requests.get(make_id(owner, key)) is not None:
+        return
+    hour, now = timedelta(hours=1), datetime.now(UTC)
+    records = actions.requests.records
+    filed_at = records.find_owners_request(owner, now - hour, MAX_OWNER_REQUESTS)
+    if filed_at is not None:
+        wait_s = (filed_at + hour - now).total_seconds()
+        message = f"An owner can request {MAX_OWNER_REQUESTS} actions in an hour."
+        raise too_many_requests(message, wait_s)
 
 
 def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrder) -> int:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from jobmon.store.bson_json import encode_key
 from jobmon.store.deep_pages import BusyPagesError
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.mapping import Document
-from jobmon.web.errors import RETRY_SLOW_AFTER_S, ApiError, invalid
+from jobmon.web.errors import RETRY_SLOW_AFTER_S, invalid, too_many_requests
 from jobmon.web.json_text import encode_line
 from jobmon.web.queues import WatchedQueue, current_queue
 
@@ -201,7 +200,4 @@ def _explain_filter_errors() -> Iterator[None]:
         raise invalid(error.parameter, str(error)) from None
     except BusyPagesError:
         message = "Other pages far from 1 are being read. Follow `next_cursor`, or try again."
-        headers = {"Retry-After": str(RETRY_SLOW_AFTER_S)}
-        raise ApiError(
-            HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers=headers
-        ) from None
+        raise too_many_requests(message, RETRY_SLOW_AFTER_S) from None

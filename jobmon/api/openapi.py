@@ -89,7 +89,8 @@ _ERRORS: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         ("validation_error",),
     ),
     HTTPStatus.TOO_MANY_REQUESTS: (
-        "Too many requests of this caller or address, or too many files or far pages at once.",
+        "Too many requests of this caller or address, too many files or far pages at once, or too "
+        "many actions of an owner.",
         RETRY_AFTER,
         ("rate_limited",),
     ),

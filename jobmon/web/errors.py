@@ -4,6 +4,7 @@ A fault is logged once, with its cause; the caller gets neither stack nor query.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from http import HTTPStatus
@@ -89,6 +90,12 @@ def unavailable(
         headers={"Retry-After": str(retry_after_s)},
         failure=failure,
     )
+
+
+def too_many_requests(message: str, retry_after_s: float) -> ApiError:
+    """An ApiError 429 with Retry-After."""
+    headers = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+    return ApiError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers=headers)
 
 
 def invalid(parameter: str, *messages: str) -> ApiError:

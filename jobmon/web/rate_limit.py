@@ -9,9 +9,7 @@ storage that they share, `JOBMON_RATE_LIMIT_STORAGE_URI`.
 import hashlib
 import ipaddress
 import logging
-import math
 import time
-from http import HTTPStatus
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
@@ -24,7 +22,7 @@ from limits.strategies import FixedWindowRateLimiter
 from jobmon.settings import Settings, SettingsError
 from jobmon.web.auth import subject
 from jobmon.web.context import extension
-from jobmon.web.errors import ApiError
+from jobmon.web.errors import too_many_requests
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +60,13 @@ class RateLimit:
             for limit in self._limits:
                 if not self._limiter.hit(limit, namespace, caller):
                     reset_at = self._limiter.get_window_stats(limit, namespace, caller).reset_time
-                    raise _too_many_requests(f"More than {limit}.", reset_at - time.time())
+                    raise too_many_requests(f"More than {limit}.", reset_at - time.time())
             self._is_counting = True
         except StorageError as error:
             # If the storage fails, the service continues without limits.
             if self._is_counting:
                 log.error("rate limit not counted: %s", error)
             self._is_counting = False
-
-
-def _too_many_requests(message: str, retry_after_s: float) -> ApiError:
-    headers = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
-    return ApiError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers=headers)
 
 
 def register(app: Flask, settings: Settings, storage: Storage | None) -> None:

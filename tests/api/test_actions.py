@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import mongomock
@@ -515,6 +516,30 @@ def test_request_of_an_owner_is_limited_to_own_jobs(make_api: Callable[..., Acti
     record = api.records.own["action_decisions"].find_one({"kind": "requested"})
     assert record is not None
     assert (record["owner"], record["target"]) == ("bob", {"ids": ["d1"]})
+
+
+def test_owner_with_too_many_requests_in_an_hour_is_429(
+    make_api: Callable[..., ActionApi], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an owner who files requests without end: the actor lists all of them again."""
+    monkeypatch.setattr("jobmon.api.job_actions.MAX_OWNER_REQUESTS", 2)
+    api = make_api(owner_actions=("retry",))
+    api.insert_jobs("d4", createdBy="eve")
+
+    def request_retry(job_id: str, subject: str, role: str = "user", key: str = "") -> TestResponse:
+        path = f"/job/actions?id={job_id}"
+        return api.post(path, {"action": "retry"}, role=role, subject=subject, key=key)
+
+    assert [request_retry("d1", "bob", key=key).status_code for key in "ab"] == [201, 201]
+    assert request_retry("d1", "bob", key="b").status_code == 201  # the same request
+    refused = request_retry("d1", "bob")
+    assert (refused.status_code, refused.json["error"]["code"]) == (429, "rate_limited")
+    assert 3_500 < int(refused.headers["Retry-After"]) <= 3_600
+    assert request_retry("d4", "eve").status_code == 201
+    assert request_retry("d1", "bob", role="admin").status_code == 201
+    decisions = api.records.own["action_decisions"]
+    decisions.update_many({}, {"$set": {"at": datetime.now(UTC) - timedelta(minutes=61)}})
+    assert request_retry("d1", "bob").status_code == 201
 
 
 def test_log_has_who_requested_what_without_the_reason(
