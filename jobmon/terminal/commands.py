@@ -18,6 +18,7 @@ from jobmon.terminal.tables import (
     JOBS,
     TYPES,
     describe_meta,
+    format_plain,
     show_job,
     show_list,
     show_stats,
@@ -65,7 +66,9 @@ def _connecting(url: str | None, queue: str | None) -> Iterator[ApiClient]:
     try:
         with open_client(url, queue) as client:
             yield client
-    except (AnswerError, SettingsError) as error:
+    except AnswerError as error:
+        raise click.ClickException(format_plain(error)) from None
+    except SettingsError as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -111,7 +114,7 @@ def jobs_command(client: ApiClient, /, *, as_json: bool, **filters: Any) -> None
     click.echo(summary)
     _print_reasons(meta)
     if cursor := meta.get("next_cursor"):
-        click.echo(f"The next page: --cursor {cursor}")
+        click.echo(f"The next page: --cursor {format_plain(cursor)}")
 
 
 @client_command
@@ -174,7 +177,10 @@ def _print_reasons(meta: Mapping[str, Any]) -> None:
 
 
 def _print_json(answer: Any) -> None:
-    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    """Print an answer as JSON, with escapes for texts that could control the terminal."""
+    text = json.dumps(answer, indent=2, ensure_ascii=False)
+    is_plain = text.replace("\n", "").isprintable()
+    click.echo(text if is_plain else json.dumps(answer, indent=2))
 
 
 def _print(*renderables: RenderableType) -> None:

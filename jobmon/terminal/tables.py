@@ -139,7 +139,9 @@ def show_notices(queue: Mapping[str, Any]) -> list[Text]:
 
 def describe_reasons(reasons: Mapping[str, Any] | None) -> list[str]:
     """A line for each value that is unknown or not exact, with the reason."""
-    return [f"{name}: {format_plain(reason)}" for name, reason in (reasons or {}).items()]
+    return [
+        f"{format_plain(name)}: {format_plain(reason)}" for name, reason in (reasons or {}).items()
+    ]
 
 
 def describe_meta(meta: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from pymongo.database import Database
 
 from jobmon.cli import main
-from jobmon.terminal.client import ApiClient
+from jobmon.terminal.client import AnswerError, ApiClient
 
 from ..conftest import Api, serve_over_http
 from ..support.waiting import eventually
@@ -74,6 +74,28 @@ def test_unknown_list_has_its_reason_in_place_of_rows(
     monkeypatch.setattr(ApiClient, "get_jobs", lambda *_, **__: lacking)
     output = run_command(api, url, "jobs").output
     assert output.endswith("0 of at least 0 jobs\ndata: A document is too large.\n")
+
+
+def test_service_cannot_control_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, api: Api, url: str
+) -> None:
+    """Catches control characters in a cursor, a reason, the text of an error, and in JSON."""
+    hostile = "x\x9b2J\u202e\ud800"
+    meta = {"total": 0, "next_cursor": hostile, "reasons": {hostile: hostile}}
+    answer = {"data": [], "meta": meta}
+    monkeypatch.setattr(ApiClient, "get_jobs", lambda *_, **__: answer)
+    output = run_command(api, url, "jobs").output
+    assert output.count("x\\x9b2J\\u202e\\ud800") == 3
+    assert output.replace("\n", "").isprintable()
+    output = run_command(api, url, "jobs", "--json").output
+    assert json.loads(output) == answer
+    assert output.replace("\n", "").isprintable()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AnswerError(hostile)
+
+    monkeypatch.setattr(ApiClient, "get_jobs", refuse)
+    assert run_command(api, url, "jobs").output == "Error: x\\x9b2J\\u202e\\ud800\n"
 
 
 @pytest.mark.parametrize(
