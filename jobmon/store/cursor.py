@@ -9,7 +9,7 @@ cursor has only its page number if there are arrays, or if a value is secret, to
 Rules: https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
@@ -151,6 +151,32 @@ class Cursor:
             yield {field: {"$eq": MinKey()}}, order[1:]
         else:
             yield {"$expr": {operator: [f"${field}", {"$literal": self.date}]}}, order
+
+    def query_beyond(self, *, by_id: bool = False) -> Document:
+        """One query for every job beyond the cursor: no index has its results in list order."""
+        return {"$or": [query for query, _ in self.queries_beyond(by_id=by_id)]}
+
+
+def find_beyond(
+    cursor: Cursor,
+    find: Callable[[Document, Keys, int], list[Document]],
+    order: Keys,
+    limit: int,
+    *,
+    by_id: bool,
+) -> list[Document]:
+    """Up to `limit` jobs beyond a cursor, usually by one query."""
+    if not by_id and (query := cursor.query_from()) is not None:
+        from_date = find(query, order, limit + 1)
+        jobs = cursor.select_beyond(from_date)
+        if jobs is not None and (len(jobs) >= limit or len(from_date) <= limit):
+            return jobs[:limit]
+    jobs = []
+    for query, part_order in cursor.queries_beyond(by_id=by_id):
+        jobs += find(query, part_order, limit - len(jobs))
+        if len(jobs) >= limit:
+            break
+    return jobs
 
 
 def stored_date(job: Document, field: str) -> Any:

@@ -62,6 +62,13 @@ def schedule_index(mapping: FieldMapping) -> Keys:
     return BY_WAITING if mapping.waits_by_date else BY_DUE_TIME
 
 
+def date_index(field: str, mapping: FieldMapping) -> Keys:
+    """The index that has all jobs with a date, other than createdAt, by which lists are ordered."""
+    if field == "nextRunAt":
+        return schedule_index(mapping)
+    return BY_FINISH if field == "finishedAt" else BY_LEASE
+
+
 def recurring_indexes(mapping: FieldMapping) -> dict[str, Keys]:
     """The partial indexes of recurring jobs in the order of nextRunAt, by the name of a path.
 

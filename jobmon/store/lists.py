@@ -1,6 +1,6 @@
 """Lists of jobs, page by page or all of them."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from jobmon.domain import CappedCount
 from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
 from jobmon.store.bson_json import encode_key, to_json, to_text
-from jobmon.store.cursor import NEWEST_FIRST, Cursor, list_order, stored_date
+from jobmon.store.cursor import NEWEST_FIRST, Cursor, find_beyond, list_order, stored_date
 from jobmon.store.deep_pages import DeepPages, PageGuide, PageStart
 from jobmon.store.filter import STATUSES_BY_DATE, JobFilter, RefusedFilterError
 from jobmon.store.identity import identity_values, is_identity
@@ -170,7 +170,8 @@ class JobLists:
         """
         job_filter = self.prepare(job_filter)
         cursor = self._make_cursor(job, job_filter, self._has_keyset(job_filter), 1, oldest_first)
-        if cursor.by_page or cursor.date is None:
+        is_sorted_in_memory = get_plan(job_filter).is_sorted_in_memory
+        if is_sorted_in_memory or cursor.by_page or cursor.date is None:
             return None
         before, after = (
             self._read(job_filter, side, 1, ascending=side.ascending)
@@ -273,8 +274,10 @@ class JobLists:
         direction, plan = 1 if ascending else -1, get_plan(job_filter)
         ascending_order = list_order(job_filter.order_field, self._jobs.mapping)
         order = [(name, direction) for name, _ in ascending_order]
+        by_id = self._by_id and job_filter.order_field == "createdAt"
         if plan.is_sorted_in_memory:
-            return self._sort(job_filter, order, limit, skip)
+            beyond = start.query_beyond(by_id=by_id) if isinstance(start, Cursor) else {}
+            return self._sort(job_filter, beyond, order, limit, skip)
 
         def find(query: Document, order: Keys, limit: int) -> list[Document]:
             return self._jobs.find(
@@ -290,23 +293,27 @@ class JobLists:
             )
 
         if isinstance(start, Cursor):
-            by_id = self._by_id and job_filter.order_field == "createdAt"
-            jobs = _find_beyond(start, find, order, limit, by_id=by_id)
+            jobs = find_beyond(start, find, order, limit, by_id=by_id)
         else:
             jobs = find({} if start is None else start.query(), order, limit)
         return _select_owned(jobs, job_filter)
 
-    def _sort(self, job_filter: JobFilter, order: Keys, limit: int, skip: int) -> list[Document]:
-        """The jobs of a filter whose index has at most 1,000 jobs, sorted in memory."""
+    def _sort(
+        self, job_filter: JobFilter, beyond: Document, order: Keys, limit: int, skip: int
+    ) -> list[Document]:
+        """The jobs of a filter whose index has at most 1,000 jobs, sorted in memory.
+
+        `beyond`: the query for jobs beyond a cursor; empty for all jobs.
+        """
         if order[0][1] < 0 and (latest := job_filter.select_latest(2 * (skip + limit))) is not None:
-            jobs = self._sort(latest, order, limit, skip)
+            jobs = self._sort(latest, beyond, order, limit, skip)
             if len(jobs) == limit:  # else too few of the latest jobs of the group still match
                 return jobs
         mapping = self._jobs.mapping
         if order[-1][0] != "_id":  # equal dates need an order, too
             order = [*order, ("_id", order[0][1])]
         pipeline: list[Document] = [
-            {"$match": job_filter.match()},
+            {"$match": {"$and": [job_filter.match(), beyond]}},
             {"$project": dict.fromkeys([*self._fields, *(name for name, _ in order)], True)},
             {"$sort": dict(mapping.translate_order(order))},
             {"$skip": skip},
@@ -323,14 +330,14 @@ class JobLists:
     def _has_keyset(self, job_filter: JobFilter) -> bool:
         """Whether the jobs beyond a job can be queried: see `store.cursor`."""
         plan, field = get_plan(job_filter), job_filter.order_field
-        if plan.is_sorted_in_memory:
-            return False
         if field == "createdAt":
             return self._by_id or self._jobs.has_no_arrays(field, NEWEST_FIRST, may_scan=True)
         mapping, dated = self._jobs.mapping, STATUSES_BY_DATE[field]
         is_stored = field not in mapping.offsets and mapping.select_statuses(field, dated) == dated
-        has_id = len(list_order(field, mapping)) > 1
-        return is_stored and has_id and self._jobs.has_no_arrays(field, plan.index)
+        has_id, index = len(list_order(field, mapping)) > 1, plan.index
+        if plan.is_sorted_in_memory:  # by date and _id; another index has the dates
+            has_id, index = True, indexes.date_index(field, mapping)
+        return is_stored and has_id and self._jobs.has_no_arrays(field, index)
 
     def _make_cursor(
         self,
@@ -368,28 +375,6 @@ class JobLists:
         """Whether redaction would leave a value unchanged."""
         json_value = to_json(value)
         return bool(self._redactor.redact(json_value) == json_value)
-
-
-def _find_beyond(
-    cursor: Cursor,
-    find: Callable[[Document, Keys, int], list[Document]],
-    order: Keys,
-    limit: int,
-    *,
-    by_id: bool,
-) -> list[Document]:
-    """Up to `limit` jobs beyond a cursor, usually by one query."""
-    if not by_id and (query := cursor.query_from()) is not None:
-        from_date = find(query, order, limit + 1)
-        jobs = cursor.select_beyond(from_date)
-        if jobs is not None and (len(jobs) >= limit or len(from_date) <= limit):
-            return jobs[:limit]
-    jobs = []
-    for query, part_order in cursor.queries_beyond(by_id=by_id):
-        jobs += find(query, part_order, limit - len(jobs))
-        if len(jobs) >= limit:
-            break
-    return jobs
 
 
 def _select_owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]:
