@@ -58,6 +58,7 @@ DATABASE_READABLE = name_series("database_readable")
 DATABASE_UP = name_series("database_up")
 DEAD_LETTERED = f"jobmon_jobs_dead_lettered_total{{{MAIL_LABELS}}}"
 DUE_JOBS = name_series("due_jobs")
+ALL_PAUSED = name_series("due_jobs_all_paused")
 ESTIMATED_JOBS = name_series("jobs_estimated")
 EXPIRED_LEASES = name_series("expired_leases")
 HISTORY_AGE = name_series("history_age_seconds")
@@ -271,6 +272,8 @@ def run_promtool(tmp_path: Path, tests: list[dict[str, Any]]) -> None:
 UNUSUAL_CASES: list[tuple[str, Series, bool]] = [
     ("JobmonQueueStalled", STALLED | {COUNTERS_AGE: "15x90"}, True),
     ("JobmonQueueStalled", STALLED | {COUNTERS_AGE: "15x40 0+60x50"}, False),  # no collector
+    ("JobmonQueueStalled", STALLED | {ALL_PAUSED: "0x90"}, True),
+    ("JobmonQueueStalled", STALLED | {ALL_PAUSED: "1x90"}, False),
     ("JobmonHistoryStalled", {COLLECTOR_UP: "1x90"}, True),  # the history was never counted
     ("JobmonHistoryStalled", {COLLECTOR_UP: "0x90", HISTORY_AGE: "900x90"}, False),
     ("JobmonHistoryStalled", {}, False),

@@ -20,8 +20,9 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.diagnosis.error_groups import count_statuses
 from jobmon.diagnosis.error_kinds import GroupStatus
-from jobmon.diagnosis.evidence_reader import gather_forecast_evidence
+from jobmon.diagnosis.evidence_reader import find_pauses, gather_forecast_evidence
 from jobmon.diagnosis.forecast import Forecast, Outlook, forecast_queue
+from jobmon.diagnosis.pauses import are_all_due_paused
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, JobStatus
 from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import Histogram, rounded_ms
@@ -210,6 +211,9 @@ class QueueMetrics:
         # Without a collector: only what another request counted a moment ago.
         if (stats := queue.stats.cached_stats()) is not None:
             self._add_stats(stats, families)
+            if (all_paused := are_all_due_paused(stats, find_pauses(queue))) is not None:
+                help_text = "1 if jobs are due, all of paused types; absent if unknown."
+                families.gauge("jobmon_due_jobs_all_paused", help_text, all_paused)
         if (age_s := rollup.history_age_s()) is not None:
             help_text = "Time since the collector counted the newest minutes of the history."
             families.gauge("jobmon_history_age_seconds", help_text, age_s)

@@ -21,6 +21,17 @@ def find_overdue(stats: QueueStats, pauses: Iterable[str]) -> dict[str, datetime
     return {job_type: due_since for job_type, due_since in overdue if job_type not in paused}
 
 
+def are_all_due_paused(stats: QueueStats, pauses: Iterable[str] | None) -> bool | None:
+    """Whether jobs are due, all of paused types; None if it is unknown.
+
+    `pauses` is None if the paused types are unknown, or if the queue cannot pause types.
+    """
+    health = stats.health
+    if pauses is None or health.due is None or "overdue_by_type" in health.unknown:
+        return None
+    return bool(health.overdue_by_type) and not find_overdue(stats, pauses)
+
+
 def check_paused_types(evidence: Evidence) -> Check:
     """Whether types are paused: no worker takes their jobs until a person resumes them."""
     kind, pauses = CheckKind.PAUSED, evidence.pauses

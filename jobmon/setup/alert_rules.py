@@ -68,7 +68,8 @@ def _render_stalled(rules: Rules) -> Iterator[str]:
             "max by (job, queue) (jobmon_due_jobs) > 0\nand\n"
             f"sum by (job, queue) (max by (job, queue, outcome, type) ({increase})) == 0\n"
             # Without a collector no counter rises, although jobs may finish.
-            "unless\nmin by (job, queue) (jobmon_counters_age_seconds) > 60"
+            "unless\nmin by (job, queue) (jobmon_counters_age_seconds) > 60\n"
+            "unless\nmax by (job, queue) (jobmon_due_jobs_all_paused) == 1"
         )
 
 

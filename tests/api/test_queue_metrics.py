@@ -74,6 +74,7 @@ class Rollup:
     """
 
     completed = 600
+    paused_types: Sequence[str] | None = ()
 
     def __init__(self, counts: dict[tuple[str, str], int], tallies: dict[str, Tally]) -> None:
         self._stats = QueueStats(
@@ -167,6 +168,7 @@ def make_queue(name: str, rollup: Rollup, probe: Any = None) -> Any:
         series=rollup,
         known_fields=rollup,
         runs=rollup,
+        pauses=SimpleNamespace(find=lambda: rollup.paused_types),
         connection=SimpleNamespace(
             jobs=SimpleNamespace(mapping=FieldMapping(paths={})),
             settings=SimpleNamespace(rules=Rules()),
@@ -212,6 +214,27 @@ def test_queue_metrics_are_in_base_units() -> None:
     assert find_value(scrape, "jobmon_queue_scraped") == 1
     groups = [find_value(scrape, "jobmon_error_groups", status=name) for name in GroupStatus]
     assert groups == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("paused_types", "unknown", "expected"),
+    [
+        ((), {}, 0),
+        (("sms",), {}, 0),
+        (("mail", "sms"), {}, 1),
+        (("mail", "sms"), {"overdue_by_type": "only the first 50,000 due jobs are read"}, None),
+        (None, {}, None),
+    ],
+    ids=["none", "others", "all", "not all due jobs are read", "paused types are unknown"],
+)
+def test_jobs_are_all_paused_only_if_each_due_type_is_known_to_be_paused(
+    paused_types: Sequence[str] | None, unknown: dict[str, str], expected: float | None
+) -> None:
+    """Catches an alert about paused types, and a silent alert while other jobs may be due."""
+    rollup = Rollup({("queued", "mail"): 1}, {})
+    rollup.paused_types = paused_types
+    rollup._stats = replace(rollup._stats, health=replace(rollup._stats.health, unknown=unknown))
+    assert find_value(scrape_queue(rollup), "jobmon_due_jobs_all_paused") == expected
 
 
 def test_groups_of_errors_have_no_sample_without_a_collector(
