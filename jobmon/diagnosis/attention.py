@@ -115,6 +115,8 @@ def _check_finishing(evidence: Evidence) -> Check:
         reason = health.unknown.get("due", "it is unknown when jobs are due")
         return Check(kind=kind, not_checked=reason)
     oldest = min(find_overdue(evidence.stats, evidence.pauses).values(), default=None)
+    if oldest is None and evidence.pauses:  # due jobs that were not read may be of other types
+        return Check(kind=kind, not_checked=health.unknown.get("overdue_by_type", ""))
     if oldest is None or health.due == 0 or evidence.stats.as_of - oldest < MIN_OVERDUE:
         return Check(kind=kind)
     gaps = () if isinstance(evidence.day, Missing) else evidence.day.gaps

@@ -745,3 +745,17 @@ def test_paused_types_are_a_notice_and_are_not_stalled() -> None:
     assert notice.text == "2 types are paused, the longest for 2 h: mail"
     assert (notice.types, notice.counted) == (TypeCondition.PAUSED, {"mail", "sms"})
     assert "sms is paused" in texts(replace(queue, pauses={"sms": TypePause()}))
+
+
+def test_paused_types_do_not_hide_that_the_due_jobs_of_other_types_are_unknown() -> None:
+    """Catches an all-clear if the jobs that have been due longest are all of paused types."""
+    reason = "only the first 50,000 due jobs are read"
+    health: dict[str, Any] = {
+        "due": 60_000,
+        "overdue_by_type": {"mail": NOW - HOUR},
+        "unknown": {"overdue_by_type": reason},
+    }
+    queue = evidence({("queued", "mail"): 55_000, ("queued", "sms"): 5_000}, **health)
+    checks = run_checks(replace(queue, pauses={"mail": TypePause()}))
+    (check,) = (check for check in checks if check.kind is CheckKind.FINISHING)
+    assert check.not_checked == reason
