@@ -82,6 +82,14 @@ class Flow(NamedTuple):
 
 
 def forecast_queue(evidence: Evidence) -> Forecast:
+    """The forecast of the whole queue; without due jobs it is `EMPTY` even if rates are unknown."""
+    forecast = _forecast_due_jobs(evidence)
+    if evidence.stats.health.due == 0:
+        return replace(forecast, outlook=Outlook.EMPTY, reason="", backlog=0)
+    return forecast
+
+
+def _forecast_due_jobs(evidence: Evidence) -> Forecast:
     blocks, due = evidence.blocks, evidence.stats.health.due
     if isinstance(blocks, Missing):
         return _make_unknown(blocks.reason)
@@ -180,7 +188,7 @@ def _explain_contradiction(evidence: Evidence, flows: Sequence[Flow]) -> str:
     arrived, completed = (sum(column) for column in zip(*flows, strict=True))
     tolerated = max(20, MAX_SWING * max(arrived, completed))
     if abs(change - (arrived - completed)) > tolerated:
-        return "jobs also come or leave in other ways: scheduled, cancelled or deleted"
+        return "jobs also come or leave in other ways: retried, scheduled, cancelled or deleted"
     return ""
 
 

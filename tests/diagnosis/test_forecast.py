@@ -160,6 +160,21 @@ def test_an_unknown_value_leaves_the_outlook_unknown(queue: Evidence, reason: st
         assert (type_forecast.outlook, type_forecast.reason) == (Outlook.UNKNOWN, forecast.reason)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"samples": {}}, {"blocks": Missing(reason="no collector")}, {}]
+)
+def test_a_queue_without_due_jobs_is_empty_even_if_its_rates_are_unknown(
+    changes: dict[str, Any],
+) -> None:
+    forecast = forecast_queue(evidence(CLEARS, due=0, **changes))
+    assert (forecast.outlook, forecast.text, forecast.backlog) == (
+        Outlook.EMPTY,
+        "no job is due",
+        0,
+    )
+    assert (forecast.arrivals is None) == bool(changes)
+
+
 def test_each_type_has_its_own_forecast() -> None:
     forecasts = forecast_types(
         evidence({"mail": [(100, 200)] * 3, "sms": [(200, 100)] * 3, "idle": [(0, 0)] * 3}, 300)
