@@ -16,6 +16,7 @@ from jobmon.rollup.series import Activity
 _NOT_REQUESTED = Missing(reason="no comparison was requested")
 _NO_SAMPLE = Missing(reason="no collector recorded the state of the queue then")
 _AS_OF_NOW = Missing(reason="they are as of now")
+_ONLY_IN_PROGRESS = Missing(reason="attempts finished only in the step in progress")
 _HAS_GAPS = Missing(reason="runs may be missing from a part of the time")
 
 
@@ -112,7 +113,11 @@ def _find_periods(facts: Facts) -> _Periods | Missing:
     distance = facts.previous.distance
     completed = [start for start in past.activity if start + facts.window.step <= past.as_of]
     window_steps = [past.activity[start] for start in completed]
-    return window_steps, [previous.activity[start - distance] for start in completed]
+    previous_steps = [previous.activity[start - distance] for start in completed]
+    has_compared = any(step.finished for step in (*window_steps, *previous_steps))
+    if not has_compared and any(step.finished for step in past.activity.values()):
+        return _ONLY_IN_PROGRESS
+    return window_steps, previous_steps
 
 
 def _find_sample(facts: Facts) -> QueueSample | Missing:

@@ -101,6 +101,16 @@ def test_minute_in_progress_is_left_out_of_both_periods() -> None:
     assert read_changes(facts, make_previous(steps))["Throughput"][0] == "± 0"
 
 
+def test_attempts_are_not_compared_if_all_are_in_the_step_in_progress() -> None:
+    """Catches "the same as before" when a queue has only just begun to work."""
+    facts, previous = make_facts(activity={59: {"a": tally(10)}}), make_previous()
+    assert "Throughput" not in read_changes(facts, previous)
+    reason = "attempts finished only in the step in progress."
+    assert f"Attempts are not compared with the hour before: {reason}" in read_reasons(
+        facts, previous
+    )
+
+
 def test_jobs_by_status_are_compared_with_the_sample_of_an_hour_ago() -> None:
     facts = make_facts({("queued", "a"): 30, ("dlq", "a"): 2, ("leased", "a"): 4})
     samples = {59: sample(queued=1_040, dlq=2, other=1), 58: sample(queued=7)}
