@@ -9,6 +9,14 @@ def grouped(number: float | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
+def escape_unprintable(text: str) -> str:
+    """The text in one line: `\\x1b` in place of an ESC, which could change a terminal."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def count(number: int, singular: str, plural: str | None = None) -> str:
     """A number with its noun: `3 members`."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -20,7 +20,7 @@ from jobmon.actions.state import ActionState, Phase
 from jobmon.actions.support import find_support
 from jobmon.actions.target import Target
 from jobmon.domain import JobAction
-from jobmon.humanize import count
+from jobmon.humanize import count, escape_unprintable
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings, SettingsError, load_queues, select_queues
 from jobmon.store.connection import Connection
@@ -224,7 +224,8 @@ def _print_preview(action: str, preview: ActionPreview) -> None:
         click.echo(f"  {preview.unsuitable:,} of the given ids will be skipped")
     for job in preview.sample:
         parts = (job.get("jobId"), job.get("type"), job.get("status"), job.get("createdAt"))
-        click.echo("  " + "  ".join(str(part) for part in parts if part is not None))
+        line = "  ".join(str(part) for part in parts if part is not None)
+        click.echo("  " + escape_unprintable(line))
     if preview.count > len(preview.sample) > 0:
         click.echo("  …")
 

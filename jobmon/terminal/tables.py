@@ -47,11 +47,7 @@ def format_plain(value: object) -> str:
 
     A dash for None.
     """
-    text = UNKNOWN if value is None else str(value)
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    return humanize.escape_unprintable(UNKNOWN if value is None else str(value))
 
 
 def format_status(status: object) -> Text:

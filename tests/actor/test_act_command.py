@@ -71,6 +71,13 @@ def test_act_counts_jobs_of_an_error_group_and_types(queue: ActingQueue) -> None
     assert result.output.startswith("pause_type: 1 type\n"), result.output
 
 
+def test_act_prints_no_control_characters_of_jobs(queue: ActingQueue) -> None:
+    """Catches a type of job that changes the terminal of the person who is asked to confirm."""
+    queue.add("dead", "dlq", type="mail\x1b[2J\n")
+    result = run_act(queue, "retry", "--id", "dead", "--dry-run")
+    assert "  dead  mail\\x1b[2J\\n  dlq  " in result.output
+
+
 def test_act_refuses_a_name_of_several_queues(tmp_path: Path) -> None:
     """Catches a request that is filed for the first of them without a word."""
     queues = tmp_path / "queues.toml"
