@@ -10,7 +10,7 @@ from jobmon.actions.support import ActionSupport
 from jobmon.actions.target import Target, narrow_filter
 from jobmon.domain import ACTION_CONDITIONS, JobAction, explain_refusal
 from jobmon.store.bson_json import to_text
-from jobmon.store.filter import JobFilter
+from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.list_count import ListCounter
 from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
@@ -96,6 +96,16 @@ class ActionPreviewer:
         # Jobs of several owners can have the same printed id.
         selected = self._lists.look_up(ids, JobFilter(), job_filter.owner)
         return ActionPreview(count=len(jobs), sample=[job for job, _ in selected][:SAMPLE])
+
+
+def require_suitable(action: str, job_filter: JobFilter, support: ActionSupport) -> JobFilter:
+    """The filter, narrowed as by `narrow_to_action`; RefusedFilterError if there can be no job."""
+    narrowed = narrow_to_action(action, job_filter, support)
+    if narrowed is None:
+        has_status = narrow_filter(job_filter, support.statuses[action]) is not None
+        name = "condition" if has_status else "status"
+        raise RefusedFilterError(name, f"No job with this {name} can be changed by {action}.")
+    return narrowed
 
 
 def narrow_to_action(

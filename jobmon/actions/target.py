@@ -58,6 +58,8 @@ class Target:
             raise RequestError("ids", f"An id has 1 to {MAX_ID_LENGTH:,} characters.")
         if len(set(self.job_ids)) != len(self.job_ids):
             raise RequestError("ids", "An id is given twice.")
+        if len(set(self.types)) != len(self.types):
+            raise RequestError("type", "A type is given twice.")
         if len(self.types) > MAX_TYPES:
             raise RequestError("type", f"At most {MAX_TYPES} types.")
 

@@ -13,11 +13,11 @@ from pymongo.errors import PyMongoError
 
 from jobmon.actions.catalog import ACTIONS, RequestError
 from jobmon.actions.group_jobs import GroupJobReader
-from jobmon.actions.preview import ActionPreview, ActionPreviewer
+from jobmon.actions.preview import ActionPreview, ActionPreviewer, require_suitable
 from jobmon.actions.request import ActionRequest, Person, make_id, to_milliseconds
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState, Phase
-from jobmon.actions.support import find_support
+from jobmon.actions.support import ActionSupport, find_support
 from jobmon.actions.target import Target
 from jobmon.domain import JobAction
 from jobmon.humanize import count, escape_unprintable
@@ -105,17 +105,17 @@ def act_command(action: str, **options: Any) -> None:
                 )
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    with _open(settings, queues[0]) as (requests, previewer):
-        state = _request(requests, previewer, action, options)
+    with _open(settings, queues[0]) as (requests, previewer, support):
+        state = _request(requests, previewer, support, action, options)
         sys.exit(_follow(requests, state, wait=options["wait"]))
 
 
 @contextmanager
 def _open(
     own_settings: Settings, queue_settings: Settings
-) -> Iterator[tuple[ActionRequests, ActionPreviewer]]:
-    """The objects that store and preview requests for one queue."""
-    redactor = Redactor(own_settings.redact_keys)
+) -> Iterator[tuple[ActionRequests, ActionPreviewer, ActionSupport]]:
+    """The objects that store and preview requests for one queue, and its actions."""
+    redactor, support = Redactor(own_settings.redact_keys), find_support(queue_settings)
     with (
         closing(Connection(queue_settings)) as connection,
         closing(Connection(own_settings)) as own_connection,
@@ -126,19 +126,26 @@ def _open(
             ActionPreviewer(
                 JobLists(planner, redactor),
                 ListCounter(planner),
-                find_support(queue_settings),
+                support,
                 GroupJobReader(planner, redactor),
             ),
+            support,
         )
 
 
 def _request(
-    requests: ActionRequests, previewer: ActionPreviewer, action: str, options: dict[str, Any]
+    requests: ActionRequests,
+    previewer: ActionPreviewer,
+    support: ActionSupport,
+    action: str,
+    options: dict[str, Any],
 ) -> ActionState:
     """Show the jobs, ask, and store the request; ClickException if it cannot be stored."""
     try:
         target = _make_target(action, options)
         preview = previewer.preview(action, target)
+        if target.job_filter is not None:
+            require_suitable(action, target.job_filter, support)
         _print_preview(action, preview)
         if not options["dry_run"] and not options["yes"]:
             click.confirm("Request it?", abort=True)
@@ -206,6 +213,8 @@ def _make_target(action: str, options: dict[str, Any]) -> Target:
     if ACTIONS[action].is_for_types:
         if filters or options["statuses"] or options["job_ids"]:
             raise RequestError("type", f"{action} takes only --type.")
+        if not options["types"]:
+            raise RequestError("type", f"Required for {action}.")
         return Target(types=options["types"])
     if options["job_ids"]:
         if filters or options["statuses"] or options["types"]:

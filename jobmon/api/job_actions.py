@@ -9,11 +9,11 @@ from flask import request
 from pymongo.errors import PyMongoError
 
 from jobmon.actions.catalog import ACTIONS
-from jobmon.actions.preview import narrow_to_action
+from jobmon.actions.preview import require_suitable
 from jobmon.actions.request import ActionRequest, Person, check_target, make_id
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState
-from jobmon.actions.target import Target, narrow_filter
+from jobmon.actions.target import Target
 from jobmon.api.action_answers import DECISIONS, format_done
 from jobmon.api.action_queries import ActionOrder, explain_request_errors
 from jobmon.domain import JobAction, explain_refusal
@@ -181,13 +181,7 @@ def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrde
         return target.listed
     if order.expected is None:
         raise invalid("expected", "Required with a filter: the count of the preview.")
-    selected = narrow_to_action(order.action, target.job_filter, actions.support)
-    if selected is None:
-        statuses = actions.support.statuses[order.action]
-        has_status = narrow_filter(target.job_filter, statuses) is not None
-        name = "condition" if has_status else "status"
-        message = f"No job with this {name} can be changed by {order.action}."
-        raise invalid(f"filter.{name}", message)
+    selected = require_suitable(order.action, target.job_filter, actions.support)
     queue.lists.prepare(selected)
     return order.expected
 
