@@ -82,6 +82,7 @@ class JobView:
     recurring: bool | None = None  # None if the queue has no recurring jobs, or it is unknown
     repetition: dict[str, Any] | None = None  # as the API returns it
     missing_attempts: str | None = None  # why attempts are missing; None if all are known
+    cut_payload: str | None = None  # why a part of the payload is missing; None if it is complete
 
     @property
     def attempts_limit(self) -> Number:
@@ -119,4 +120,5 @@ class JobView:
             recurring=job.get("isRecurring") if detail else None,
             repetition=None if repetition is None else repetition.to_answer(),
             missing_attempts=job.get("reasons", {}).get("attempts") if detail else None,
+            cut_payload=job.get("reasons", {}).get("payload") if detail else None,
         )

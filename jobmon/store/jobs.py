@@ -22,6 +22,8 @@ _MAX_EVENTS = 2 * MAX_ATTEMPTS_SHOWN + 1  # two for each attempt; one more shows
 # In characters; a document may have 16 MB.
 MAX_ATTEMPTS_LENGTH = 10_000_000
 MIN_FIELD_LENGTH = 2_000
+MAX_FIELD_LENGTH = 2_000_000  # longer values would be searched for secrets for many seconds
+_LONG_FIELDS = ("payload", "lastError")
 AMBIGUOUS = "several jobs have this id, and the recorded attempts name no owner"
 _CONTRACT_MAPPING = FieldMapping(paths={name: name for name in ATTEMPT_FIELDS})
 
@@ -41,8 +43,9 @@ class JobStore:
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
         """The job with its `attempts` in order and its attemptCount; None without such a job.
 
-        `reasons` has the reason for missing `attempts`. `isRecurring`: whether the job runs again
-        after a success; None if that is unknown.
+        `reasons` has the reason for missing `attempts`, and for a payload or an error of which only
+        2 million characters are kept. `isRecurring`: whether the job runs again after a success;
+        None if that is unknown.
 
         `job_id` is the id as lists print it. With `owner`, the `sub` of a token, the result is None
         for another owner's job, too. At most the newest 1,000 attempts are returned. The texts of
@@ -61,7 +64,8 @@ class JobStore:
         job_and_attempts = self._read_job(job_id, query, is_requested)
         if job_and_attempts is None:
             return None
-        job, recorded = job_and_attempts
+        job, reasons = _truncate_fields(job_and_attempts[0])
+        recorded = job_and_attempts[1]
         is_hidden = bool(recorded) and owner is not None and self._is_ambiguous(job_id)
         if is_hidden:  # attempts name no owner: these can be of another owner's job
             recorded = []
@@ -85,7 +89,7 @@ class JobStore:
             "isRecurring": is_recurring,
             "attempts": attempts,
             "attemptCount": count,
-            "reasons": {} if reason is None else {"attempts": reason},
+            "reasons": reasons if reason is None else reasons | {"attempts": reason},
         }
 
     def _is_ambiguous(self, job_id: str) -> bool:
@@ -167,6 +171,18 @@ class JobStore:
 def _match_id(job_id: str) -> Document:
     """A query for the values that the printed id of a job means."""
     return {"jobId": match_any(identity_values(job_id))}
+
+
+def _truncate_fields(job: Document) -> tuple[Document, dict[str, str]]:
+    """The job with its long values truncated, and the reason by the name of a truncated field."""
+    kept, reasons = dict(job), dict[str, str]()
+    for name in _LONG_FIELDS:
+        if name in job:
+            budget = CharacterBudget(MAX_FIELD_LENGTH)
+            kept[name] = budget.truncate(job[name])
+            if budget.has_cut:
+                reasons[name] = f"only the first {MAX_FIELD_LENGTH:,} characters are shown"
+    return kept, reasons
 
 
 class _Truncation:

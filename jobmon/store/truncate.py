@@ -21,6 +21,7 @@ class CharacterBudget:
 
     def __init__(self, characters: int) -> None:
         self._remaining = characters
+        self.has_cut = False  # whether a part of a value was left out
 
     def truncate(self, value: Any, *, at_least: int = 0) -> Any:
         """`value` without the parts, at any depth, that exceed the budget; `…` marks each cut.
@@ -52,6 +53,7 @@ class CharacterBudget:
                 return value
 
     def _take_remaining(self, value: Any) -> Any:
+        self.has_cut = True
         length, self._remaining = max(0, self._remaining), 0
         return value[:length]
 
@@ -59,7 +61,7 @@ class CharacterBudget:
         kept: dict[str, Any] = {}
         for key, inner in value.items():
             if self._remaining <= 0:
-                kept[CUT] = CUT
+                kept[CUT], self.has_cut = CUT, True
                 break
             name = self._truncate(key)
             kept[name] = self._truncate(inner)
@@ -70,6 +72,7 @@ class CharacterBudget:
         for inner in value:
             if self._remaining <= 0:
                 kept.append(CUT)
+                self.has_cut = True
                 break
             kept.append(self._truncate(inner))
             self._remaining -= 1

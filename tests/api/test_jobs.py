@@ -366,6 +366,23 @@ def test_long_texts_are_truncated_in_a_list_and_complete_in_the_job(api: Api, wa
     assert (detail["type"], detail["lastError"]) == ("t" * 50_000, error)
 
 
+def test_payload_and_error_beyond_their_limit_are_cut_with_the_reason(
+    api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a text of 15 MB that is searched for secrets for many seconds at each view."""
+    monkeypatch.setattr("jobmon.store.jobs.MAX_FIELD_LENGTH", 1_000)
+    payload, error = {"a": "x" * 2_000, "b": 1}, {"message": "y" * 2_000}
+    watched.jobs.insert_one({"jobId": "long", "payload": payload, "lastError": error})
+    watched.jobs.insert_one({"jobId": "short", "payload": {"a": "x" * 900}})
+    limit = "only the first 1,000 characters are shown"
+    job = api.get_as_admin("/jobs/long").json
+    assert (job["payload"], job["reasons"]["payload"]) == ({"a": "x" * 999 + "…", "…": "…"}, limit)
+    assert (len(job["lastError"]["message"]), job["reasons"]["lastError"]) == (994, limit)
+    assert f"The payload is longer: {limit}." in api.get_as_admin("/dashboard/jobs/long").text
+    job = api.get_as_admin("/jobs/short").json
+    assert (job["payload"], "payload" in job["reasons"]) == ({"a": "x" * 900}, False)
+
+
 def test_errors_of_earlier_attempts_are_truncated_if_their_sum_is_too_long(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,7 +67,7 @@ def test_short_payload_can_be_copied_as_json(admin: Viewer, watched: Any) -> Non
     assert payload_on_page == payload | {"token": "[redacted]"}
 
 
-@pytest.mark.parametrize("length", [301, 5_000, 10_000_000])
+@pytest.mark.parametrize("length", [301, 5_000, 1_000_000])
 def test_long_text_is_folded_and_the_page_stays_small(
     admin: Viewer, watched: Any, length: int
 ) -> None:

@@ -23,7 +23,8 @@ from jobmon.store.truncate import CharacterBudget
     ],
 )
 def test_a_value_beyond_the_budget_is_truncated(value: Any, expected: Any) -> None:
-    assert CharacterBudget(10).truncate(value) == expected
+    budget = CharacterBudget(10)
+    assert (budget.truncate(value), budget.has_cut) == (expected, "…" in repr(expected))
 
 
 def test_a_value_gets_the_characters_that_earlier_values_left_or_at_least_a_minimum() -> None:
