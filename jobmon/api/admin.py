@@ -145,7 +145,10 @@ def blueprint(
 
         def make_answer() -> dict[str, Any]:
             data = _format_types(queue, window, history, stats)
-            return {"meta": _format_meta(window, history), "data": data}
+            meta = _format_meta(window, history)
+            if stats.counts is None:
+                meta["reasons"]["statusCounts"] = UNCOUNTED
+            return {"meta": meta, "data": data}
 
         return types_response.respond(history, make_answer, stats.as_of)
 
@@ -177,7 +180,8 @@ def _format_stats(stats: QueueStats) -> dict[str, Any]:
         if name in _ANSWER_FIELDS
     }
     if stats.counts is None:
-        reasons |= dict.fromkeys(("statusCounts", "typeCounts"), UNCOUNTED)
+        unknown = ("statusCounts", "typeCounts", _ANSWER_FIELDS["oldest_queued_by_type"])
+        reasons |= dict.fromkeys(unknown, UNCOUNTED)
     return {
         "totalJobs": stats.total,
         "statusCounts": stats.status_counts(),

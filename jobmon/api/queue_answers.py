@@ -263,7 +263,8 @@ class WindowMeta(WindowBounds):
     gaps = array(Gap, "Parts of the window in which runs may be missing, in order.")
     reasons = mapping(
         fields.String(),
-        "`data`: why all activity is null, if the window begins at `as_of` or later.",
+        "`data`: why all activity is null, if the window begins at `as_of` or later. "
+        "`statusCounts`: why the counts of jobs by type and status are null.",
     )
 
 
