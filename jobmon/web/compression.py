@@ -35,6 +35,7 @@ def register(app: Flask) -> None:
         COMPRESS_STREAMS=False,
     )
     Compress(app)
+    app.after_request(_require_accepted_encoding)  # runs before the compression
 
 
 class SharedContent:
@@ -79,6 +80,14 @@ class SharedContent:
             if encoding not in self._compressed:
                 self._compressed[encoding] = _compress(self._content, encoding)
             return self._compressed[encoding]
+
+
+def _require_accepted_encoding(response: Response) -> Response:
+    """Have flask-compress use the chosen encoding: it uses `gzip` even for `gzip;q=0`."""
+    environ = current_request().environ
+    chosen = _choose_encoding(environ.get("HTTP_ACCEPT_ENCODING", ""))
+    environ["HTTP_ACCEPT_ENCODING"] = chosen or "identity"
+    return response
 
 
 @lru_cache(_MAX_CACHED_HEADERS)

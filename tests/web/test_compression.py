@@ -49,7 +49,7 @@ def test_file_is_compressed_once_per_encoding(
     assert original_sizes == [len(uncompressed.data)] * 2
 
 
-@pytest.mark.parametrize("accepted", ["identity", "zstd", ""])
+@pytest.mark.parametrize("accepted", ["identity", "zstd", "", "gzip;q=0", "br;q=0, gzip;q=0.0"])
 def test_caller_that_accepts_no_known_encoding_gets_the_uncompressed_file(
     api: Api, accepted: str
 ) -> None:
