@@ -10,6 +10,7 @@ from typing import Generic, Self, TypeVar
 from jobmon.domain import AttemptStatus, failure_rate
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import (
+    HOUR,
     HistoryProgress,
     QueueSample,
     Tallies,
@@ -269,7 +270,8 @@ class SeriesReader:
         return steps
 
     def _count_live(self, window: Window) -> tuple[datetime, dict[datetime, Tallies]]:
-        if window.end - window.start > MAX_LIVE_WINDOW:
+        # A requested window is widened to whole steps.
+        if window.length > MAX_LIVE_WINDOW + min(window.step, HOUR):
             raise NoCollectorError(MAX_LIVE_WINDOW)
         with self._live:  # one live count at a time in this process
             as_of = self._connection.data_time()

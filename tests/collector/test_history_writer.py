@@ -259,6 +259,9 @@ def test_without_a_collector_short_windows_are_counted_live_and_long_ones_refuse
     answer = service.get_as_admin(SERIES_PATH).json
     assert answer["meta"]["source"] == "live"
     assert sum(step["succeeded"] or 0 for step in answer["data"]) == 1
+    for length in ("6h", "359m"):  # they are widened to whole steps
+        assert service.get_as_admin(SERIES_PATH, range=length).status_code == 200
+    assert service.get_as_admin(SERIES_PATH, range="8h", step=86_400).status_code == 503
     now = datetime.now(UTC)
     refused = service.get_as_admin(SERIES_PATH, **{"from": format_iso(now - DAY)})
     assert refused.status_code == 503
