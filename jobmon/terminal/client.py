@@ -1,7 +1,9 @@
 """A client of the JSON API of a service over HTTP, or of a private service in this process."""
 
+import json
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
@@ -14,6 +16,9 @@ import httpx
 from jobmon.settings import ADMIN_DASHBOARD, Settings, SettingsError, load_queues, read_variable
 
 TIMEOUT_S = 15
+# For a whole answer: a job of 16 MB takes a second.
+MAX_ANSWER_S = 60
+MAX_ANSWER_BYTES = 100 * 1_024**2
 # The lifetime of the token for the private service; no other program gets this token.
 TOKEN_LIFETIME = timedelta(days=30)
 # The settings with these prefixes define who may call a service, and how often.
@@ -81,14 +86,16 @@ class ApiClient:
         """
         query = {name: value for name, value in parameters.items() if value is not None}
         try:
-            answer = self._http.get((self._prefix if has_queue_prefix else "") + path, params=query)
+            address = (self._prefix if has_queue_prefix else "") + path
+            with self._http.stream("GET", address, params=query) as answer:
+                body = self._read_body(answer)
         except httpx.TimeoutException:
             raise AnswerError(f"no answer from {self.address} in {TIMEOUT_S} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise AnswerError(f"no answer from {self.address}: {error}") from None
         try:
-            content = answer.json()
-        except ValueError:
+            content = json.loads(body)
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             raise AnswerError(
@@ -99,6 +106,16 @@ class ApiClient:
         is_forbidden = answer.status_code == httpx.codes.FORBIDDEN
         error_class = _ForbiddenError if is_forbidden else AnswerError
         raise error_class(_describe_refusal(content, answer.status_code))
+
+    def _read_body(self, answer: httpx.Response) -> bytes:
+        """The body of an answer; raises AnswerError if it does not end."""
+        body, deadline = bytearray(), time.monotonic() + MAX_ANSWER_S
+        for part in answer.iter_bytes():
+            body += part
+            if len(body) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
+                message = f"{MAX_ANSWER_BYTES:,} bytes or {MAX_ANSWER_S} s"
+                raise AnswerError(f"the answer of {self.address} does not end within {message}")
+        return bytes(body)
 
 
 class _ForbiddenError(AnswerError):

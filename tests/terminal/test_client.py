@@ -1,5 +1,6 @@
 """The client of the API: catches a token that leaks, and a failure without a reason."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def test_refusal_names_the_parameter_or_the_queue(client: ApiClient) -> None:
             httpx.Response(200, text="<html>"),
             "is no jobmon service: it answers /admin/jobs/stats with 200",
         ),
+        (httpx.Response(200, text="[" * 100_000), "is no jobmon service"),
         (httpx.Response(302, headers={"Location": "https://elsewhere.test"}), "with 302"),
         (httpx.Response(500, json={"odd": 1}), "the answer is 500"),
         (httpx.Response(503, json={"error": {"message": "Too busy."}}), "Too busy."),
@@ -72,6 +74,15 @@ def test_failure_is_one_line_with_its_reason(
         make_client_with_answer(answer).get_stats()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("limit", ["MAX_ANSWER_BYTES", "MAX_ANSWER_S"])
+def test_answer_without_end_is_a_failure(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """Catches a service that fills the memory, or that holds `jobmon mcp` forever."""
+    monkeypatch.setattr(f"jobmon.terminal.client.{limit}", 0)
+    endless = httpx.Response(200, content=itertools.repeat(b" "))
+    with pytest.raises(AnswerError, match="does not end within"):
+        make_client_with_answer(endless).get_stats()
 
 
 def test_token_in_a_file_is_sent_to_the_service(
