@@ -38,8 +38,8 @@ _EXTRA_SHARE, _MIN_EXTRA = 0.1, 10
 OVER_LIMIT = "More jobs match than the {expected:,} that were confirmed."
 OVER_APPROVED = "More jobs match than the {expected:,} that were approved: file a new request."
 OVER_APPROVAL = "More than {limit:,} jobs match, which need an approval: file a new request."
-TOO_SLOW = "A query for its next jobs took too long ({error}): resume it, or use another filter."
-NO_ACTOR = "No actor worked for {minutes} minutes."
+QUERY_FAILED = "A query for its next jobs failed ({error}): resume it, or use another filter."
+NO_ACTOR = "No actor made progress for {minutes} minutes."
 
 
 class Actor:
@@ -211,10 +211,10 @@ class Actor:
             self._finish(request, Phase.REFUSED, str(error))
             return 0
         except OperationFailure as error:
-            if classify_failure(error) not in (Failure.TOO_SLOW, Failure.TOO_LARGE):
+            if classify_failure(error) not in (None, Failure.TOO_SLOW, Failure.TOO_LARGE):
                 raise
             # Tried again and again, it would hold up all newer requests.
-            self._interrupt(state, TOO_SLOW.format(error=name_error(error)))
+            self._interrupt(state, QUERY_FAILED.format(error=name_error(error)))
             return None
         if batch_end["position"] is None:
             self._finish(request, Phase.FINISHED)

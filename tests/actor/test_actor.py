@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 from bson import Int64, ObjectId
-from pymongo.errors import BulkWriteError, ExecutionTimeout
+from pymongo.errors import BulkWriteError, ExecutionTimeout, OperationFailure
 
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.group_jobs import GroupJobReader
@@ -18,7 +18,7 @@ from jobmon.actions.records import Decision, Progress, Result, make_outcome
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Phase
 from jobmon.actions.target import Target
-from jobmon.actor.actor import TOO_SLOW
+from jobmon.actor.actor import QUERY_FAILED
 from jobmon.actor.job_changes import ProfileJobChanges
 from jobmon.diagnosis.error_kinds import classify_error, fold_kind
 from jobmon.diagnosis.error_texts import prepare_error
@@ -26,6 +26,7 @@ from jobmon.domain import JobCondition
 from jobmon.profiles.transitions import Transition
 from jobmon.queue import RefusedActionError
 from jobmon.redaction.redactor import Redactor
+from jobmon.store.failures import name_error
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.list_count import ListCounter
 from jobmon.store.list_plan import ListPlanner
@@ -110,23 +111,28 @@ def test_action_sets_the_fields_of_its_transition(
     assert queue.outcomes(filed) == {"job": ("done", "")}
 
 
-def test_request_whose_query_takes_too_long_does_not_hold_up_newer_requests(
-    queue: ActingQueue, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        ExecutionTimeout("too slow", 50, {"codeName": "MaxTimeMSExpired"}),
+        OperationFailure("bad pattern", 51_091, {"codeName": "Location51091"}),
+    ],
+    ids=["too slow", "refused query"],
+)
+def test_request_whose_query_fails_does_not_hold_up_newer_requests(
+    queue: ActingQueue, monkeypatch: pytest.MonkeyPatch, error: OperationFailure
 ) -> None:
-    """Catches an actor that tries the slow request again and again for fifteen minutes."""
+    """Catches an actor that tries the same query again and again for fifteen minutes."""
     queue.add("dead", "dlq")
-    slow = queue.file("retry", select_dead())
+    failing = queue.file("retry", select_dead())
     newer = queue.file("retry", "dead")
-    details = {"codeName": "MaxTimeMSExpired"}
-    monkeypatch.setattr(
-        JobLists, "page", Mock(side_effect=ExecutionTimeout("too slow", 50, details))
-    )
+    monkeypatch.setattr(JobLists, "page", Mock(side_effect=error))
     queue.act()
     assert queue.outcomes(newer) == {"dead": ("done", "")}
-    state = queue.state(slow)
+    state = queue.state(failing)
     assert (state.phase, state.reason) == (
         Phase.PAUSED,
-        TOO_SLOW.format(error="MaxTimeMSExpired"),
+        QUERY_FAILED.format(error=name_error(error)),
     )
 
 
