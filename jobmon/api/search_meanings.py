@@ -14,6 +14,7 @@ from jobmon.api.queries import MIN_ID_PREFIX, ListQuery, load_list_query
 from jobmon.api.search_text import (
     STATUSES,
     SearchText,
+    explain_refused,
     format_filters,
     list_keys,
     parse_search,
@@ -90,7 +91,7 @@ def find_meanings(queue: WatchedQueue, text: str, owner: str | None = None) -> M
     It reads the collector's statistics and history, and a bounded number of index keys. With
     `owner`, only the jobs of this owner are searched.
     """
-    search = parse_search(text, queue.settings.search_fields)
+    search = explain_refused(parse_search(text, queue.settings.search_fields))
     finder = _Finder(queue, search, owner)
     meanings: dict[tuple[str, str], Meaning] = {}
     inexact_counts: Counter[tuple[str, str]] = Counter()

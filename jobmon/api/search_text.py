@@ -5,9 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobmon.api.queries import REPEATABLE
+from marshmallow import ValidationError
+
+from jobmon.api.queries import REPEATABLE, load_list_query
 from jobmon.domain import JOB_STATUS_WORDS, JobCondition, JobStatus
 from jobmon.settings.search_fields import PAYLOAD
+from jobmon.web.errors import invalid_parameters
 
 MAX_LENGTH = 1_000  # in characters
 MAX_PARTS = 20
@@ -122,6 +125,25 @@ def parse_search(text: str, fields: Sequence[str]) -> SearchText:
         problems.append(f"Write at most {MAX_PARTS} words and filters.")
     search = SearchText(text=text, parts=tuple(parts[:MAX_PARTS]))
     return replace(search, problems=(*problems, *_check_values(search.filters, fields)))
+
+
+def explain_refused(search: SearchText) -> SearchText:
+    """The text, with a problem for each part that a list of jobs refuses, unless it has problems.
+
+    A short `job_id` is no problem: it may be a whole id.
+    """
+    filters = {name: values for name, values in search.filters.items() if name != "job_id"}
+    try:
+        load_list_query(to_parameters(filters), None)
+    except ValidationError as error:
+        messages = invalid_parameters(error.messages_dict).details or {}
+        problems = (
+            f"`{search.text[part.start :].split()[0]}` cannot be searched: {message}"
+            for part in search.parts
+            for message in messages.get(part.parameter, ())
+        )
+        return replace(search, problems=search.problems or tuple(problems))
+    return search
 
 
 def _split_key(part: str, fields: Sequence[str], problems: list[str]) -> tuple[str, str]:

@@ -66,6 +66,14 @@ def test_odd_texts_are_answered(api: Api, text: str) -> None:
     assert suggest(api, text)["meta"]["reasons"].keys() <= {"types", "workers", "errors"}
 
 
+@pytest.mark.parametrize("text", ["priority:x", "attempts:0", "is:nope", "type:*"])
+def test_a_filter_that_lists_refuse_is_a_problem_and_no_suggestion(api: Api, text: str) -> None:
+    answer = suggest(api, text)
+    assert answer["data"] == []
+    (problem,) = answer["meta"]["problems"]
+    assert problem.startswith(f"`{text}` cannot be searched: ")
+
+
 def test_text_that_is_too_long_is_refused(api: Api) -> None:
     answer = api.get_as_admin(PATH, q="x" * 1_001)
     assert answer.status_code == 422
