@@ -111,8 +111,9 @@ def _make_dead_tile(facts: Facts) -> Tile:
     past, died, note = _find_attempts(facts), 0, ""
     if isinstance(past, History):
         died, is_exact = sum(step.dlq for step in past.activity.values()), True
-        if facts.page_window.range == "1h" and facts.evidence.new_dead is not None:
-            died, is_exact = facts.evidence.new_dead  # as in the notice: the history is older
+        new_dead = facts.evidence.new_dead
+        if facts.page_window.range == "1h" and new_dead is not None and new_dead.value > died:
+            died, is_exact = new_dead  # as in the notice: the history is older
         note = f"{grouped(died)}{'' if is_exact else '+'} died in {_name_window(facts)}"
     return _make_status_tile(facts, "Dead", JobStatus.DLQ, note, is_alarming=_has_new_dead(facts))
 

@@ -191,6 +191,7 @@ def test_overview_forecasts_the_due_jobs_or_gives_the_reason_why_not(
         ("1h", CappedCount(7, True), "7 died in the last hour"),
         ("1h", CappedCount(1_000, False), "1,000+ died in the last hour"),
         ("1h", None, "2 died in the last hour"),
+        ("1h", CappedCount(0, True), "2 died in the last hour"),  # and were retried since
         ("24h", CappedCount(7, True), "2 died in the last 24 hours"),
     ],
 )
