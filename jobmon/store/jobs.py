@@ -43,15 +43,15 @@ class JobStore:
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
         """The job with its `attempts` in order and its attemptCount; None without such a job.
 
-        `reasons` has the reason for missing `attempts`, and for a payload or an error of which only
-        2 million characters are kept. `isRecurring`: whether the job runs again after a success;
-        None if that is unknown.
+        `reasons` has the reason for missing `attempts`, and for a payload, an error, or attempts of
+        which only 2 million characters are kept. `isRecurring`: whether the job runs again after a
+        success; None if that is unknown.
 
         `job_id` is the id as lists print it. With `owner`, the `sub` of a token, the result is None
         for another owner's job, too. At most the newest 1,000 attempts are returned. The texts of
-        recorded attempts are kept up to 10 million characters in total, the newest attempt first;
-        after that, 2,000 characters of each field. With `owner`, recorded attempts are left out if
-        several jobs have the id. Index: (jobId).
+        attempts are kept up to 2 million characters in total, the newest attempt first; after that,
+        2,000 characters of each field. With `owner`, recorded attempts are left out if several jobs
+        have the id. Index: (jobId).
         """
         query = _match_id(job_id)
         if owner is not None:
@@ -75,7 +75,8 @@ class JobStore:
         count = len(attempts) if recorded_number is None else recorded_number
         if log is not None:  # a log may have more runs than the job counts
             count = max(count, len(attempts))
-        attempts = attempts[-MAX_ATTEMPTS_SHOWN:]
+        attempts, cut_reasons = _truncate_attempts(attempts[-MAX_ATTEMPTS_SHOWN:])
+        reasons |= cut_reasons
         is_recurring = job.get("_recurring") if self._profile.is_recurring else None
         may_recur = self._profile.is_recurring if is_recurring is None else is_recurring
         # Without any number, the last attempt may not be the only one.
@@ -151,7 +152,7 @@ class JobStore:
             lambda attempt: is_identity(attempt.get("jobId"), job_id),
             limit=limit,
             order=self._newest_first,
-            transform=_Truncation(),
+            transform=_Truncation(MAX_ATTEMPTS_LENGTH),
         )[::-1]
 
     def _list_embedded_attempts(self, job: Document) -> list[Document]:
@@ -185,21 +186,29 @@ def _truncate_fields(job: Document) -> tuple[Document, dict[str, str]]:
     return kept, reasons
 
 
+def _truncate_attempts(attempts: list[Document]) -> tuple[list[Document], dict[str, str]]:
+    """The attempts with long texts truncated, those of the oldest first; the reason, if any is."""
+    truncate = _Truncation(MAX_FIELD_LENGTH)
+    kept = [truncate(attempt) for attempt in reversed(attempts)][::-1]
+    reason = f"of all their texts, {MAX_FIELD_LENGTH:,} characters are shown"
+    return kept, {"attempts.error": reason} if truncate.budget.has_cut else {}
+
+
 class _Truncation:
     """Truncates the attempts of a job, the newest first, to a total length."""
 
-    def __init__(self) -> None:
-        self._budget = CharacterBudget(MAX_ATTEMPTS_LENGTH)
+    def __init__(self, characters: int) -> None:
+        self.budget = CharacterBudget(characters)
 
     def __call__(self, attempt: Document) -> Document:
         return {
-            name: self._budget.truncate(value, at_least=MIN_FIELD_LENGTH)
+            name: self.budget.truncate(value, at_least=MIN_FIELD_LENGTH)
             for name, value in attempt.items()
         }
 
 
 def _keep_recorded(newest_first: list[Document], job_id: str) -> list[Document]:
     """The attempts with exactly this job id, truncated, the oldest first."""
-    truncate = _Truncation()
+    truncate = _Truncation(MAX_ATTEMPTS_LENGTH)
     exact = [attempt for attempt in newest_first if is_identity(attempt.get("jobId"), job_id)]
     return list(map(truncate, exact))[::-1]

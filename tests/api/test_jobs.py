@@ -379,6 +379,10 @@ def test_payload_and_error_beyond_their_limit_are_cut_with_the_reason(
     assert (job["payload"], job["reasons"]["payload"]) == ({"a": "x" * 999 + "…", "…": "…"}, limit)
     assert (len(job["lastError"]["message"]), job["reasons"]["lastError"]) == (994, limit)
     assert f"The payload is longer: {limit}." in api.get_as_admin("/dashboard/jobs/long").text
+    watched.jobs.insert_one({"jobId": "tried", "attempts": [{"error": error}, {"error": error}]})
+    job = api.get_as_admin("/jobs/tried").json
+    assert [len(attempt["error"]["message"]) for attempt in job["attempts"]] == [1_994, 1_994]
+    assert "1,000 characters" in job["reasons"]["attempts.error"]
     job = api.get_as_admin("/jobs/short").json
     assert (job["payload"], "payload" in job["reasons"]) == ({"a": "x" * 900}, False)
 
