@@ -285,7 +285,12 @@ class Actor:
 
     def _make_runner(self, request: ActionRequest) -> BatchRunner:
         changes = make_job_changes(self._connection, self._records, self._support, request)
-        return BatchRunner(self._records, self._reader, changes, request, self._on_step)
+        return BatchRunner(self._records, self._reader, changes, request, self._end_step)
+
+    def _end_step(self, step: str) -> None:
+        """Keep the lease during a slow batch; raises LeaseLostError if another actor has it."""
+        self._on_step(step)
+        self._lease.renew()
 
 
 def _find_idle_time(state: ActionState) -> timedelta:

@@ -249,7 +249,6 @@ class BatchRunner:
         """Make the changes one after another; yields the outcome of each."""
         for change in changes:
             reason = self._apply(change)
-            self._on_step("job")
             is_made = reason is None
             if reason is not None:
                 # Another actor may have made the change while this actor was suspended.
@@ -268,11 +267,13 @@ class BatchRunner:
         than a document may be.
         """
         try:
-            return None if self._changes.apply(change) else CHANGED
+            reason = None if self._changes.apply(change) else CHANGED
         except WriteError as error:
             if classify_failure(error) is not None:
                 raise
-            return REFUSED.format(error=name_error(error))
+            reason = REFUSED.format(error=name_error(error))
+        self._on_step("job")
+        return reason
 
     def _describe(self, change: PlannedChange, result: Result, reason: str = "") -> Document:
         if result is Result.SKIPPED:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from jobmon.actor import batches
 from jobmon.actor.batches import DELETED, GONE, MALFORMED, TOO_LARGE, UNKNOWN
 from jobmon.actor.job_changes import CONDITION_NOT_MET, STOPPED
 from jobmon.actor.type_pauses import NO_CHANGE
+from jobmon.collector.leader import LeaseLostError
 
 from .conftest import BOB, ActingQueue, select_dead
 
@@ -325,6 +326,29 @@ def test_a_suspended_actor_records_the_same_as_the_actor_that_took_over(
     state = queue.state(filed)
     assert (state.phase, state.counts.done) == (Phase.FINISHED, JOB_COUNT)
     assert set(queue.outcomes(filed).values()) == {("done", "")}
+    assert set(count_changes(queue).values()) == {1}
+
+
+def test_an_actor_that_loses_its_lease_in_a_batch_changes_no_further_job(
+    queue: ActingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a suspended actor that changes jobs after another actor has stopped the request."""
+    add_dead_jobs(queue)
+    filed = queue.file("retry", select_dead(), expected=JOB_COUNT)
+    monkeypatch.setattr("jobmon.collector.leader.RENEW_EVERY_S", 0)
+    later = datetime.now(UTC) + timedelta(hours=1)
+
+    def lose_lease(step: str) -> None:
+        if step == "job":
+            other = {"holder": "other", "expiresAt": later}
+            queue.database.action_leases.update_many({}, {"$set": other})
+
+    with pytest.raises(LeaseLostError):
+        queue.make_actor(lose_lease, actions_per_second=100_000).run_round()
+    assert queue.jobs.count_documents({"status": "queued"}) == 1
+    queue.database.action_leases.delete_many({})
+    queue.act()
+    assert queue.state(filed).counts.done == JOB_COUNT
     assert set(count_changes(queue).values()) == {1}
 
 
