@@ -28,6 +28,7 @@ from jobmon.rollup.buckets import (
     SPANS,
     WITHOUT_DETAILS,
     Tallies,
+    Tally,
     bucket_name,
     count_events,
     dump_bucket,
@@ -44,6 +45,7 @@ from jobmon.rollup.documents import BUCKETS, PROGRESS, STATE, OwnDatabase
 from jobmon.rollup.run_details import RunDetails, merge_details
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
+from jobmon.store.labels import label
 from jobmon.store.mapping import STORED_DATES, Document
 from jobmon.store.read_collection import NoIndexError
 
@@ -326,7 +328,7 @@ class HistoryWriter:
     def _must_replace(self, counted: Tallies, stored: Tallies | None) -> bool:
         """Whether a count replaces the stored count.
 
-        It never replaces a larger count: if jobs were deleted, their activity stays.
+        It never replaces a larger count: if jobs were deleted, their activity and its types stay.
         """
         if not count_events(counted):
             return False
@@ -353,6 +355,11 @@ class HistoryWriter:
         self._expired_on = floor(now, DAY)
 
 
-def _measure(tallies: Tallies) -> tuple[int, int]:
-    """The numbers of events and of known durations; `_must_replace` compares counts by them."""
-    return count_events(tallies), sum(tally.durations for tally in tallies.values())
+def _measure(tallies: Tallies) -> tuple[int, int, int]:
+    """The numbers of events, of those with a type, and of known durations.
+
+    `_must_replace` compares counts by them. An attempt whose job was deleted has no type.
+    """
+    events = count_events(tallies)
+    untyped = tallies.get(label(None), Tally()).events
+    return events, events - untyped, sum(tally.durations for tally in tallies.values())

@@ -179,6 +179,19 @@ def test_history_outlives_the_jobs_and_attempts(service: Api, database: MongoDb)
         eventually(lambda: sum_counts(service, to=format_iso(now + 5 * MINUTE))["succeeded"] == 6)
 
 
+def test_a_recount_keeps_the_types_of_jobs_that_were_deleted(
+    service: Api, database: MongoDb
+) -> None:
+    """Catches runs of a drained backlog that lose their type when a TTL index deletes its jobs."""
+    end = floor(datetime.now(UTC), MINUTE) - MINUTE
+    add_attempt(database, end, createdAt=end - HOUR, eligibleAt=end - MINUTE)
+    writer = make_history_writer(get_connection(service))
+    assert writer._count(end, end + MINUTE, MINUTE)
+    database.jobs.delete_many({})
+    assert not writer._count(end, end + MINUTE, MINUTE)
+    assert writer._read_buckets(MINUTE, [end])[end].keys() == {"t"}
+
+
 def test_activity_without_a_collector_is_counted_by_the_next_collector(
     service: Api, database: MongoDb
 ) -> None:
