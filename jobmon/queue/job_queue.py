@@ -161,6 +161,7 @@ class JobQueue:
         }
         paused = self.list_paused_types()
         if types is not None:
+            types = [types] if isinstance(types, str) else types  # one type, not its letters
             due["type"] = {"$in": [name for name in types if name not in paused]}
         elif paused:
             due["type"] = {"$nin": paused}

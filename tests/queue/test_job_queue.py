@@ -148,6 +148,12 @@ def test_a_worker_gets_only_the_requested_types(queue: JobQueue) -> None:
     assert lease_job(queue, types=["b", "c"]).job_id == requested
 
 
+def test_a_single_text_for_types_is_one_type(queue: JobQueue) -> None:
+    """Catches a worker that never gets a job, because it requests types with one letter."""
+    requested = queue.enqueue("mail")
+    assert lease_job(queue, types="mail").job_id == requested
+
+
 @pytest.mark.parametrize("types", [None, ["rare"], ["rare", "other"]], ids=str)
 def test_lease_reads_few_index_keys_even_if_many_jobs_wait(
     queue: JobQueue, database: Db, types: list[str] | None
