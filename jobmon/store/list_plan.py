@@ -133,11 +133,14 @@ class ListPlanner:
         if job_filter.repeats_by is not None:
             index = indexes.recurring_indexes(self._jobs.mapping)[job_filter.repeats_by]
             return replace(job_filter, plan=ListPlan(index))
+        has_id = len(list_order(job_filter.order_field, self._jobs.mapping)) > 1
         for candidate in self._list_forms(job_filter):  # the last form is used below, too
             uses = self._list_uses(candidate)
             if serving := [use for use in uses if use.serves]:
                 best = max(serving, key=lambda use: (not use.unused, len(use.used)))
-                return replace(candidate, plan=ListPlan(best.index.keys))
+                # Without _id in the order, only a list that is sorted in memory has cursors.
+                is_short = not has_id and self._matches_few(candidate, best)
+                return replace(candidate, plan=ListPlan(best.index.keys, is_short))
         for use in sorted(uses, key=_rank_by_match_count):
             if self._matches_few(candidate, use):
                 return replace(candidate, plan=ListPlan(use.index.keys, not use.is_ordered))

@@ -291,27 +291,28 @@ def test_a_new_or_deleted_job_between_two_pages_moves_no_other_job(
 
 
 @pytest.mark.parametrize(
-    ("field", "status"),
+    ("field", "filters"),
     [
-        ("createdAt", "queued"),
-        ("nextRunAt", "queued"),
-        ("finishedAt", "dlq"),
-        ("leaseExpiresAt", "leased"),
+        ("createdAt", {"status": "queued", "priority": 5}),
+        ("nextRunAt", {"status": "queued", "priority": 5}),
+        ("finishedAt", {"status": "dlq", "priority": 5}),
+        ("leaseExpiresAt", {"status": "leased", "priority": 5}),
+        ("leaseExpiresAt", {"status": "leased"}),
     ],
 )
 @pytest.mark.parametrize("direction", [1, -1])
 def test_a_deleted_job_moves_no_other_job_of_a_list_that_is_sorted_in_memory(
-    real_api: Api, database: MongoDb, field: str, status: str, direction: int
+    real_api: Api, database: MongoDb, field: str, filters: dict[str, Any], direction: int
 ) -> None:
     """Catches pages of a filter without a list index that are found by skipping jobs."""
     create_indexes(real_api.app.extensions["jobmon_connection"])
     moments: list[Any] = [NOW + timedelta(seconds=number // 2) for number in range(8)]
     dated = [{field: moment} for moment in [*moments, "text", None]] + [{}, {}]
-    replace_jobs(database, [{**job, "priority": 5, "status": status} for job in dated])
+    replace_jobs(database, [job | filters for job in dated])
     in_order = database.jobs.find().sort([(field, direction), ("_id", direction)])
     expected = [job["jobId"] for job in in_order]
     sort = field if direction > 0 else f"-{field}"
-    query = {"per_page": 3, "sort": sort, "priority": 5, "status": status}
+    query = {"per_page": 3, "sort": sort, **filters}
     cursor, listed = "", []
     while cursor is not None:
         page = real_api.get_as_admin("/admin/jobs/queue", **query, cursor=cursor).json
