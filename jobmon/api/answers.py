@@ -326,7 +326,9 @@ class JobListMeta(Answer):
     total_is_exact = boolean("Whether `total` is exact.")
     total_pages = integer("Number of pages for `total` jobs.")
     next_cursor = string("`cursor` of the next page; null if there is none.", nullable=True)
-    prev_cursor = string("`cursor` of the previous page; null if there is none.", nullable=True)
+    prev_cursor = string(
+        "`cursor` of the previous page; null if there is none, and on an empty page.", nullable=True
+    )
     page_is_exact = boolean(
         "Whether the page begins exactly at its place in the list; if not, see `reasons.page`."
     )
