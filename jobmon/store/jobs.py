@@ -208,7 +208,7 @@ class _Truncation:
 
 
 def _keep_recorded(newest_first: list[Document], job_id: str) -> list[Document]:
-    """The attempts with exactly this job id, truncated, the oldest first."""
-    truncate = _Truncation(MAX_ATTEMPTS_LENGTH)
-    exact = [attempt for attempt in newest_first if is_identity(attempt.get("jobId"), job_id)]
-    return list(map(truncate, exact))[::-1]
+    """The attempts with exactly this job id, the oldest first."""
+    return [
+        attempt for attempt in reversed(newest_first) if is_identity(attempt.get("jobId"), job_id)
+    ]

@@ -390,7 +390,7 @@ def test_payload_and_error_beyond_their_limit_are_cut_with_the_reason(
 def test_errors_of_earlier_attempts_are_truncated_if_their_sum_is_too_long(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobmon.store.jobs.MAX_ATTEMPTS_LENGTH", 10_000)
+    monkeypatch.setattr("jobmon.store.jobs.MAX_FIELD_LENGTH", 10_000)
     watched.jobs.insert_one({"jobId": "j"})
     watched.job_attempts.insert_many(
         {"jobId": "j", "attemptNumber": number, "error": {"message": "x" * 7_000}}
