@@ -21,7 +21,7 @@ from ..support.commands import database_uri, index_queue
 from ..support.watched_queue import temporary_database
 
 
-@pytest.mark.parametrize("version", ["5", "6"])
+@pytest.mark.parametrize("version", [pytest.param("5", marks=pytest.mark.long), "6"])
 def test_agenda_runs_jobs_after_actions(
     mongod: Mongod,
     mongo: MongoClient[dict[str, Any]],
