@@ -35,8 +35,10 @@ class ActionPreview:
 class ActionPreviewer:
     """Counts jobs for the confirmation of a request; it only reads, and raises PyMongoError.
 
-    previewer = ActionPreviewer(lists, ListCounter(planner), support, groups)
-    previewer.preview("retry", Target(job_filter=JobFilter(statuses=("dlq",))))
+    `groups` finds the jobs of a filter with an `error_group`.
+
+        previewer = ActionPreviewer(lists, ListCounter(planner), support, groups)
+        previewer.preview("retry", Target(job_filter=JobFilter(statuses=("dlq",))))
     """
 
     def __init__(
