@@ -30,13 +30,13 @@ class DueChanges:
 
     def restart(self) -> None:
         """Forget earlier calls, because all jobs will be counted."""
-        self._since = self._read_clock() if self.is_needed else None
+        self._since = self._connection.server_time() if self.is_needed else None
 
     def mark(self, segments: SegmentMap) -> None:
         """Mark jobs with a date from the last call until now. Index: the date."""
         if not self.is_needed:
             return
-        now = self._read_clock()
+        now = self._connection.server_time()
         since = now if self._since is None else self._since
         self._since = now
         for path, date_form in self._fields:
@@ -53,9 +53,3 @@ class DueChanges:
             )
             for job in due_jobs:
                 segments.mark(job["_id"])
-
-    def _read_clock(self) -> datetime:
-        client = self._connection.reachable_client
-        hello = client.admin.command("hello", codec_options=client.codec_options)
-        local_time: datetime = hello["localTime"]
-        return local_time

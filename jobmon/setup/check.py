@@ -150,13 +150,10 @@ class DeploymentCheck:
         )
 
     def _check_clocks(self) -> Iterator[Finding]:
-        client = self._connection.client
         measured = []  # (uncertainty, difference) pairs
         for _ in range(_CLOCK_TRIES):
             sent_at = self._clock()
-            server_time = client.admin.command("hello", codec_options=client.codec_options)[
-                "localTime"
-            ]
+            server_time = self._connection.server_time()
             round_trip = self._clock() - sent_at
             # The server read its clock at an unknown moment of the round trip.
             measured.append((round_trip / 2, server_time - (sent_at + round_trip / 2)))

@@ -81,6 +81,13 @@ class Connection:
         """
         return self.reachable_client.get_database(name, read_preference=ReadPreference.PRIMARY)
 
+    def server_time(self) -> datetime:
+        """The time (UTC) by the clock of the watched server; raises PyMongoError."""
+        client = self.reachable_client
+        hello = client.admin.command("hello", codec_options=client.codec_options)
+        local_time: datetime = hello["localTime"]
+        return local_time
+
     def data_time(self) -> datetime:
         """The time (UTC) up to which reads of the watched collections have every change.
 
