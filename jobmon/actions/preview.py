@@ -23,8 +23,9 @@ class ActionPreview:
     """How many jobs or types an action is for now, and the first jobs as lists show them.
 
     The count includes what only the actor finds out: a type that is paused already, or a job that
-    does not meet the profile's condition. `unsuitable`: how many of the selected ids are not
-    counted, because their jobs are missing or do not allow it; None for a filter or types.
+    does not meet the profile's condition. Of a filter, jobs without a creation time are left out:
+    they may be newer than the request. `unsuitable`: how many of the selected ids are not counted,
+    because their jobs are missing or do not allow it; None for a filter or types.
     """
 
     count: int
@@ -62,6 +63,7 @@ class ActionPreviewer:
         """
         self._support.require(action)
         check_target(action, target)
+        now = datetime.now(UTC)
         if target.request_id is not None:
             message = "An earlier request has no preview: undo is for the jobs that it changed."
             raise RequestError("request", message)
@@ -69,7 +71,7 @@ class ActionPreviewer:
             return ActionPreview(count=len(target.types), sample=[])
         if target.job_filter is None:
             selected = self._lists.look_up(target.job_ids, JobFilter(), owner)
-            statuses, now = self._support.statuses[action], datetime.now(UTC)
+            statuses = self._support.statuses[action]
             jobs = [
                 job
                 for job, _ in selected
@@ -78,7 +80,7 @@ class ActionPreviewer:
             # Several jobs can have one id: as a number and as a text, or without a unique index.
             unsuitable = len(target.job_ids) - len({to_text(job.get("jobId")) for job in jobs})
             return ActionPreview(count=len(jobs), sample=jobs[:SAMPLE], unsuitable=unsuitable)
-        job_filter = narrow_to_action(action, target.job_filter, self._support)
+        job_filter = narrow_to_action(action, target.job_filter, self._support, now)
         if job_filter is None:
             return ActionPreview(count=0, sample=[])
         if owner is not None:
@@ -118,8 +120,8 @@ def narrow_to_action(
 ) -> JobFilter | None:
     """The filter, narrowed to jobs that an action can change; None if there can be no such job.
 
-    `created_before`: only jobs that were created before this time. The result has no `error_group`:
-    `GroupJobReader` selects the jobs of a group.
+    `created_before`: only jobs that were created before this time, if jobs record that. The result
+    has no `error_group`: `GroupJobReader` selects the jobs of a group.
     """
     job_filter = replace(job_filter, error_group=None)
     narrowed = narrow_filter(job_filter, support.statuses[action])
@@ -130,7 +132,7 @@ def narrow_to_action(
         if narrowed.condition not in (None, condition):  # no job meets two conditions
             return None
         narrowed = replace(narrowed, condition=condition)
-    if created_before is not None:
+    if created_before is not None and support.has_creation_time:
         end = narrowed.created_to
         narrowed = replace(narrowed, created_to=min(end or created_before, created_before))
     return narrowed

@@ -21,7 +21,8 @@ class ActionSupport:
 
     `deletions_off`: the actions that delete documents, if the settings do not allow this. `reason`:
     why the queue has no actions; else empty. `transitions`: the profile's transitions, by action;
-    None for the documents of jobmon's own library.
+    None for the documents of jobmon's own library. `has_creation_time`: whether jobs record when
+    they were created.
     """
 
     statuses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class ActionSupport:
     reason: str = ""
     transitions: Mapping[str, Transition] | None = None
     has_type_actions: bool = False
+    has_creation_time: bool = True
 
     def has(self, action: str) -> bool:
         if action in list(TypeAction):
@@ -82,4 +84,5 @@ def find_support(settings: Settings) -> ActionSupport:
         reason="" if allowed_statuses else ONLY_DELETIONS,
         transitions=transitions,
         has_type_actions=transitions is None,
+        has_creation_time=profile.jobs.has_creation_time,
     )

@@ -64,10 +64,7 @@ class TargetReader:
         job_filter = request.target.job_filter
         if job_filter is None:
             return self._read_selected(request, position.get("index", 0), size)
-        has_dates = self._connection.jobs.mapping.has_creation_time
-        narrowed = narrow_to_action(
-            request.action, job_filter, self._support, request.at if has_dates else None
-        )
+        narrowed = narrow_to_action(request.action, job_filter, self._support, request.at)
         if narrowed is None:
             return Batch(keys=[], missing=[], position=None)
         cursor = position.get("cursor")

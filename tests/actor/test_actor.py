@@ -295,6 +295,17 @@ def test_preview_of_an_owners_error_group_shows_only_jobs_of_the_owner(queue: Ac
     assert [job["createdBy"] for job in preview.sample] == ["ada"]
 
 
+def test_preview_and_actor_leave_out_jobs_without_a_creation_time(queue: ActingQueue) -> None:
+    """Catches a preview that counts such jobs: the actor does not change them."""
+    queue.add("dead", "dlq")
+    queue.add("undated", "dlq", createdAt=None)
+    preview = make_previewer(queue).preview("retry", select_dead())
+    assert (preview.count, [job["jobId"] for job in preview.sample]) == (1, ["dead"])
+    filed = queue.file("retry", select_dead(), expected=preview.count)
+    queue.act()
+    assert queue.outcomes(filed) == {"dead": ("done", "")}
+
+
 @pytest.mark.parametrize("action", ["run_now", "release"])
 def test_preview_and_actor_find_no_due_job_for_an_action_on_other_jobs(
     queue: ActingQueue, action: str
