@@ -35,6 +35,7 @@ MAX_SAMPLE_DISTANCE = timedelta(minutes=3)  # longer: for some time no collector
 ENDS_NOT_SHOWN = "jobs have ended whose end the history does not show"
 COMPARE_CLOCKS = "If this lasts for minutes, compare the clocks of the workers."
 JOBS_NOT_COUNTED = "the jobs could not be counted"
+COUNTED_AS_OTHER = "runs of some types are counted together, as `(other)`"
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
 
@@ -56,11 +57,12 @@ def run_checks(evidence: Evidence) -> list[Check]:
     ]
 
 
-def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
+def stalled_types(evidence: Evidence, *, ignore_other: bool = False) -> dict[str, timedelta]:
     """The stalled types: how long the oldest due job of each has been due, the longest first.
 
     A type is stalled if a job has been due for longer than `stalled_after`, no attempt of the type
     ended in this time, and none runs. A type is left out if this is unknown, or if it is paused.
+    With `ignore_other`, a type is not left out because runs in `(other)` may be of this type.
     """
     counts, stats = evidence.stats.type_counts(), evidence.stats
     stalled: dict[str, timedelta] = {}
@@ -73,8 +75,10 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
             continue
         waited, activity = stats.as_of - due_since, recent.activity
         # A type without counts of its own is counted in `(other)`; runs there may be of any type.
-        running = counts.get(job_type, counts.get(OTHER, {})).get(_LEASED, 0)
-        finished = [activity[name].finished for name in {job_type, OTHER} & activity.keys()]
+        other = set[str]() if ignore_other else {OTHER}
+        is_counted = job_type in counts or ignore_other
+        running = counts.get(job_type if is_counted else OTHER, {}).get(_LEASED, 0)
+        finished = [activity[name].finished for name in {job_type, *other} & activity.keys()]
         if waited > thresholds.stalled_after and not running and not any(finished):
             stalled[job_type] = waited
     return dict(sorted(stalled.items(), key=lambda pair: (-pair[1], pair[0])))
@@ -200,33 +204,28 @@ def _check_stalled_types(evidence: Evidence) -> Check:
         reason = RUNS_MAY_BE_MISSING
     elif evidence.stats.counts is None:
         reason = JOBS_NOT_COUNTED
+    elif not reason and stalled.keys() != stalled_types(evidence, ignore_other=True).keys():
+        reason = COUNTED_AS_OTHER
     if not stalled:
         return Check(kind=kind, not_checked=reason)
     job_type, waited = next(iter(stalled.items()))
-    since = evidence.stats.as_of - waited
-    if len(stalled) == 1:
-        notice = Notice(
-            level=Level.BAD,
-            text=f"{job_type} is stalled: "
-            + describe_stall(
-                _format_minutes(waited), evidence.rules.for_type(job_type).stalled_after
-            ),
-            since=since,
-            jobs=JobFilter(types=(job_type,), condition=JobCondition.DUE),
-            type_name=job_type,
-            count=1,
-            counted=frozenset(stalled),
-        )
+    waited_text, is_one = _format_minutes(waited), len(stalled) == 1
+    if is_one:
+        limit = evidence.rules.for_type(job_type).stalled_after
+        text = f"{job_type} is stalled: {describe_stall(waited_text, limit)}"
     else:
-        notice = Notice(
-            level=Level.BAD,
-            text=f"{grouped(len(stalled))} types are stalled, "
-            f"the longest for {_format_minutes(waited)}",
-            since=since,
-            types=TypeCondition.STALLED,
-            count=len(stalled),
-            counted=frozenset(stalled),
-        )
+        text = f"{grouped(len(stalled))} types are stalled, the longest for {waited_text}"
+    due_jobs = JobFilter(types=(job_type,), condition=JobCondition.DUE)
+    notice = Notice(
+        level=Level.BAD,
+        text=text,
+        since=evidence.stats.as_of - waited,
+        jobs=due_jobs if is_one else None,
+        types=None if is_one else TypeCondition.STALLED,
+        type_name=job_type if is_one else "",
+        count=len(stalled),
+        counted=frozenset(stalled),
+    )
     return Check(kind=kind, notices=(notice,), not_checked=reason)
 
 

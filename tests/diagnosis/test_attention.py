@@ -354,6 +354,19 @@ def test_stalled_types_give_one_notice(queue: Evidence, expected: str | None) ->
     assert texts(queue) == ([expected] if expected else [])
 
 
+@pytest.mark.parametrize(
+    "runs", [{"steps": {55: {OTHER: (1, 0, 0)}}}, {"counts": {("leased", OTHER): 1}}]
+)
+def test_a_type_whose_runs_may_be_counted_as_other_prevents_an_all_clear(
+    runs: dict[str, Any],
+) -> None:
+    """Catches a false calm with more active types than have counts of their own."""
+    queue = evidence(**runs, overdue_by_type=overdue_since(a=11 * MINUTE))
+    assert list_unchecked(queue)["stalled types"].startswith("runs of some types")
+    in_time = evidence(**runs, overdue_by_type=overdue_since(a=9 * MINUTE))
+    assert "stalled types" not in list_unchecked(in_time)
+
+
 def test_a_notice_of_stalled_types_links_to_the_types_that_it_counts() -> None:
     (notice,) = list_notices(evidence(**A_OVERDUE))
     assert notice.jobs == JobFilter(types=("a",), condition=JobCondition.DUE)
