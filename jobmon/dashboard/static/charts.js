@@ -70,13 +70,17 @@ function describeRange() {
 }
 
 function clear() {
-  drawnCharts.forEach(({ plot }) => plot.destroy());
-  drawnCharts = [];
+  destroyPlots();
   [data, etag, shape] = [null, "", ""];
 }
 
-function draw() {
+function destroyPlots() {
   drawnCharts.forEach(({ plot }) => plot.destroy());
+  drawnCharts = [];
+}
+
+function draw() {
+  destroyPlots();
   container.replaceChildren();
   shape = describeShape();
   drawnCharts = charts.flatMap(drawChart);
