@@ -22,7 +22,7 @@ from jobmon.diagnosis.error_groups import count_statuses
 from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.diagnosis.evidence_reader import find_pauses, gather_forecast_evidence
 from jobmon.diagnosis.forecast import Forecast, Outlook, forecast_queue
-from jobmon.diagnosis.pauses import are_all_due_paused
+from jobmon.diagnosis.pauses import are_all_due_paused, find_overdue
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, JobStatus
 from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import Histogram, rounded_ms
@@ -210,8 +210,9 @@ class QueueMetrics:
             families.gauge("jobmon_collector_up", help_text, has_fresh_stats)
         # Without a collector: only what another request counted a moment ago.
         if (stats := queue.stats.cached_stats()) is not None:
-            self._add_stats(stats, families)
-            if (all_paused := are_all_due_paused(stats, find_pauses(queue))) is not None:
+            pauses = find_pauses(queue)
+            self._add_stats(stats, pauses or (), families)
+            if (all_paused := are_all_due_paused(stats, pauses)) is not None:
                 help_text = "1 if jobs are due, all of paused types; absent if unknown."
                 families.gauge("jobmon_due_jobs_all_paused", help_text, all_paused)
         if (age_s := rollup.history_age_s()) is not None:
@@ -255,7 +256,7 @@ class QueueMetrics:
         for status, group_count in groups.items():
             families.gauge("jobmon_error_groups", help_text, group_count, status=status.value)
 
-    def _add_stats(self, stats: QueueStats, families: Families) -> None:
+    def _add_stats(self, stats: QueueStats, pauses: Iterable[str], families: Families) -> None:
         help_text = "Age of the queue statistics, by source."
         age_s = max(0.0, (datetime.now(UTC) - stats.as_of).total_seconds())
         families.gauge("jobmon_stats_age_seconds", help_text, age_s, source=stats.source)
@@ -265,7 +266,7 @@ class QueueMetrics:
         if (oldest_ms := stats.oldest_queued_age_ms()) is not None:
             help_text = "Age of the oldest queued job; 0 if none is queued."
             families.gauge("jobmon_oldest_queued_job_age_seconds", help_text, oldest_ms / 1_000)
-        self._add_oldest_due(stats, families)
+        self._add_oldest_due(stats, find_overdue(stats, pauses), families)
         if health.expired_leases is not None:
             help_text = "Leased jobs whose lease has expired, counted up to 500,000."
             families.gauge("jobmon_expired_leases", help_text, health.expired_leases)
@@ -281,8 +282,9 @@ class QueueMetrics:
             help_text = "Waiting jobs whose nextRunAt is in the future."
             families.gauge("jobmon_scheduled_jobs", help_text, health.scheduled)
 
-    def _add_oldest_due(self, stats: QueueStats, families: Families) -> None:
-        due_since = stats.health.overdue_by_type
+    def _add_oldest_due(
+        self, stats: QueueStats, due_since: Mapping[str, datetime], families: Families
+    ) -> None:
         oldest_first = sorted(due_since, key=lambda job_type: due_since[job_type])
         label = _fold_labels(oldest_first, self._max_types)
         earliest: dict[str, datetime] = {}
@@ -290,8 +292,8 @@ class QueueMetrics:
             name = label(job_type)
             earliest[name] = min(due_at, earliest.get(name, due_at))
         help_text = (
-            "Time since the oldest due job of each type became due; absent if none is among the "
-            "50,000 jobs that have been due longest."
+            "Time since the oldest due job of each type became due; absent if the type is paused, "
+            "or if none is among the 50,000 jobs that have been due longest."
         )
         for name, due_at in sorted(earliest.items()):
             age_s = stats.age_ms(due_at) / 1_000

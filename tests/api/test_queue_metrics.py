@@ -237,6 +237,13 @@ def test_jobs_are_all_paused_only_if_each_due_type_is_known_to_be_paused(
     assert find_value(scrape_queue(rollup), "jobmon_due_jobs_all_paused") == expected
 
 
+def test_oldest_due_job_of_a_paused_type_has_no_sample() -> None:
+    """Catches an alert about a type that nobody is to run."""
+    rollup = Rollup({("queued", "mail"): 1}, {})
+    rollup.paused_types = ["mail"]
+    assert find_value(scrape_queue(rollup), "jobmon_oldest_due_job_seconds", type="mail") is None
+
+
 def test_groups_of_errors_have_no_sample_without_a_collector(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
