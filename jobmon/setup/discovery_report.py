@@ -170,12 +170,18 @@ def has_user(uri: str) -> bool:
 
 
 def strip_uri(uri: str, database: str) -> str:
-    """The connection string with this database, without its user and most options."""
+    """The connection string with this database, without its user and most options.
+
+    If it has a user, `authSource` is this database: there `jobmon init --reader` creates users.
+    """
     scheme, hosts = split_uri(uri)
     options = [
         (name, value)
         for name, value in parse_qsl(uri.partition("?")[2])
         if name.lower() in _KEPT_OPTIONS
     ]
+    if has_user(uri):
+        options = [pair for pair in options if pair[0].lower() != "authsource"]
+        options.append(("authSource", database))
     separator = "?" if options else ""
     return f"{scheme}://{hosts}/{database}{separator}{urlencode(options)}"

@@ -628,11 +628,13 @@ def test_the_search_reports_its_limits(
 
 def test_connection_string_in_settings_has_no_user_and_no_secret() -> None:
     uri = "mongodb://root:pw@a:1,b:2/admin?replicaSet=rs0&authSource=admin&tlsCertificateKeyFilePassword=x"
-    expected = "mongodb://a:1,b:2/shop?replicaSet=rs0&authSource=admin"
+    expected = "mongodb://a:1,b:2/shop?replicaSet=rs0&authSource=shop"
     assert strip_uri(uri, "shop") == expected
     assert strip_uri("mongodb+srv://u:p@db.example.org/?tls=true", "shop") == (
-        "mongodb+srv://db.example.org/shop?tls=true"
+        "mongodb+srv://db.example.org/shop?tls=true&authSource=shop"
     )
+    without_user = "mongodb://a:1/?tls=true&authSource=%24external"
+    assert strip_uri(without_user, "shop") == "mongodb://a:1/shop?tls=true&authSource=%24external"
 
 
 def test_missing_options_and_a_wrong_uri_are_refused() -> None:
