@@ -1,8 +1,7 @@
 """`jobmon init`: creates indexes, roles and users for a queue.
 
 It starts a replica set first, if requested. Before it creates anything else, it stops if a
-collection does not match the settings, or if a right is missing. It removes only rights that older
-versions granted too widely.
+collection does not match the settings, or if a right is missing.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,4 @@
-"""Creates the roles and users of one watched queue: only the actor's user may change jobs.
-
-It removes only rights that `jobmon init` granted: `remove_users` removes the roles, and
-`create_roles` removes the rights that older versions granted on all of JOBMON_STATE_DB.
-"""
+"""Creates and removes the roles and users of one watched queue: only the actor may change jobs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,13 +113,6 @@ class QueueRoles:
         kinds = [kind for kind in UserKind if kind is not UserKind.ACTOR or self.actions]
         return {self.name(kind): list(self._list_privileges(kind)) for kind in kinds}
 
-    @property
-    def superseded(self) -> list[Document]:
-        """The privileges on all of JOBMON_STATE_DB that older versions granted."""
-        if self.own is None or self.own.state == self.own.rollups:
-            return []
-        return [self._grant(self.own.state, "", WRITING)]
-
     def _list_privileges(self, kind: UserKind) -> Iterator[Document]:
         for name in self.collections:
             yield self._grant(self.database, name, self._list_watched_rights(kind, name))
@@ -177,21 +166,15 @@ class User:
 
 
 def create_roles(client: MongoClient[Document], roles: QueueRoles) -> Iterator[Finding]:
-    """Create roles, or add missing rights and remove superseded rights; raises PyMongoError."""
+    """Create roles, or add missing rights to existing ones; raises PyMongoError."""
     admin = client["admin"]
     for name, privileges in roles.privileges.items():
-        existing = admin.command("rolesInfo", name, showPrivileges=True)["roles"]
-        if not existing:
+        if admin.command("rolesInfo", name)["roles"]:
+            admin.command("grantPrivilegesToRole", name, privileges=privileges)
+            yield ok("role", f"{name}: exists")
+        else:
             admin.command("createRole", name, privileges=privileges, roles=[])
             yield ok("role", f"{name}: created")
-            continue
-        admin.command("grantPrivilegesToRole", name, privileges=privileges)
-        resources = [privilege["resource"] for privilege in existing[0]["privileges"]]
-        too_wide = [grant for grant in roles.superseded if grant["resource"] in resources]
-        if too_wide:
-            admin.command("revokePrivilegesFromRole", name, privileges=too_wide)
-        narrowed = ", with fewer rights than an older version granted" if too_wide else ""
-        yield ok("role", f"{name}: exists{narrowed}")
 
 
 def create_users(

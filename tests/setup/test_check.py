@@ -633,7 +633,7 @@ def test_check_reports_a_collector_whose_commands_would_be_refused(
         (role,) = root.admin.command("rolesInfo", name, showPrivileges=True)["roles"]
         privileges = role["privileges"]
         kept = [right for right in privileges if right["resource"]["collection"] != "marks"]
-        # A right of older versions: its warning must not hide the missing right.
+        # The warning of this right must not hide the missing right.
         decisions = {"db": "jobmon_state", "collection": "action_decisions"}
         kept.append({"resource": decisions, "actions": ["insert"]})
         without_marks = {"role": "withoutMarks", "db": "admin"}
