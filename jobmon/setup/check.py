@@ -45,7 +45,6 @@ from jobmon.setup.recognition import find_profiles_with_log, has_events
 from jobmon.setup.rights import check_rights, find_refused_actions
 from jobmon.setup.script import create_index_line
 from jobmon.setup.search_fields import check_search_fields
-from jobmon.setup.sharding import check_sharding
 from jobmon.setup.sign_in_check import check_sign_in
 from jobmon.store.connection import Connection
 from jobmon.store.failures import NOT_A_REPLICA_SET, UNAUTHORIZED
@@ -123,7 +122,6 @@ class DeploymentCheck:
             "clock": self._check_clocks,
             "rights": self._check_rights,
             "collections": self._check_collections,
-            "sharding": lambda: check_sharding(self._deployment),
             "indexes": self._check_indexes,
             "fields": self._check_fields,
             "search": self._check_search,
