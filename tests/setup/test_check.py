@@ -209,17 +209,10 @@ def test_check_reports_an_empty_collection_and_a_view(
     assert "is a view" in attempts.message
 
 
-def test_check_reports_a_time_series_collection_and_a_collation(
-    database: MongoDb, settings: Settings
-) -> None:
+def test_check_reports_a_time_series_collection(database: MongoDb, settings: Settings) -> None:
     database.create_collection("jobs", timeseries={"timeField": "createdAt"})
-    database.create_collection("job_attempts", collation={"locale": "en", "strength": 2})
-    database.job_attempts.insert_one({"jobId": "1"})
-    jobs, attempts = select(list(check_deployment(settings)), "collections")
-    assert jobs.level is Level.PROBLEM
-    assert "is a time series collection" in jobs.message
-    assert attempts.level is Level.WARNING
-    assert "default collation (locale en, strength 2)" in attempts.message
+    finding = select_one(list(check_deployment(settings)), "collections", Level.PROBLEM)
+    assert "is a time series collection" in finding.message
 
 
 def test_check_needs_no_index_on_a_field_that_no_document_has(
