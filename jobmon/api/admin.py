@@ -16,7 +16,6 @@ from jobmon.api import (
     recurring,
     schedule,
     slowest,
-    suggestions,
     workers,
 )
 from jobmon.api.answers import JobList
@@ -137,7 +136,6 @@ def blueprint(
     recurring.add_routes(routes)
     mutes.add_routes(routes)
     slowest.add_routes(routes)
-    suggestions.add_routes(routes)
     workers.add_routes(routes, worker_reader)
     return routes
 

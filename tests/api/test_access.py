@@ -73,7 +73,6 @@ ADMIN_ROUTES = {
     "/admin/jobs/errors": "/admin/jobs/errors",
     "/admin/jobs/errors/<group_id>": "/admin/jobs/errors/(other)",
     "/admin/jobs/recurring": "/admin/jobs/recurring",
-    "/admin/jobs/suggestions": "/admin/jobs/suggestions?q=mail",
     "/admin/jobs/timeseries": "/admin/jobs/timeseries",
     "/admin/jobs/types": "/admin/jobs/types",
 }

@@ -23,7 +23,6 @@ ROUTES = [
     "/admin/jobs/stats",
     "/admin/jobs/timeseries",
     "/admin/jobs/types",
-    "/admin/jobs/suggestions",
     "/metrics",
     "/healthz",
     "/readyz",
