@@ -36,7 +36,7 @@ from jobmon.setup.findings import (
     refused_setting,
     warning,
 )
-from jobmon.setup.indexes import missing_indexes
+from jobmon.setup.indexes import State, plan_indexes
 from jobmon.setup.links import check_links
 from jobmon.setup.profile_paths import check_paths
 from jobmon.setup.rights import check_rights, find_refused_actions
@@ -199,7 +199,8 @@ class DeploymentCheck:
     def _check_indexes(self) -> Iterator[Finding]:
         if not self._filled:  # the fields are not known yet
             return
-        missing = missing_indexes(self._settings, self._connection, self._filled)
+        planned = plan_indexes(self._settings, self._connection, self._filled)
+        missing = [plan.index for plan in planned if plan.state is State.MISSING]
         if missing:
             lines = tuple(create_index_line(index) for index in missing)
             yield problem(

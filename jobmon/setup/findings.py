@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
@@ -27,19 +28,25 @@ class Level(StrEnum):
     PROBLEM = "problem"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """The result of a check: the state of one thing and, if something is wrong, the remedy.
 
     `commands` are lines to paste into a shell, the best line first. Lines for mongosh may follow.
+
+        problem("database", "It does not answer.", remedy="Is it running?")
     """
 
-    check: str
     level: Level
+    check: str
     message: str
     remedy: str | None = None
     commands: tuple[str, ...] = ()
     queue: str | None = None  # the queue's name, if there are several queues
+
+
+ok, warning = partial(Finding, Level.OK), partial(Finding, Level.WARNING)
+problem = partial(Finding, Level.PROBLEM)
 
 
 class SetupError(Exception):
@@ -48,29 +55,6 @@ class SetupError(Exception):
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.message)
         self.finding = finding
-
-
-def ok(check: str, message: str) -> Finding:
-    """A finding without a problem."""
-    return Finding(check=check, level=Level.OK, message=message)
-
-
-def warning(
-    check: str, message: str, *, remedy: str | None = None, commands: tuple[str, ...] = ()
-) -> Finding:
-    """A finding that something should be improved."""
-    return Finding(
-        check=check, level=Level.WARNING, message=message, remedy=remedy, commands=commands
-    )
-
-
-def problem(
-    check: str, message: str, *, remedy: str | None = None, commands: tuple[str, ...] = ()
-) -> Finding:
-    """A finding that something does not work."""
-    return Finding(
-        check=check, level=Level.PROBLEM, message=message, remedy=remedy, commands=commands
-    )
 
 
 def refused_setting(error: SettingsError) -> Finding:

@@ -60,14 +60,6 @@ def plan_indexes(
     return [PlannedIndex(index, find_state(index)) for index in required]
 
 
-def missing_indexes(
-    settings: Settings, connection: Connection, collections: Collection[str]
-) -> list[Index]:
-    """The indexes that these collections lack, except indexes of unused fields."""
-    planned = plan_indexes(settings, connection, collections)
-    return [plan.index for plan in planned if plan.state is State.MISSING]
-
-
 def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str, str]:
     """Create every missing index; needs a user who may create indexes.
 

@@ -40,20 +40,17 @@ def start_replica_set(client: MongoClient[Document], replica_set: str) -> Findin
         if error.code == UNAUTHORIZED:
             raise
         if error.code != ALREADY_INITIALIZED:
-            raise SetupError(
-                problem(
-                    "replica set",
-                    f"{replica_set} could not be initiated: {describe(error)}.",
-                    remedy="NAME must be the name in --replSet. HOST:PORT must be an address at "
-                    "which the server can reach itself.",
-                )
+            raise _make_error(
+                f"{replica_set} could not be initiated: {describe(error)}.",
+                "NAME must be the name in --replSet. HOST:PORT must be an address at which the "
+                "server can reach itself.",
             ) from None
         outcome = "exists"
     deadline = time.monotonic() + _PRIMARY_TIMEOUT_S
     while not client.admin.command("hello")["isWritablePrimary"]:
         if time.monotonic() > deadline:
             message = f"The server did not become the primary of replica set {name}."
-            raise SetupError(problem("replica set", message, remedy="See the log of mongod."))
+            raise _make_error(message, "See the log of mongod.")
         time.sleep(0.2)
     return ok("replica set", f"{name}: {outcome}")
 
@@ -61,37 +58,29 @@ def start_replica_set(client: MongoClient[Document], replica_set: str) -> Findin
 def _require_suitable_server(hello: Document, name: str) -> None:
     """Raise SetupError for a server that cannot be a member of the replica set `name`."""
     if (current_set := hello.get("setName")) not in (None, name):
-        raise SetupError(
-            problem(
-                "replica set",
-                f"The server is in the replica set {current_set}, not in {name}.",
-                remedy=f"Use --replica-set {current_set}/HOST:PORT, or leave the option out.",
-            )
+        raise _make_error(
+            f"The server is in the replica set {current_set}, not in {name}.",
+            f"Use --replica-set {current_set}/HOST:PORT, or leave the option out.",
         )
     if deployment_name(hello) == SHARDED_CLUSTER:
-        raise SetupError(
-            problem(
-                "replica set",
-                "The server is the mongos of a sharded cluster.",
-                remedy="Leave out --replica-set: each shard is a replica set already.",
-            )
+        raise _make_error(
+            "The server is the mongos of a sharded cluster.",
+            "Leave out --replica-set: each shard is a replica set already.",
         )
     primary = hello.get("primary")
     if hello.get("secondary") and primary:  # without a primary, this server may be elected
-        raise SetupError(
-            problem(
-                "replica set",
-                f"The server is a secondary of {name}; the primary is {primary}.",
-                remedy="Connect to the primary, or to the replica set: leave out directConnection.",
-            )
+        raise _make_error(
+            f"The server is a secondary of {name}; the primary is {primary}.",
+            "Connect to the primary, or to the replica set: leave out directConnection.",
         )
     # A mongod with --replSet that is not initiated yet answers with `isreplicaset`.
     if "setName" not in hello and "isreplicaset" not in hello:
-        raise SetupError(
-            problem(
-                "replica set",
-                "The server was not started as a member of a replica set.",
-                remedy=f"Start mongod with --replSet {name}, or leave out --replica-set: on a "
-                "standalone server jobmon polls for changes.",
-            )
+        raise _make_error(
+            "The server was not started as a member of a replica set.",
+            f"Start mongod with --replSet {name}, or leave out --replica-set: on a standalone "
+            "server jobmon polls for changes.",
         )
+
+
+def _make_error(message: str, remedy: str) -> SetupError:
+    return SetupError(problem("replica set", message, remedy=remedy))
