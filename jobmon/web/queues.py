@@ -34,6 +34,7 @@ from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings
 from jobmon.store.client import DatabaseClient
 from jobmon.store.connection import Connection
+from jobmon.store.decoding import before_large
 from jobmon.store.finder import JobFinder
 from jobmon.store.jobs import JobStore
 from jobmon.store.known_fields import KnownFields
@@ -310,7 +311,10 @@ class QueueReading(Generic[T]):
             threading.Thread(target=read_waiting, name="reading", daemon=True).start()
             deployment.readers += 1
         result = self._running[queue.name] = Future[T]()
-        deployment.waiting.append((queue, copy_context(), result))
+        context = copy_context()
+        # The request may end before the read, and would not free the place of a large document.
+        context.run(before_large.set, None)
+        deployment.waiting.append((queue, context, result))
         return result
 
     def _read_queue(self, queue: WatchedQueue) -> T:

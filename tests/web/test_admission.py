@@ -8,14 +8,17 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import bson
 import pytest
 from pymongo.database import Database
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from jobmon.api import queues
 from jobmon.api.answers import JobDetail
+from jobmon.api.queues import QueueSummary
 from jobmon.app import create_app
 from jobmon.settings import Settings
-from jobmon.store.decoding import LARGE_BYTES
+from jobmon.store.decoding import LARGE_BYTES, decode
 from jobmon.store.jobs import JobStore
 from jobmon.web import admission
 from jobmon.web.admission import MAX_BODY_BYTES, MAX_LARGE_WAITING, ConcurrencyLimit
@@ -175,6 +178,27 @@ def test_only_one_large_document_is_in_memory_at_a_time(
         may_end.set()
         assert {answer.result().status_code for answer in answers} == {200}
     assert real_api.get_as_admin("/jobs/large").status_code == 200
+
+
+def test_queue_that_is_read_after_its_request_has_ended_takes_no_place_of_a_large_document(
+    limits: list[ConcurrencyLimit], api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a place that nobody frees: every later request for a large document would be 503."""
+    large = bson.encode({"text": "x" * (LARGE_BYTES + 1)})
+    may_read, are_read = threading.Event(), threading.Event()
+
+    def read_slowly(_: Any) -> QueueSummary:
+        assert may_read.wait(PATIENCE_S)
+        decode(large)
+        are_read.set()
+        return QueueSummary()
+
+    monkeypatch.setattr(queues, "_summarize", read_slowly)
+    assert api.get_as_admin("/queues").json["data"][0]["statusCounts"] is None
+    may_read.set()
+    assert are_read.wait(PATIENCE_S)
+    _, large_limit = limits
+    assert large_limit._free == 1
 
 
 class OpenConnection(io.RawIOBase):
