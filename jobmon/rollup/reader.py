@@ -53,6 +53,7 @@ from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.stats_document import load_stats
 from jobmon.single_flight import TTL_FACTOR, SingleFlight, SingleFlightCache
 from jobmon.store.connection import Connection
+from jobmon.store.decoding import before_large
 from jobmon.store.failures import is_unauthorized
 from jobmon.store.mapping import Document
 from jobmon.store.milestones import Milestones
@@ -330,6 +331,8 @@ class RollupReader:
     ) -> Iterator[T]:
         """Read and load documents of jobmon's own database; none without the right to read it."""
         own = OwnDatabase(rollup_database(self._own), self._connection.queue_key, self._reported)
+        # All callers share these documents: none takes the place of a large document for them.
+        token = before_large.set(None)
         try:
             documents = list(find(own))
         except OperationFailure as error:
@@ -339,6 +342,8 @@ class RollupReader:
                 log.warning("no right to read jobmon's own database: stats are counted live")
             self._is_readable = False
             return iter(())
+        finally:
+            before_large.reset(token)
         self._is_readable = True
         return own.read(name, documents, load)
 

@@ -17,11 +17,13 @@ from jobmon.api import queues
 from jobmon.api.answers import JobDetail
 from jobmon.api.queues import QueueSummary
 from jobmon.app import create_app
+from jobmon.rollup.documents import ERRORS, OwnDatabase, rollup_database
 from jobmon.settings import Settings
 from jobmon.store.decoding import LARGE_BYTES, decode
 from jobmon.store.jobs import JobStore
 from jobmon.web import admission
 from jobmon.web.admission import MAX_BODY_BYTES, MAX_LARGE_WAITING, ConcurrencyLimit
+from jobmon.web.queues import current_queue
 
 from ..conftest import Api
 from ..support.waiting import PATIENCE_S, eventually
@@ -199,6 +201,21 @@ def test_queue_that_is_read_after_its_request_has_ended_takes_no_place_of_a_larg
     assert are_read.wait(PATIENCE_S)
     _, large_limit = limits
     assert large_limit._free == 1
+
+
+def test_documents_of_the_collector_take_no_place_of_a_large_document(
+    limits: list[ConcurrencyLimit], real_api: Api
+) -> None:
+    """Catches a 503 for the fourth viewer of a queue with many types or errors."""
+    app = real_api.app
+    connection = app.extensions["jobmon_connection"]
+    own = OwnDatabase(rollup_database(connection), connection.queue_key)
+    own[ERRORS].insert_one(own.new("group", {"text": "x" * (LARGE_BYTES + 1)}))
+    with app.test_request_context("/jobs", headers={"Authorization": f"Bearer {real_api.token()}"}):
+        assert app.preprocess_request() is None
+        assert current_queue().rollup.error_groups() == {}
+        _, large_limit = limits
+        assert large_limit._free == 1
 
 
 class OpenConnection(io.RawIOBase):
