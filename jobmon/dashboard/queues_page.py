@@ -73,12 +73,12 @@ def queue_address(queue: Settings) -> str:
 def is_about_one_queue() -> bool:
     """Whether this request is for a page of one queue; False if a signed-in caller may not know it.
 
-    Without a valid token, it is True for any queue that exists.
+    Without a valid token, it is the same whether or not the queue exists.
     """
-    current = current_settings()
-    if current is None or request.path.startswith(_PATH):
+    if request.path.startswith(_PATH):
         return False
-    return not auth.is_authenticated() or auth.may_know(current)
+    current = current_settings()
+    return not auth.is_authenticated() or (current is not None and auth.may_know(current))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,17 @@ def list_links(page: Page) -> list[str]:
     return [attrs["href"] or "" for attrs in page.all("a")]
 
 
+@pytest.mark.parametrize("path", ["", "/sign-in", "/no-page", "/jobs", "/queues"])
+def test_without_a_token_pages_do_not_show_whether_a_queue_exists(
+    queues_api: Api, path: str
+) -> None:
+    existing, missing = (
+        queues_api.client.get(f"/queues/{name}/dashboard{path}") for name in ("mails", "nothing")
+    )
+    assert existing.status_code == missing.status_code
+    assert existing.text == missing.text.replace("/queues/nothing", "/queues/mails")
+
+
 @pytest.mark.parametrize("path", ["", "/jobs", "/my", "/jobs/payouts", "/overview"])
 def test_every_link_of_a_page_stays_in_its_queue(chief: Viewer, path: str) -> None:
     page = chief.page(f"/queues/payouts/dashboard{path}")
