@@ -102,15 +102,17 @@ class _ListFilter(fields.Field[dict[str, Any]]):
 def _read_values(name: str, content: Any) -> Any:
     """The value of a filter: a list of texts if it may have several values, otherwise a text.
 
-    Raises ValidationError for an unknown filter, a value that is not a text, and no or several
-    values of a filter that needs one.
+    Raises ValidationError for an unknown filter, a value that is not a text, no value or an empty
+    one, and several values of a filter that needs one.
     """
-    # An unknown name must not be ignored: the action would change more jobs than the caller meant.
+    # Nothing must be ignored: the action would change more jobs than the caller meant.
     if name in NO_FILTERS or (name not in LIST_PARAMETERS and not is_search(name)):
         raise ValidationError(f"There is no filter {name[:100]}.")
     values = content if isinstance(content, list) else [content]
     if any(not isinstance(text, str) for text in values):
         raise ValidationError(f"The values of {name[:100]} must be texts.")
+    if not all(values or [""]):
+        raise ValidationError(f"{name[:100]} has no value: leave it out for jobs with any value.")
     if name in REPEATABLE or is_search(name):
         return values
     if len(values) != 1:
@@ -144,7 +146,8 @@ class ActionBody(Body):
     filter = _ListFilter(
         **describe(
             "The filters of `GET /admin/jobs/queue` by name. Of the jobs that match, those with a "
-            "suitable status are changed. Parameters for pages and order are refused."
+            "suitable status are changed. Parameters for pages and order, and empty values, are "
+            "refused."
         )
     )
     types = fields.List(

@@ -136,6 +136,21 @@ def test_preview_counts_what_would_change_and_stores_nothing(actions_api: Action
     assert actions_api.read("/admin/actions")["data"] == []
 
 
+@pytest.mark.parametrize(
+    "job_filter", [{"type": []}, {"type": [""]}, {"type": ["a", ""]}, {"owner": ""}, {"job_id": ""}]
+)
+def test_filter_without_a_value_is_refused(
+    actions_api: ActionApi, job_filter: dict[str, Any]
+) -> None:
+    """Catches an action on the jobs of all types that was meant for the types of an empty list."""
+    body = {"action": "retry", "filter": {"status": ["dlq"], **job_filter}, "expected": 3}
+    answer = actions_api.post("/admin/actions", body | {"reason": "it is back"})
+    (name,) = job_filter
+    message = f"{name} has no value: leave it out for jobs with any value."
+    assert (answer.status_code, answer.json["error"]["details"]) == (422, {"filter": [message]})
+    assert actions_api.read("/admin/actions")["data"] == []
+
+
 def test_filed_request_has_its_person_target_and_phase_in_list_and_detail(
     actions_api: ActionApi,
 ) -> None:
