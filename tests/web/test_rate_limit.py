@@ -75,6 +75,8 @@ def test_every_request_of_an_address_is_counted_except_probes(address_limited_ap
     assert get_from_address(address_limited_api, "192.0.2.2", STATS, token) == 200
     assert get_from_address(address_limited_api, "192.0.2.1", "/healthz") == 200
     assert get_from_address(address_limited_api, "192.0.2.1", "/readyz") != 429
+    # It checks a token, even if the path names no queue that exists.
+    assert get_from_address(address_limited_api, "192.0.2.1", "/queues/any/readyz", "guess") == 429
 
 
 @pytest.mark.parametrize(
