@@ -60,11 +60,16 @@ class ApiClient:
         return self.get("/admin/jobs/schedule")
 
     def get_jobs(self, **filters: Any) -> dict[str, Any]:
-        """A page of jobs of all owners; only the caller's own jobs if this is forbidden."""
+        """A page of jobs of all owners; only the caller's own jobs if this is forbidden.
+
+        Then `meta.reasons` explains it.
+        """
         try:
             return self.get("/admin/jobs/queue", **filters)
-        except _ForbiddenError:
-            return self.get("/jobs", **filters)
+        except _ForbiddenError as error:
+            answer = self.get("/jobs", **filters)
+            answer["meta"]["reasons"]["owner"] = f"only your own jobs are listed: {error}"
+            return answer
 
     def get_job(self, job_id: str) -> dict[str, Any]:
         """`GET /job`: a job with its attempts and why it does not run."""

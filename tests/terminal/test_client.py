@@ -38,7 +38,10 @@ def test_client_reads_statistics_queue_and_jobs(client: ApiClient) -> None:
 
 def test_owner_gets_only_their_own_jobs(api: Api, queue: Database[dict[str, Any]]) -> None:
     owner = make_client(api, subject="bob", role="user")
-    assert [job["jobId"] for job in owner.get_jobs()["data"]] == ["dead"]
+    jobs = owner.get_jobs()
+    assert [job["jobId"] for job in jobs["data"]] == ["dead"]
+    reason = "only your own jobs are listed: This needs ADMIN_DASHBOARD."
+    assert jobs["meta"]["reasons"] == {"owner": reason}
     with pytest.raises(AnswerError, match="This needs ADMIN_DASHBOARD"):
         owner.get_stats()
     with pytest.raises(AnswerError):
