@@ -252,9 +252,10 @@ class Top(App[None]):
         cursor_key = self._find_cursor_key(name)
         table.clear()
         for row in rows:
-            key = str(row[tab.key])
-            if key not in table.rows:
-                table.add_row(*tab.columns.cells(row), key=key)
+            key = row[tab.key]
+            # Without a key, Enter opens nothing: the job has no id, or the same as another job.
+            is_new = key is not None and key not in table.rows
+            table.add_row(*tab.columns.cells(row), key=key if is_new else None)
         if cursor_key is not None and cursor_key in table.rows:
             position = table.get_row_index(cursor_key)
         table.move_cursor(row=min(position, max(table.row_count - 1, 0)), animate=False)

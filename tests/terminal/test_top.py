@@ -76,6 +76,22 @@ def test_keys_lead_to_the_jobs_of_a_status_and_to_one_job(client: ApiClient) -> 
     run_top(client, steps)
 
 
+def test_jobs_without_an_id_and_with_the_same_id_have_a_row_each(
+    client: ApiClient, queue: Database[dict[str, Any]]
+) -> None:
+    queue.jobs.drop_indexes()
+    queue.jobs.insert_many([{"status": "dlq"} for _ in range(2)])
+    queue.jobs.insert_many([{"jobId": "twice", "status": "dlq"} for _ in range(2)])
+
+    async def steps(pilot: Pilot[None], top: Top) -> None:
+        await pilot.press("4")
+        await wait_until(pilot, lambda: len(read_rows(top, "jobs")) == 8)
+        ids = [row[0] for row in read_rows(top, "jobs")]
+        assert ids.count("twice") == ids.count("–") == 2
+
+    run_top(client, steps)
+
+
 def test_keys_open_the_next_and_the_previous_page_of_jobs(
     client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
