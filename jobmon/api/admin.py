@@ -16,10 +16,18 @@ from jobmon.api import (
     recurring,
     schedule,
     slowest,
+    suggestions,
     workers,
 )
 from jobmon.api.answers import JobList
 from jobmon.api.job_lists import ListResponder
+from jobmon.api.jobs import document_access_denied, get_callers_job
+from jobmon.api.neighbors import (
+    NeighborParameters,
+    NeighborQuery,
+    NeighborsAnswer,
+    find_neighbors,
+)
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queries import ListParameters, ListQuery
 from jobmon.api.queue_answers import JobStats, TimeSeries, TypeList
@@ -62,6 +70,19 @@ def blueprint(
         is a parameter, too: `payload.orderId=8425`. See `sort` for the order.
         """
         return lists.respond(query)
+
+    @routes.get("/neighbors")
+    @routes.doc(operationId="getNeighbors")
+    @routes.arguments(NeighborParameters, location="query")
+    @document_access_denied(routes)
+    @routes.response(HTTPStatus.OK, NeighborsAnswer, example=examples.NEIGHBORS)
+    def neighbors(query: NeighborQuery) -> dict[str, Any]:
+        """Get the jobs before and after a job in the list of all jobs.
+
+        The filters and the order are as in `GET /admin/jobs/queue`. A job that no longer matches
+        the filters has neighbors, too.
+        """
+        return find_neighbors(lists, query.list_query, get_callers_job(query.job_id))
 
     @routes.get("/stats")
     @routes.doc(operationId="getStats")
@@ -136,6 +157,7 @@ def blueprint(
     recurring.add_routes(routes)
     mutes.add_routes(routes)
     slowest.add_routes(routes)
+    suggestions.add_routes(routes)
     workers.add_routes(routes, worker_reader)
     return routes
 

@@ -104,6 +104,12 @@ JOB_DETAIL = {
     "reasons": {},
 }
 
+NEIGHBORS: dict[str, Any] = {
+    "previousJobId": None,
+    "nextJobId": "7d0b6c1e-58a2-4f0e-9a57-0c4d4e0f7b11",
+    "reasons": {},
+}
+
 LIVENESS = {"status": "ok"}
 READINESS = {
     "status": "ready",

@@ -23,6 +23,9 @@ from jobmon.web.errors import RETRY_SLOW_AFTER_S, invalid, too_many_requests
 from jobmon.web.json_text import encode_line
 from jobmon.web.queues import WatchedQueue, current_queue
 
+NOT_IN_LIST = "the job is not in the list of the longest runs"
+NO_ORDER = "no index has the jobs before and after this one in the order of the list"
+
 _COLUMNS = [name for name in JobSummary().fields if name != "lastError"]
 _pick_columns = itemgetter(*_COLUMNS)
 
@@ -49,6 +52,17 @@ class ListPage(NamedTuple):
     jobs: list[Document]
     meta: dict[str, Any]
     job_filter: JobFilter
+
+
+class Neighbors(NamedTuple):
+    """The jobs before and after a job in a list; None for a job that does not exist or is unknown.
+
+    `reason`: why both are unknown; empty if they are known.
+    """
+
+    previous: Document | None
+    next: Document | None
+    reason: str = ""
 
 
 class ListResponder:
@@ -114,26 +128,23 @@ class ListResponder:
             meta |= _explain_shift(meta["reasons"], page.max_shift)
         return ListPage(jobs=page.jobs, meta=meta, job_filter=job_filter)
 
-    def find_neighbors(
-        self, query: ListQuery, job: Document
-    ) -> tuple[Document | None, Document | None]:
+    def find_neighbors(self, query: ListQuery, job: Document) -> Neighbors:
         """The jobs before and after a job (a document of the store) in the whole list.
 
-        None for a job that does not exist or is unknown. At most four queries read jobs. A list of
-        the longest runs is searched in memory.
+        At most four queries read jobs. A list of the longest runs is searched in memory.
         """
         queue = current_queue()
         if query.by_duration:
             jobs, _ = self._longest.list(queue, query.job_filter)
             keys = [encode_key(listed["_id"]) for listed in jobs]
             if (key := encode_key(job["_id"])) not in keys:
-                return None, None
+                return Neighbors(None, None, NOT_IN_LIST)
             index, padded_jobs = keys.index(key), [None, *jobs, None]
-            return padded_jobs[index], padded_jobs[index + 2]
+            return Neighbors(padded_jobs[index], padded_jobs[index + 2])
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             pair = queue.lists.find_neighbors(job, job_filter, oldest_first=query.oldest_first)
-        return pair or (None, None)
+        return Neighbors(None, None, NO_ORDER) if pair is None else Neighbors(*pair)
 
     def export(self, query: ListQuery) -> Response:
         """All matching jobs as a file of `query.format`."""

@@ -15,8 +15,18 @@ from jobmon.api.explaining import dump_explanation, read_explanation
 from jobmon.api.job_actions import describe_actions
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.links import list_links
+from jobmon.api.neighbors import (
+    NeighborQuery,
+    NeighborsAnswer,
+    OwnNeighborParameters,
+    find_neighbors,
+)
 from jobmon.api.openapi import Access, Decorator, Routes
-from jobmon.api.queries import JobParameters, ListQuery, OwnListParameters
+from jobmon.api.queries import (
+    JobParameters,
+    ListQuery,
+    OwnListParameters,
+)
 from jobmon.api.recurring import find_repetition
 from jobmon.store.filter import JobFilter
 from jobmon.store.mapping import Document
@@ -85,6 +95,20 @@ def blueprint(lists: ListResponder, counter: owner_counts.OwnerJobCounter) -> Ro
         It takes every id, even those that a path cannot hold: `.`, `..` and the empty id.
         """
         return get_detailed_job(job_id)
+
+    @routes.get("/job/neighbors")
+    @routes.doc(operationId="getOwnNeighbors")
+    @routes.arguments(OwnNeighborParameters, location="query")
+    @document_access_denied(routes)
+    @routes.response(HTTPStatus.OK, NeighborsAnswer, example=examples.NEIGHBORS)
+    def own_neighbors(query: NeighborQuery) -> dict[str, Any]:
+        """Get the jobs before and after a job in the list of the caller's own jobs.
+
+        The filters and the order are as in `GET /jobs`. A job that no longer matches the filters
+        has neighbors, too.
+        """
+        own_list = query.list_query.confine_to(auth.subject())
+        return find_neighbors(lists, own_list, get_callers_job(query.job_id))
 
     owner_counts.add_routes(routes, counter)
     return routes

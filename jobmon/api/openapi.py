@@ -124,7 +124,7 @@ _FILE_DESCRIPTIONS = {
 
 _MAX_ROOTS = 4  # cached documents: one for each root path that proxies give to jobmon
 # The routes with filters of jobs: they also have the parameters that search the payload.
-_LIST_PATHS = ("/jobs", "/admin/jobs/queue")
+_LIST_PATHS = ("/jobs", "/job/neighbors", "/admin/jobs/queue", "/admin/jobs/neighbors")
 
 
 class _Example(dict[str, Any]):

@@ -114,8 +114,8 @@ class JobParameters(Parameters):
         return str(query["id"])
 
 
-class _ListParameters(Parameters):
-    """The parameters that all lists of jobs have. Empty filters are ignored."""
+class FilterParameters(Parameters):
+    """The filters and the order that all lists of jobs have. Empty filters are ignored."""
 
     is_cached = True
 
@@ -171,20 +171,6 @@ class _ListParameters(Parameters):
         ),
     )
 
-    page = PlainInteger(
-        load_default=1,
-        validate=validate.Range(min=1),
-        **describe("Number of the page, from 1. For pages far from 1 `cursor` may be faster."),
-    )
-    per_page = page_size_field("Jobs")
-    cursor = CursorText(
-        load_default=default_none,
-        **describe(
-            "The `next_cursor` or `prev_cursor` of a list with the same `sort`. Overrides `page`."
-        ),
-    )
-    format = format_field("jobs", "`page`, `per_page` and `cursor`")
-
     @validates_schema(pass_original=True)
     def _check_combinations(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
         mistakes = _check_dates(query)
@@ -207,17 +193,6 @@ class _ListParameters(Parameters):
             raise ValidationError({bounds[0]: [message]})
         if query["start"] and query["end"] and query["end"] <= query["start"]:
             raise ValidationError({"to": ["Must be later than `from`."]})
-
-    @validates_schema(pass_original=True)
-    def _check_page(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
-        mistakes = {}
-        if (cursor := query["cursor"]) is not None:
-            field, oldest_first = _read_sort(query)
-            if cursor.oldest_first != oldest_first or field not in (None, cursor.order_by):
-                mistakes["cursor"] = ["Made by a list with another sort."]
-        mistakes |= find_page_mistakes(query, sent)
-        if mistakes:
-            raise ValidationError(mistakes)
 
     @post_load(pass_original=True)
     def _make_query(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> ListQuery:
@@ -252,11 +227,40 @@ class _ListParameters(Parameters):
             job_filter=job_filter,
             oldest_first=oldest_first,
             by_duration=by_duration,
-            cursor=query["cursor"],
-            page=query["page"],
-            per_page=query["per_page"],
-            format=ListFormat(query["format"] or ListFormat.JSON),
+            cursor=query.get("cursor"),
+            page=query.get("page", 1),
+            per_page=query.get("per_page", 20),
+            format=ListFormat(query.get("format") or ListFormat.JSON),
         )
+
+
+class _PageParameters(FilterParameters):
+    """The parameters that choose a page of a list, or a file of the whole list."""
+
+    page = PlainInteger(
+        load_default=1,
+        validate=validate.Range(min=1),
+        **describe("Number of the page, from 1. For pages far from 1 `cursor` may be faster."),
+    )
+    per_page = page_size_field("Jobs")
+    cursor = CursorText(
+        load_default=default_none,
+        **describe(
+            "The `next_cursor` or `prev_cursor` of a list with the same `sort`. Overrides `page`."
+        ),
+    )
+    format = format_field("jobs", "`page`, `per_page` and `cursor`")
+
+    @validates_schema(pass_original=True)
+    def _check_page(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
+        mistakes = {}
+        if (cursor := query["cursor"]) is not None:
+            field, oldest_first = _read_sort(query)
+            if cursor.oldest_first != oldest_first or field not in (None, cursor.order_by):
+                mistakes["cursor"] = ["Made by a list with another sort."]
+        mistakes |= find_page_mistakes(query, sent)
+        if mistakes:
+            raise ValidationError(mistakes)
 
 
 def _find_start(query: dict[str, Any]) -> datetime | None:
@@ -292,8 +296,8 @@ def _check_dates(query: Mapping[str, Any]) -> dict[str, list[str]]:
     return mistakes
 
 
-class ListParameters(_ListParameters):
-    """The parameters of a list of all jobs."""
+class AdminFilters(FilterParameters):
+    """The parameters that filter and order a list of all jobs."""
 
     owner = optional_text(
         "Jobs whose createdBy is exactly this text, as lists print it.", max_length=1_000
@@ -354,14 +358,22 @@ class ListParameters(_ListParameters):
             raise ValidationError({"sort": [message]})
 
 
-class OwnListParameters(_ListParameters):
-    """The parameters of a list of the caller's own jobs."""
+class OwnFilters(FilterParameters):
+    """The parameters that filter and order a list of the caller's own jobs."""
 
     @validates_schema(pass_original=True)
     def _refuse_admin_filters(self, _: dict[str, Any], sent: Mapping[str, Any], **__: Any) -> None:
         refused = [name for name in _ADMIN_FILTERS if sent.get(name)]
         if refused:
             raise ValidationError({name: ["Only for the list of all jobs."] for name in refused})
+
+
+class ListParameters(AdminFilters, _PageParameters):
+    """The parameters of a list of all jobs."""
+
+
+class OwnListParameters(OwnFilters, _PageParameters):
+    """The parameters of a list of the caller's own jobs."""
 
 
 _ALL_JOBS, _OWN_JOBS = ListParameters(), OwnListParameters()

@@ -8,8 +8,8 @@ from flask import request
 from marshmallow import ValidationError
 from pymongo.errors import PyMongoError
 
-from jobmon.api.fields import clean_text
 from jobmon.api.job_lists import ListResponder
+from jobmon.api.neighbors import find_neighbors
 from jobmon.dashboard.list_form import read_parameters
 from jobmon.dashboard.list_pages import load_query
 from jobmon.page_addresses import job_address, query
@@ -72,10 +72,10 @@ def _find_neighbors(
     """The ids of the jobs before and after a job; None if there is no such job, or unknown."""
     try:
         list_query = load_query({"status": [], "type": [], **filters}, owner)
-        before, after = lists.find_neighbors(list_query, job)
+        neighbors = find_neighbors(lists, list_query, job)
     except (ValidationError, ApiError):  # the list is refused, or needs a collector
         return None, None
     except PyMongoError as error:  # then the page has no links to neighbors
         log.warning("the jobs before and after a job were not read: %s", describe_error(error))
         return None, None
-    return clean_text((before or {}).get("jobId")), clean_text((after or {}).get("jobId"))
+    return neighbors["previousJobId"], neighbors["nextJobId"]

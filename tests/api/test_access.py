@@ -65,6 +65,7 @@ SIGNED_IN_ROUTES = {"/jobs": "/jobs", "/queues": "/queues", "/job/counts": "/job
 ADMIN_ROUTES = {
     "/metrics": "/metrics",
     "/admin/jobs/queue": "/admin/jobs/queue",
+    "/admin/jobs/neighbors": "/admin/jobs/neighbors?id=adas",
     "/admin/jobs/stats": "/admin/jobs/stats",
     "/admin/jobs/schedule": "/admin/jobs/schedule",
     "/admin/jobs/mutes": "/admin/jobs/mutes",
@@ -73,12 +74,14 @@ ADMIN_ROUTES = {
     "/admin/jobs/errors": "/admin/jobs/errors",
     "/admin/jobs/errors/<group_id>": "/admin/jobs/errors/(other)",
     "/admin/jobs/recurring": "/admin/jobs/recurring",
+    "/admin/jobs/suggestions": "/admin/jobs/suggestions?q=mail",
     "/admin/jobs/timeseries": "/admin/jobs/timeseries",
     "/admin/jobs/types": "/admin/jobs/types",
 }
 OWNER_ROUTES = {
     "/jobs/<anything:job_id>": "/jobs/{}",
     "/job": "/job?id={}",
+    "/job/neighbors": "/job/neighbors?id={}",
 }
 PAGES_OF_SIGNED_IN = {
     "/dashboard/my": "/dashboard/my",
@@ -624,7 +627,13 @@ def drop_varying_headers(answer: Any) -> tuple[int, bytes, dict[str, str]]:
 
 
 def test_another_owners_job_and_a_missing_job_get_the_same_bytes(api: Api) -> None:
-    for path in ("/jobs/{}", "/job?id={}", "/dashboard/jobs/{}", "/dashboard/job?id={}"):
+    for path in (
+        "/jobs/{}",
+        "/job?id={}",
+        "/job/neighbors?id={}",
+        "/dashboard/jobs/{}",
+        "/dashboard/job?id={}",
+    ):
         for headers in ({}, PART, {"Accept-Encoding": "br, gzip"}, {"If-None-Match": "*"}):
             bobs_answer, missing_answer = (
                 drop_varying_headers(get(api, path.format(name), "user", **headers))

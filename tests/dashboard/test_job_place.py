@@ -3,14 +3,8 @@ the list, and a link that leads an owner to the job of another owner."""
 
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlencode
-
-import pytest
-
-from jobmon.store.bson_json import to_iso
 
 from ..conftest import NOW, Api
-from ..support.error_history import ErrorHistory
 from ..support.pages import Page
 from .conftest import signed_in
 
@@ -82,26 +76,3 @@ def test_job_without_a_valid_list_has_no_links_to_other_jobs(real_api: Api, data
     for query in ("", "?status=dlq", "?list=all&sort=odd", "?list=all&job_id=j"):
         page = admin.page(f"/dashboard/jobs/j3{query}")
         assert not page.all("nav", **{"aria-label": "Jobs of the list"}), query
-
-
-def test_job_in_a_list_of_the_longest_runs_links_to_longer_and_shorter_ones(
-    real_api: Api, database: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Catches links in the order of creation, although these lists have another order."""
-    database.jobs.insert_many(
-        {"jobId": f"job-{index}", "type": "mail", "status": "dlq", "createdAt": NOW}
-        for index in range(5)
-    )
-    history = ErrorHistory(NOW + timedelta(minutes=1))
-    for index in range(4):  # `ErrorHistory` names the jobs job-0 to job-3
-        took = timedelta(seconds=10 * index)
-        group = history.add("timeout of 3 s", "mail", "w1", at=NOW, took=took)
-    history.serve(monkeypatch)
-    admin = signed_in(real_api)
-    query = urlencode({"finished_from": to_iso(NOW - timedelta(hours=1)), "sort": "-duration"})
-    links = read_links(admin.page(f"/dashboard/jobs/job-2?list=all&{query}"))
-    assert str(links["prev"]).startswith("/dashboard/jobs/job-3?")
-    assert str(links["next"]).startswith("/dashboard/jobs/job-1?")
-    for path in (f"job-4?list=all&{query}", f"job-3?list=all&error_group={group}"):
-        page = admin.page(f"/dashboard/jobs/{path}")
-        assert not page.all("nav", **{"aria-label": "Jobs of the list"}), path

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobmon.api.queries import ListParameters
+from jobmon.api.queries import AdminFilters
 from jobmon.diagnosis.attention import ENDS_NOT_SHOWN, failing_types, run_checks, stalled_types
 from jobmon.diagnosis.evidence import NO_END_TIMES, Evidence, Missing, died_since
 from jobmon.diagnosis.notices import (
@@ -681,7 +681,7 @@ def test_a_notice_of_more_types_than_a_list_takes_has_no_link(
     assert {kind: links[kind] for kind in expected} == (
         expected if is_linked else dict.fromkeys(expected)
     )
-    assert bool(ListParameters().validate({"type": names})) != is_linked
+    assert bool(AdminFilters().validate({"type": names})) != is_linked
 
 
 def test_a_type_is_stalled_after_the_time_of_its_rule() -> None:

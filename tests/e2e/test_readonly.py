@@ -154,6 +154,8 @@ def request_routes(api: Api, ranges: tuple[str, ...]) -> None:
         get(path.format(job_id))
         get(path.format("none"))
         get(path.format("none"), "owner")
+    for path in ("/admin/jobs/neighbors", "/job/neighbors"):
+        get(f"{path}?id={job_id}")
     for query in (
         "status=queued",
         "status=queued&type=email.send",
@@ -188,7 +190,7 @@ def list_paths(api: Api, job_id: str) -> dict[str, list[str]]:
     """A path of each GET and POST route, by method; KeyError for an unknown route parameter."""
     values = {"job_id": job_id, "name": "jobmon.css", "version": "0", "_path": "nothing"}
     values["group_id"] = "(other)"
-    by_id = ("/job", "/dashboard/job")
+    by_id = ("/job", "/job/neighbors", "/admin/jobs/neighbors", "/dashboard/job")
     queries = dict.fromkeys(by_id, f"?id={job_id}")
     by_method: dict[str, list[str]] = {"GET": [], "POST": []}
     for rule in api.app.url_map.iter_rules():

@@ -23,6 +23,7 @@ ROUTES = [
     "/admin/jobs/stats",
     "/admin/jobs/timeseries",
     "/admin/jobs/types",
+    "/admin/jobs/suggestions",
     "/metrics",
     "/healthz",
     "/readyz",

@@ -13,7 +13,6 @@ from bson.regex import Regex
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from jobmon.api.search_meanings import find_meanings
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
@@ -21,7 +20,6 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.bson_json import to_iso
 from jobmon.store.labels import label
 from jobmon.store.search import SearchTerm, matches_filter
-from jobmon.web.queues import current_queue
 
 from ..conftest import DATE, NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
@@ -317,22 +315,22 @@ def test_a_search_of_an_owner_reads_only_jobs_of_this_owner(
         ("never-seen", []),
     ],
 )
-def test_meanings_of_a_text_read_a_bounded_number_of_keys(
-    service: Api,
+def test_suggestions_read_a_bounded_number_of_keys(
+    get_json: Callable[..., dict[str, Any]],
     large_db: MongoDb,
     text: str,
     expected: list[tuple[str, str, int | None]],
 ) -> None:
     """Catches a scan for each key that a person presses, and a count of hidden values.
 
-    The expected meanings have a kind, a value, and a number of jobs, None if it is unknown.
+    The expected suggestions have a kind, a value, and a number of jobs, None if it is unknown.
     """
-    with profiled(large_db) as entries, service.app.test_request_context():
-        meanings = find_meanings(current_queue(), text)
-    found = [(item.kind, item.value, item.jobs and item.jobs.value) for item in meanings.found]
-    assert set(expected) <= set(found)
-    assert bool(found) == bool(expected)
-    assert meanings.reasons.keys() == {"types", "errors", "workers"} or ":" in text
+    with profiled(large_db) as entries:
+        answer = get_json("/admin/jobs/suggestions", q=text)
+    suggestions = [(row["kind"], row["value"], row["jobs"]) for row in answer["data"]]
+    assert set(expected) <= set(suggestions)
+    assert bool(suggestions) == bool(expected)
+    assert answer["meta"]["reasons"].keys() == {"types", "errors", "workers"} or ":" in text
     for entry in entries:
         if "explain" in entry["command"]:
             continue
