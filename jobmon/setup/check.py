@@ -8,6 +8,7 @@ password or a job's payload.
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
 from jobmon.collector.changes import SWEEP_S
@@ -19,13 +20,14 @@ from jobmon.settings import Settings, SettingsError
 from jobmon.settings.deprecated import list_warnings
 from jobmon.settings.name_patterns import matches_any
 from jobmon.setup.actor_check import check_actor, check_requester
+from jobmon.setup.collection_sample import read_sample
 from jobmon.setup.deployment import (
     COLLECTION_SETTINGS,
     Deployment,
     explain_unsuitable_kind,
     find_jobs_elsewhere,
 )
-from jobmon.setup.fields import Sample, expected_fields, find_used_paths
+from jobmon.setup.fields import Sample, expected_fields, find_used_paths, list_computed_fields
 from jobmon.setup.findings import (
     Finding,
     describe,
@@ -39,12 +41,15 @@ from jobmon.setup.findings import (
 from jobmon.setup.indexes import State, plan_indexes
 from jobmon.setup.links import check_links
 from jobmon.setup.profile_paths import check_paths
+from jobmon.setup.recognition import find_profiles_with_log, has_events
 from jobmon.setup.rights import check_rights, find_refused_actions
 from jobmon.setup.script import create_index_line
 from jobmon.setup.search_fields import check_search_fields
+from jobmon.setup.sharding import check_sharding
 from jobmon.setup.sign_in_check import check_sign_in
 from jobmon.store.connection import Connection
 from jobmon.store.failures import NOT_A_REPLICA_SET, UNAUTHORIZED
+from jobmon.store.mapping import Document
 from jobmon.web.rate_limit import require_shared_storage
 
 TOLERATED_CLOCK_DIFFERENCE = timedelta(seconds=1)
@@ -118,11 +123,13 @@ class DeploymentCheck:
             "clock": self._check_clocks,
             "rights": self._check_rights,
             "collections": self._check_collections,
+            "sharding": lambda: check_sharding(self._deployment),
             "indexes": self._check_indexes,
             "fields": self._check_fields,
             "search": self._check_search,
             "links": self._check_links,
             "profile": self._check_profile,
+            "attempts": self._check_logs,
             "changes": self._check_changes,
             "collector": self._check_collector,
             "actor": self._check_actor,
@@ -192,6 +199,7 @@ class DeploymentCheck:
                 if size:
                     self._filled.add(collection.name)
                     yield ok("collections", f"{name} holds about {count(size, 'document')}.")
+                    yield from _check_collation(collection)
                 else:
                     elsewhere = find_jobs_elsewhere(self._deployment) if is_jobs else None
                     yield warning("collections", f"{name} is empty.", remedy=elsewhere)
@@ -246,8 +254,30 @@ class DeploymentCheck:
             yield from check_links(self._settings, self._connection)
 
     def _check_profile(self) -> Iterator[Finding]:
+        if fields := list_computed_fields(self._connection.jobs.mapping):
+            message = f"{self._settings.profile} computes these, so no index serves them: "
+            yield ok("profile", f"{message}{'; '.join(fields)}.")
         if self._settings.jobs_collection in self._filled:
             yield from check_paths(self._settings.profile, self._connection)
+
+    def _check_logs(self) -> Iterator[Finding]:
+        """A warning if the queue has a log of runs that another shipped profile reads."""
+        for profile in find_profiles_with_log(self._settings.profile):
+            log = str(profile.attempts_collection)
+            if log not in self._deployment.kinds:
+                continue
+            try:
+                sample = read_sample(self._connection.database, log)
+            except OperationFailure:  # `jobmon init` grants this right only for that profile
+                continue
+            if has_events(profile, sample):
+                yield warning(
+                    "attempts",
+                    f"{log} records each run, but the profile {self._settings.profile} reads only "
+                    "the last run of each job.",
+                    remedy=f"Set {self._settings.describe_setting('profile')} to {profile.name} "
+                    "everywhere, and run `jobmon init` for the right to read it.",
+                )
 
     def _check_changes(self) -> Iterator[Finding]:
         try:
@@ -318,6 +348,22 @@ class DeploymentCheck:
             yield warning(
                 "collector", message, remedy=START_A_COLLECTOR, commands=("jobmon collector",)
             )
+
+
+def _check_collation(collection: Collection[Document]) -> Iterator[Finding]:
+    """A warning if the collection compares strings by the rules of a language."""
+    try:
+        (id_index,) = (index for index in collection.list_indexes() if index["name"] == "_id_")
+    except (OperationFailure, ValueError):  # no `_id_` index, or no right: another check reports it
+        return
+    if (collation := id_index.get("collation")) is not None:
+        rules = f"locale {collation['locale']}, strength {collation.get('strength', 3)}"
+        yield warning(
+            "collections",
+            f"{collection.full_name} has a default collation ({rules}): the queue's own program "
+            "may treat different ids and owners as equal. jobmon and the indexes of `jobmon init` "
+            "compare them exactly.",
+        )
 
 
 def _describe_settings(settings: Settings, subject: str) -> Finding:

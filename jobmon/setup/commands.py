@@ -183,8 +183,9 @@ def init_command(
     """Create the indexes that the monitor needs; also its users and a replica set.
 
     JOBMON_PROFILE and the mapping settings describe the documents; for several queues, the file in
-    JOBMON_QUEUES does. It keeps existing indexes, users and rights, so you can run it again at any
-    time. If the documents do not match the settings, it creates nothing but the replica set.
+    JOBMON_QUEUES does. It keeps existing indexes, users and rights, except rights that older
+    versions granted too widely; so you can run it again at any time. If the documents do not match
+    the settings, it creates nothing but the replica set.
     """
     if only_discover:
         _discover(mongo_uri, {rollup_db, state_db}, jobs, folder)

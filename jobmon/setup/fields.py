@@ -17,7 +17,7 @@ from jobmon.settings import Settings
 from jobmon.setup.findings import Finding, printable, problem, warning
 from jobmon.store.connection import Connection
 from jobmon.store.labels import label
-from jobmon.store.mapping import Document
+from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.read_collection import ReadCollection
 
 SAMPLE = 200  # the newest documents of each collection
@@ -143,6 +143,26 @@ def expected_fields(settings: Settings, connection: Connection) -> list[Expected
             file, table = file or "a profile of your own", "attempts.log.fields"
         expected.append(ExpectedFields(attempts, fields, AttemptStatus, setting, table, file))
     return expected
+
+
+# What does not work if a profile computes a field, so that it has no index.
+_COMPUTED_LIMITS = {
+    "type": "a list that is filtered by type reads all jobs",
+    "nextRunAt": "due and scheduled jobs are neither counted nor listed",
+    "leaseExpiresAt": "expired leases are neither counted nor listed",
+    "finishedAt": "finished attempts and dead jobs are not counted by time",
+}
+
+
+def list_computed_fields(mapping: FieldMapping) -> list[str]:
+    """The fields that jobmon can only show, because they have no index, with the consequences."""
+    return [
+        f"{name} ({limit})"
+        for name, limit in _COMPUTED_LIMITS.items()
+        if name not in mapping.unknown
+        and not mapping.can_query(name)
+        and name not in (*mapping.alternatives, *mapping.constants)
+    ]
 
 
 def find_used_paths(

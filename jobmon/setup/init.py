@@ -1,7 +1,8 @@
 """`jobmon init`: creates indexes, roles and users for a queue.
 
 It starts a replica set first, if requested. Before it creates anything else, it stops if a
-collection does not match the settings, or if a right is missing.
+collection does not match the settings, or if a right is missing. It removes only rights that older
+versions granted too widely.
 """
 
 from collections.abc import Iterator

@@ -142,7 +142,7 @@ def _check_collector_rights(deployment: Deployment) -> Iterator[Finding]:
             "rights",
             f"The collector's user may also write {settings.state_db}.{DECISIONS}: with its "
             "password, anybody can request actions.",
-            remedy="Create a user for the collector with `jobmon init`.",
+            remedy="Run `jobmon init` again: it replaces such rights of older versions.",
             commands=(deployment.init_command("--collector"),),
         )
 

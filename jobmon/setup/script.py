@@ -1,7 +1,8 @@
 """Writes the steps of `jobmon init` as lines for mongosh, for administrators who review them.
 
-The lines add what is missing, so that people can run a script again. With --change-passwords they
-also change passwords. The lines of `jobmon init --remove` remove what `jobmon init` created.
+The lines add what is missing, so that people can run a script again. They remove only rights that
+older versions granted too widely. With --change-passwords they also change passwords. The lines of
+`jobmon init --remove` remove what `jobmon init` created.
 """
 
 import json
@@ -27,7 +28,7 @@ def create_index_line(index: Index) -> str:
 
 
 def role_lines(roles: QueueRoles) -> Iterator[str]:
-    """Lines that create the roles, or add missing rights to existing ones."""
+    """Lines that create the roles, or add missing rights and remove superseded rights."""
     admin = _database("admin")
     for name, privileges in roles.privileges.items():
         role = {"role": name, "privileges": privileges, "roles": []}
@@ -36,6 +37,8 @@ def role_lines(roles: QueueRoles) -> Iterator[str]:
             f"{admin}.grantPrivilegesToRole({_js(name)}, {_js(privileges)}); "
             f"else {admin}.createRole({_js(role)});"
         )
+        if roles.superseded:
+            yield f"{admin}.revokePrivilegesFromRole({_js(name)}, {_js(roles.superseded)});"
 
 
 def user_lines(

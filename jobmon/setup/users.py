@@ -1,4 +1,8 @@
-"""Creates and removes the roles and users of one watched queue: only the actor may change jobs."""
+"""Creates the roles and users of one watched queue: only the actor's user may change jobs.
+
+It removes only rights that `jobmon init` granted: `remove_users` removes the roles, and
+`create_roles` removes the rights that older versions granted on all of JOBMON_STATE_DB.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,6 +117,13 @@ class QueueRoles:
         kinds = [kind for kind in UserKind if kind is not UserKind.ACTOR or self.actions]
         return {self.name(kind): list(self._list_privileges(kind)) for kind in kinds}
 
+    @property
+    def superseded(self) -> list[Document]:
+        """The privileges on all of JOBMON_STATE_DB that older versions granted."""
+        if self.own is None or self.own.state == self.own.rollups:
+            return []
+        return [self._grant(self.own.state, "", WRITING)]
+
     def _list_privileges(self, kind: UserKind) -> Iterator[Document]:
         for name in self.collections:
             yield self._grant(self.database, name, self._list_watched_rights(kind, name))
@@ -166,15 +177,21 @@ class User:
 
 
 def create_roles(client: MongoClient[Document], roles: QueueRoles) -> Iterator[Finding]:
-    """Create roles, or add missing rights to existing ones; raises PyMongoError."""
+    """Create roles, or add missing rights and remove superseded rights; raises PyMongoError."""
     admin = client["admin"]
     for name, privileges in roles.privileges.items():
-        if admin.command("rolesInfo", name)["roles"]:
-            admin.command("grantPrivilegesToRole", name, privileges=privileges)
-            yield ok("role", f"{name}: exists")
-        else:
+        existing = admin.command("rolesInfo", name, showPrivileges=True)["roles"]
+        if not existing:
             admin.command("createRole", name, privileges=privileges, roles=[])
             yield ok("role", f"{name}: created")
+            continue
+        admin.command("grantPrivilegesToRole", name, privileges=privileges)
+        resources = [privilege["resource"] for privilege in existing[0]["privileges"]]
+        too_wide = [grant for grant in roles.superseded if grant["resource"] in resources]
+        if too_wide:
+            admin.command("revokePrivilegesFromRole", name, privileges=too_wide)
+        narrowed = ", with fewer rights than an older version granted" if too_wide else ""
+        yield ok("role", f"{name}: exists{narrowed}")
 
 
 def create_users(

@@ -3,6 +3,7 @@ start that is paired with the end of another run, a wrong duration, a query with
 malformed event that breaks a page."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,16 @@ def test_every_run_of_the_real_agenda_is_shown(agenda: tuple[WatchedQueue, Ids])
     assert "Attempt 1 failed on worker-1" in dead.text.replace("\n", "")
     assert "Attempt 2 failed on worker-1" in dead.text.replace("\n", "")
     assert "waited" not in dead.text  # the due time of a run is unknown
+
+
+def test_check_recommends_the_profile_that_reads_the_log(agenda: tuple[WatchedQueue, Ids]) -> None:
+    queue, _ = agenda
+    findings = list(check_deployment(replace(queue.settings, profile="agenda")))
+    (warning,) = (finding for finding in findings if "agenda_logs records" in finding.message)
+    assert (warning.level, warning.check) == ("warning", "attempts")
+    assert "agenda-logs" in str(warning.remedy)
+    messages = [finding.message for finding in check_deployment(queue.settings)]
+    assert not any("records" in message for message in messages)
 
 
 RUNS_PROFILE = """\

@@ -209,10 +209,17 @@ def test_check_reports_an_empty_collection_and_a_view(
     assert "is a view" in attempts.message
 
 
-def test_check_reports_a_time_series_collection(database: MongoDb, settings: Settings) -> None:
+def test_check_reports_a_time_series_collection_and_a_collation(
+    database: MongoDb, settings: Settings
+) -> None:
     database.create_collection("jobs", timeseries={"timeField": "createdAt"})
-    finding = select_one(list(check_deployment(settings)), "collections", Level.PROBLEM)
-    assert "is a time series collection" in finding.message
+    database.create_collection("job_attempts", collation={"locale": "en", "strength": 2})
+    database.job_attempts.insert_one({"jobId": "1"})
+    jobs, attempts = select(list(check_deployment(settings)), "collections")
+    assert jobs.level is Level.PROBLEM
+    assert "is a time series collection" in jobs.message
+    assert attempts.level is Level.WARNING
+    assert "default collation (locale en, strength 2)" in attempts.message
 
 
 def test_check_needs_no_index_on_a_field_that_no_document_has(
@@ -626,7 +633,7 @@ def test_check_reports_a_collector_whose_commands_would_be_refused(
         (role,) = root.admin.command("rolesInfo", name, showPrivileges=True)["roles"]
         privileges = role["privileges"]
         kept = [right for right in privileges if right["resource"]["collection"] != "marks"]
-        # The warning of this right must not hide the missing right.
+        # A right of older versions: its warning must not hide the missing right.
         decisions = {"db": "jobmon_state", "collection": "action_decisions"}
         kept.append({"resource": decisions, "actions": ["insert"]})
         without_marks = {"role": "withoutMarks", "db": "admin"}

@@ -139,7 +139,11 @@ def test_script_has_the_same_effect_as_the_command(
     undo_init(mongo, shop)
     run_script(script_result.output, mongo, shop, tmp_path)
     assert read_setup(mongo, shop) == setup_by_command
-    run_script(script_result.output, mongo, shop, tmp_path)  # a script can be run again
+    # A right that an older version granted: the script revokes it.
+    privilege = {"resource": {"db": f"{shop.name}_state", "collection": ""}, "actions": ["find"]}
+    role = f"jobmonReader.{shop.name}.jobs"
+    mongo.admin.command("grantPrivilegesToRole", role, privileges=[privilege])
+    run_script(script_result.output, mongo, shop, tmp_path)
     assert read_setup(mongo, shop) == setup_by_command
     removal = init(database_uri(mongod, shop), "--remove", "--print")
     assert removal.exit_code == 0, removal.output

@@ -32,6 +32,7 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings
 from jobmon.setup.check import check_deployment
 from jobmon.setup.findings import Finding, Level
+from jobmon.setup.users import WRITING
 from jobmon.store.connection import Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.filter import JobFilter
@@ -169,7 +170,11 @@ def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
 ) -> None:
     """Both queues use the same user names: in one database these are the same users."""
     with MongoClient(root_uri(init_server, "shop")) as root:
-        query = {"rolesInfo": "jobmonReader.shop.jobs", "showPrivileges": True}
+        query = {"rolesInfo": ["jobmonReader", "jobmonReader.shop.jobs"], "showPrivileges": True}
+        find_jobs = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
+        # The role that an older version of jobmon created.
+        if not root.admin.command("rolesInfo", "jobmonReader")["roles"]:
+            root.admin.command("createRole", "jobmonReader", privileges=[find_jobs], roles=[])
         before = root.admin.command(query)["roles"]
         result = init_as(
             root_uri(init_server, name),
@@ -208,6 +213,47 @@ def own_queue(init_server: Mongod) -> Iterator[Database[dict[str, Any]]]:
         database.command("dropAllUsersFromDatabase")
         for suffix in ("", "_rollups", "_state"):
             root.drop_database(f"{database.name}{suffix}")
+
+
+def test_init_narrows_the_roles_of_an_older_version(
+    init_server: Mongod, own_queue: Database[dict[str, Any]]
+) -> None:
+    """Catches a collector's user who may still file requests after `jobmon init`."""
+    name, root = own_queue.name, own_queue.client
+    role, options = f"jobmonCollector.{name}.jobs", ("--create", "--collector", "collector")
+    admin = root_uri(init_server, name)
+    settings = Settings(
+        mongo_uri=admin,
+        rollup_uri=make_uri(init_server, "collector").replace("/shop", f"/{name}"),
+        actions=True,
+    )
+
+    def file_request(request_id: str) -> None:
+        with MongoClient(settings.rollup_uri) as client:
+            client.jobmon_state.action_decisions.insert_one({"_id": request_id})
+
+    def find_warnings() -> list[str]:
+        messages = [finding.message for finding in check_deployment(settings)]
+        return [message for message in messages if "anybody can request" in message]
+
+    assert init_as(admin, *options).exit_code == 0
+    foreign_right = {"resource": {"db": name, "collection": "own"}, "actions": ["find"]}
+    older_right = {
+        "resource": {"db": "jobmon_state", "collection": ""},
+        "actions": [*WRITING],
+    }
+    root.admin.command("grantPrivilegesToRole", role, privileges=[older_right, foreign_right])
+    file_request(f"{name}/1")
+    assert len(find_warnings()) == 1
+    result = init_as(admin, *options)
+    assert f"{role}: exists, with fewer rights than an older version granted" in result.output
+    with pytest.raises(OperationFailure, match="not authorized"):
+        file_request(f"{name}/2")
+    assert find_warnings() == []
+    (narrowed_role,) = root.admin.command("rolesInfo", role, showPrivileges=True)["roles"]
+    assert foreign_right in narrowed_role["privileges"]
+    assert "fewer rights" not in init_as(admin, *options).output
+    root.jobmon_state.action_decisions.delete_many({"_id": f"{name}/1"})
 
 
 def test_init_keeps_roles_and_password_of_an_existing_user(init_server: Mongod) -> None:

@@ -46,6 +46,7 @@ class Router:
         self._connections: list[socket.socket] = []
         self._cursors: set[int] = set()  # the ids of the cursors that this router opened
         self.commands: list[Document] = []
+        self.refused_databases: set[str] = set()  # databases for which the user has no rights
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -88,6 +89,8 @@ class Router:
             return {"ok": 0.0, "errmsg": f"no such command: '{name}'", "code": 59}
         if name == "getMore" and command["getMore"] not in self._cursors:
             return {"ok": 0.0, "errmsg": "cursor id not found", "code": 43}
+        if command.get("$db") in self.refused_databases:
+            return {"ok": 0.0, "errmsg": "not authorized", "code": 13, "codeName": "Unauthorized"}
         return None
 
     def _rewrite(self, name: str, answer: Document) -> Document:
