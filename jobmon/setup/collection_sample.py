@@ -34,7 +34,8 @@ _MAX_VALUE_LENGTH = 40
 _PATH_PATTERN = profile_schema()["$defs"]["path"]["pattern"]
 # jobmon can search by a date that is a text only if it has this form.
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(Z|\+00:00)?")
-_UNSET = "number in place of no date"
+_UNSET = "value in place of no date"
+_JSON, _EMPTY = "JSON text", "empty text"
 WITHOUT_ZONE = "iso without a time zone"  # counted in addition to `iso`
 # In seconds since 1970: a number between these may be a date from 2001 to 2100.
 _FIRST_DATE_S, _LAST_DATE_S = 978_307_200, 4_102_444_800
@@ -46,8 +47,9 @@ class SampledField:
 
     `present`: how many documents have the path. `documents`: how many have a value that is not null
     there. `types`: the number of values by `type_name`. `forms`: the number of dates by their form
-    (`date`, `iso`, `seconds`, …). `value_counts`: how often each value occurs, by its label; None
-    with more than 40 different values, or with a value that is long, or no text, number or boolean.
+    (`date`, `iso`, `seconds`, …), and of JSON texts. `value_counts`: how often each value occurs,
+    by its label; None with more than 40 different values, or with a value that is long, or no text,
+    number or boolean.
     `distinct`: hashes of the texts, numbers and booleans. `keys`: the keys of embedded documents,
     even of documents in arrays.
     """
@@ -63,10 +65,28 @@ class SampledField:
 
     @property
     def date_form(self) -> str | None:
-        """The form of a date that all values have, but 0 and -1 may stand for no date; or None."""
+        """The form of a date that all values have, except those that stand for no date; or None."""
         dated = self.documents - self.forms[_UNSET]
-        forms = [form for form, count in self.forms.items() if count == dated and form != _UNSET]
+        forms = [
+            form
+            for form, count in self.forms.items()
+            if count == dated and form not in (_UNSET, _JSON, _EMPTY)
+        ]
         return forms[0] if forms and dated else None
+
+    @property
+    def unset_dates(self) -> int:
+        """How many values stand for no date, such as 0 or Go's year 1."""
+        return self.forms[_UNSET]
+
+    @property
+    def empty_texts(self) -> int:
+        return self.forms[_EMPTY]
+
+    @property
+    def is_json(self) -> bool:
+        """Whether all values are texts that look like JSON documents."""
+        return bool(self.documents) and self.forms[_JSON] == self.documents
 
     def has_only(self, *types: str) -> bool:
         """Whether there are values, all with one of these types."""
@@ -76,7 +96,7 @@ class SampledField:
         """Count a value that is not null."""
         self.documents += 1
         self.types[type_name(value)] += 1
-        for form in _list_date_forms(value):
+        for form in _list_forms(value):
             self.forms[form] += 1
         for element in value if isinstance(value, list) else [value]:
             if isinstance(element, Mapping):
@@ -221,16 +241,22 @@ def _walk(document: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tupl
             yield from _walk(value, f"{path}.", depth + 1)
 
 
-def _list_date_forms(value: Any) -> Iterator[str]:
+def _list_forms(value: Any) -> Iterator[str]:
     match value:
         case bool():
             return
-        case datetime() | DatetimeMS():
-            yield "date"
+        case datetime():
+            yield _UNSET if value.timestamp() < _FIRST_DATE_S else "date"
+        case DatetimeMS():
+            yield _UNSET if int(value) < _FIRST_DATE_S * 1_000 else "date"
         case str() if match := _ISO.fullmatch(value):
             yield "iso"
             if match[1] is None:
                 yield WITHOUT_ZONE
+        case "":
+            yield _EMPTY
+        case str() if value.startswith("{") and value.endswith("}"):
+            yield _JSON
         case 0 | -1:
             yield _UNSET
         case int() | float():

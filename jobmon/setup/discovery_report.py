@@ -91,6 +91,8 @@ def write_files(discovery: Discovery, folder: Path) -> Iterator[str]:
     for candidate in discovery.candidates:
         if candidate.profile is None or candidate.certainty is Certainty.POSSIBLE:
             yield f"{candidate.sample.name} is only possibly a queue: no file was written for it."
+            if candidate.profile is not None:
+                yield "To use it, copy its files from the output above."
             continue
         settings = folder / f"{candidate.stem}.env"
         if candidate.text is not None:

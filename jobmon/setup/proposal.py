@@ -1,47 +1,37 @@
 """Proposes a profile for a collection that looks like a queue, with a reason for each line."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pymongo.errors import PyMongoError
 
 from jobmon.domain import JobStatus
 from jobmon.humanize import count
-from jobmon.redaction.redactor import Redactor
 from jobmon.setup.collection_sample import WITHOUT_ZONE, CollectionSample, SampledField
+from jobmon.setup.found_fields import IDS, MOST_DOCUMENTS, FoundFields, is_date, is_number
 from jobmon.setup.recognition import Certainty
-from jobmon.setup.statuses import Resample, StatusMeanings, add_rare_statuses
+from jobmon.setup.status_rules import StatusRule
+from jobmon.setup.statuses import Resample, StatusMeanings
 from jobmon.setup.vocabulary import (
     ATTEMPT_ARRAYS,
-    ATTEMPT_COUNTS,
-    COLLECTION_WORDS,
-    DATES,
-    ERRORS,
-    FAILED_WORDS,
-    LEASE_STARTS,
-    MAX_ATTEMPTS,
+    FAILURE_DATES,
     MAX_RETRIES,
-    PAYLOADS,
     PRIORITIES,
-    REMAINING_COUNTS,
-    RETRY_COUNTS,
-    STATUS,
-    STATUS_WORDS,
     TYPES,
-    WORKERS,
     find_owner,
     find_path,
-    normalize,
+    find_status,
+    is_failure,
 )
 
-_MAX_STATUSES = 15
-_MOST_DOCUMENTS, _NEARLY_ALL = 0.9, 0.95  # shares of documents
+_CLEARLY_KNOWN = 0.75  # share of known statuses if both waiting and running jobs have one
+# Statuses that a proposed rule derives from a flag, a lock or a date.
+_SHOWN_BY_FIELDS = {JobStatus.LEASED.value, JobStatus.SUCCEEDED.value, JobStatus.DLQ.value}
 _FEW_TYPES = 20  # a field with at most this many values may hold the type
 _JOB_REFERENCES = ("jobid", "taskid", "job", "task")
 _ERROR_KEYS = {"code", "message", "stack"}
-_IDS = ("string", "objectId", "number")
 
 
 @dataclass(kw_only=True)
@@ -66,24 +56,10 @@ def propose(sample: CollectionSample, resample: Resample) -> Proposal | None:
     return _Proposer(sample, resample).propose()
 
 
-class _Proposer:
+class _Proposer(FoundFields):
     def __init__(self, sample: CollectionSample, resample: Resample) -> None:
-        self._sample = sample
-        self._resample = resample
-        self._used: set[str] = set()
-        self._doubts: list[str] = []
+        super().__init__(sample, resample)
         self._readings: dict[str, str] = {}
-        self._payload: SampledField | None = None  # `_find` reads it
-        self._payload = self._find(PAYLOADS, _is_content, nested=False)
-        self._status_counts = Counter[str]()
-        self._status = self._find_status()
-        self._dates = {name: self._find_date(name) for name in DATES}
-        self._lease_start = self._find(LEASE_STARTS, _is_date, are_dates=True)
-        self._worker = self._find(WORKERS, lambda sampled: sampled.has_only(*_IDS))
-        self._attempts = self._find(ATTEMPT_COUNTS, _is_number)
-        self._retries = self._find(RETRY_COUNTS, _is_number)
-        self._remaining = self._find(REMAINING_COUNTS, _is_number)
-        self._max_attempts = self._find(MAX_ATTEMPTS, _is_number)
 
     def propose(self) -> Proposal | None:
         signs = self._list_signs()
@@ -95,94 +71,73 @@ class _Proposer:
                 reasons=["its documents refer to jobs in another collection: attempts, or a log"],
             )
         if self._status is None:
-            if len(signs) < 2:
-                return None
-            return Proposal(
-                certainty=Certainty.POSSIBLE,
-                reasons=[f"it has {', '.join(signs)}"],
-                doubts=[
-                    "no field holds a status, so write its rules yourself: docs/adapters.md, "
-                    "“Write a profile in five steps”"
-                ],
-            )
+            return self._propose_rules(signs)
         values = f"{self._status.path} has {count(len(statuses), 'distinct value')}"
         active = meanings & {JobStatus.QUEUED, JobStatus.LEASED}
-        has_job_statuses = known_share >= _MOST_DOCUMENTS and bool(active)
-        has_queue_name = COLLECTION_WORDS.search(self._sample.collection) is not None
+        has_job_statuses = known_share >= MOST_DOCUMENTS and bool(active)
+        has_queue_name = self._has_queue_name()
+        is_clear = known_share >= _CLEARLY_KNOWN and len(active) == 2 and len(meanings) > 2
         if len(signs) >= 2:
             has_job_sign = self._payload or has_queue_name or self._worker
             is_probable = has_job_statuses and has_job_sign and len(statuses) > 1
             certainty = Certainty.PROBABLE if is_probable else Certainty.POSSIBLE
         elif signs and has_job_statuses and (self._payload or has_queue_name):
-            is_clear = len(active) == 2 and self._payload and has_queue_name
-            certainty = Certainty.PROBABLE if is_clear else Certainty.POSSIBLE
+            is_probable = len(active) == 2 and self._payload and has_queue_name
+            certainty = Certainty.PROBABLE if is_probable else Certainty.POSSIBLE
+        elif is_clear or (self._payload and has_queue_name):
+            certainty = Certainty.POSSIBLE
         else:
             present = f"only {signs[0]}" if signs else "no worker, attempts, due date or start"
             return Proposal(
                 certainty=None, reasons=[f"{values}, but of the signs of a queue it has {present}"]
             )
-        reasons = [values, f"it has {', '.join(signs)}"]
-        if known_share >= _MOST_DOCUMENTS:
-            reasons.insert(1, "these are words for the statuses of jobs")
+        reasons = [values]
+        if known_share >= MOST_DOCUMENTS:
+            reasons.append("these are words for the statuses of jobs")
+        if signs:
+            reasons.append(f"it has {', '.join(signs)}")
         profile = self._format_profile(self._status, statuses)
         return Proposal(certainty=certainty, reasons=reasons, doubts=self._doubts, profile=profile)
 
-    def _find(
-        self,
-        names: Iterable[str],
-        accept: Callable[[SampledField], bool],
-        *,
-        share: float = 0.0,
-        nested: bool = True,
-        are_dates: bool = False,
-    ) -> SampledField | None:
-        """The field with the first of these names that `accept` accepts; later calls skip it.
-
-        With `nested`, fields of embedded documents are searched, too.
-        """
-        paths = [
-            path
-            for path, sampled in self._sample.fields.items()
-            if path not in self._used
-            and path.count(".") <= (1 if nested else 0)
-            and not path.startswith("_id.")
-            and sampled.documents
-            and self._sample.share(path) >= share
-            and accept(sampled)
-        ]
-        if self._payload is not None:  # a field of the payload is no field of the job
-            paths = [path for path in paths if not path.startswith(f"{self._payload.path}.")]
-        path = find_path(names, paths, are_dates=are_dates)
-        if path is None:
+    def _propose_rules(self, signs: list[str]) -> Proposal | None:
+        """A proposal for a collection without a field for the status."""
+        has_queue_name = self._has_queue_name()
+        if len(signs) < 2 and not (has_queue_name and (self._payload or signs)):
             return None
-        self._used.add(path)
-        return self._sample.fields[path]
-
-    def _find_status(self) -> SampledField | None:
-        """The field of the status; adds documents with rare statuses to the sample."""
-        status = self._find(STATUS, _is_status, share=_MOST_DOCUMENTS)
-        if status is None:
-            return None
-        # The counts without the documents that are added are those of a random sample.
-        self._status_counts.update(status.value_counts)
-        if doubt := add_rare_statuses(self._sample, status, self._resample):
-            self._doubts.append(doubt)
-        return status if _is_status(status) else None
-
-    def _find_date(self, name: str) -> SampledField | None:
-        share = _NEARLY_ALL if name == "createdAt" else 0.0
-        return self._find(DATES[name], _is_date, share=share, are_dates=True)
-
-    def _list_signs(self) -> list[str]:
-        """The signs of a queue that the documents have, each with its fields."""
-        groups = {
-            "a worker's lease": (self._worker, self._dates["leaseExpiresAt"], self._lease_start),
-            "attempts": (self._attempts, self._retries, self._remaining, self._max_attempts),
-            "a due date": (self._dates["nextRunAt"],),
-            "the start of a run": (self._dates["startedAt"],),
-        }
-        signs = {sign: [item.path for item in group if item] for sign, group in groups.items()}
-        return [f"{sign} ({', '.join(paths)})" for sign, paths in signs.items() if paths]
+        state = self._make_state_fields()
+        rules = state.make_rules()
+        reasons = [f"it has {', '.join(signs)}"] if signs else []
+        statuses = {rule.status for rule in rules} & _SHOWN_BY_FIELDS
+        if not statuses and self._has_state_array():
+            return Proposal(
+                certainty=Certainty.POSSIBLE,
+                reasons=reasons,
+                doubts=[
+                    "an array seems to hold its states, so write its rules yourself: "
+                    "docs/adapters.md, “Examples”"
+                ],
+            )
+        if not statuses and (status := _find_status_in_name(self._sample.collection)):
+            rules = [StatusRule(status, {})]
+            self._doubts[:] = [
+                "only the collection's name shows the state: if the other states are in other "
+                "collections, watch each as a queue: docs/operations.md, “Several queues”"
+            ]
+            reasons.append(f"its name has a word for jobs that are {status}")
+            is_clear = bool(signs and self._payload)
+        else:
+            has_job_sign = bool(
+                has_queue_name or self._worker or (self._payload and self._attempts)
+            )
+            is_clear = len(signs) >= 2 and bool(statuses) and has_job_sign and state.is_clear
+        if self._payload is not None:
+            reasons.append(f"{self._payload.path} may hold arguments")
+        return Proposal(
+            certainty=Certainty.PROBABLE if is_clear else Certainty.POSSIBLE,
+            reasons=reasons,
+            doubts=self._doubts,
+            profile=self._format_rules(rules),
+        )
 
     def _is_log(self, statuses: list[str]) -> bool:
         """Whether the documents refer to jobs, each of which may have several documents."""
@@ -191,31 +146,56 @@ class _Proposer:
             return False
         reference = self._sample.fields[path]
         is_unique = len(reference.distinct) == reference.documents
-        has_queued = JobStatus.QUEUED in {STATUS_WORDS.get(normalize(name)) for name in statuses}
+        has_queued = JobStatus.QUEUED in {find_status(name) for name in statuses}
         return not (reference.types["object"] or (is_unique and has_queued))
 
-    def _list_statuses(self) -> list[str]:
-        if self._status is None or self._status.value_counts is None:
-            return []
-        return [status for status, _ in self._status.value_counts.most_common()]
-
-    def _recognize_statuses(self, statuses: list[str]) -> tuple[float, set[str | None]]:
-        """The share of documents with a known status, and the meanings of the known statuses."""
-        known = [name for name in statuses if normalize(name) in {*STATUS_WORDS, *FAILED_WORDS}]
-        total = self._status_counts.total()
-        share = sum(self._status_counts[name] for name in known) / total if total else 0.0
-        return share, {STATUS_WORDS.get(normalize(name)) for name in known}
-
     def _format_profile(self, status: SampledField, statuses: list[str]) -> str:
-        meanings = StatusMeanings(
-            path=status.path,
-            names=statuses,
-            resample=self._resample,
-            due=self._dates["nextRunAt"],
-            last_run=self._dates["startedAt"] or self._lease_start or self._dates["updatedAt"],
-            doubts=self._doubts,
-        ).find()
-        fields = self._map_fields({meaning for meaning, _ in meanings.values()})
+        state = self._make_state_fields()
+        found = StatusMeanings(
+            status=status, names=statuses, resample=self._resample, state=state, doubts=self._doubts
+        )
+        meanings = found.find()
+        rules: list[StatusRule] = []
+        if not {meaning for meaning, _ in meanings.values()} & {JobStatus.LEASED}:
+            rules = found.make_lease_rules(meanings)
+        if rules:
+            return self._format_rules(rules, anchor=status.path)
+        lines = ["", "[status]", f"path = {_quote(status.path)}", "", "[status.names]"]
+        for name in statuses:
+            if name in meanings:
+                meaning, reason = meanings[name]
+                lines.append(f"{_quote(name)} = {_quote(meaning)}  # {reason}")
+            else:
+                lines.append(f'# {_quote(name)} = "…"  # unsure{found.describe(name)}')
+        names = {meaning for meaning, _ in meanings.values()}
+        where = self._make_where(status.path)
+        if not where and self._sample.share(status.path) < 1 and JobStatus.QUEUED not in names:
+            lines.append('null = "queued"  # unsure: documents without a status may wait')
+            names.add(JobStatus.QUEUED)
+        return self._format(where + lines, names)
+
+    def _format_rules(self, rules: list[StatusRule], anchor: str | None = None) -> str:
+        paths = (self._payload, self._dates["nextRunAt"], self._attempts, self._dates["createdAt"])
+        anchors = [anchor] if anchor else [item.path for item in paths if item]
+        partial = [path for path in anchors if 0.5 < self._sample.share(path) < 1]
+        where = self._make_where(partial[0]) if partial else []
+        lines = ["", "# The first rule that matches counts.", "status = ["]
+        lines += [*(rule.format() for rule in rules), "]"]
+        return self._format(where + lines, {rule.status for rule in rules})
+
+    def _make_where(self, path: str) -> list[str]:
+        """The line that leaves out documents without this path, if they are no jobs."""
+        if self._sample.share(path) == 1 or not self._has_other_documents(path):
+            return []
+        where = f'{{ {_quote(path)} = {{ "$exists" = true }} }}'
+        return [f"where = {where}  # documents without {path} are no jobs"]
+
+    def _format(self, first_lines: list[str], statuses: set[str]) -> str:
+        """The text of the profile; `first_lines` define which documents are jobs, and the status.
+
+        `statuses`: those that jobs may have.
+        """
+        fields = self._map_fields(statuses)
         forms = {path: self._sample.fields[path].forms for path in self._readings}
         if without_zone := [path for path in forms if forms[path][WITHOUT_ZONE]]:
             self._doubts.append(
@@ -225,17 +205,8 @@ class _Proposer:
             f"# Proposed by `jobmon init --discover` from {self._sample.documents} documents.",
             "# Compare it with what your program does; docs/adapters.md describes the format.",
             f"collection = {_quote(self._sample.collection)}",
+            *first_lines,
         ]
-        if self._sample.share(status.path) < 1 and self._has_other_documents(status.path):
-            where = f'{{ {_quote(status.path)} = {{ "$exists" = true }} }}'
-            lines.append(f"where = {where}  # documents without a status are no jobs")
-        lines += ["", "[status]", f"path = {_quote(status.path)}", "", "[status.names]"]
-        for name in statuses:
-            if name in meanings:
-                meaning, reason = meanings[name]
-                lines.append(f"{_quote(name)} = {_quote(meaning)}  # {reason}")
-            else:
-                lines.append(f'# {_quote(name)} = "…"  # unsure')
         if self._readings:
             lines += ["", "[readings]"]
             lines += [f"{_quote(path)} = {_quote(form)}" for path, form in self._readings.items()]
@@ -248,9 +219,10 @@ class _Proposer:
             others = self._resample({status: {"$exists": False}})
         except PyMongoError:
             return False
-        common = [path for path in self._used if self._sample.share(path) >= _MOST_DOCUMENTS]
-        is_other = any(others.share(path) < _MOST_DOCUMENTS for path in common if path != status)
-        if others.documents:
+        least_share = MOST_DOCUMENTS * self._sample.share(status)
+        common = [path for path in self._used if self._sample.share(path) >= least_share]
+        is_other = any(others.share(path) < MOST_DOCUMENTS for path in common if path != status)
+        if others.documents and (is_other or self._status is not None):
             meaning = "left out" if is_other else "jobs with the status null"
             self._doubts.append(f"documents without {status} are {meaning}")
         return bool(others.documents) and is_other
@@ -258,8 +230,8 @@ class _Proposer:
     def _map_fields(self, statuses: set[str]) -> list[str]:
         lines = [_format_line("jobId", '"_id"', "every document has it"), self._map_type()]
         if self._payload is not None:
-            lines.append(self._make_line("payload", self._payload))
-        priority = self._find(PRIORITIES, _is_number)
+            lines.append(self._map_payload(self._payload))
+        priority = self._find(PRIORITIES, is_number)
         waiting = ["queued", "failed"] if "queued" in statuses else []
         leased = ["leased"] if "leased" in statuses else []
         lines += self._map_creation()
@@ -268,7 +240,7 @@ class _Proposer:
             ("updatedAt", self._dates["updatedAt"], []),
             ("nextRunAt", self._dates["nextRunAt"], waiting),
             ("startedAt", self._dates["startedAt"], []),
-            ("finishedAt", self._dates["finishedAt"], []),
+            ("finishedAt", *self._find_end(statuses)),
             ("leasedBy", self._worker, leased),
             ("leaseExpiresAt", self._dates["leaseExpiresAt"], leased),
             ("attemptCount", self._attempts, []),
@@ -280,6 +252,18 @@ class _Proposer:
         self._note_unmapped()
         return lines
 
+    def _map_payload(self, payload: SampledField) -> str:
+        value = _quote(payload.path)
+        if payload.is_json:
+            value = f"{{ json = {value} }}"
+        return _format_line("payload", value, self._describe(payload))
+
+    def _find_end(self, statuses: set[str]) -> tuple[SampledField | None, list[str]]:
+        """The date of the end of a run; without one, the date when a job died."""
+        if (finished := self._dates["finishedAt"]) is not None:
+            return finished, []
+        return self._find(FAILURE_DATES, is_date), ["dlq"] if "dlq" in statuses else []
+
     def _make_line(self, name: str, sampled: SampledField, only_in: Sequence[str] = ()) -> str:
         value = _quote(sampled.path)
         if only_in:
@@ -287,6 +271,12 @@ class _Proposer:
         if sampled.date_form not in (None, "date") and name.endswith("At"):
             self._readings[sampled.path] = str(sampled.date_form)
         return _format_line(name, value, self._describe(sampled))
+
+    def _explain_reading(self, date: SampledField) -> str:
+        """How to declare the form of a date that no field reads yet, as the end of a sentence."""
+        if date.date_form in (None, "date"):
+            return ""
+        return f", and {_quote(date.path)} = {_quote(str(date.date_form))} to [readings]"
 
     def _describe(self, sampled: SampledField) -> str:
         types = ", ".join(kind for kind, _ in sampled.types.most_common(3))
@@ -298,7 +288,7 @@ class _Proposer:
             has_few_values = sampled.value_counts is not None and len(sampled.distinct) <= limit
             return sampled.has_only("string") and has_few_values
 
-        type_field = self._find(TYPES, has_types, share=_MOST_DOCUMENTS, nested=False)
+        type_field = self._find(TYPES, has_types, share=MOST_DOCUMENTS, nested=False)
         if type_field is None:
             return _format_line("type", '{ constant = "$collection" }', "no field names the types")
         comment = f"{self._describe(type_field)}, {len(type_field.distinct)} distinct"
@@ -314,9 +304,12 @@ class _Proposer:
         return []
 
     def _map_error(self) -> list[str]:
-        error = self._find(ERRORS, lambda sampled: sampled.has_only("string", "object"))
-        if error is None:
+        error = self._error or self._error_count
+        if error is None or error.has_only("number") or (error.types["array"] and error.keys):
             return []
+        if error.has_only("array"):
+            value = f"{{ last = {_quote(error.path)} }}"
+            return [_format_line("lastError", value, self._describe(error))]
         if error.types["object"] and not error.keys & _ERROR_KEYS:
             self._doubts.append(f"{error.path} has no code, message or stack: it is not mapped")
             return []
@@ -329,7 +322,7 @@ class _Proposer:
                 f"{self._retries.path} may count retries or failures: if it counts retries, add "
                 f"attemptCount = {{ path = {_quote(self._retries.path)}, plus = 1 }}"
             )
-        max_retries = self._find(MAX_RETRIES, _is_number)
+        max_retries = self._find(MAX_RETRIES, is_number)
         if max_retries is not None and self._max_attempts is None:
             self._doubts.append(
                 f"{max_retries.path} may limit retries: then add maxAttempts = "
@@ -339,8 +332,9 @@ class _Proposer:
             self._doubts.append(
                 f"how long a lease lasts after {self._lease_start.path} is in the program: add "
                 f'leaseExpiresAt = {{ path = {_quote(self._lease_start.path)}, plus = "… min" }}'
+                f"{self._explain_reading(self._lease_start)}"
             )
-        paths = [path for path, sampled in self._sample.fields.items() if sampled.has_only(*_IDS)]
+        paths = [path for path, sampled in self._sample.fields.items() if sampled.has_only(*IDS)]
         if (owner := find_owner(paths, self._payload.path if self._payload else None)) is not None:
             self._doubts.append(
                 f"{owner} may be a job's owner: users would see the jobs with their id there. If "
@@ -355,28 +349,14 @@ class _Proposer:
             )
 
 
-def _is_content(sampled: SampledField) -> bool:
-    return sampled.has_only("object", "array", "string")
-
-
-def _is_date(sampled: SampledField) -> bool:
-    return sampled.date_form is not None
-
-
-def _is_number(sampled: SampledField) -> bool:
-    return sampled.has_only("number")
-
-
-def _is_status(sampled: SampledField) -> bool:
-    values = sampled.value_counts
-    if (
-        values is None
-        or len(values) > _MAX_STATUSES
-        or not sampled.has_only("string", "number", "bool")
-    ):
-        return False
-    redactor = Redactor()
-    return all(value.isprintable() and redactor.redact(value) == value for value in values)
+def _find_status_in_name(collection: str) -> str | None:
+    """The status in the name of a collection that holds jobs of one state: `jobs.failed`."""
+    for word in re.findall(r"[A-Z]?[a-z]+", collection):
+        if (status := find_status(word)) is not None:
+            return status
+        if is_failure(word):
+            return JobStatus.DLQ
+    return None
 
 
 def _format_line(name: str, value: str, comment: str) -> str:

@@ -1,13 +1,17 @@
 """Finds out what the statuses of a collection mean to jobmon, for a proposed profile."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from pymongo.errors import PyMongoError
 
 from jobmon.domain import JobStatus
 from jobmon.setup.collection_sample import CollectionSample, SampledField
-from jobmon.setup.vocabulary import FAILED_WORDS, STATUS_WORDS, normalize
+from jobmon.setup.status_rules import StateFields, StatusRule
+from jobmon.setup.vocabulary import find_status, is_failure, is_known
+from jobmon.store.labels import label
 from jobmon.store.mapping import Document
 
 Resample = Callable[..., CollectionSample]  # `read_sample` of a collection
@@ -37,43 +41,107 @@ def add_rare_statuses(
 
 @dataclass(kw_only=True)
 class StatusMeanings:
-    """The meanings of the statuses at a path.
+    """The meanings of the statuses that `status` holds.
 
-    `due`: the date from which a job may run. `last_run`: a date that each run sets; `due` is later
-    only if the program set it again after a run. `doubts`: what a person should check.
+    `state`: the fields that also show the state. `doubts`: what a person should check.
     """
 
-    path: str
+    status: SampledField
     names: list[str]
     resample: Resample
-    due: SampledField | None
-    last_run: SampledField | None
+    state: StateFields
     doubts: list[str] = field(default_factory=list)
+    _signs: dict[str, list[str]] = field(default_factory=dict)
 
     def find(self) -> dict[str, tuple[str, str]]:
         """(jobmon's status, reason) for each status whose meaning is known; adds doubts."""
         meanings: dict[str, tuple[str, str]] = {}
+        unknown: list[str] = []
         for name in self.names:
-            if (status := STATUS_WORDS.get(normalize(name))) is not None:
+            if (status := find_status(name)) is not None:
                 meanings[name] = (status, "by its name")
-            elif normalize(name) in FAILED_WORDS:
+            elif is_failure(name):
                 meanings[name] = self._explain_failed(name)
+            else:
+                unknown.append(name)
+        self._signs = {name: self._list_signs(name) for name in unknown if not is_known(name)}
+        known = {meaning for meaning, _ in meanings.values()}
+        for name in unknown:
+            if (status := self._infer(name, known)) is not None:
+                signs = ", ".join(self._signs[name]) or "neither a start nor a lease"
+                meanings[name] = (status, f"unsure: only such jobs have {signs}")
+                self.doubts.append(f"the status {name} is read as {status}: such jobs have {signs}")
             else:
                 self.doubts.append(f"the status {name} is unknown: it is shown under its own name")
         return meanings
+
+    def describe(self, name: str) -> str:
+        """What documents with an unknown status have, as the end of a comment."""
+        signs = self._signs.get(name)
+        return f": such jobs have {', '.join(signs)}" if signs else ""
+
+    def make_lease_rules(self, meanings: dict[str, tuple[str, str]]) -> list[StatusRule]:
+        """Rules, if jobs with a status for waiting jobs are leased; else none. Adds a doubt."""
+        waiting = [name for name in self.names if meanings.get(name, ("",))[0] == JobStatus.QUEUED]
+        lease = self.state.find_lease()
+        if not waiting or not lease or not self.status.has_only("string"):
+            return []
+        leased = StatusRule(JobStatus.LEASED, {self.status.path: {"$in": waiting}} | lease)
+        try:
+            if not self.resample(self.state.to_query(leased)).documents:
+                return []
+        except PyMongoError:
+            return []
+        self.doubts.append(
+            f"no status is for jobs that run: those with {', '.join(waiting)} count as running "
+            f"by {', '.join(lease)}"
+        )
+        rules = [
+            StatusRule(meanings.get(name, (name,))[0], {self.status.path: name})
+            for name in self.names
+        ]
+        return [leased, *rules, StatusRule("other", {})]
+
+    def _list_signs(self, name: str) -> list[str]:
+        """The fields that show the state and that all documents with a status have."""
+        values = [value for value in (name, *_parse(name)) if label(value) == name]
+        try:
+            sample = self.resample({self.status.path: {"$in": values}})
+        except PyMongoError:
+            return []
+        return [
+            field.path
+            for field in self.state.list_signs()
+            if self.state.count_set(sample, field) == sample.documents > 0
+        ]
+
+    def _infer(self, name: str, known: set[str]) -> str | None:
+        """The status that follows from the fields of such jobs, if no other status has these."""
+        if name not in self._signs or list(self._signs.values()).count(self._signs[name]) > 1:
+            return None
+        status = self.state.infer(self._signs[name])
+        has_lease = any(
+            self.state.infer(signs) == JobStatus.LEASED for signs in self._signs.values()
+        )
+        if status is None or status in known or (status == JobStatus.QUEUED and not has_lease):
+            return None
+        others = [
+            other for other, signs in self._signs.items() if self.state.infer(signs) == status
+        ]
+        return status if others == [name] else None
 
     def _explain_failed(self, name: str) -> tuple[str, str]:
         """(FAILED or DLQ, reason) for a status such as `error`.
 
         A failure that is not known to be retried is read as dead-lettered: then it is not missed.
         """
-        meanings = {STATUS_WORDS.get(normalize(status)) for status in self.names}
+        meanings = {find_status(status) for status in self.names}
         if JobStatus.FAILED in meanings:
             return JobStatus.DLQ, "another status is for retries"
         if JobStatus.DLQ in meanings:
             return JobStatus.FAILED, "another status is for dead jobs"
         if self._are_due_again(name):
-            due = self.due.path if self.due else ""
+            due = self.state.due.path if self.state.due else ""
             reason = f"{due} is set again after their last run"
             self.doubts.append(
                 f"{name} is read as “a retry is due”, because {reason}: change it to dlq if they "
@@ -89,30 +157,43 @@ class StatusMeanings:
     def _are_due_again(self, name: str) -> bool:
         """Whether each job with this status is due after its last run, unlike succeeded jobs.
 
-        If no date shows the last run: whether each is due at all, unlike succeeded jobs.
+        If no date shows the last run: whether each is due at all, unlike succeeded jobs. If no job
+        has succeeded: unlike waiting jobs with such a date.
         """
-        if self.due is None:
+        due, last_run = self.state.due, self.state.last_run
+        if due is None:
             return False
-        conditions: list[Document] = [{self.due.path: {"$ne": None}}]
-        has_last_run = self.last_run is not None and self.last_run.date_form == self.due.date_form
-        if self.last_run is not None and has_last_run:
-            conditions.append({"$expr": {"$gt": [f"${self.due.path}", f"${self.last_run.path}"]}})
+        conditions: list[Document] = [{due.path: {"$ne": None}}]
+        has_last_run = last_run is not None and last_run.date_form == due.date_form
+        if last_run is not None and has_last_run:
+            conditions.append({"$expr": {"$gt": [f"${due.path}", f"${last_run.path}"]}})
         not_due_again: Document = {"$nor": [{"$and": conditions}]}
-        failed: Document = {self.path: name}
-        succeeded: Document = {
-            self.path: {
-                "$in": [
-                    status
-                    for status in self.names
-                    if STATUS_WORDS.get(normalize(status)) == JobStatus.SUCCEEDED
-                ]
-            }
-        }
+        failed: Document = {self.status.path: name}
         try:
             if self.resample(failed | not_due_again).documents:
                 return False
-            if self.resample(succeeded).documents:
-                return self.resample(succeeded | not_due_again).documents > 0
-            return has_last_run and self.resample(failed).documents > 0
+            if self.resample(self._make_query(JobStatus.SUCCEEDED)).documents:
+                query = self._make_query(JobStatus.SUCCEEDED) | not_due_again
+                return self.resample(query).documents > 0
+            if last_run is None or not has_last_run or not self.resample(failed).documents:
+                return False
+            # A date that waiting jobs have, and that is always earlier, is no last run.
+            waiting = self._make_query(JobStatus.QUEUED) | {last_run.path: {"$ne": None}}
+            has_waiting = self.resample(waiting).documents > 0
+            return not has_waiting or self.resample(waiting | not_due_again).documents > 0
         except PyMongoError:
             return False
+
+    def _make_query(self, status: JobStatus) -> Document:
+        names = [name for name in self.names if find_status(name) == status]
+        return {self.status.path: {"$in": names}}
+
+
+def _parse(name: str) -> list[Any]:
+    """The values that are no texts and may have this label."""
+    values: list[Any] = [True, False]
+    with suppress(ValueError):
+        values.append(float(name))
+    with suppress(ValueError):
+        values.append(int(name))
+    return values

@@ -531,18 +531,6 @@ def test_a_queue_with_numbers_as_statuses_is_only_possible(
     assert {status for _, _, status, *_ in candidate.jobs[1:]} == {"0", "1", "2"}
 
 
-def test_queue_without_a_status_gets_no_profile(
-    database: MongoDb, search: Callable[..., Discovery]
-) -> None:
-    database.work.insert_many(
-        {"data": {}, "attempts": 1, "locked_by": "w-1", "run_at": NOW} for _ in range(5)
-    )
-    candidate = find_candidate(search(), "work")
-    assert candidate.certainty is Certainty.POSSIBLE
-    assert candidate.profile is candidate.text is None
-    assert "no field holds a status" in " ".join(candidate.doubts)
-
-
 def test_nothing_is_written_to_mongodb_and_no_secret_is_printed(
     mongo: MongoClient[Document],
     database: MongoDb,

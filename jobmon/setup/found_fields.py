@@ -1,0 +1,217 @@
+"""Finds the fields of a queue's jobs in a sample, by their names and values."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from jobmon.domain import JobStatus
+from jobmon.redaction.redactor import Redactor
+from jobmon.setup.collection_sample import CollectionSample, SampledField
+from jobmon.setup.status_rules import StateFields, is_flag
+from jobmon.setup.statuses import Resample, add_rare_statuses
+from jobmon.setup.vocabulary import (
+    ATTEMPT_COUNTS,
+    COLLECTION_WORDS,
+    DATES,
+    ERROR_COUNTS,
+    ERRORS,
+    LEASE_STARTS,
+    MAX_ATTEMPTS,
+    PAYLOAD_DOCUMENTS,
+    PAYLOADS,
+    QUEUE_NAMES,
+    REMAINING_COUNTS,
+    RETRY_COUNTS,
+    STATE_FIELDS,
+    STATUS,
+    WORKERS,
+    find_path,
+    find_status,
+    is_known,
+    normalize,
+)
+
+MOST_DOCUMENTS = 0.9  # a share of documents
+IDS = ("string", "objectId", "number")
+_NEARLY_ALL = 0.95
+_LEAST_STATUS_SHARE = 0.2  # the share of documents with a status, if its values are clear
+_MAX_STATUSES = 15
+
+
+class FoundFields:
+    """The fields of jobs in a sample; None for those that the documents do not have.
+
+    `resample` reads a sample of the documents that match a query. `_doubts`: what a person should
+    check.
+    """
+
+    def __init__(self, sample: CollectionSample, resample: Resample) -> None:
+        self._sample = sample
+        self._resample = resample
+        self._used: set[str] = set()
+        self._doubts: list[str] = []
+        self._payload: SampledField | None = None  # `_find` reads it
+        self._payload = self._find(PAYLOADS, _is_content, nested=False) or self._find(
+            PAYLOAD_DOCUMENTS,
+            lambda sampled: sampled.has_only("object") or sampled.is_json,
+            nested=False,
+        )
+        self._status_counts = Counter[str]()
+        self._status = self._find_status()
+        self._dates = {name: self._find_date(name) for name in DATES}
+        self._lease_start = self._find(LEASE_STARTS, is_date, are_dates=True)
+        self._worker = self._find(WORKERS, lambda sampled: sampled.has_only(*IDS))
+        self._attempts = self._find(ATTEMPT_COUNTS, is_number)
+        self._retries = self._find(RETRY_COUNTS, is_number)
+        self._remaining = self._find(REMAINING_COUNTS, is_number)
+        self._max_attempts = self._find(MAX_ATTEMPTS, is_number)
+        self._error = self._find(
+            ERRORS, lambda sampled: sampled.has_only("string", "object", "array")
+        )
+        self._error_count = self._find(
+            ERROR_COUNTS, lambda sampled: sampled.has_only("number", "array")
+        )
+        self._running = self._find(STATE_FIELDS[JobStatus.LEASED], is_flag)
+
+    def _has_queue_name(self) -> bool:
+        """Whether the collection is named like a queue, or its documents name their queue."""
+        has_word = COLLECTION_WORDS.search(self._sample.collection) is not None
+        return has_word or find_path(QUEUE_NAMES, self._sample.top_level) is not None
+
+    def _has_state_array(self) -> bool:
+        """Whether an array has a document for each state that a job had."""
+        arrays = (sampled for sampled in self._sample.fields.values() if sampled.types["array"])
+        return any(normalize(key) in STATUS for sampled in arrays for key in sampled.keys)
+
+    def _make_state_fields(self) -> StateFields:
+        count = self._attempts or self._retries
+        payload = f"{self._payload.path}." if self._payload else None
+        return StateFields(
+            sample=self._sample,
+            paths=[
+                path
+                for path, sampled in self._sample.fields.items()
+                if sampled.documents and not (payload and path.startswith(payload))
+            ],
+            due=self._dates["nextRunAt"],
+            started=self._dates["startedAt"],
+            finished=self._dates["finishedAt"],
+            updated=self._dates["updatedAt"],
+            lease_end=self._dates["leaseExpiresAt"],
+            lease_start=self._lease_start,
+            worker=self._worker,
+            count=count,
+            max_attempts=self._max_attempts if self._attempts else None,
+            error=self._error or self._error_count,
+            doubts=self._doubts,
+        )
+
+    def _find(
+        self,
+        names: Iterable[str],
+        accept: Callable[[SampledField], bool],
+        *,
+        share: float = 0.0,
+        nested: bool = True,
+        are_dates: bool = False,
+    ) -> SampledField | None:
+        """The field with the first of these names that `accept` accepts; later calls skip it.
+
+        With `nested`, fields of embedded documents are searched, too.
+        """
+        paths = [
+            path
+            for path, sampled in self._sample.fields.items()
+            if path not in self._used
+            and path.count(".") <= (1 if nested else 0)
+            and not path.startswith("_id.")
+            and sampled.documents
+            and self._sample.share(path) >= share
+            and accept(sampled)
+        ]
+        if self._payload is not None:  # a field of the payload is no field of the job
+            paths = [path for path in paths if not path.startswith(f"{self._payload.path}.")]
+        path = find_path(names, paths, are_dates=are_dates)
+        if path is None:
+            return None
+        self._used.add(path)
+        return self._sample.fields[path]
+
+    def _find_status(self) -> SampledField | None:
+        """The field of the status; adds documents with rare statuses to the sample."""
+        status = self._find(STATUS, _is_status, share=MOST_DOCUMENTS) or self._find_by_values()
+        if status is None:
+            return None
+        # The counts without the documents that are added are those of a random sample.
+        self._status_counts.update(status.value_counts)
+        if doubt := add_rare_statuses(self._sample, status, self._resample):
+            self._doubts.append(doubt)
+        return status if _is_status(status) else None
+
+    def _find_by_values(self) -> SampledField | None:
+        """A field of any name whose values are words for the statuses of jobs."""
+
+        def has_status_words(sampled: SampledField) -> bool:
+            counts = sampled.value_counts if sampled.has_only("string") else None
+            if counts is None or not _is_status(sampled):
+                return False
+            known = sum(counts[name] for name in counts if is_known(name))
+            meanings = {find_status(name) for name in counts if is_known(name)}
+            is_active = bool(meanings & {JobStatus.QUEUED, JobStatus.LEASED})
+            return is_active and len(meanings) > 1 and known >= MOST_DOCUMENTS * counts.total()
+
+        names = [normalize(path) for path in self._sample.fields]
+        return self._find(names, has_status_words, share=_LEAST_STATUS_SHARE)
+
+    def _find_date(self, name: str) -> SampledField | None:
+        share = _NEARLY_ALL if name == "createdAt" else 0.0
+        return self._find(DATES[name], is_date, share=share, are_dates=True)
+
+    def _list_signs(self) -> list[str]:
+        """The signs of a queue that the documents have, each with its fields."""
+        groups = {
+            "a worker's lease": (
+                *(self._worker, self._dates["leaseExpiresAt"], self._lease_start),
+                self._running if self._status is None else None,
+            ),
+            "attempts": (self._attempts, self._retries, self._remaining, self._max_attempts),
+            "a due date": (self._dates["nextRunAt"],),
+            "the start of a run": (self._dates["startedAt"],),
+        }
+        signs = {sign: [item.path for item in group if item] for sign, group in groups.items()}
+        return [f"{sign} ({', '.join(paths)})" for sign, paths in signs.items() if paths]
+
+    def _list_statuses(self) -> list[str]:
+        if self._status is None or self._status.value_counts is None:
+            return []
+        return [status for status, _ in self._status.value_counts.most_common()]
+
+    def _recognize_statuses(self, statuses: list[str]) -> tuple[float, set[str | None]]:
+        """The share of documents with a known status, and the meanings of the known statuses."""
+        known = [name for name in statuses if is_known(name)]
+        total = self._status_counts.total()
+        share = sum(self._status_counts[name] for name in known) / total if total else 0.0
+        return share, {find_status(name) for name in known}
+
+
+def _is_content(sampled: SampledField) -> bool:
+    return sampled.has_only("object", "array", "string")
+
+
+def is_date(sampled: SampledField) -> bool:
+    return sampled.date_form is not None
+
+
+def is_number(sampled: SampledField) -> bool:
+    return sampled.has_only("number")
+
+
+def _is_status(sampled: SampledField) -> bool:
+    values = sampled.value_counts
+    if (
+        values is None
+        or len(values) > _MAX_STATUSES
+        or not sampled.has_only("string", "number", "bool")
+    ):
+        return False
+    redactor = Redactor()
+    return all(value.isprintable() and redactor.redact(value) == value for value in values)

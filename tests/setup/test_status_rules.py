@@ -1,0 +1,316 @@
+"""Profiles for queues whose status is no plain word in a field: catches a running, dead or retried
+job that is counted as another one, and a queue for which nothing is proposed."""
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo.database import Database
+
+from jobmon.demo.mongod import Mongod
+from jobmon.profiles import parse_file
+from jobmon.setup.discover import discover
+from jobmon.setup.discovery_report import Candidate, Discovery
+from jobmon.setup.recognition import Certainty
+
+from ..support.commands import database_uri
+
+Document = dict[str, Any]
+MongoDb = Database[Document]
+Jobs = dict[str, Document]  # by the expected status
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+PAST, FUTURE = NOW - timedelta(minutes=5), NOW + timedelta(minutes=5)
+PAST_S = int(PAST.timestamp())
+
+
+@pytest.fixture
+def search(mongod: Mongod, database: MongoDb) -> Callable[[], Discovery]:
+    return lambda: discover(database_uri(mongod, database), "JOBMON_MONGO_URI", set())
+
+
+@pytest.fixture
+def propose(database: MongoDb, search: Callable[[], Discovery]) -> Callable[..., Candidate]:
+    """Inserts each document twice, and returns the only candidate."""
+
+    def run(collection: str, documents: Iterable[Document]) -> Candidate:
+        jobs = [document for document in documents for _ in range(2)]
+        database[collection].insert_many(job | {"_id": n} for n, job in enumerate(jobs, 1))
+        (candidate,) = search().candidates
+        return candidate
+
+    return run
+
+
+def list_statuses(candidate: Candidate) -> list[str]:
+    """The statuses in the preview, the oldest first."""
+    return [status for _, _, status, *_ in reversed(candidate.jobs[1:])]
+
+
+def double(values: Iterable[str]) -> list[str]:
+    return [value for value in values for _ in range(2)]
+
+
+FLAGS = {"args": {}, "tries": 0, "processing": False, "done": False, "failed": False}
+NESTED = {"owner": "", "completed": False, "in_prog": False, "err_count": 0}
+LOCKS = {"handler": "--- x", "attempts": 0, "run_at": PAST, "created_at": PAST}
+SECONDS = {"queue": "mail", "payload": "{}", "attempts": 0, "reserved": 0, "reserved_at": None}
+DATES = {"method": "mail", "arguments": "[]", "run_at": PAST, "started_at": None}
+BLOCKED = {"payload": {}, "blockedUntil": PAST, "retries": 0, "done": False}
+UNSET = {"payload": {}, "lockTime": datetime.min.replace(tzinfo=UTC), "attempts": 0}  # Go's "none"
+VISIBLE = {"body": {}, "visible_at": PAST, "claim_id": "", "attempts": 0}
+LIMITED = {"data": {}, "locked_by": None, "attempts": 0, "max_attempts": 3}
+
+QUEUES: dict[str, Jobs] = {
+    "flags": {
+        "queued": FLAGS,
+        "leased": FLAGS | {"processing": True},
+        "succeeded": FLAGS | {"done": True, "tries": 1},
+        "dlq": FLAGS | {"failed": True, "tries": 3},
+        "failed": FLAGS | {"tries": 1},
+    },
+    "flags in a document": {
+        "queued": {"job": {}, "status": NESTED},
+        "leased": {"job": {}, "status": NESTED | {"in_prog": True, "owner": "w"}},
+        "succeeded": {"job": {}, "status": NESTED | {"completed": True, "owner": "w"}},
+        "dlq": {"job": {}, "status": NESTED | {"completed": True, "err_count": 1, "owner": "w"}},
+    },
+    "locks and dates": {
+        "queued": LOCKS,
+        "leased": LOCKS | {"locked_at": NOW, "locked_by": "w"},
+        "failed": LOCKS | {"attempts": 1, "last_error": "boom"},
+        "dlq": LOCKS | {"attempts": 25, "last_error": "boom", "failed_at": NOW},
+    },
+    "numbers as flags": {
+        "queued": SECONDS,
+        "leased": SECONDS | {"reserved": 1, "reserved_at": PAST_S, "attempts": 1},
+        "failed": SECONDS | {"attempts": 1},
+    },
+    "only dates": {
+        "queued": DATES,
+        "leased": DATES | {"started_at": PAST},
+        "succeeded": DATES | {"started_at": PAST, "completed_at": NOW},
+        "dlq": DATES | {"started_at": PAST, "failed_at": NOW},
+    },
+    "a lease end in every job": {
+        "queued": BLOCKED,
+        "leased": BLOCKED | {"blockedUntil": FUTURE, "retries": 1},
+        "failed": BLOCKED | {"retries": 1, "error": "boom"},
+        "succeeded": BLOCKED | {"done": True, "retries": 1},
+    },
+    "a date in place of none": {
+        "queued": UNSET,
+        "leased": UNSET | {"lockTime": NOW, "attempts": 1},
+        "failed": UNSET | {"attempts": 1},
+    },
+    "a date of the last failure": {
+        "queued": LOCKS,
+        "leased": LOCKS | {"locked_at": NOW, "failed_at": PAST, "run_at": NOW, "attempts": 1},
+        "failed": LOCKS | {"failed_at": PAST, "run_at": FUTURE, "attempts": 1},
+        "dlq": LOCKS | {"failed_at": NOW, "attempts": 3},
+    },
+    "visibility": {
+        "queued": VISIBLE,
+        "leased": VISIBLE | {"visible_at": FUTURE, "claim_id": "c", "attempts": 1},
+        "failed": VISIBLE | {"attempts": 1},
+    },
+    "a limit of attempts": {
+        "queued": LIMITED,
+        "leased": LIMITED | {"locked_by": "w", "attempts": 3},
+        "failed": LIMITED | {"attempts": 1},
+        "dlq": LIMITED | {"attempts": 3},
+    },
+    "a status without a word for running jobs": {
+        "queued": {"state": "pending", "lock": {"at": None}, "tries": 0},
+        "leased": {"state": "pending", "lock": {"at": NOW}, "tries": 1},
+        "succeeded": {"state": "done", "lock": {"at": None}, "tries": 1},
+    },
+}
+
+
+@pytest.mark.parametrize("jobs", QUEUES.values(), ids=QUEUES.keys())
+def test_status_follows_from_flags_locks_and_dates(
+    jobs: Jobs, propose: Callable[..., Candidate]
+) -> None:
+    candidate = propose("work_jobs", jobs.values())
+    assert list_statuses(candidate) == double(jobs)
+
+
+def test_rules_are_explained_and_written_only_if_they_are_clear(
+    propose: Callable[..., Candidate],
+) -> None:
+    candidate = propose("jobs", [LOCKS, LOCKS | {"locked_at": NOW, "attempts": 1}])
+    assert candidate.certainty is Certainty.PROBABLE
+    assert candidate.doubts[:3] == (
+        "no field holds a status: the rules are made of locked_at, attempts",
+        "no field shows that a job has succeeded: if the program deletes such jobs, add "
+        '[attempts.events] with deleted = "succeeded", so that their runs are counted',
+        "no field shows that a job is dead: if jobs stay after their last attempt, add "
+        '{ is = "dlq", when = { "attempts" = { "$gte" = N } } } before the rule of failed',
+    )
+
+
+def test_empty_text_among_many_workers_is_no_worker(
+    database: MongoDb, search: Callable[[], Discovery]
+) -> None:
+    workers = ["" if n % 2 else f"worker-{n}" for n in range(180)]
+    database.jobs.insert_many(LOCKS | {"_id": n, "worker": w} for n, w in enumerate(workers))
+    (candidate,) = search().candidates
+    assert list_statuses(candidate) == ["leased", "queued"] * 5
+
+
+def test_lock_that_every_job_has_is_only_possibly_a_status(
+    propose: Callable[..., Candidate],
+) -> None:
+    """Catches a lock that stays after the run: all jobs would count as running."""
+    candidate = propose("jobs", [LOCKS | {"locked_at": NOW}])
+    assert candidate.certainty is Certainty.POSSIBLE
+    assert "every document of the sample has the same state" in " ".join(candidate.doubts)
+
+
+@pytest.mark.parametrize("number", [int, float])
+def test_meaning_of_numbers_follows_from_what_only_such_jobs_have(
+    number: type, propose: Callable[..., Candidate]
+) -> None:
+    waiting: Document = {"args": {}, "Worker": None, "StartedAt": None, "FinishedAt": None}
+    running = waiting | {"Worker": "w", "StartedAt": PAST_S}
+    done = waiting | {"StartedAt": PAST_S, "FinishedAt": PAST_S}
+    dead = done | {"Error": "boom"}
+    jobs = [job | {"Status": number(n)} for n, job in enumerate((waiting, running, done, dead))]
+    candidate = propose("work", jobs)
+    assert candidate.certainty is Certainty.POSSIBLE
+    assert list_statuses(candidate) == double(["queued", "leased", "succeeded", "dlq"])
+    assert "3 is read as dlq: such jobs have StartedAt, FinishedAt, Error" in " ".join(
+        candidate.doubts
+    )
+
+
+def test_numbers_that_nothing_distinguishes_have_no_meaning(
+    propose: Callable[..., Candidate],
+) -> None:
+    """Catches a guess: a cancelled job also ends without an error."""
+    waiting: Document = {"args": {}, "worker": None, "finished": None}
+    running = waiting | {"worker": "w"}
+    ended = waiting | {"finished": NOW}
+    jobs = [waiting | {"status": 0}, waiting | {"status": 1}, running | {"status": 2}]
+    jobs += [ended | {"status": 3}, ended | {"status": 4}]
+    candidate = propose("job", jobs)
+    assert list_statuses(candidate) == double(["0", "1", "leased", "3", "4"])
+    assert '# "4" = "…"  # unsure: such jobs have finished' in str(candidate.text)
+
+
+WORDS = [
+    ("zustand", ("wartend", "in Bearbeitung", "erledigt", "fehlgeschlagen", "abgebrochen")),
+    ("etat", ("en attente", "en cours", "terminé", "échoué", "annulé")),
+    ("estado", ("pendiente", "en proceso", "completado", "fallido", "cancelado")),
+    ("status", ("в очереди", "выполняется", "завершено", "ошибка", "отменено")),
+    ("状态", ("待处理", "处理中", "已完成", "失败", "已取消")),
+    ("State", ("READY", "EXECUTING", "COMPLETED", "FIZZLED", "DEFUSED")),
+    ("status", ("STATE_QUEUED", "JOB_RUNNING", "TaskSucceeded", "is failed", "job.canceled")),
+]
+
+
+@pytest.mark.parametrize(("field", "words"), WORDS)
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_words_of_other_languages_and_programs_are_statuses_in_a_field_of_any_name(
+    field: str, words: tuple[str, ...], *, is_nested: bool, propose: Callable[..., Candidate]
+) -> None:
+    jobs = [
+        {"data": {}, "attempts": 1, "worker": "w"}
+        | ({"status": {"name": word, "since": NOW}} if is_nested else {field: word})
+        for word in words
+    ]
+    candidate = propose("work", jobs)
+    assert candidate.certainty is Certainty.PROBABLE
+    statuses = ["queued", "leased", "succeeded", "dlq", "cancelled"]
+    assert list_statuses(candidate) == double(statuses)
+
+
+def test_status_that_only_started_jobs_have_leaves_the_others_queued(
+    propose: Callable[..., Candidate],
+) -> None:
+    job: Document = {"data": {}, "attempts": 0, "run_at": NOW}
+    jobs = [job, job | {"status": "running"}, job | {"status": "done"}]
+    candidate = propose("jobs", jobs)
+    assert list_statuses(candidate) == double(["queued", "leased", "succeeded"])
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("jobs.waiting", "queued"),
+        ("runningJobs", "leased"),
+        ("queue_done", "succeeded"),
+        ("failed_jobs", "dlq"),
+        ("dead_letter_queue", "dlq"),
+    ],
+)
+def test_collection_for_each_state_has_the_status_in_its_name(
+    name: str, status: str, propose: Callable[..., Candidate]
+) -> None:
+    candidate = propose(name, [{"type": "mail", "data": {}, "attempts": 1}])
+    assert candidate.certainty is Certainty.PROBABLE
+    assert list_statuses(candidate) == [status] * 2
+    assert "only the collection's name shows the state" in " ".join(candidate.doubts)
+
+
+def test_failed_job_with_a_date_that_does_not_show_a_run_is_dead(
+    propose: Callable[..., Candidate],
+) -> None:
+    """The date of a schedule's start is before each due date, even before the first run.
+
+    Catches a dead job that is shown as waiting for a retry.
+    """
+    trigger = {"job": {}, "startTime": PAST, "nextFireTime": FUTURE}
+    candidate = propose("jobs", [trigger | {"state": "waiting"}, trigger | {"state": "error"}])
+    assert list_statuses(candidate) == double(["queued", "dlq"])
+
+
+def test_states_in_an_array_get_no_profile(propose: Callable[..., Candidate]) -> None:
+    """Catches a running job that is shown as queued."""
+    states = [{"status": "running", "at": NOW}, {"status": "enqueued", "at": PAST}]
+    candidate = propose("jobs", [{"payload": {}, "statuses": states}])
+    assert candidate.profile is None
+    assert "an array seems to hold its states" in " ".join(candidate.doubts)
+
+
+def test_documents_that_are_no_jobs_are_left_out(propose: Callable[..., Candidate]) -> None:
+    other = {"class": "Lock", "holder": "w"}
+    jobs = [LOCKS, LOCKS | {"locked_at": NOW}, LOCKS | {"failed_at": NOW}]
+    candidate = propose("jobs", [*jobs, other])
+    assert list_statuses(candidate) == double(["queued", "leased", "dlq"])
+
+
+def test_json_text_is_read_as_the_payload(propose: Callable[..., Candidate]) -> None:
+    """Catches a secret in a text that is not recognized by the name of its field."""
+    payload = json.dumps({"password": "hunter2"})
+    candidate = propose("jobs", [{"state": "new", "payload": payload, "worker": "w", "tries": 1}])
+    profile = parse_file(candidate.stem, str(candidate.text)).content
+    assert profile["fields"]["payload"] == {"json": "payload"}
+
+
+def test_date_of_death_is_the_end_of_the_run(propose: Callable[..., Candidate]) -> None:
+    """Without it, dead jobs are in no chart."""
+    candidate = propose("jobs", [LOCKS, LOCKS | {"failed_at": NOW}])
+    profile = parse_file(candidate.stem, str(candidate.text)).content
+    assert profile["fields"]["finishedAt"] == {"path": "failed_at", "only_in": ["dlq"]}
+
+
+OTHERS: dict[str, Document] = {
+    "todos": {"title": "x", "completed": False, "dueAt": NOW, "priority": 1},
+    "sessions": {"data": {}, "expiresAt": NOW, "type": "web", "createdAt": NOW},
+    "payments": {"amount": 1, "processed": True, "attempts": 1, "data": {}},
+    "locks": {"name": "x", "lockUntil": NOW, "lockedAt": NOW, "lockedBy": "w"},
+    "servers": {"name": ObjectId(), "running": True, "lastHeartbeat": NOW, "data": {}},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_collection_with_flags_and_dates_but_without_jobs_is_no_queue(
+    name: str, database: MongoDb, search: Callable[[], Discovery]
+) -> None:
+    database[name].insert_many(OTHERS[name] | {"_id": n} for n in range(10))
+    assert search().candidates == ()
