@@ -110,7 +110,9 @@ def sign_in_page(error: ApiError) -> BaseResponse | Page:
         # A link on another site: browsers send the cookie only with requests from jobmon's pages.
         return render_arrival(request_address()), HTTPStatus.OK, {}
     message = _MESSAGES.get(error.code, "")
-    return render_sign_in(message, own_path(request_address())), error.status, error.headers
+    # The address of a form may have no page: then it leads back to the page of the form.
+    then = request_address() if request.method == "GET" else request.form.get("then", "")
+    return render_sign_in(message, own_path(then)), error.status, error.headers
 
 
 def render_arrival(address: str, link: str = "Continue to jobmon") -> str:

@@ -391,6 +391,26 @@ def set_paused_types(watched: Any, *names: str) -> None:
     watched.job_controls.replace_one({"_id": "paused"}, {"types": [*names]}, upsert=True)
 
 
+@pytest.mark.parametrize(
+    ("path", "form", "then"),
+    [
+        (
+            "/dashboard/actions",
+            {"then": "/dashboard/jobs?status=dlq"},
+            "/dashboard/jobs?status=dlq",
+        ),
+        ("/dashboard/actions", {"then": "https://evil.example"}, ""),
+        ("/dashboard/mutes", {"kind": "stalled_types"}, ""),
+    ],
+)
+def test_form_after_the_end_of_the_session_leads_back_to_the_page_that_had_it(
+    api: Api, path: str, form: dict[str, str], then: str
+) -> None:
+    """Catches a sign-in that leads to an address without a page, because it only takes forms."""
+    page = Viewer(api.app).page_of_form(path, form, 401)
+    assert page.all("input", name="then")[0]["value"] == then
+
+
 @pytest.fixture
 def _uncached_paused_types(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paused_types, "CACHE_MS", 0)
