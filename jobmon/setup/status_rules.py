@@ -178,7 +178,7 @@ class StateFields:
                     f"a job that has ended and has {self.error.path} is read as dead-lettered: "
                     "change this rule to succeeded if an error stays after a later success"
                 )
-                yield StatusRule(JobStatus.DLQ, _is_set(done) | _is_set(self.error))
+                yield StatusRule(JobStatus.DLQ, _is_set(done) | _has_error(self.error))
             yield StatusRule(JobStatus.SUCCEEDED, _is_set(done))
         started = _drop_last_run(self.started)
         if not lease and started is not None:
@@ -191,8 +191,10 @@ class StateFields:
                 paths = [f"${self.count.path}", f"${self.max_attempts.path}"]
                 yield StatusRule(JobStatus.DLQ, attempted | {"$expr": {"$gte": paths}})
             yield StatusRule(JobStatus.FAILED, attempted)
-        elif (sign := self.error or dead) is not None:
-            yield StatusRule(JobStatus.FAILED, _is_set(sign))
+        elif dead is not None and dead.date_form is not None:
+            yield StatusRule(JobStatus.FAILED, _is_set(dead))
+        elif self.error is not None and dead is None:
+            yield StatusRule(JobStatus.FAILED, _has_error(self.error))
 
     def _exclude_retries(self, failure: SampledField) -> Query:
         """The query for jobs that are not due again after the date of a failure."""
@@ -243,8 +245,6 @@ def _is_set(sampled: SampledField) -> Query:
     path = sampled.path
     if sampled.has_only("bool"):
         return {path: True}
-    if sampled.has_only("array"):
-        return {f"{path}.0": {"$exists": True}}
     if sampled.has_only("number"):
         return {path: {"$gt": 0}}
     if sampled.date_form == "date" and sampled.unset_dates:
@@ -252,6 +252,14 @@ def _is_set(sampled: SampledField) -> Query:
     if sampled.empty_texts:
         return {path: {"$nin": ["$null", ""]}}
     return {path: {"$ne": "$null"}}
+
+
+def _has_error(error: SampledField) -> Query:
+    """The query for the documents with an error; it needs no index of long texts."""
+    if error.has_only("number"):
+        return _is_set(error)
+    empty: Any = [] if error.has_only("array") else ""  # null and a missing value are less
+    return {"$expr": {"$gt": [f"${error.path}", empty]}}
 
 
 def _drop_last_run(date: SampledField | None) -> SampledField | None:

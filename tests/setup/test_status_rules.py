@@ -153,6 +153,23 @@ def test_rules_are_explained_and_written_only_if_they_are_clear(
     )
 
 
+@pytest.mark.parametrize("errors", [[], "", None], ids=["array", "text", "null"])
+def test_error_decides_without_an_index_of_its_text(
+    errors: Any, propose: Callable[..., Candidate]
+) -> None:
+    """Catches an index of whole stack traces in the watched collection."""
+    error = ["boom"] if errors == [] else "boom"
+    job: Document = {"args": {}, "busy": False, "done": False, "errors": errors, "run_at": PAST}
+    if not isinstance(errors, list):
+        job["error"] = job.pop("errors")
+    name = "errors" if "errors" in job else "error"
+    jobs = [job, job | {name: error}, job | {"done": True}, job | {"done": True, name: error}]
+    candidate = propose("jobs", jobs)
+    assert list_statuses(candidate) == double(["queued", "failed", "succeeded", "dlq"])
+    rules = parse_file(candidate.stem, str(candidate.text)).content["status"]
+    assert {path for rule in rules for path in rule.get("when", ())} == {"busy", "done", "$expr"}
+
+
 def test_empty_text_among_many_workers_is_no_worker(
     database: MongoDb, search: Callable[[], Discovery]
 ) -> None:
