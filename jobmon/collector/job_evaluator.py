@@ -79,7 +79,9 @@ class JobEvaluator:
         try:
             self.find(snapshot, {}, limit=1)
         except OperationFailure as error:
-            if classify_failure(error) is not None:
+            # The server reports this as a temporary failure, but no later snapshot succeeds.
+            is_capped = "capped" in str(error)
+            if classify_failure(error) is not None and not is_capped:
                 raise
             return jobs
         return snapshot

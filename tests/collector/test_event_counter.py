@@ -246,6 +246,19 @@ def test_the_first_start_counts_documents_and_changes_without_overlap(agenda: Qu
         agenda.await_right_counts()
 
 
+def test_runs_in_a_capped_collection_are_counted(agenda: Queue) -> None:
+    """Catches a collector that never works: the server has no snapshots of such a collection."""
+    database, name = agenda.jobs.database, agenda.jobs.name
+    agenda.jobs.drop()
+    database.create_collection(name, capped=True, size=1_000_000, max=5)
+    create_indexes(agenda.connection)
+    agenda.run("mail")
+    with running_collector(agenda):
+        for _ in range(6):
+            agenda.run("mail")
+        agenda.await_right_counts()
+
+
 def test_a_deletion_and_a_second_lease_end_a_run(make_queue: Callable[..., Queue]) -> None:
     queue = make_queue(profile="mongo-message-queue", jobs_collection="_queue")
 
