@@ -87,7 +87,6 @@ def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
         samples=series.samples(hour),
         first_build=series.rollup.first_build(),
         leader=series.rollup.leader(),
-        pauses=find_pauses(queue) or {},
     )
     if evidence.stats.health.expired_leases:
         evidence = replace(evidence, first_expiry=queue.running.find_first_expiry())
@@ -149,6 +148,7 @@ def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> E
         samples={},
         unknown=queue.known_fields.unknown,
         assumed_lease=queue.connection.jobs.mapping.offsets.get("leaseExpiresAt"),
+        pauses=find_pauses(queue) or {},
         rules=queue.connection.settings.rules,
     )
     if (missing := find_no_history(queue, stats)) is not None:

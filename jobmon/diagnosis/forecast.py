@@ -15,7 +15,7 @@ from jobmon.domain import JobStatus
 from jobmon.humanize import per_minute
 from jobmon.rollup.buckets import DAY, MINUTE
 from jobmon.rollup.series import Activity
-from jobmon.store.labels import OTHER
+from jobmon.store.labels import OTHER, label
 
 # Rates are counted over the last half hour, in three blocks whose counts must be similar.
 BLOCK_LENGTH, BLOCK_COUNT = 10 * MINUTE, 3
@@ -86,6 +86,9 @@ def forecast_queue(evidence: Evidence) -> Forecast:
     forecast = _forecast_due_jobs(evidence)
     if evidence.stats.health.due == 0:
         return replace(forecast, outlook=Outlook.EMPTY, reason="", backlog=0)
+    if _count_waiting(evidence).keys() & _list_paused(evidence):
+        reason = "jobs of paused types wait until these types are resumed"
+        return _limit_to_growth(forecast, reason)
     return forecast
 
 
@@ -105,11 +108,7 @@ def _forecast_due_jobs(evidence: Evidence) -> Forecast:
 
 def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
     """The forecast of each type with waiting jobs; empty if the jobs could not be counted."""
-    waiting = {
-        job_type: sum(counts.get(status, 0) for status in _WAITING)
-        for job_type, counts in (evidence.stats.type_counts() or {}).items()
-    }
-    waiting = {job_type: count for job_type, count in waiting.items() if count}
+    waiting, paused = _count_waiting(evidence), _list_paused(evidence)
     blocks, health = evidence.blocks, evidence.stats.health
     if isinstance(blocks, Missing):
         return dict.fromkeys(waiting, _make_unknown(blocks.reason))
@@ -128,8 +127,32 @@ def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
             forecasts[job_type] = _make_unknown(COUNTED_TOGETHER.reason)
             continue
         flows = [_sum_flows([activity] if activity else []) for activity in by_block]
-        forecasts[job_type] = _forecast_backlog(count, flows, evidence.blocks_start)
+        forecast = _forecast_backlog(count, flows, evidence.blocks_start)
+        if job_type in paused:
+            forecast = _limit_to_growth(forecast, "the type is paused")
+        forecasts[job_type] = forecast
     return forecasts
+
+
+def _count_waiting(evidence: Evidence) -> dict[str, int]:
+    """The waiting jobs of each type that has any; empty if the jobs could not be counted."""
+    waiting = {
+        job_type: sum(counts.get(status, 0) for status in _WAITING)
+        for job_type, counts in (evidence.stats.type_counts() or {}).items()
+    }
+    return {job_type: count for job_type, count in waiting.items() if count}
+
+
+def _list_paused(evidence: Evidence) -> frozenset[str]:
+    """The labels of the paused types, by which jobs are counted."""
+    return frozenset(map(label, evidence.pauses))
+
+
+def _limit_to_growth(forecast: Forecast, reason: str) -> Forecast:
+    """The forecast if a part of the backlog is paused: it may grow, but it does not clear."""
+    if forecast.outlook in (Outlook.CLEARS, Outlook.STEADY):
+        return replace(forecast, outlook=Outlook.UNKNOWN, reason=reason, clears_in=None)
+    return forecast
 
 
 def explain_missing_runs(evidence: Evidence) -> str:

@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from jobmon.diagnosis.evidence import Evidence, Missing
-from jobmon.diagnosis.evidence_reader import find_no_history
+from jobmon.diagnosis.evidence_reader import find_no_history, gather_forecast_evidence
 from jobmon.diagnosis.forecast import (
     BLOCK_LENGTH,
     Forecast,
@@ -21,6 +21,7 @@ from jobmon.diagnosis.forecast import (
 from jobmon.rollup.buckets import MINUTE, QueueSample, Tally
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import OTHER
+from jobmon.store.paused_types import TypePause
 from jobmon.store.stats import QueueHealth, QueueStats
 
 from ..conftest import NOW
@@ -216,6 +217,38 @@ def test_the_forecast_of_a_type_with_scheduled_jobs_is_unknown() -> None:
     queue = replace(queue, stats=replace(queue.stats, health=health))
     forecast = forecast_types(queue)["mail"]
     assert forecast.reason == "it is unknown how many jobs of this type are due"
+
+
+@pytest.mark.parametrize(
+    ("completed", "outlook"),
+    [(200, Outlook.UNKNOWN), (100, Outlook.UNKNOWN), (50, Outlook.GROWS)],
+)
+def test_a_backlog_with_jobs_of_a_paused_type_does_not_clear(
+    completed: int, outlook: Outlook
+) -> None:
+    queue = evidence({"mail": [(100, completed)] * 3, "sms": [(0, 0)] * 3}, due=350)
+    paused = replace(queue, pauses={"sms": TypePause()})
+    assert forecast_queue(queue).outlook is not Outlook.UNKNOWN
+    forecast = forecast_queue(paused)
+    assert (forecast.outlook, forecast.clears_in) == (outlook, None)
+    assert ("paused types wait" in forecast.reason) == (outlook is Outlook.UNKNOWN)
+    assert forecast_types(paused)["mail"] == forecast_types(queue)["mail"]
+
+
+def test_a_type_that_was_just_paused_does_not_clear() -> None:
+    queue = replace(evidence(CLEARS), pauses={"mail": TypePause()})
+    forecast = forecast_types(queue)["mail"]
+    assert (forecast.outlook, forecast.reason) == (Outlook.UNKNOWN, "the type is paused")
+
+
+def test_a_paused_type_without_waiting_jobs_changes_no_forecast() -> None:
+    queue = replace(evidence(CLEARS), pauses={"sms": TypePause()})
+    assert forecast_queue(queue).outlook is Outlook.CLEARS
+
+
+def test_the_evidence_of_a_forecast_has_the_paused_types() -> None:
+    queue, stats = MagicMock(), replace(evidence({}).stats, source="live")
+    assert gather_forecast_evidence(queue, stats, NOW).pauses is queue.pauses.find.return_value
 
 
 @pytest.mark.parametrize(
