@@ -14,7 +14,13 @@ import bson
 from bson import CodecOptions, Timestamp
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
-from pymongo.errors import ConnectionFailure, CursorNotFound, OperationFailure, PyMongoError
+from pymongo.errors import (
+    ConnectionFailure,
+    CursorNotFound,
+    NetworkTimeout,
+    OperationFailure,
+    PyMongoError,
+)
 
 from jobmon.collector.job_changes import project_events
 from jobmon.collector.segments import SegmentMap
@@ -39,6 +45,9 @@ _REMEMBER_S = 30.0
 _TIMESTAMP_PREFIX = "82"  # the first characters of a resume token that begins with a timestamp
 # The most events in one batch, if they contain fields of the jobs.
 _MAX_EVENTS = 1_000
+# After so many reads in a row without an answer in time, the stream counts as lost: each of them
+# scans the server's log from the same place, and the log may be longer than a read can scan.
+_MAX_TIMEOUTS = 3
 # From this size on, more events may wait: a batch ends before the event that would exceed 16 MB.
 _FULL_BYTES = 8_000_000
 _RAW = CodecOptions(document_class=RawBSONDocument)
@@ -103,6 +112,7 @@ class StreamedChanges:
         self.is_at_end = False
         self._session = jobs.database.client.start_session()  # the cursor belongs to it
         self._pause_s = 0.0
+        self._timeouts = 0
         self._recent: deque[tuple[float, Any]] = deque()  # monotonic time of the read, and _id
         self.token = token
         try:
@@ -148,9 +158,13 @@ class StreamedChanges:
         return events if events is not None and self._fields is not None else ()
 
     def close(self) -> None:
+        self._kill_cursor()
+        self._session.end_session()
+
+    def _kill_cursor(self) -> None:
+        """Release the cursor; a read that got no answer in time would go on in the server."""
         with suppress(PyMongoError):
             self._send_command({"killCursors": self._jobs.name, "cursors": [self._cursor]})
-        self._session.end_session()
 
     def _open_stream(self) -> None:
         options: Document = {"resumeAfter": self.token} if self.token else {}
@@ -168,17 +182,23 @@ class StreamedChanges:
     def _read_events(self) -> list[Document] | None:
         """Read the next events, and set `token` and `is_at_end`.
 
-        Returns None if the stream had to be opened again.
+        Returns None if the stream had to be opened again. Raises StreamLostError if the server does
+        not answer in time, again and again.
         """
         get_more: Document = {"getMore": self._cursor, "collection": self._jobs.name}
         if self._fields is not None:
             get_more["batchSize"] = _MAX_EVENTS
         try:
             answer, size = self._send_command({**get_more, "maxTimeMS": _AWAIT_MS})
-        except (ConnectionFailure, CursorNotFound):  # another server may be the primary now
-            self._open_stream()
+        except (ConnectionFailure, CursorNotFound) as error:
+            self._timeouts = self._timeouts + 1 if isinstance(error, NetworkTimeout) else 0
+            if self._timeouts == _MAX_TIMEOUTS:
+                raise StreamLostError("its changes cannot be read in time") from error
+            self._kill_cursor()
+            self._open_stream()  # another server may be the primary now
             self.is_at_end = False
             return None
+        self._timeouts = 0
         self.token = answer["cursor"]["postBatchResumeToken"]
         events: list[Document] = answer["cursor"]["nextBatch"]
         is_full = self._fields is not None and len(events) == _MAX_EVENTS

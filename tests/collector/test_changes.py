@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
-from pymongo.errors import OperationFailure
+from pymongo.errors import NetworkTimeout, OperationFailure
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from jobmon.collector import changes as changes_module
-from jobmon.collector.changes import PolledChanges, StreamedChanges
+from jobmon.collector.changes import PolledChanges, StreamedChanges, StreamLostError
 from jobmon.collector.segments import SegmentMap
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
@@ -108,6 +108,33 @@ def test_a_batch_that_the_server_cut_is_not_the_end(connection: Connection) -> N
     assert len(ends) > 1
     segments.recount()
     assert segments.totals == {("queued", "t"): 20}
+
+
+def test_a_stream_is_lost_if_three_reads_get_no_answer_in_time(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches reads that scan the server's log from the same place for ever, more and more of them.
+
+    An abandoned read goes on in the server.
+    """
+    segments, sent = SegmentMap(connection.jobs), list[str]()
+    answers = iter([False, False, True, False, False, False])
+    with closing(StreamedChanges(connection.jobs.collection, None, Event())) as changes:
+        send = changes._send_command
+
+        def send_command(command: dict[str, Any]) -> Any:
+            sent.append(next(iter(command)))
+            if sent[-1] == "getMore" and not next(answers):
+                raise NetworkTimeout
+            return send(command)
+
+        monkeypatch.setattr(changes, "_send_command", send_command)
+        for _ in range(5):
+            changes.next_batch(segments)
+        with pytest.raises(StreamLostError, match="in time"):
+            changes.next_batch(segments)
+    reopened = ["getMore", "killCursors", "aggregate"]
+    assert sent == [*2 * reopened, "getMore", *2 * reopened, "getMore", "killCursors"]
 
 
 def test_polling_goes_on_with_the_dates_that_have_an_index(
