@@ -121,6 +121,8 @@ class ProviderSignIn:
         try:
             token, person = expired.refresh_token, expired.provider_subject
             identity = self._renewals.get(token, lambda: self._provider.renew(token, person))
+            if self._renewals.has_ended(expired.id):  # the person has signed out meanwhile
+                return _refuse(_expired_error(), then)
             renewed = replace(
                 expired,
                 renewed_at=time.time(),
@@ -140,6 +142,7 @@ class ProviderSignIn:
         sign_in_page = url_for("dashboard.sign_in_form")
         address: str | None = sign_in_page
         if ended is not None:
+            self._renewals.end(ended.id)
             try:
                 address = self._provider.sign_out_address(
                     ended.id_token, external_address("/dashboard/sign-in")

@@ -42,6 +42,22 @@ class Renewals:
         token_hash = hashlib.sha256(refresh_token.encode()).hexdigest()
         return self._in_process.get(token_hash, lambda: self._share(token_hash, renew), KEPT_S)
 
+    def end(self, session_id: str) -> None:
+        """Record that a session has ended: a renewal that is under way must not bring it back."""
+        with suppress(OSError):
+            self._require_private_folder()
+            self._make_end_path(session_id).touch(mode=0o600)
+
+    def has_ended(self, session_id: str) -> bool:
+        """Whether a session ended in the last minutes, by `end` of a process on this machine."""
+        with suppress(OSError):
+            self._require_private_folder()
+            return self._make_end_path(session_id).exists()
+        return False
+
+    def _make_end_path(self, session_id: str) -> Path:
+        return self._folder / f"end-{hashlib.sha256(session_id.encode()).hexdigest()}"
+
     def _share(self, token_hash: str, renew: Callable[[], Identity]) -> Identity:
         try:
             self._require_private_folder()

@@ -581,6 +581,25 @@ def test_revoked_session_is_not_renewed(
     assert viewer.get("/dashboard/jobs").status_code == 303
 
 
+def test_renewal_during_a_sign_out_does_not_bring_the_session_back(
+    api: Api, viewer: Viewer, provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_in(viewer, provider)
+    expire_token(api, viewer)
+    sign_ins = api.app.view_functions["dashboard.end_session"].__self__  # type: ignore[attr-defined]
+    renew = sign_ins._provider.renew
+
+    def sign_out_and_renew(*arguments: str) -> Any:
+        viewer.post(SIGN_OUT)
+        return renew(*arguments)
+
+    monkeypatch.setattr(sign_ins._provider, "renew", sign_out_and_renew)
+    answer = viewer.client.get("/dashboard/jobs", follow_redirects=True)
+    assert answer.status_code == 401
+    assert viewer.client.get_cookie(SESSION_COOKIE) is None
+    assert viewer.client.get_cookie("jobmon_provider", path="/dashboard/oidc") is None
+
+
 def test_sign_out_ends_the_session_at_the_provider_too(
     viewer: Viewer, provider: IdentityProvider
 ) -> None:
