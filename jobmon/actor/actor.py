@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from pymongo.errors import OperationFailure
@@ -24,7 +25,7 @@ from jobmon.humanize import count
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.store.connection import Connection
-from jobmon.store.failures import Failure, classify_failure, name_error
+from jobmon.store.failures import Failure, classify_failure, is_unauthorized, name_error
 from jobmon.store.filter import RefusedFilterError
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,10 @@ _EXTRA_SHARE, _MIN_EXTRA = 0.1, 10
 OVER_LIMIT = "More jobs match than the {expected:,} that were confirmed."
 OVER_APPROVED = "More jobs match than the {expected:,} that were approved: file a new request."
 OVER_APPROVAL = "More than {limit:,} jobs match, which need an approval: file a new request."
+NO_RIGHT = (
+    "The actor's database user lacks a right ({error}): `jobmon check` names it, and `jobmon init "
+    "--actor` grants it. Then resume the request."
+)
 QUERY_FAILED = "A query for its next jobs failed ({error}): resume it, or use another filter."
 NO_ACTOR = "No actor made progress for {minutes} minutes."
 
@@ -130,7 +135,8 @@ class Actor:
             if state.claimed_at is None or not self._has_batches(state.request):
                 continue
             if state.phase is Phase.RUNNING and not self._is_stale(state):
-                self._make_runner(state.request).recover(Recovery.COMPLETE)
+                with self._interrupting_without_right(state):
+                    self._make_runner(state.request).recover(Recovery.COMPLETE)
             elif state.phase in (Phase.RUNNING, Phase.PAUSED):
                 self._make_runner(state.request).recover(Recovery.WAIT)
 
@@ -183,12 +189,24 @@ class Actor:
             reason = NO_ACTOR.format(minutes=_find_idle_time(state) // timedelta(minutes=1))
             self._interrupt(state, reason)
             return None
-        if request.target.kind is TargetKind.TYPES:
+        with self._interrupting_without_right(state):
+            if request.target.kind is not TargetKind.TYPES:
+                return self._run_batch(state)
             outcomes = change_types(self._connection, self._records, request)
             self._records.add_outcomes(request.id, outcomes)
             self._finish(request, Phase.FINISHED)
             return 0
-        return self._run_batch(state)
+        return None
+
+    @contextmanager
+    def _interrupting_without_right(self, state: ActionState) -> Iterator[None]:
+        """Interrupt a request whose changes the actor's user may not make: a retry cannot help."""
+        try:
+            yield
+        except OperationFailure as error:
+            if not is_unauthorized(error):
+                raise
+            self._interrupt(state, NO_RIGHT.format(error=name_error(error)))
 
     def _run_batch(self, state: ActionState) -> int | None:
         """Run the next batch of a request; returns the same as `_advance`."""

@@ -19,6 +19,7 @@ from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Phase
 from jobmon.actions.target import Target
 from jobmon.actor.actor import QUERY_FAILED
+from jobmon.actor.batches import BatchRunner
 from jobmon.actor.job_changes import ProfileJobChanges
 from jobmon.diagnosis.error_kinds import classify_error, fold_kind
 from jobmon.diagnosis.error_texts import prepare_error
@@ -253,6 +254,32 @@ def test_requests_show_whether_an_actor_works(queue: ActingQueue) -> None:
     assert queue.open_requests().has_actor() is True
     actor.release()
     assert queue.open_requests().has_actor() is False
+
+
+@pytest.mark.parametrize("action", ["retry", "pause_type"])
+def test_request_without_the_right_to_change_jobs_is_interrupted_with_the_reason(
+    queue: ActingQueue, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """Catches an actor that tries again until the request expires, and holds up all others."""
+
+    def refuse(*_: Any) -> Any:
+        raise OperationFailure("not authorized", 13, {"codeName": "Unauthorized"})
+
+    queue.add("dead", "dlq")
+    target = Target(types=("mail",)) if action == "pause_type" else select_dead()
+    filed = queue.file(action, target)
+    with monkeypatch.context() as patches:
+        patches.setattr(BatchRunner, "_apply", refuse)
+        patches.setattr("jobmon.actor.actor.change_types", refuse)
+        queue.act()
+        state = queue.state(filed)
+        assert (state.phase, "lacks a right (Unauthorized)" in state.reason) == (Phase.PAUSED, True)
+        queue.requests.resume(filed.request.id, BOB)
+        queue.act()  # as an actor that starts now
+        assert queue.state(filed).phase is Phase.PAUSED
+    queue.requests.resume(filed.request.id, BOB)
+    queue.act()
+    assert set(queue.outcomes(filed).values()) == {("done", "")}
 
 
 def make_previewer(queue: ActingQueue) -> ActionPreviewer:
