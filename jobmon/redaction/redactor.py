@@ -16,7 +16,7 @@ from jobmon.redaction.keys import (
 from jobmon.redaction.texts import KEY_BEFORE, TextRedactor
 
 # The fields with the key and with its value, in documents such as {name: KEY, value: SECRET}.
-_NAME_FIELDS = split_words(
+NAME_FIELDS = split_words(
     """name key k n header field param parameter property attribute option label variable var id
     type headername fieldname"""
 )
@@ -78,7 +78,7 @@ class Redactor:
             for key, value in document.items()
         }
         if len(document) > 1 and any(
-            str(field).lower() in _NAME_FIELDS
+            str(field).lower() in NAME_FIELDS
             and isinstance(key, str)
             and self._keys.includes_name(key)
             for field, key in document.items()

@@ -7,7 +7,10 @@ from typing import Any
 from bson.dbref import DBRef
 from bson.regex import Regex
 
+from jobmon.redaction.redactor import NAME_FIELDS
+
 CUT = "…"
+_MAX_NAME_LENGTH = 100  # characters
 _SCALAR_LENGTH = 8  # characters that a number, a date or another short value uses up
 
 
@@ -65,6 +68,8 @@ class CharacterBudget:
                 break
             name = self._truncate(key)
             kept[name] = self._truncate(inner)
+        if self._remaining <= 0:  # of {value: …, name: …}, the name shows that the value is secret
+            kept |= {name: inner for name, inner in value.items() if _is_name(name, inner)}
         return kept
 
     def _truncate_array(self, value: list[Any]) -> list[Any]:
@@ -77,3 +82,8 @@ class CharacterBudget:
             kept.append(self._truncate(inner))
             self._remaining -= 1
         return kept
+
+
+def _is_name(field: str, value: Any) -> bool:
+    is_short = isinstance(value, str) and len(value) <= _MAX_NAME_LENGTH
+    return is_short and field.lower() in NAME_FIELDS

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from bson import DBRef, Regex
 
+from jobmon.redaction.redactor import Redactor
 from jobmon.store.truncate import CharacterBudget
 
 
@@ -31,3 +32,19 @@ def test_a_value_gets_the_characters_that_earlier_values_left_or_at_least_a_mini
     budget = CharacterBudget(10)
     assert [budget.truncate("x" * 6), budget.truncate("y" * 6)] == ["x" * 6, "y" * 4 + "…"]
     assert budget.truncate("z" * 6, at_least=3) == "zzz…"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"value": "x" * 20, "name": "password"},
+        {"value": "x" * 4, "name": "password"},
+        {"v": "hunter", "pad": "x" * 20, "Key": "apiKey"},
+    ],
+)
+def test_a_truncated_document_keeps_the_name_that_shows_its_value_to_be_secret(
+    document: dict[str, Any],
+) -> None:
+    truncated = CharacterBudget(10).truncate(document)
+    value = next(iter(document))
+    assert Redactor().redact(truncated)[value] == "[redacted]"
