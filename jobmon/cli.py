@@ -104,6 +104,13 @@ class Commands(click.Group):
             return _import_command(name)
         return super().get_command(context, name)
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments of `jobmon` and of its command; UsageError if one is not UTF-8."""
+        for number, argument in enumerate(args, start=1):
+            if argument.encode(errors="ignore").decode() != argument:
+                raise click.UsageError(f"Argument {number} is not a text in UTF-8.", context)
+        return super().parse_args(context, args)
+
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections, each command with the first sentence of its help."""
         in_sections = {name for names in SECTIONS.values() for name in names}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from jobmon.cli import OTHER_COMMANDS, SECTIONS, main
 
@@ -67,3 +68,10 @@ def test_listed_help_is_the_first_sentence_of_the_commands_own_help(name: str) -
     assert command is not None
     assert command.name == name
     assert command.get_short_help_str(limit=100) == OTHER_COMMANDS[name]
+
+
+def test_argument_that_is_not_utf_8_is_refused_in_one_line() -> None:
+    arguments = ["act", "retry", "--id", "job\udce9"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert result.output.endswith("Error: Argument 4 is not a text in UTF-8.\n")
