@@ -56,8 +56,8 @@ def _list_job_paths(parsed: ParsedProfile) -> Iterator[tuple[str, str]]:
     checked = {*_CHECKED, *parsed.always}
     for name, source in parsed.fields.items():
         if name not in checked or source.path is None:
-            yield from ((f"fields.{name}", path) for path in _list_inputs(source))
-    yield from _list_rule_paths(parsed.status, "status")
+            yield from ((f"fields.{name}", path) for path in list_inputs(source))
+    yield from list_rule_paths(parsed.status, "status")
     if (repetition := parsed.repetition) is not None:
         for key, paths in vars(repetition).items():
             for path in paths if isinstance(paths, tuple) else (paths,):
@@ -69,20 +69,22 @@ def _list_job_paths(parsed: ParsedProfile) -> Iterator[tuple[str, str]]:
         prefix = f"{attempts.array}."
     if attempts.place in ("array", "job"):
         for name, source in attempts.fields.items():
-            for path in _list_inputs(source):
+            for path in list_inputs(source):
                 yield f"attempts.fields.{name}", f"{prefix}{path}"
-        for key, path in _list_rule_paths(attempts.status, "attempts.status"):
+        for key, path in list_rule_paths(attempts.status, "attempts.status"):
             yield key, f"{prefix}{path}"
         if prefix and attempts.status.path is not None:
             yield "attempts.status.path", f"{prefix}{attempts.status.path}"
 
 
-def _list_inputs(source: Source) -> Iterator[str]:
+def list_inputs(source: Source) -> Iterator[str]:
+    """The paths in documents from which a field is read or computed."""
     yield from source.inputs
     yield from list_paths(source.computed)
 
 
-def _list_rule_paths(status: ParsedStatus, key: str) -> Iterator[tuple[str, str]]:
+def list_rule_paths(status: ParsedStatus, key: str) -> Iterator[tuple[str, str]]:
+    """(key, path) pairs of the paths in the rules for a status; `key`: its key in the profile."""
     for index, rule in enumerate(status.rules):
         condition: Any = None if rule.when is None else to_expression(rule.when)
         yield from ((f"{key}.{index}.when", path) for path in list_paths(condition))

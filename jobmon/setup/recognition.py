@@ -9,7 +9,7 @@ from jobmon.domain import MAPPED_JOB_FIELDS, JobStatus
 from jobmon.profiles import ProfileFile, load_profile, shipped_profiles
 from jobmon.profiles.parser import ParsedProfile
 from jobmon.setup.collection_sample import CollectionSample
-from jobmon.store.conversions import list_paths
+from jobmon.setup.profile_paths import list_inputs, list_rule_paths
 
 Content = dict[str, Any]
 
@@ -120,7 +120,7 @@ def _match(
     least_share = _find_least_share(name, parsed, sample) if sample.documents else 0.0
     if least_share < _MOSTLY:
         return
-    used = _list_used_fields(profile.content)
+    used = _list_used_fields(parsed)
     present = used & sample.top_level
     distinctive = present - _COMMON
     # A date in an unusual form also identifies the program.
@@ -166,35 +166,14 @@ def _choose_certainty(share: float, *, has_default_name: bool) -> Certainty | No
     return Certainty.POSSIBLE if share >= _POSSIBLE else None
 
 
-def _list_used_fields(content: dict[str, Any]) -> set[str]:
+def _list_used_fields(parsed: ParsedProfile) -> set[str]:
     """The top-level fields of the documents that a profile reads, without the _id."""
-    specs = [spec for name, spec in content["fields"].items() if name != "attempts"]
-    paths = {path for spec in specs for path in _list_spec_paths(spec)}
-    status = content["status"]
-    if isinstance(status, dict):
-        paths.add(status["path"])
-    else:
-        paths |= {name for rule in status for name in rule.get("when", {})}
-    names = {path.partition(".")[0] for path in paths if not path.startswith("$")}
-    return names - {"_id"}
-
-
-def _list_spec_paths(spec: Any) -> Iterator[str]:
-    """The paths in the description of a field."""
-    if isinstance(spec, str):
-        yield spec
-        return
-    arrays = [spec[key] for key in ("first", "last", "length", "json") if key in spec]
-    yield from arrays or ([spec["path"]] if "path" in spec else [])
-    for inner in (*spec.get("first_of", ()), *spec.get("object", {}).values()):
-        yield from _list_spec_paths(inner)
-    yield from spec.get("when", ())
-    yield from (path for path in list_paths(spec.get("expression")) if not _is_constant(path))
-
-
-def _is_constant(path: str) -> bool:
-    """Whether `$` and this text name a constant of profiles, such as `$now`, instead of a path."""
-    return path in ("null", "now", "collection") or path.startswith("const.")
+    sources = (source for name, source in parsed.fields.items() if name != "attempts")
+    paths = [path for source in sources for path in list_inputs(source)]
+    paths += [path for _, path in list_rule_paths(parsed.status, "status")]
+    if parsed.status.path is not None:
+        paths.append(parsed.status.path)
+    return {path.partition(".")[0] for path in paths} - {"_id"}
 
 
 def _find_least_share(name: str, parsed: ParsedProfile, sample: CollectionSample) -> float:
