@@ -45,6 +45,20 @@ BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change s
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
 ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
 
+# The indexes of all jobs, each with the field that it serves.
+_JOB_INDEXES = (
+    ("jobId", JOB_ID),
+    ("createdAt", NEWEST_FIRST),
+    ("status", BY_STATUS),
+    ("type", BY_TYPE),
+    ("status", BY_STATUS_AND_TYPE),
+    ("createdBy", BY_OWNER),
+    ("createdBy", BY_OWNER_AND_STATUS),
+    ("lastError.code", BY_ERROR_CODE),
+    ("leaseExpiresAt", BY_LEASE),
+    ("nextRunAt", BY_NEXT_RUN),
+    ("finishedAt", BY_FINISH),
+)
 # The values of leasedBy that are in `worker_index`: texts, except the empty text.
 HAS_NAME: Document = {"$gt": ""}
 
@@ -151,22 +165,7 @@ def filter_indexes(mapping: FieldMapping, chosen: Names[str]) -> list[ListIndex]
 def list_indexes(profile: Profile, chosen: Names[str]) -> list[ListIndex]:
     """Every index for lists, except lists of recurring jobs; `chosen` is JOBMON_FILTERS."""
     mapping = profile.jobs
-    always = [
-        [("_id", ASCENDING)],
-        JOB_ID,
-        BY_OWNER,
-        BY_OWNER_AND_STATUS,
-        NEWEST_FIRST,
-        BY_STATUS,
-        BY_TYPE,
-        BY_STATUS_AND_TYPE,
-        BY_ERROR_CODE,
-        BY_LEASE,
-        BY_NEXT_RUN,
-        BY_WAITING,
-        BY_DUE_TIME,
-        BY_FINISH,
-    ]
+    always = [[("_id", ASCENDING)], *(keys for _, keys in _JOB_INDEXES), BY_WAITING, BY_DUE_TIME]
     by_lease = lease_index(profile)
     if by_lease is not None and not isinstance(by_lease, StoredIndex):
         always.append(by_lease)
@@ -237,19 +236,7 @@ def attempt_end_index(profile: Profile) -> Keys:
 
 def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
     """(collection, served field, keys) of each index of all documents, with contract names."""
-    job_indexes = [
-        ("jobId", JOB_ID),
-        ("createdAt", NEWEST_FIRST),
-        ("status", BY_STATUS),
-        ("type", BY_TYPE),
-        ("status", BY_STATUS_AND_TYPE),
-        ("createdBy", BY_OWNER),
-        ("createdBy", BY_OWNER_AND_STATUS),
-        ("lastError.code", BY_ERROR_CODE),
-        ("leaseExpiresAt", BY_LEASE),
-        ("nextRunAt", BY_NEXT_RUN),
-        ("finishedAt", BY_FINISH),
-    ]
+    job_indexes = list(_JOB_INDEXES)
     by_lease = lease_index(connection.profile)
     if by_lease is not None and not isinstance(by_lease, StoredIndex):
         job_indexes.append(("nextRunAt", by_lease))
