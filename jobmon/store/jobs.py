@@ -1,6 +1,7 @@
 """Reads one job with its attempts."""
 
 from collections.abc import Callable
+from functools import partial
 
 from jobmon.domain import ATTEMPT_FIELDS
 from jobmon.store.attempts import (
@@ -152,7 +153,7 @@ class JobStore:
             lambda attempt: is_identity(attempt.get("jobId"), job_id),
             limit=limit,
             order=self._newest_first,
-            transform=_Truncation(MAX_ATTEMPTS_LENGTH),
+            transform=partial(_truncate_attempt, CharacterBudget(MAX_ATTEMPTS_LENGTH)),
         )[::-1]
 
     def _list_embedded_attempts(self, job: Document) -> list[Document]:
@@ -188,23 +189,17 @@ def _truncate_fields(job: Document) -> tuple[Document, dict[str, str]]:
 
 def _truncate_attempts(attempts: list[Document]) -> tuple[list[Document], dict[str, str]]:
     """The attempts with long texts truncated, those of the oldest first; the reason, if any is."""
-    truncate = _Truncation(MAX_FIELD_LENGTH)
-    kept = [truncate(attempt) for attempt in reversed(attempts)][::-1]
+    budget = CharacterBudget(MAX_FIELD_LENGTH)
+    kept = [_truncate_attempt(budget, attempt) for attempt in reversed(attempts)][::-1]
     reason = f"of all their texts, {MAX_FIELD_LENGTH:,} characters are shown"
-    return kept, {"attempts.error": reason} if truncate.budget.has_cut else {}
+    return kept, {"attempts.error": reason} if budget.has_cut else {}
 
 
-class _Truncation:
-    """Truncates the attempts of a job, the newest first, to a total length."""
-
-    def __init__(self, characters: int) -> None:
-        self.budget = CharacterBudget(characters)
-
-    def __call__(self, attempt: Document) -> Document:
-        return {
-            name: self.budget.truncate(value, at_least=MIN_FIELD_LENGTH)
-            for name, value in attempt.items()
-        }
+def _truncate_attempt(budget: CharacterBudget, attempt: Document) -> Document:
+    """The attempt with the texts that the budget allows, and at least 2,000 characters of each."""
+    return {
+        name: budget.truncate(value, at_least=MIN_FIELD_LENGTH) for name, value in attempt.items()
+    }
 
 
 def _keep_recorded(newest_first: list[Document], job_id: str) -> list[Document]:

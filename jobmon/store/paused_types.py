@@ -1,7 +1,7 @@
 """Reads which types of jobs are paused, from the list that the workers of `jobmon.queue` read."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,7 +58,8 @@ class PausedTypes:
             if not is_unauthorized(error):  # `jobmon check` reports a missing right
                 log.error("the paused types cannot be read: %s", describe_error(error))
             return None
-        values = _list_values((stored or {}).get("types"))
+        types = (stored or {}).get("types")
+        values = types if isinstance(types, list) else []
         names = frozenset(name for name in values if isinstance(name, str))
         return {**dict.fromkeys(names, TypePause()), **self._find_details(names)}
 
@@ -70,7 +71,3 @@ class PausedTypes:
         except PyMongoError as error:
             log.error("the details of the pauses cannot be read: %s", describe_error(error))
             return {}
-
-
-def _list_values(stored: object) -> Iterable[object]:
-    return stored if isinstance(stored, list) else ()
