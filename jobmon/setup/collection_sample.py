@@ -35,7 +35,8 @@ _PATH_PATTERN = profile_schema()["$defs"]["path"]["pattern"]
 # jobmon can search by a date that is a text only if it has this form.
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(Z|\+00:00)?")
 _UNSET = "value in place of no date"
-_JSON, _EMPTY = "JSON text", "empty text"
+_JSON, _EMPTY, _OTHER_DATE = "JSON text", "empty text", "date in another form"
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 WITHOUT_ZONE = "iso without a time zone"  # counted in addition to `iso`
 # In seconds since 1970: a number between these may be a date from 2001 to 2100.
 _FIRST_DATE_S, _LAST_DATE_S = 978_307_200, 4_102_444_800
@@ -70,7 +71,7 @@ class SampledField:
         forms = [
             form
             for form, count in self.forms.items()
-            if count == dated and form not in (_UNSET, _JSON, _EMPTY)
+            if count == dated and form not in (_UNSET, _JSON, _EMPTY, _OTHER_DATE)
         ]
         return forms[0] if forms and dated else None
 
@@ -78,6 +79,11 @@ class SampledField:
     def unset_dates(self) -> int:
         """How many values stand for no date, such as 0 or Go's year 1."""
         return self.forms[_UNSET]
+
+    @property
+    def has_dates(self) -> bool:
+        """Whether some values are dates, even texts in a form that jobmon cannot read."""
+        return bool({"date", "iso", _OTHER_DATE} & self.forms.keys())
 
     @property
     def empty_texts(self) -> int:
@@ -255,6 +261,8 @@ def _list_forms(value: Any) -> Iterator[str]:
                 yield WITHOUT_ZONE
         case "":
             yield _EMPTY
+        case str() if _DAY.match(value):
+            yield _OTHER_DATE
         case str() if value.startswith("{") and value.endswith("}"):
             yield _JSON
         case 0 | -1:

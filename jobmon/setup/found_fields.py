@@ -201,6 +201,11 @@ def is_date(sampled: SampledField) -> bool:
     return sampled.date_form is not None
 
 
+def is_mixed_date(sampled: SampledField) -> bool:
+    """Whether some values look like dates, but not all have one form that jobmon reads."""
+    return sampled.date_form is None and sampled.has_dates
+
+
 def is_number(sampled: SampledField) -> bool:
     return sampled.has_only("number")
 

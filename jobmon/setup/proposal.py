@@ -10,12 +10,20 @@ from pymongo.errors import PyMongoError
 from jobmon.domain import JobStatus
 from jobmon.humanize import count
 from jobmon.setup.collection_sample import WITHOUT_ZONE, CollectionSample, SampledField
-from jobmon.setup.found_fields import IDS, MOST_DOCUMENTS, FoundFields, is_date, is_number
+from jobmon.setup.found_fields import (
+    IDS,
+    MOST_DOCUMENTS,
+    FoundFields,
+    is_date,
+    is_mixed_date,
+    is_number,
+)
 from jobmon.setup.recognition import Certainty
 from jobmon.setup.status_rules import StatusRule
 from jobmon.setup.statuses import Resample, StatusMeanings
 from jobmon.setup.vocabulary import (
     ATTEMPT_ARRAYS,
+    DATES,
     FAILURE_DATES,
     MAX_RETRIES,
     PRIORITIES,
@@ -84,7 +92,7 @@ class _Proposer(FoundFields):
         elif signs and has_job_statuses and (self._payload or has_queue_name):
             is_probable = len(active) == 2 and self._payload and has_queue_name
             certainty = Certainty.PROBABLE if is_probable else Certainty.POSSIBLE
-        elif is_clear or (self._payload and has_queue_name):
+        elif is_clear or (self._payload and (has_queue_name or self._worker)):
             certainty = Certainty.POSSIBLE
         else:
             present = f"only {signs[0]}" if signs else "no worker, attempts, due date or start"
@@ -322,6 +330,12 @@ class _Proposer(FoundFields):
                 f"{self._retries.path} may count retries or failures: if it counts retries, add "
                 f"attemptCount = {{ path = {_quote(self._retries.path)}, plus = 1 }}"
             )
+        for name in DATES:
+            if self._dates[name] is None and (date := self._find(DATES[name], is_mixed_date)):
+                self._doubts.append(
+                    f"{date.path} has dates in several forms, or in one that jobmon cannot read: "
+                    "it is not mapped"
+                )
         max_retries = self._find(MAX_RETRIES, is_number)
         if max_retries is not None and self._max_attempts is None:
             self._doubts.append(

@@ -67,7 +67,7 @@ DATES = {
 # The time when a worker took a job, without the end of the lease.
 LEASE_STARTS = _split(
     "lockedat leasedat claimedat reservedat acquiredat lockat fetchedat locktime reservedon "
-    "lockedon processingstarted"
+    "lockedon processingstarted processingat runningat takenat executingat"
 )
 # Names that show that one worker holds a message.
 LEASE_TOKENS = _split("ack claimid claimtoken leaseid leasetoken lockid locktoken receipthandle")
@@ -99,7 +99,7 @@ WORKERS = _split(
 )
 ATTEMPT_COUNTS = _split(
     "attemptcount attempts attempt attemptsmade numattempts attemptnumber tries trycount runcount "
-    "retryinfocurrentattempt"
+    "retryinfocurrentattempt attemptscount"
 )
 RETRY_COUNTS = _split(
     "retries retrycount retried numretries retrynumber failcount failures failurecount "
@@ -143,6 +143,7 @@ _WORDS = {
         "available idle inqueue notstarted inactive runnable requested unprocessed undispatched "
         "wartend wartet geplant enattente attente pendiente encola enespera pendente "
         "aguardando nafila inattesa вочереди ожидает ожидание новый 待处理 待执行 等待 等待中 "
+        "oczekujące oczekuje wachtend wachten 대기 대기중 "
         "排队中 未处理 未开始 待機中 待機 未処理"
     ),
     JobStatus.LEASED: (
@@ -150,6 +151,7 @@ _WORDS = {
         "reserved claimed taken picked pickedup assigned busy acquired fetched dequeued inflight "
         "läuft laeuft inbearbeitung inarbeit gestartet encours traitement enproceso encurso "
         "procesando ejecutando processando emandamento executando incorso inesecuzione "
+        "wtrakcie bezig 진행중 처리중 실행중 "
         "выполняется обрабатывается вработе 处理中 进行中 运行中 执行中 処理中 実行中"
     ),
     JobStatus.SUCCEEDED: (
@@ -157,11 +159,12 @@ _WORDS = {
         "published resolved acknowledged acked "
         "erledigt fertig abgeschlossen erfolgreich terminé réussi fini completado completada "
         "terminado finalizado hecho exitoso concluído concluida completato completata finito "
+        "zakończone zakończony voltooid gereed 완료 성공 "
         "выполнено завершено завершен успешно готово 已完成 完成 成功 已处理 完了 成功済み"
     ),
     JobStatus.FAILED: (
         "retry retrying retryable retryscheduled willretry waitingretry waitingforretry "
-        "retrypending pendingretry"
+        "retrypending pendingretry upforretry"
     ),
     JobStatus.DLQ: (
         "dlq dead deadletter deadlettered deadletters deadqueue exhausted discarded abandoned "
@@ -170,7 +173,8 @@ _WORDS = {
     ),
     JobStatus.CANCELLED: (
         "cancelled canceled cancel aborted abort revoked killed skipped deleted defused terminated "
-        "abgebrochen storniert annulé cancelado cancelada annullato отменено отменен 已取消 取消 "
+        "abgebrochen storniert annulé cancelado cancelada annullato anulowane geannuleerd "
+        "отменено отменен 취소 已取消 取消 "
         "キャンセル キャンセル済み"
     ),
 }
@@ -178,7 +182,7 @@ _WORDS = {
 _FAILED_WORDS = (
     "failed failure fail error errored timedout timeout expired stalled crashed died faulted fault "
     "fizzled fehlgeschlagen fehler échoué échec erreur fallido fallida falló falhou falha fallito "
-    "errore ошибка неудача 失败 错误 异常 失敗 エラー"
+    "errore błąd mislukt 실패 오류 ошибка неудача 失败 错误 异常 失敗 エラー"
 )
 # Words that queues use, too, but for which jobmon has no status of its own.
 _OTHER_WORDS = (

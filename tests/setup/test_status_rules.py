@@ -24,6 +24,7 @@ Jobs = dict[str, Document]  # by the expected status
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 PAST, FUTURE = NOW - timedelta(minutes=5), NOW + timedelta(minutes=5)
+LOCAL_TEXT = NOW.strftime("%Y-%m-%d %H:%M:%S")
 PAST_S = int(PAST.timestamp())
 
 
@@ -62,6 +63,7 @@ DATES = {"method": "mail", "arguments": "[]", "run_at": PAST, "started_at": None
 BLOCKED = {"payload": {}, "blockedUntil": PAST, "retries": 0, "done": False}
 UNSET = {"payload": {}, "lockTime": datetime.min.replace(tzinfo=UTC), "attempts": 0}  # Go's "none"
 VISIBLE = {"body": {}, "visible_at": PAST, "claim_id": "", "attempts": 0}
+STATES = {"payload": {}, "processingAt": None, "processedAt": None, "retryAt": None, "attempts": 0}
 LIMITED = {"data": {}, "locked_by": None, "attempts": 0, "max_attempts": 3}
 
 QUEUES: dict[str, Jobs] = {
@@ -111,6 +113,13 @@ QUEUES: dict[str, Jobs] = {
         "leased": LOCKS | {"locked_at": NOW, "failed_at": PAST, "run_at": NOW, "attempts": 1},
         "failed": LOCKS | {"failed_at": PAST, "run_at": FUTURE, "attempts": 1},
         "dlq": LOCKS | {"failed_at": NOW, "attempts": 3},
+    },
+    "a date for each state": {
+        "queued": STATES,
+        "leased": STATES | {"processingAt": PAST, "attempts": 1},
+        "failed": STATES | {"retryAt": FUTURE, "attempts": 1},
+        "succeeded": STATES | {"processingAt": PAST, "processedAt": NOW, "attempts": 1},
+        "dlq": STATES | {"deadAt": NOW, "attempts": 5},
     },
     "visibility": {
         "queued": VISIBLE,
@@ -225,6 +234,7 @@ WORDS = [
     ("estado", ("pendiente", "en proceso", "completado", "fallido", "cancelado")),
     ("status", ("в очереди", "выполняется", "завершено", "ошибка", "отменено")),
     ("状态", ("待处理", "处理中", "已完成", "失败", "已取消")),
+    ("status", ("대기", "진행중", "완료", "실패", "취소")),
     ("State", ("READY", "EXECUTING", "COMPLETED", "FIZZLED", "DEFUSED")),
     ("status", ("STATE_QUEUED", "JOB_RUNNING", "TaskSucceeded", "is failed", "job.canceled")),
 ]
@@ -299,6 +309,20 @@ def test_documents_that_are_no_jobs_are_left_out(propose: Callable[..., Candidat
     jobs = [LOCKS, LOCKS | {"locked_at": NOW}, LOCKS | {"failed_at": NOW}]
     candidate = propose("jobs", [*jobs, other])
     assert list_statuses(candidate) == double(["queued", "leased", "dlq"])
+
+
+@pytest.mark.parametrize("other", [LOCAL_TEXT, NOW])
+def test_date_that_cannot_be_read_is_reported(
+    other: Any, propose: Callable[..., Candidate]
+) -> None:
+    """Catches a job without dates whose reader does not learn why."""
+    job: Document = {"payload": {}, "worker": "w", "tries": 1, "created": LOCAL_TEXT}
+    states = ("new", "running")
+    candidate = propose(
+        "jobs",
+        [job | {"state": state} for state in states] + [job | {"state": "done", "created": other}],
+    )
+    assert "created has dates in several forms" in " ".join(candidate.doubts)
 
 
 def test_json_text_is_read_as_the_payload(propose: Callable[..., Candidate]) -> None:
