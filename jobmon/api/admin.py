@@ -54,9 +54,9 @@ def blueprint(
     Some caches have an entry for each queue: `queue_count` is their size.
     """
     routes = Routes("admin", __name__, access=Access.ADMIN, url_prefix="/admin/jobs")
-    stats_response = SharedResponse(JobStats(), queue_count)
-    series_response = SharedResponse(TimeSeries(), MAX_CACHED_ANSWERS)
-    types_response = SharedResponse(TypeList(), MAX_CACHED_ANSWERS)
+    stats_response = SharedResponse(JobStats.shared(), queue_count)
+    series_response = SharedResponse(TimeSeries.shared(), MAX_CACHED_ANSWERS)
+    types_response = SharedResponse(TypeList.shared(), MAX_CACHED_ANSWERS)
 
     @routes.get("/queue")
     @routes.doc(operationId="listJobs")

@@ -1,7 +1,7 @@
 """The answers about jobs, and what all answers need: their base class and their kinds of fields."""
 
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any, Self, TypeVar
 
 from marshmallow import EXCLUDE, Schema, fields
@@ -38,6 +38,12 @@ class Answer(Schema):
 
     def on_bind_field(self, _: str, field_obj: fields.Field[Any]) -> None:
         field_obj.required = not field_obj.metadata.get("optional", False)
+
+    @classmethod
+    @cache
+    def shared(cls) -> Self:
+        """The instance that all routes share: creating one for each would slow the start."""
+        return cls()
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         """The schema itself: each decorator of a route copies its documentation and schemas."""

@@ -119,7 +119,7 @@ _GROUP_ID = {
 
 def add_routes(routes: Routes) -> None:
     """Add `/errors` and `/errors/{group_id}` to the routes of operators."""
-    response = SharedResponse(ErrorGroupList(), MAX_CACHED_ANSWERS)
+    response = SharedResponse(ErrorGroupList.shared(), MAX_CACHED_ANSWERS)
 
     @routes.get("/errors")
     @routes.doc(operationId="listErrorGroups")

@@ -108,7 +108,7 @@ def blueprint(revoked: RevokedTokens) -> Routes:
     @routes.response(HTTPStatus.OK, Readiness, example=examples.READINESS)
     @routes.alt_response(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        schema=Error,
+        schema=Error.shared(),
         description="The watched collections cannot be read, or revoked tokens are unknown.",
         examples={name: {"value": example} for name, example in examples.NOT_READY.items()},
         headers=RETRY_AFTER,

@@ -76,7 +76,7 @@ class ListResponder:
     def __init__(self) -> None:
         self._groups = GroupJobFinder()
         self._longest = LongestRunReader()
-        self._schema, self._texts = JobList(), FreshFlight[bytes]()
+        self._schema, self._texts = JobList.shared(), FreshFlight[bytes]()
 
     def respond(self, query: ListQuery) -> Response:
         """A `JobList` as JSON, or a file.

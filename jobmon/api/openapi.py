@@ -206,7 +206,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         **options: Any,
     ) -> Any:
         """A decorator for views: documents the answer, and serializes all except a `Response`."""
-        serializer = schema()
+        serializer = schema.shared()
         shared_example = None if example is None else _Example(example)
         document = super().response(status, serializer, example=shared_example, **options)
 
@@ -226,7 +226,10 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
     def document_error(self, status: HTTPStatus, code: str, description: str) -> Decorator:
         """A decorator for views: documents an answer with an error that other routes lack."""
         document: Decorator = self.alt_response(
-            status, schema=answers.Error, description=description, example=examples.ERRORS[code]
+            status,
+            schema=answers.Error.shared(),
+            description=description,
+            example=examples.ERRORS[code],
         )
         return document
 
@@ -297,8 +300,8 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
                 "`jobmon token --sub ID --role ROLE` if a secret is configured.",
             },
         )
-        components.schema("AttemptError", schema=answers.AttemptError)
-        components.schema("JobError", schema=answers.JobError)
+        components.schema("AttemptError", schema=answers.AttemptError.shared())
+        components.schema("JobError", schema=answers.JobError.shared())
 
     def to_dict(self, root: str = "") -> dict[str, Any]:
         """The whole document, for a service below the path `root`; `root` may be empty."""
@@ -328,7 +331,7 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
     def _register_responses(self) -> None:
         for status, (description, headers, codes) in _ERRORS.items():
             content = {
-                "schema": answers.Error,
+                "schema": answers.Error.shared(),
                 "examples": {code: {"value": examples.ERRORS[code]} for code in codes},
             }
             response = {"description": description, "content": {"application/json": content}}

@@ -59,7 +59,7 @@ class ScheduleAnswer(Answer):
 
 def add_routes(routes: Routes, queue_count: int) -> None:
     """Add `/schedule` to the routes of operators; its cache has an entry for each queue."""
-    response = SharedResponse(ScheduleAnswer(), queue_count)
+    response = SharedResponse(ScheduleAnswer.shared(), queue_count)
 
     @routes.get("/schedule")
     @routes.doc(operationId="getSchedule")
