@@ -85,9 +85,26 @@ def close_schema(part: Any) -> Any:
     return {key: close_schema(inner) for key, inner in part.items()} | closed
 
 
+class ClosedComponents:
+    """The components of the last document, closed: this takes longer than checking a value."""
+
+    def __init__(self) -> None:
+        self._components: Any = None
+        self._closed: Any = None
+
+    def close(self, components: dict[str, Any]) -> Any:
+        if components is not self._components:
+            self._components, self._closed = components, close_schema(components)
+        return self._closed
+
+
+_closed_components = ClosedComponents()
+
+
 def check_value(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
     """Check a value by a schema of the document; a key that the schema lacks is refused."""
-    root = close_schema(copy.deepcopy(schema | {"components": document["components"]}))
+    components = _closed_components.close(document["components"])
+    root = close_schema(schema) | {"components": components}
     formats = Draft202012Validator.FORMAT_CHECKER
     assert "date-time" in formats.checkers
     Draft202012Validator(root, format_checker=formats).validate(value)
