@@ -186,9 +186,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude modules and tests from garbage collection: they live as long as the process."""
+    """Exclude modules and tests from garbage collection: they live as long as the process.
+
+    Collect the rest rarely: an app has so many objects that Python would collect for each one.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(scope="session", autouse=True)
