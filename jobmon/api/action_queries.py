@@ -151,7 +151,7 @@ class ActionBody(Body):
         )
     )
     types = fields.List(
-        fields.String(validate=validate.Length(1, 200)),
+        fields.String(validate=validate.Length(1, MAX_ID_LENGTH)),
         validate=validate.Length(1, MAX_TYPES),
         **describe("Types of jobs, for `pause_type` and `resume_type`."),
     )

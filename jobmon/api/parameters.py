@@ -23,6 +23,7 @@ from jobmon.web.errors import invalid, invalid_parameters
 ISO = "ISO 8601; UTC if it has no offset."
 
 GIVEN_TWICE = "Given more than once."
+MAX_PAGE = 2**31 - 1
 MAX_CACHED = 200  # queries of each schema
 MAX_CACHED_LENGTH = 500  # characters of the query string
 
@@ -135,6 +136,15 @@ def optional_text(description: str, *, max_length: int | None = None) -> fields.
         load_default=default_none,
         validate=validate.Length(max=max_length) if max_length else None,
         **describe(description),
+    )
+
+
+def page_field(advice: str = "") -> PlainInteger:
+    """The number of a page; `advice`: what its description adds."""
+    return PlainInteger(
+        load_default=1,
+        validate=validate.Range(1, MAX_PAGE),
+        **describe(f"Number of the page, from 1. {advice}".strip()),
     )
 
 

@@ -18,7 +18,6 @@ from jobmon.api.fields import (
     CursorText,
     OptionalDate,
     OptionalInteger,
-    PlainInteger,
     default_none,
     describe,
 )
@@ -27,6 +26,7 @@ from jobmon.api.parameters import (
     Parameters,
     check_range,
     optional_text,
+    page_field,
     page_size_field,
     range_field,
     repeatable_field,
@@ -237,11 +237,7 @@ class FilterParameters(Parameters):
 class _PageParameters(FilterParameters):
     """The parameters that choose a page of a list, or a file of the whole list."""
 
-    page = PlainInteger(
-        load_default=1,
-        validate=validate.Range(min=1),
-        **describe("Number of the page, from 1. For pages far from 1 `cursor` may be faster."),
-    )
+    page = page_field("For pages far from 1 `cursor` may be faster.")
     per_page = page_size_field("Jobs")
     cursor = CursorText(
         load_default=default_none,

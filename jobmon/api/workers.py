@@ -11,9 +11,9 @@ from typing import Any
 from marshmallow import fields, post_load, validate
 
 from jobmon.api import run_examples
-from jobmon.api.fields import PlainInteger, describe, redact
+from jobmon.api.fields import describe, redact
 from jobmon.api.openapi import Routes
-from jobmon.api.parameters import optional_text, page_size_field, repeatable_field
+from jobmon.api.parameters import optional_text, page_field, page_size_field, repeatable_field
 from jobmon.api.window_queries import WindowParameters, WindowQuery
 from jobmon.api.windows import format_window, resolve_window
 from jobmon.api.worker_answers import JOBS_SHOWN, WorkerList
@@ -81,9 +81,7 @@ class WorkerParameters(WindowParameters):
             "silent workers first, then workers that run a job. `(other)` is always last."
         ),
     )
-    page = PlainInteger(
-        load_default=1, validate=validate.Range(min=1), **describe("Number of the page, from 1.")
-    )
+    page = page_field()
     per_page = page_size_field("Workers")
 
     @post_load

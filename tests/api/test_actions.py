@@ -578,3 +578,11 @@ def test_running_actor_is_reported_without_a_warning(
     actions_api.finish(filed["id"], done=3)
     detail = actions_api.read(f"/admin/actions/{filed['id']}")
     assert (detail["phase"], detail["done"], detail["isActorRunning"]) == ("finished", 3, True)
+
+
+@pytest.mark.parametrize(("length", "status"), [(1_000, 200), (1_001, 422)])
+def test_a_type_with_a_long_name_can_be_paused(
+    actions_api: ActionApi, length: int, status: int
+) -> None:
+    body = {"action": "pause_type", "types": ["t" * length]}
+    assert actions_api.post("/admin/actions/preview", body).status_code == status
