@@ -79,12 +79,16 @@ class JobEvaluator:
         try:
             self.find(snapshot, {}, limit=1)
         except OperationFailure as error:
-            # The server reports this as a temporary failure, but no later snapshot succeeds.
-            is_capped = "capped" in str(error)
-            if classify_failure(error) is not None and not is_capped:
+            # The server reports it as a temporary failure that a capped collection has none.
+            if classify_failure(error) is not None and not self._is_capped():
                 raise
             return jobs
         return snapshot
+
+    def _is_capped(self) -> bool:
+        stages: list[Document] = [{"$collStats": {"storageStats": {}}}]
+        stats = self._jobs.collection.aggregate(stages, maxTimeMS=self._jobs.max_time_ms)
+        return any(part["storageStats"].get("capped") for part in stats)
 
     def evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobVersion | None]:
         """The version that each document shows as of its time; None if the document is no job.
