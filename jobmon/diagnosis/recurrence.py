@@ -18,6 +18,7 @@ from jobmon.store.repetition import Repetition
 
 MISSED = "missed"
 MAX_RUNS = 20  # the newest runs that are read, and the entries of `Recurrence.runs`
+RUNS_NOT_STORED = "the collector has not stored the runs before the last one"
 MAX_COUNTED = 1_000  # at most so many missed runs are counted between two runs
 
 
@@ -93,11 +94,11 @@ def summarize_recurrence(
         if run is not None:
             all_runs.append(run)
             all_runs += _find_missed(run, next_run, job, gaps, now if overdue else None)
-    return replace(
-        recurrence,
-        runs=tuple(all_runs[-MAX_RUNS:]),
-        missed=sum(run.count for run in all_runs if run.status == MISSED),
-    )
+    recurrence = replace(recurrence, runs=tuple(all_runs[-MAX_RUNS:]))
+    missed = sum(run.count for run in all_runs if run.status == MISSED)
+    if not missed and any(_may_lack_runs(*pair, job, gaps) for pair in pairwise(newest_runs)):
+        return replace(recurrence, missed_reason=RUNS_NOT_STORED)
+    return replace(recurrence, missed=missed)
 
 
 def _explain_unknown_missed(repetition: Repetition, timetable: Timetable | None) -> str:
@@ -107,6 +108,14 @@ def _explain_unknown_missed(repetition: Repetition, timetable: Timetable | None)
     if timetable is None:
         return "it is unknown when the job was due: its interval cannot be computed"
     return ""
+
+
+def _may_lack_runs(run: Run, next_run: Run, job: JobState, gaps: Sequence[Gap]) -> bool:
+    """Whether runs were due in a minute or more before a run that may follow unknown runs."""
+    start, end = run.started_at, next_run.started_at
+    if not next_run.follows_unknown or start is None or end is None or end - start < MIN_OVERDUE:
+        return False
+    return bool(_find_missed(run, replace(next_run, follows_unknown=False), job, gaps, None))
 
 
 def _find_overdue(job: JobState, now: datetime) -> datetime | None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jobmon.diagnosis.recurrence import (
     MAX_RUNS,
     MISSED,
+    RUNS_NOT_STORED,
     JobState,
     Recurrence,
     Run,
@@ -122,6 +123,16 @@ def test_no_run_is_missed_before_a_run_that_follows_unknown_runs() -> None:
     later = replace(run(60), follows_unknown=True)
     assert summarize(0, 5, 15, later, now=61).missed == 1
     assert summarize(0, 5, 15, run(60), now=61).missed == 1 + 8
+
+
+def test_missed_runs_are_unknown_if_due_runs_are_not_stored_yet() -> None:
+    """Catches a 0 while the collector does not count: nothing shows whether the runs took place."""
+    summary = summarize(0, 5, replace(run(60), follows_unknown=True), now=61)
+    assert (summary.missed, summary.missed_reason) == (None, RUNS_NOT_STORED)
+    assert summarize(0, 5, replace(run(10), follows_unknown=True), now=11).missed == 0
+    often = Repetition(interval="1 second")
+    newest = replace(run(0.5), follows_unknown=True)
+    assert summarize(0, newest, now=1, repetition=often).missed == 0
 
 
 def test_no_run_is_missed_between_two_runs_with_different_intervals() -> None:
