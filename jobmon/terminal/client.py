@@ -127,6 +127,19 @@ class _ForbiddenError(AnswerError):
     """The caller lacks the permission."""
 
 
+@contextmanager
+def expecting_form(client: ApiClient) -> Iterator[None]:
+    """Raise AnswerError if an answer that is read in this block lacks a field or has another form.
+
+    The service may be of another version, or no jobmon.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        message = f"{client.address} answers in an unknown form: is it another version of jobmon?"
+        raise AnswerError(f"{message} ({type(error).__name__}: {error})") from error
+
+
 def _describe_refusal(content: dict[str, Any], status: int) -> str:
     error = content.get("error")
     if not isinstance(error, dict):

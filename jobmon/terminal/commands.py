@@ -12,7 +12,7 @@ import click
 from rich.console import Console, RenderableType
 
 from jobmon.settings import SettingsError
-from jobmon.terminal.client import AnswerError, ApiClient, open_client
+from jobmon.terminal.client import AnswerError, ApiClient, expecting_form, open_client
 from jobmon.terminal.tables import (
     ERRORS,
     JOBS,
@@ -42,7 +42,7 @@ def client_command(
     """A command with --url and --queue; the function's first argument is a client for these."""
 
     def run(url: str | None, queue: str | None, *args: P.args, **kwargs: P.kwargs) -> None:
-        with _connecting(url, queue) as client:
+        with _connecting(url, queue) as client, expecting_form(client):
             function(client, *args, **kwargs)
 
     update_wrapper(run, function)

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Static, TabbedContent, TabPane
 
 from jobmon.domain import JobStatus
-from jobmon.terminal.client import AnswerError, ApiClient
+from jobmon.terminal.client import AnswerError, ApiClient, expecting_form
 from jobmon.terminal.tables import (
     ERRORS,
     JOBS,
@@ -86,13 +86,13 @@ TABS = {
 class ViewData:
     """The data of a view; `failure` is the reason if they could not be read, else None.
 
-    `answers`: the stats and the entry of the queue. `reasons`: why the rows are unknown or not
-    complete.
+    `answers`: the stats and the entry of the queue. `rows`: the key and the cells of each row.
+    `reasons`: why the rows are unknown or not complete.
     """
 
     view: View
     answers: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
-    rows: Iterable[Mapping[str, Any]] = ()
+    rows: Sequence[tuple[str | None, list[Text]]] = ()
     next_cursor: str | None = None
     reasons: Sequence[str] = ()
     failure: str | None = None
@@ -127,7 +127,8 @@ class JobScreen(ModalScreen[None]):
     def load(self) -> None:
         """Read the job in a thread and show it."""
         try:
-            content: RenderableType = show_job(self._client.get_job(self._job_id))
+            with expecting_form(self._client):
+                content: RenderableType = show_job(self._client.get_job(self._job_id))
         except AnswerError as error:
             content = Text(format_plain(error), style="red")
         self.app.call_from_thread(self.query_one("#job", Static).update, content)
@@ -215,19 +216,24 @@ class Top(App[None]):
         """Read the data of the view in a thread, and show them."""
         view = self.view
         try:
-            stats, queue = self._client.get_stats(), self._client.get_queue()
-            answer = TABS[view.tab].read(self._client, view)
+            with expecting_form(self._client):
+                data = self._read(view)
         except AnswerError as error:
             data = ViewData(view, failure=str(error))
-        else:
-            data = ViewData(
-                view,
-                answers=(stats, _limit_notices(queue)),
-                rows=answer["data"] or (),  # null if unknown
-                next_cursor=answer["meta"].get("next_cursor"),
-                reasons=describe_meta(answer["meta"]),
-            )
         self.call_from_thread(self._show, data)
+
+    def _read(self, view: View) -> ViewData:
+        tab, queue = TABS[view.tab], _limit_notices(self._client.get_queue())
+        answers = self._client.get_stats(), queue
+        show_stats(*answers)  # here it may fail, but not while it is shown
+        answer = tab.read(self._client, view)
+        return ViewData(
+            view,
+            answers=answers,
+            rows=[(row[tab.key], tab.columns.cells(row)) for row in answer["data"] or ()],
+            next_cursor=answer["meta"].get("next_cursor"),
+            reasons=describe_meta(answer["meta"]),
+        )
 
     def _show(self, data: ViewData) -> None:
         if data.view != self.view:  # the viewer has chosen another view, which is being read
@@ -245,17 +251,16 @@ class Top(App[None]):
             self._next_cursor = data.next_cursor
             self._fill(data.view.tab, data.rows)
 
-    def _fill(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    def _fill(self, name: str, rows: Iterable[tuple[str | None, list[Text]]]) -> None:
         """Replace the rows; the cursor stays on its row, or at its position if the row is gone."""
-        table, tab = self._table(name), TABS[name]
+        table = self._table(name)
         position = table.cursor_row
         cursor_key = self._find_cursor_key(name)
         table.clear()
-        for row in rows:
-            key = row[tab.key]
+        for key, cells in rows:
             # Without a key, Enter opens nothing: the job has no id, or the same as another job.
             is_new = key is not None and key not in table.rows
-            table.add_row(*tab.columns.cells(row), key=key if is_new else None)
+            table.add_row(*cells, key=key if is_new else None)
         if cursor_key is not None and cursor_key in table.rows:
             position = table.get_row_index(cursor_key)
         table.move_cursor(row=min(position, max(table.row_count - 1, 0)), animate=False)

@@ -122,3 +122,13 @@ def test_command_without_its_packages_names_the_extra(monkeypatch: pytest.Monkey
     result = CliRunner().invoke(main, ["mcp"])
     assert result.exit_code == 1
     assert "pip install 'mongo-jobmon[mcp]'" in result.output
+
+
+def test_answer_of_another_form_is_one_line(
+    api: Api, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a stack trace if the service is older, or no jobmon."""
+    monkeypatch.setattr(ApiClient, "get_jobs", lambda *_, **__: {"items": []})
+    result = run_command(api, url, "jobs")
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "answers in an unknown form" in result.output

@@ -146,6 +146,18 @@ def test_failure_is_shown_and_old_values_stay(
     run_top(client, steps)
 
 
+@pytest.mark.parametrize("method", ["get_stats", "get_types"])
+def test_answer_of_another_form_is_one_line(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(client, method, lambda *_: {"data": [{}], "meta": {}})
+
+    async def see_the_failure(pilot: Pilot[None], top: Top) -> None:
+        await wait_until(pilot, lambda: "unknown form" in str(top.query_one("#note").render()))
+
+    run_top(client, see_the_failure)
+
+
 def test_unknown_rows_have_their_reason(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a program that ends with a stack trace, as for workers whose names nobody records."""
     unknown = {"data": None, "meta": {"reasons": {"data": "No worker has a name."}}}
