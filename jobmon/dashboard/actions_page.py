@@ -268,14 +268,14 @@ def _read_format() -> ListFormat:
 def _find_visible(action_id: str) -> ActionView:
     """A request that the caller may see.
 
-    Raises ApiError: for an admin 404 if it is missing, for others 403 if it is missing or not
-    their own.
+    A person without the role of an admin sees the requests that were filed for only their own jobs.
+    Raises ApiError: for an admin 404 if it is missing, for others 403 if they may not see it.
     """
     session.require_session()
     if auth.is_admin():
         return ActionView(state=find_request(action_id))
     state = queue_actions().requests.get(action_id)
-    if state is None or state.request.by.subject != auth.subject():
+    if state is None or state.request.owner != auth.subject():
         message = "Request not found or access denied."
         raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", message)
     return ActionView(state=state)
