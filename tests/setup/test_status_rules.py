@@ -311,7 +311,7 @@ def test_documents_that_are_no_jobs_are_left_out(propose: Callable[..., Candidat
     assert list_statuses(candidate) == double(["queued", "leased", "dlq"])
 
 
-@pytest.mark.parametrize("other", [LOCAL_TEXT, NOW])
+@pytest.mark.parametrize("other", [LOCAL_TEXT, NOW], ids=["text", "date"])
 def test_date_that_cannot_be_read_is_reported(
     other: Any, propose: Callable[..., Candidate]
 ) -> None:
