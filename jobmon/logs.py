@@ -31,7 +31,7 @@ from jobmon.settings.receivers import find_address_secrets
 from jobmon.store.failures import describe_error
 
 # In characters: a shorter text is a part of ordinary words, too.
-_SHORTEST_SECRET = 6
+_MIN_SECRET_LENGTH = 6
 # Exceptions whose messages describe the program or the machine, and quote no data.
 _LOGGED_MESSAGES = (OSError, ImportError, AttributeError, NameError)
 
@@ -118,7 +118,7 @@ def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:
         *map(unquote, passwords),
     }
     secrets.update(*(find_address_secrets(receiver.url) for receiver in settings.notify_urls))
-    return {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+    return {secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH}
 
 
 def log_event(logger: logging.Logger, event: str, fields: Mapping[str, Any]) -> None:

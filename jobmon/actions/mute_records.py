@@ -7,7 +7,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from jobmon.actions.mutes import MAX_DURATION, ActiveMutes, Mute, MuteEnd
 from jobmon.actions.records import MUTES, ensure_record_indexes
-from jobmon.actions.request import MAX_REASON, Person, to_milliseconds
+from jobmon.actions.request import MAX_REASON_LENGTH, Person, to_milliseconds
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, require_type, state_database
 from jobmon.single_flight import SingleFlight
@@ -122,7 +122,7 @@ class MuteRecords:
 
     def _hide_secrets(self, reason: str) -> str:
         text: str = self._redactor.redact(reason.strip())
-        return text[:MAX_REASON]
+        return text[:MAX_REASON_LENGTH]
 
 
 def _load_end(stored: Document) -> tuple[str, MuteEnd]:

@@ -19,7 +19,7 @@ from jobmon.settings.name_patterns import matches_any
 from jobmon.store.mapping import Document
 
 MAX_DURATION = timedelta(days=30)
-MAX_PATTERN = 200  # characters
+MAX_PATTERN_LENGTH = 200  # characters
 # An acknowledgement also covers a notice that begins up to so long after it: it is the same notice.
 SAME_NOTICE = timedelta(minutes=5)
 
@@ -68,8 +68,8 @@ class Mute:
         if not self.reason.strip():
             raise RequestError("reason", "Required.")
         check_reason(self.reason)
-        if len(self.types) > MAX_PATTERN or not self.types.isprintable():
-            message = f"At most {MAX_PATTERN} characters, all of them printable."
+        if len(self.types) > MAX_PATTERN_LENGTH or not self.types.isprintable():
+            message = f"At most {MAX_PATTERN_LENGTH} characters, all of them printable."
             raise RequestError("types", message)
         if self.types and self.kind is not None and self.kind not in KINDS_BY_TYPE:
             kinds = ", ".join(sorted(KINDS_BY_TYPE))

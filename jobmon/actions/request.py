@@ -16,8 +16,8 @@ from jobmon.domain import JobAction
 from jobmon.rollup.documents import MalformedError, require_type
 from jobmon.store.mapping import Document
 
-MAX_REASON = 500  # characters
-MAX_KEY = 200  # characters
+MAX_REASON_LENGTH = 500  # characters
+MAX_KEY_LENGTH = 200  # characters
 MAX_PRIORITY = 2**31 - 1
 MAX_JOBS = 1_000_000  # a request for more jobs needs a narrower filter
 ID_FORM = re.compile("[0-9a-f]{20}")
@@ -61,8 +61,8 @@ class Person:
 
 def check_reason(reason: str) -> None:
     """Raise RequestError for a reason that is too long or not printable; it may have newlines."""
-    if len(reason) > MAX_REASON or not reason.replace("\n", "").isprintable():
-        message = f"At most {MAX_REASON} characters, all of them printable."
+    if len(reason) > MAX_REASON_LENGTH or not reason.replace("\n", "").isprintable():
+        message = f"At most {MAX_REASON_LENGTH} characters, all of them printable."
         raise RequestError("reason", message)
 
 
@@ -191,8 +191,10 @@ class ActionRequest:
 
 def make_id(subject: str, key: str) -> str:
     """The id of the subject's request with this idempotency key; RequestError for a bad key."""
-    if not key or len(key) > MAX_KEY or not key.isprintable():
-        raise RequestError("idempotency_key", f"Must have 1 to {MAX_KEY} printable characters.")
+    if not key or len(key) > MAX_KEY_LENGTH or not key.isprintable():
+        raise RequestError(
+            "idempotency_key", f"Must have 1 to {MAX_KEY_LENGTH} printable characters."
+        )
     return hashlib.sha256(f"{len(subject)} {subject} {key}".encode()).hexdigest()[:20]
 
 

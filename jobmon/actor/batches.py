@@ -37,7 +37,7 @@ CHANGED_SINCE = "changed after the request was filed"
 UNKNOWN = "changed before its outcome was recorded"
 REFUSED = "the database refuses the change (error {error})"
 MAX_KEY_BYTES, MAX_CHANGE_BYTES = 100_000, 15_000_000  # of a job in the records
-_MAX_REASON = 200  # characters; a reason can contain a job's status
+_MAX_REASON_LENGTH = 200  # characters; a reason can contain a job's status
 TOO_LARGE = "The ids or other values of these jobs are too large to record: select fewer jobs."
 
 
@@ -75,7 +75,7 @@ class _BatchPlan:
     def add(self, key: Any, job_id: str | None, result: Result, reason: str = "") -> None:
         is_short = job_id is None or len(job_id) <= MAX_ID_LENGTH
         job_id = job_id if is_short else None
-        self.outcomes.append(make_outcome(key, job_id, result, reason[:_MAX_REASON]))
+        self.outcomes.append(make_outcome(key, job_id, result, reason[:_MAX_REASON_LENGTH]))
 
 
 class BatchRunner:

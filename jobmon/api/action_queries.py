@@ -11,7 +11,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from jobmon.actions.catalog import ACTIONS, RequestError
 from jobmon.actions.records import RequestPlace, Result
-from jobmon.actions.request import ID_FORM, MAX_JOBS, MAX_PRIORITY, MAX_REASON
+from jobmon.actions.request import ID_FORM, MAX_JOBS, MAX_PRIORITY, MAX_REASON_LENGTH
 from jobmon.actions.requests import RequestConflictError
 from jobmon.actions.target import MAX_ID_LENGTH, MAX_IDS, MAX_TYPES, Target
 from jobmon.api.body import Body
@@ -125,7 +125,7 @@ def _reason_field(when_required: str = "") -> fields.String:
     description = f"Why, for the records; secrets are replaced. {when_required}"
     return fields.String(
         load_default="",
-        validate=validate.Length(max=MAX_REASON),
+        validate=validate.Length(max=MAX_REASON_LENGTH),
         **describe(description.strip()),
     )
 

@@ -9,7 +9,7 @@ from marshmallow import fields, validate
 
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.mutes import Mute, MuteMode
-from jobmon.actions.request import MAX_REASON, to_milliseconds
+from jobmon.actions.request import MAX_REASON_LENGTH, to_milliseconds
 from jobmon.api import action_examples
 from jobmon.api.action_queries import describe_record_id
 from jobmon.api.body import Body
@@ -55,7 +55,7 @@ class MuteBody(Body):
     )
     reason = fields.String(
         required=True,
-        validate=validate.Length(1, MAX_REASON),
+        validate=validate.Length(1, MAX_REASON_LENGTH),
         **describe("Why; shown on the pages and in the records."),
     )
 
@@ -66,7 +66,7 @@ class MuteEndBody(Body):
     is_required = False
 
     reason = fields.String(
-        load_default="", validate=validate.Length(max=MAX_REASON), **describe("Why.")
+        load_default="", validate=validate.Length(max=MAX_REASON_LENGTH), **describe("Why.")
     )
 
 

@@ -18,7 +18,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 RENEW_EVERY_S = 1.0
-_KEPT_MS = 3_600_000  # how long the entry of a process is kept after its lease has expired
+_EXPIRED_TTL_MS = 3_600_000  # how long the entry of a process is kept after its lease has expired
 # How many histories of a deployment are counted at the same time: they must not delay first stats.
 HISTORY_SLOTS = 4
 # How many queues of a deployment begin to count changes at the same time: their stats wait for it.
@@ -146,7 +146,7 @@ class Share:
         leases.update_one(
             {"_id": self._id}, [{"$set": {**self._scope, "expiresAt": expiry}}], upsert=True
         )
-        expired = {"$lt": ["$expiresAt", {"$subtract": ["$$NOW", _KEPT_MS]}]}
+        expired = {"$lt": ["$expiresAt", {"$subtract": ["$$NOW", _EXPIRED_TTL_MS]}]}
         leases.delete_many({**self._scope, "$expr": expired})
         alive = {"$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
         processes = leases.count_documents({**self._scope, **alive})

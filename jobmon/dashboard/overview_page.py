@@ -18,7 +18,7 @@ from jobmon.dashboard.error_rows import read_top_errors
 from jobmon.dashboard.facts import PreviousPeriod, gather, read_previous
 from jobmon.dashboard.overview import make_overview
 from jobmon.dashboard.page_window import PageWindow
-from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, select_types
+from jobmon.dashboard.type_table import MAX_SEARCH_LENGTH, SORTS, TYPES_SHOWN, select_types
 from jobmon.diagnosis.evidence import Missing
 from jobmon.diagnosis.evidence_reader import gather_evidence
 from jobmon.diagnosis.notices import TypeCondition
@@ -71,7 +71,7 @@ class OverviewQuery:
         compare = read_parameter("compare")
         if compare not in ("", PREVIOUS):
             raise invalid("compare", f"Only {PREVIOUS}.")
-        text = read_parameter("text")[:LONGEST_SEARCH]
+        text = read_parameter("text")[:MAX_SEARCH_LENGTH]
         job_type = read_parameter("type")
         return cls(window=window, compare=compare, type=job_type, by=by, text=text, only=only)
 

@@ -11,7 +11,7 @@ from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import can_filter_by
 
 TYPES_SHOWN = 50
-LONGEST_SEARCH = 200  # characters of a type's name
+MAX_SEARCH_LENGTH = 200  # characters of a type's name
 
 
 @dataclass(frozen=True, kw_only=True)

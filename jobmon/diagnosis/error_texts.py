@@ -7,7 +7,7 @@ from jobmon.diagnosis.stack_frame import TRACEBACK, find_python_error, find_stac
 from jobmon.domain import AttemptStatus
 from jobmon.redaction.redactor import Redactor
 from jobmon.store.bson_json import to_text
-from jobmon.store.short_errors import GAP, HEAD, MAX_LINE, TAIL, shorten_error
+from jobmon.store.short_errors import GAP, HEAD, MAX_LINE_LENGTH, TAIL, shorten_error
 from jobmon.store.truncate import CUT
 
 EXPIRED = "The lease expired before the worker reported an outcome."
@@ -65,10 +65,10 @@ def find_headline(stack: str | None) -> Headline | None:
     """The headline of a stack, at most 1,000 characters: last in Python, else in the first line."""
     if stack is None:
         return None
-    first = stack[:MAX_LINE].partition("\n")[0]
+    first = stack[:MAX_LINE_LENGTH].partition("\n")[0]
     if named := NAMED.match(first):
         return Headline(first, named["code"] or named["name"])
-    last = find_python_error(stack)[:MAX_LINE]
+    last = find_python_error(stack)[:MAX_LINE_LENGTH]
     return Headline(last, match[1]) if (match := _PYTHON_NAMED.match(last)) else None
 
 
@@ -83,8 +83,8 @@ def prepare_error(error: Any, outcome: str | None, redactor: Redactor) -> ErrorT
     shortened = shorten_error(EXPIRED if error is None else error)
     parts = shortened if isinstance(shortened, dict) else {"message": shortened}
     code, message, stack = read_texts({name: _drop_cut_parts(part) for name, part in parts.items()})
-    if message is not None and len(message) > MAX_LINE + len(CUT) + 1:
-        message = _drop_last_word(message[:MAX_LINE])
+    if message is not None and len(message) > MAX_LINE_LENGTH + len(CUT) + 1:
+        message = _drop_last_word(message[:MAX_LINE_LENGTH])
     redacted = redactor.redact({"code": code, "message": message})
     return ErrorTexts(_make_storable(redacted["code"]), _make_storable(redacted["message"]), stack)
 
@@ -104,7 +104,7 @@ def _drop_cut_parts(text: Any) -> Any:
     if not isinstance(text, str):
         return text
     if "\n" not in text:
-        return text if len(text) < MAX_LINE else _drop_last_word(text)
+        return text if len(text) < MAX_LINE_LENGTH else _drop_last_word(text)
     if len(text) != HEAD + len(GAP) + TAIL or not text.startswith(GAP, HEAD):
         return text
     first, _, last = text[:HEAD].rpartition("\n")

@@ -11,7 +11,7 @@ from jobmon.store.labels import label
 from jobmon.store.paused_types import TypePause
 from jobmon.store.stats import QueueStats
 
-MAX_NAME, MAX_REASON = 60, 200  # characters of the person's name, and of the reason
+MAX_NAME_LENGTH, MAX_REASON_LENGTH = 60, 200  # characters of the person's name, and of the reason
 
 
 def find_overdue(stats: QueueStats, pauses: Iterable[str]) -> dict[str, datetime]:
@@ -63,8 +63,8 @@ def check_paused_types(evidence: Evidence) -> Check:
 
 def describe_pause(pause: TypePause) -> str:
     """The words after "is paused": by whom and why, without a full stop; may be empty."""
-    by = f" by {pause.by[:MAX_NAME]}" if pause.by else ""
+    by = f" by {pause.by[:MAX_NAME_LENGTH]}" if pause.by else ""
     reason = " ".join(pause.reason.split()).rstrip(".")
-    if len(reason) > MAX_REASON:
-        reason = f"{reason[:MAX_REASON]}…"
+    if len(reason) > MAX_REASON_LENGTH:
+        reason = f"{reason[:MAX_REASON_LENGTH]}…"
     return f"{by}: {reason}" if reason else by

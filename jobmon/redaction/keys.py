@@ -38,7 +38,7 @@ _PROGRAM_SUFFIXES = split_words(
     expired invalid failed failure missing required type policy url uri endpoint method store js
     ts jsx tsx mjs cjs py rb go java kt php cs rs ex c h cpp html json yml yaml"""
 )
-_LONGEST_KEY = 200  # characters that are cached, or searched for measure and credential words
+_MAX_KEY_LENGTH = 200  # characters that are cached, or searched for measure and credential words
 _KEY = re.compile(r"[^\s=:]{1,200}")
 
 
@@ -79,7 +79,7 @@ class SecretKeys:
 
     def includes(self, key: str) -> bool:
         """Whether the value under `key` is secret."""
-        return self._includes(key) if len(key) <= _LONGEST_KEY else self._match(key)
+        return self._includes(key) if len(key) <= _MAX_KEY_LENGTH else self._match(key)
 
     def find_secret_part(self, path: str) -> str | None:
         """The first key in a path whose values redaction may hide; None if there is no such key."""
@@ -95,7 +95,7 @@ class SecretKeys:
 
     def is_measure(self, key: str) -> bool:
         """Whether the key is for a count or a limit (`max_tokens`): its number is no secret."""
-        return not self._measure_words.isdisjoint(_find_words(key[:_LONGEST_KEY]))
+        return not self._measure_words.isdisjoint(_find_words(key[:_MAX_KEY_LENGTH]))
 
     def _match_name(self, name: str) -> bool:
         """Whether the text `name`, such as an option or the name in a pair, is a secret key."""
@@ -120,7 +120,7 @@ class SecretKeys:
 
 def is_credential_key(key: str) -> bool:
     """Whether a text under this key is a credential: `oauth`, `authHeader`."""
-    words = [word for word in _find_words(key[:_LONGEST_KEY]) if not word.isdigit()]
+    words = [word for word in _find_words(key[:_MAX_KEY_LENGTH]) if not word.isdigit()]
     if len(words) > 1 and words[-1] in _CREDENTIAL_SUFFIXES:
         words.pop()
     return bool(words) and words[-1] in _CREDENTIAL_WORDS
@@ -128,7 +128,7 @@ def is_credential_key(key: str) -> bool:
 
 def has_credential_word(key: str) -> bool:
     """Whether a document or an array under this key contains credentials: `authConfig`."""
-    return not _CREDENTIAL_WORDS.isdisjoint(_find_words(key[:_LONGEST_KEY]))
+    return not _CREDENTIAL_WORDS.isdisjoint(_find_words(key[:_MAX_KEY_LENGTH]))
 
 
 def _normalize(key: str) -> str:

@@ -22,9 +22,9 @@ NAME_FIELDS = split_words(
 )
 _VALUE_FIELDS = split_words("value v val values")
 _SCALAR_FIELDS = frozenset(("content", "data"))  # also for the value, unless it is a dict or a list
-_SHORTEST_SECRET = 4  # characters
-_CACHED_LENGTH = 1_000  # characters; texts up to this length are cached, because errors repeat
-_LONGEST_JSON = 1_000_000  # characters; JSON in a longer text is not decoded
+_MIN_SECRET_LENGTH = 4  # characters
+_MAX_CACHED_LENGTH = 1_000  # characters; texts up to this length are cached, because errors repeat
+_MAX_JSON_LENGTH = 1_000_000  # characters; JSON in a longer text is not decoded
 _JSON_START = re.compile(r"[{\[]\s{0,20}[\"{\[]")
 _JSON_KEY_END = re.compile(r'"\s*:')
 _MAX_GROWTH = 16  # of JSON that is rewritten: escapes double at each level of JSON inside texts
@@ -67,9 +67,9 @@ class Redactor:
                 return value
 
     def _redact_text(self, text: str) -> str:
-        if len(text) < _SHORTEST_SECRET:
+        if len(text) < _MIN_SECRET_LENGTH:
             return text
-        is_short = len(text) <= _CACHED_LENGTH
+        is_short = len(text) <= _MAX_CACHED_LENGTH
         return self._redact_short_text(text) if is_short else self._search_text(text)
 
     def _redact_document(self, document: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Redactor:
 
     def _search_text(self, text: str) -> str:
         """`text` with its secrets replaced; JSON in it is redacted as a document."""
-        if '"' not in text or len(text) > _LONGEST_JSON:
+        if '"' not in text or len(text) > _MAX_JSON_LENGTH:
             return self._text_redactor.redact(text)
         parts, done_until, position, failures = [], 0, 0, 0
         while failures < _MAX_FAILED_STARTS and (opening := _JSON_START.search(text, position)):

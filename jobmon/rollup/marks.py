@@ -18,7 +18,7 @@ from jobmon.store.failures import is_unauthorized
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import request_comment
 
-MAX_TEXT, MAX_LINK = 200, 500  # characters
+MAX_TEXT_LENGTH, MAX_LINK_LENGTH = 200, 500  # characters
 MAX_SHOWN = 200  # marks of a window: the newest
 MAX_AHEAD = 5 * MINUTE  # a mark may be this far in the future, because clocks differ
 CACHE_S, CACHED_WINDOWS = 1.0, 100
@@ -41,9 +41,9 @@ class Mark:
     link: str | None = None
 
     def __post_init__(self) -> None:
-        _require_printable("text", self.text, MAX_TEXT)
+        _require_printable("text", self.text, MAX_TEXT_LENGTH)
         if self.link is not None:
-            _require_printable("link", self.link, MAX_LINK)
+            _require_printable("link", self.link, MAX_LINK_LENGTH)
             if not _is_web_address(self.link):
                 raise MarkError("link", "must be an address such as https://ci.example.com/42")
 
@@ -57,8 +57,8 @@ class Mark:
     def redact(self, redactor: Redactor) -> "Mark":
         """The mark with its secrets replaced. If that makes its link invalid, it has no link."""
         link = None if self.link is None else redactor.redact(self.link)
-        is_valid = link is not None and len(link) <= MAX_LINK and _is_web_address(link)
-        text = redactor.redact(self.text)[:MAX_TEXT]
+        is_valid = link is not None and len(link) <= MAX_LINK_LENGTH and _is_web_address(link)
+        text = redactor.redact(self.text)[:MAX_TEXT_LENGTH]
         return replace(self, text=text, link=link if is_valid else None)
 
     def dump(self) -> Document:

@@ -10,7 +10,7 @@ from bson import Decimal128, ObjectId
 
 from jobmon.store.truncate import CUT
 
-MAX_LINE = 1_000  # characters of a text with one line
+MAX_LINE_LENGTH = 1_000  # characters of a text with one line
 HEAD, TAIL = 4_000, 6_000  # characters of a longer text with several lines
 GAP = f"\n{CUT}\n"  # between the two ends
 _PARTS = ("code", "message", "stack")
@@ -39,7 +39,7 @@ def _shorten_text(value: Any) -> Any:
     if type(value) is not str:  # BSON code is a subclass of str
         return value if isinstance(value, int | float | Decimal128 | ObjectId) else None
     if "\n" not in value:
-        return value[:MAX_LINE]
+        return value[:MAX_LINE_LENGTH]
     is_short = len(value) <= HEAD + len(GAP) + TAIL
     return value if is_short else f"{value[:HEAD]}{GAP}{value[-TAIL:]}"
 
@@ -51,5 +51,5 @@ def _make_short_text_expression(value: str) -> dict[str, Any]:
     tail = {"$substrCP": [value, {"$subtract": [length, TAIL]}, TAIL]}
     is_short = {"$lte": [length, HEAD + len(GAP) + TAIL]}
     lines = {"$cond": [is_short, value, {"$concat": [head, GAP, tail]}]}
-    text = {"$cond": [has_lines, lines, {"$substrCP": [value, 0, MAX_LINE]}]}
+    text = {"$cond": [has_lines, lines, {"$substrCP": [value, 0, MAX_LINE_LENGTH]}]}
     return {"$cond": [{"$eq": [{"$type": value}, "string"]}, text, number]}

@@ -14,7 +14,7 @@ from jobmon.store.bson_json import UUID_SUBTYPES
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
 _OBJECT_ID = re.compile("[0-9a-fA-F]{24}")
-_LONGEST_NUMBER = 45  # in characters: a Decimal128 with its sign and exponent
+_MAX_NUMBER_LENGTH = 45  # in characters: a Decimal128 with its sign and exponent
 _END_OF_INT64 = 2**63
 
 
@@ -40,7 +40,7 @@ def _list_numbers(text: str) -> Iterator[Any]:
 
     For a number that is not whole, or beyond 64 bits: a double, a decimal, or both.
     """
-    if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
+    if len(text) > _MAX_NUMBER_LENGTH or not _NUMBER.fullmatch(text):
         return
     number = Decimal(text)
     if -_END_OF_INT64 <= number < _END_OF_INT64 and number == int(number):

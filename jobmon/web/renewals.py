@@ -21,8 +21,8 @@ from jobmon.single_flight import SingleFlightCache
 from jobmon.web.oidc import Identity
 from jobmon.web.sessions import SessionKeys
 
-KEPT_S = 30  # how long the answer for a refresh token can be shared
-_FILE_AGE_S = 300  # older files are deleted
+CACHE_TTL_S = 30  # how long the answer for a refresh token can be shared
+_MAX_FILE_AGE_S = 300  # older files are deleted
 _MAX_BYTES = 64 * 1_024
 
 
@@ -40,7 +40,7 @@ class Renewals:
     def get(self, refresh_token: str, renew: Callable[[], Identity]) -> Identity:
         """The identity for a refresh token; raises what `renew` raises."""
         token_hash = hashlib.sha256(refresh_token.encode()).hexdigest()
-        return self._in_process.get(token_hash, lambda: self._share(token_hash, renew), KEPT_S)
+        return self._in_process.get(token_hash, lambda: self._share(token_hash, renew), CACHE_TTL_S)
 
     def end(self, session_id: str) -> None:
         """Record that a session has ended: a renewal that is under way must not bring it back."""
@@ -84,7 +84,7 @@ class Renewals:
     def _read(self, file: BinaryIO) -> Identity | None:
         file.seek(0)
         content = self._keys.unseal(
-            "renewal", file.read(_MAX_BYTES).decode(errors="replace"), KEPT_S
+            "renewal", file.read(_MAX_BYTES).decode(errors="replace"), CACHE_TTL_S
         )
         return None if content is None else Identity(**content | {"roles": tuple(content["roles"])})
 
@@ -97,7 +97,7 @@ class Renewals:
         self._delete_old_files()
 
     def _delete_old_files(self) -> None:
-        oldest_kept = time.time() - _FILE_AGE_S
+        oldest_kept = time.time() - _MAX_FILE_AGE_S
         with suppress(OSError):
             for path in self._folder.iterdir():
                 if path.lstat().st_mtime < oldest_kept:

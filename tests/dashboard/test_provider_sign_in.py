@@ -422,7 +422,7 @@ def test_person_without_a_role_sees_only_own_jobs(
 def test_session_is_renewed_for_pages_and_their_parts(
     api: Api, viewer: Viewer, provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobmon.web.renewals.KEPT_S", -1)
+    monkeypatch.setattr("jobmon.web.renewals.CACHE_TTL_S", -1)
     sign_in(viewer, provider)
     first_claims = read_claims(viewer)
     for path, headers in (

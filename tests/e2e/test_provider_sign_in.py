@@ -55,7 +55,7 @@ def service_url(
     monkeypatch.setattr("jobmon.web.oidc.MIN_LIFETIME_S", 0)
     monkeypatch.setattr("jobmon.web.oidc.MAX_RENEWED_LIFETIME_S", 2)
     monkeypatch.setattr("jobmon.dashboard.provider_sign_in.MIN_RENEWAL_S", 0)
-    monkeypatch.setattr("jobmon.web.renewals.KEPT_S", 1)
+    monkeypatch.setattr("jobmon.web.renewals.CACHE_TTL_S", 1)
     watched.jobs.insert_one({"jobId": "the-one-job", "status": "dlq", "type": "mail"})
     settings = make_settings(
         oidc_issuer=provider[0],

@@ -9,7 +9,7 @@ from pymongo.database import Database
 from jobmon.store.short_errors import (
     GAP,
     HEAD,
-    MAX_LINE,
+    MAX_LINE_LENGTH,
     TAIL,
     make_short_error_expression,
     shorten_error,
@@ -21,7 +21,7 @@ LIMIT = HEAD + len(GAP) + TAIL
 LINES = "Traceback:\n" + "".join(f"  {number} é \U0001f600\r\n" for number in range(2_000))
 VALUES = (
     *(LINES[:length] for length in (LIMIT - 1, LIMIT, LIMIT + 1, None)),
-    *(("😀é" * 600)[:length] for length in (MAX_LINE - 1, MAX_LINE, MAX_LINE + 1)),
+    *(("😀é" * 600)[: MAX_LINE_LENGTH + difference] for difference in (-1, 0, 1)),
     *("", "\n", "a\0b", 7, 1.5, True, None, Int64(2**40), Decimal128("1.5"), ObjectId()),
     *(["a"], {"a": "b"}, Code("f()"), Regex("a"), Binary(b"a"), NOW),
 )

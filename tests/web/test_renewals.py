@@ -109,7 +109,7 @@ def test_identity_is_cached_only_for_a_limited_time(
     """Catches roles that stay for ever, if a provider accepts a refresh token repeatedly."""
     folder = tmp_path / "shared"
     Renewals(keys, folder).get("token", provider.renew)
-    monkeypatch.setattr(renewals_module, "KEPT_S", -1)
+    monkeypatch.setattr(renewals_module, "CACHE_TTL_S", -1)
     Renewals(keys, folder).get("token", provider.renew)
     assert provider.renewal_count == 2
 
