@@ -40,7 +40,7 @@ MAX_CLOCK_DIFFERENCE = timedelta(seconds=40)
 # The collector pauses between two reads. It does not let the server wait for events: each write, to
 # any collection, would wake the waiting command. With 100 queues this kept a core busy.
 _AWAIT_MS = 1
-# If the stream is reopened, the jobs whose changes were read in this time before are counted again.
+# When the stream is opened again, the jobs that changed in this last time are counted again.
 _REMEMBER_S = 30.0
 _TIMESTAMP_PREFIX = "82"  # the first characters of a resume token that begins with a timestamp
 # The most events in one batch, if they contain fields of the jobs.
@@ -145,17 +145,18 @@ class StreamedChanges:
             # Recent jobs may have been counted on a primary that did not have their changes yet.
             for _, job_id in self._recent:
                 segments.mark(job_id)
-        for index, event in enumerate(events or []):
+            events = []
+        for index, event in enumerate(events):
             if event["operationType"] in _ENDING_OPERATIONS:
                 self._ended_by = event["operationType"]
-                events = (events or [])[:index]
+                events = events[:index]
                 break
             job_id = event["documentKey"]["_id"]
             segments.mark(job_id)
             self._recent.append((now, job_id))
         pause_s = POLL_PAUSE_S if self._recent else IDLE_POLL_PAUSE_S
         self._pause_s = pause_s if self.is_at_end else 0.0
-        return events if events is not None and self._fields is not None else ()
+        return events if self._fields is not None else ()
 
     def close(self) -> None:
         self._kill_cursor()
@@ -233,20 +234,23 @@ class PolledChanges:
     def __init__(self, jobs: ReadCollection, stop: threading.Event) -> None:
         self._jobs = jobs
         self._stop = stop
-        self._long_overlap_at = 0.0
+        self._next_long_overlap = 0.0  # monotonic
         self._unindexed: dict[str, float] = {}  # by field: when to try its index again (monotonic)
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         self._stop.wait(POLL_PAUSE_S)
         segments.mark_next(POLL_PAUSE_S / SWEEP_S)
         now = time.monotonic()
-        is_long_overlap_due = now >= self._long_overlap_at
+        is_long_overlap_due = now >= self._next_long_overlap
         if is_long_overlap_due:
-            self._long_overlap_at = now + MAX_CLOCK_DIFFERENCE.total_seconds() / 2
+            self._next_long_overlap = now + MAX_CLOCK_DIFFERENCE.total_seconds() / 2
         short_overlap = timedelta(seconds=4 * POLL_PAUSE_S)
         overlap = MAX_CLOCK_DIFFERENCE if is_long_overlap_due else short_overlap
         self._poll(segments, datetime.now(UTC) - overlap)
         return ()
+
+    def close(self) -> None:
+        pass
 
     def _poll(self, segments: SegmentMap, since: datetime) -> None:
         mapping = self._jobs.mapping
@@ -263,9 +267,6 @@ class PolledChanges:
                     message = "no index on %s: a change of only this date is found after up to %d s"
                     log.warning(message, field, SWEEP_S)
                 self._unindexed[field] = time.monotonic() + INDEX_RETRY_S
-
-    def close(self) -> None:
-        pass
 
 
 def open_changes(

@@ -44,6 +44,9 @@ MERGE_BELOW = SEGMENT_JOBS // 2
 
 _BY_ID: Keys = [("_id", 1)]
 
+# The place of a segment: the type of its _ids, and its index among the segments of this type.
+Place = tuple[str, int]
+
 
 class TimeRange(NamedTuple):
     """The first and the last createdAt of some jobs, in ms since 1970.
@@ -80,11 +83,10 @@ class _Counted(NamedTuple):
 class SegmentRange(NamedTuple):
     """A segment of the jobs from `low` to before `high`; None for no bound.
 
-    `place`: the type of their _ids, and the index of the segment among the segments of this type.
     `has_bounds`: comparing the _id with the bounds finds these jobs and no others.
     """
 
-    place: tuple[str, int]
+    place: Place
     low: Any
     high: Any
     counts: Counts
@@ -92,8 +94,8 @@ class SegmentRange(NamedTuple):
     has_bounds: bool
 
 
-class _TypeSegments:
-    """A row: the segments, in order, of the jobs whose _ids have the same type."""
+class _SegmentRow:
+    """The segments, in order, of the jobs whose _ids have the same type."""
 
     def __init__(self, bson_type: IdType) -> None:
         self.bson_type = bson_type
@@ -152,10 +154,10 @@ class SegmentMap:
     def __init__(self, jobs: ReadCollection) -> None:
         self._jobs = jobs
         self._rows = {
-            bson_type.name: _TypeSegments(bson_type) for bson_type in (*ID_TYPES, OTHER_TYPE)
+            bson_type.name: _SegmentRow(bson_type) for bson_type in (*ID_TYPES, OTHER_TYPE)
         }
         self._marked_ids: list[Any] = []
-        self._marked_segments: set[tuple[str, int]] = set()
+        self._marked_segments: set[Place] = set()
         self._swept_to = 0
         self._by_name = CountsByName(jobs.mapping)
         self.totals: Counts = Counter()
@@ -191,10 +193,10 @@ class SegmentMap:
 
     def mark_next(self, share: float) -> None:
         """Mark a `share` of all segments, in turn, to find changes that no event reported."""
-        segments = [(name, index) for name, row in self._rows.items() for index in row.indexes()]
-        count = math.ceil(len(segments) * share)
-        start = self._swept_to % len(segments)
-        self._marked_segments.update((segments + segments)[start : start + count])
+        places = [(name, index) for name, row in self._rows.items() for index in row.indexes()]
+        count = math.ceil(len(places) * share)
+        start = self._swept_to % len(places)
+        self._marked_segments.update((places + places)[start : start + count])
         self._swept_to = start + count
 
     def build(self, progress: Callable[[int], None]) -> None:
@@ -213,7 +215,7 @@ class SegmentMap:
                 row.insert(len(row.segments), Segment(middle))
                 low = middle
 
-    def _find_used_rows(self) -> Collection[_TypeSegments]:
+    def _find_used_rows(self) -> Collection[_SegmentRow]:
         """The rows that may have jobs: just one if the first and last _id have the same type."""
         types = list[IdType]()
         for order in (1, -1):
@@ -229,14 +231,14 @@ class SegmentMap:
 
         After a failure of the database, the segments that were not counted are still marked.
         """
-        with_marked_jobs = set(self._find_marked())
+        with_marked_jobs = set(self._locate_marked_jobs())
         marked = self._marked_segments | with_marked_jobs
         self._by_name.forget(all_but=self.totals)
         # From the right: a split or a merge then moves only segments that are counted already.
         for name, index in sorted(marked, reverse=True):
             row = self._rows[name]
             segment, counted = row.segments[index], self._count(row, *row.bounds(index))
-            self._record_change(segment, counted, is_certain=(name, index) in with_marked_jobs)
+            self._record_change(segment, counted, has_marked_job=(name, index) in with_marked_jobs)
             self._set_counts(segment, counted)
             self._resize_segment(row, index)
             self._marked_segments.discard((name, index))  # at once: a merge may have deleted it
@@ -278,13 +280,13 @@ class SegmentMap:
             self.totals.update(counts)
             progress()
 
-    def _find_marked(self) -> Iterator[tuple[str, int]]:
-        """Type and index of the segments that contain the marked jobs."""
+    def _locate_marked_jobs(self) -> Iterator[Place]:
+        """The place of the segment that contains each marked job."""
         for job_id in self._marked_ids:
             name = find_id_type(job_id).name
             yield name, self._rows[name].find(job_id)
 
-    def _resize_segment(self, row: _TypeSegments, index: int) -> None:
+    def _resize_segment(self, row: _SegmentRow, index: int) -> None:
         """Split or merge a segment whose size is far from `SEGMENT_JOBS`."""
         while row.segments[index].counts.total() > SPLIT_ABOVE and self._split_segment(row, index):
             index += 1
@@ -293,7 +295,7 @@ class SegmentMap:
             if left.counts.total() + right.counts.total() < MERGE_BELOW:
                 row.merge_into_left(index)
 
-    def _split_segment(self, row: _TypeSegments, index: int) -> bool:
+    def _split_segment(self, row: _SegmentRow, index: int) -> bool:
         """Split a segment after its first thousand jobs; returns False if that is not possible.
 
         Both parts are counted before anything changes: a failure must not lose a count.
@@ -308,7 +310,7 @@ class SegmentMap:
         self._set_counts(row.segments[index + 1], right)
         return True
 
-    def _find_split(self, row: _TypeSegments, low: Any, high: Any) -> Any:
+    def _find_split(self, row: _SegmentRow, low: Any, high: Any) -> Any:
         """The _id of the job after the first thousand; None without such a job or a known order."""
         if row.bson_type is OTHER_TYPE:
             return None
@@ -317,20 +319,23 @@ class SegmentMap:
         )
         return jobs[0]["_id"] if jobs else None
 
-    def _count(self, row: _TypeSegments, low: Any, high: Any) -> _Counted:
+    def _count(self, row: _SegmentRow, low: Any, high: Any) -> _Counted:
         group = _COUNT_WITH_TIMES if self.keeps_times else COUNT_BY_STATUS_AND_TYPE
         groups = self._jobs.aggregate([{"$match": row.match(low, high)}, group], index=_BY_ID)
         times = _find_times(groups) if self.keeps_times else None
         return _Counted(self._by_name.add_up(groups), times)
 
-    def _record_change(self, segment: Segment, counted: _Counted, *, is_certain: bool) -> None:
-        """Record the change of a segment; `is_certain`: a job in it was marked."""
+    def _record_change(self, segment: Segment, counted: _Counted, *, has_marked_job: bool) -> None:
+        """Record the change of a segment: how many jobs changed, and the first createdAt.
+
+        With `has_marked_job`, the number is already known from the marked jobs.
+        """
         if segment.times is None or counted.times is None:
             self.oldest_change = -math.inf
-        elif is_certain or segment.times != counted.times or segment.counts != counted.counts:
+        elif has_marked_job or segment.times != counted.times or segment.counts != counted.counts:
             first = min(segment.times.first, counted.times.first)
             self.oldest_change = min(self.oldest_change, first)
-        if not is_certain:
+        if not has_marked_job:
             fewer, more = segment.counts - counted.counts, counted.counts - segment.counts
             self.changes += fewer.total() + more.total()
 
