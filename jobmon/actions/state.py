@@ -13,10 +13,10 @@ from jobmon.store.mapping import Document
 # How long a request waits for its approval, and how long it can be paused.
 MAX_APPROVAL_WAIT = timedelta(hours=24)
 MAX_PAUSE = timedelta(days=7)
-# A request that is older expires, even if it runs: the actor ignores it.
+# A request that is older expires, even while it runs: the actor does not read it any more.
 MAX_AGE = MAX_APPROVAL_WAIT + MAX_PAUSE + timedelta(days=1)
 _TOO_OLD = f"It was filed more than {MAX_AGE.days} days ago."
-_PAUSED_TOO_LONG = "It was paused for more than a week."
+_PAUSED_TOO_LONG = f"It was paused for more than {MAX_PAUSE.days} days."
 
 
 class Phase(StrEnum):
@@ -34,7 +34,7 @@ class Phase(StrEnum):
     REFUSED = "refused"  # by the actor, with the reason
 
 
-OVER = (Phase.FINISHED, Phase.STOPPED, Phase.REJECTED, Phase.EXPIRED, Phase.REFUSED)
+FINAL_PHASES = (Phase.FINISHED, Phase.STOPPED, Phase.REJECTED, Phase.EXPIRED, Phase.REFUSED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class ActionState:
     @property
     def is_over(self) -> bool:
         """Whether the actor will do nothing more for it."""
-        return self.phase in OVER
+        return self.phase in FINAL_PHASES
 
     @property
     def expected(self) -> int:
@@ -102,7 +102,11 @@ def conclude_state(
     last_batch: Document | None,
     now: datetime,
 ) -> ActionState:
-    """The state of a request at `now`, from its records in order of time."""
+    """The state of a request at `now`.
+
+    `stored`: its records in order of time, without intents and batches. `last_batch`: its newest
+    batch record, required only while it runs.
+    """
     history = tuple(Record.load(document) for document in stored)
     first_records = {record.kind: record for record in reversed(history)}
     counts, progress_at = Counts(), None
@@ -162,11 +166,11 @@ def _conclude_waiting(
                 return Phase.EXPIRED, "Nobody approved it within a day.", until
             return Phase.AWAITING_APPROVAL, "", None
         starts_at = approval.at
-    last_switch = _find_last_switch(history)
-    if last_switch is not None:
-        if last_switch.kind is Decision.PAUSED:
-            return _conclude_paused(last_switch, now)
-        starts_at = max(starts_at, last_switch.at)
+    last_record = _find_last_pause_or_resumption(history)
+    if last_record is not None:
+        if last_record.kind is Decision.PAUSED:
+            return _conclude_paused(last_record, now)
+        starts_at = max(starts_at, last_record.at)
     until = starts_at + timedelta(seconds=request.valid_s)
     if now > until:
         return Phase.EXPIRED, f"No actor took it within {request.valid_s // 60} minutes.", until
@@ -176,10 +180,10 @@ def _conclude_waiting(
 def _conclude_running(
     history: Sequence[Record], now: datetime
 ) -> tuple[Phase, str, datetime | None]:
-    last_switch = _find_last_switch(history)
-    if last_switch is None or last_switch.kind is Decision.RESUMED:
+    last_record = _find_last_pause_or_resumption(history)
+    if last_record is None or last_record.kind is Decision.RESUMED:
         return Phase.RUNNING, "", None
-    return _conclude_paused(last_switch, now)
+    return _conclude_paused(last_record, now)
 
 
 def _conclude_paused(pause: Record, now: datetime) -> tuple[Phase, str, datetime | None]:
@@ -189,7 +193,7 @@ def _conclude_paused(pause: Record, now: datetime) -> tuple[Phase, str, datetime
     return Phase.PAUSED, pause.reason, None
 
 
-def _find_last_switch(history: Sequence[Record]) -> Record | None:
+def _find_last_pause_or_resumption(history: Sequence[Record]) -> Record | None:
     """The last record that pauses, resumes or interrupts the request."""
     kinds = (Decision.PAUSED, Decision.RESUMED, Progress.INTERRUPTED)
     return next((record for record in reversed(history) if record.kind in kinds), None)
