@@ -133,8 +133,8 @@ class Record:
         )
 
 
-class RequestPlace(NamedTuple):
-    """A place in the list of requests: a page begins after this request."""
+class RequestCursor(NamedTuple):
+    """A request in the list of requests: the next page begins after it."""
 
     at: datetime
     request_id: str
@@ -304,11 +304,11 @@ class ActionRecords:
         return next((lease["absenceMs"] / 1_000 for lease in leases), None)
 
     def list_requested(
-        self, since: datetime, limit: int = 0, before: RequestPlace | None = None
-    ) -> list[RequestPlace]:
-        """The places of the requests filed since a time, the newest first.
+        self, since: datetime, limit: int = 0, before: RequestCursor | None = None
+    ) -> list[RequestCursor]:
+        """The cursors of the requests filed since a time, the newest first.
 
-        With `before`, only requests that are older than this place. A `limit` of 0 means no limit.
+        With `before`, only requests that are older than this one. A `limit` of 0 means no limit.
         Index: kind, at, request.
         """
         query: Document = {**self.own.scope, "kind": Decision.REQUESTED.value}
@@ -319,7 +319,7 @@ class ActionRecords:
             query["$or"] = [{"at": {"$lt": before.at}}, same_time]
         records = self.own[DECISIONS].find(query, {"_id": False, "at": True, "request": True})
         newest = records.sort([("at", -1), ("request", -1)]).limit(limit)
-        return [RequestPlace(record["at"], record["request"]) for record in newest]
+        return [RequestCursor(record["at"], record["request"]) for record in newest]
 
     def find_owners_request(self, owner: str, since: datetime, number: int) -> datetime | None:
         """When an owner filed the `number`th of their requests since a time, from the newest on.

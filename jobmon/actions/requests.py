@@ -16,7 +16,7 @@ from jobmon.actions.records import (
     ActionRecords,
     Decision,
     Progress,
-    RequestPlace,
+    RequestCursor,
     Result,
 )
 from jobmon.actions.request import ActionRequest, Person, make_id
@@ -70,10 +70,10 @@ class OutcomePage:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestPage:
-    """Requests, the newest first; `next_place` is None on the last page."""
+    """Requests, the newest first; `next_cursor` is None on the last page."""
 
     states: list[ActionState]
-    next_place: RequestPlace | None = None
+    next_cursor: RequestCursor | None = None
 
 
 class ActionRequests:
@@ -144,28 +144,28 @@ class ActionRequests:
         """A request with its state; None if no request has this id, or if it cannot be read."""
         return next(iter(read_states(self.records, [request_id], self._connection.settings)), None)
 
-    def list_recent(self, *, limit: int = 50, before: RequestPlace | None = None) -> RequestPage:
-        """A page of at most 100 requests, the newest first; with `before`, older than that place.
+    def list_recent(self, *, limit: int = 50, before: RequestCursor | None = None) -> RequestPage:
+        """A page of at most 100 requests, the newest first; with `before`, older than that one.
 
         It has fewer than `limit` requests if some cannot be read, even if another page follows.
         """
         records, now = self.records, datetime.now(UTC)
         since = now - timedelta(days=self._connection.settings.actions_retention_days)
         limit = min(limit, MAX_LISTED)
-        places = records.list_requested(since, limit + 1, before)
-        ids = [place.request_id for place in places[:limit]]
+        cursors = records.list_requested(since, limit + 1, before)
+        ids = [cursor.request_id for cursor in cursors[:limit]]
         return RequestPage(
             states=read_states(records, ids, self._connection.settings),
-            next_place=places[limit - 1] if len(places) > limit else None,
+            next_cursor=cursors[limit - 1] if len(cursors) > limit else None,
         )
 
     def list_all(self) -> Iterator[list[ActionState]]:
         """All requests in batches, the newest first."""
-        before: RequestPlace | None = None
+        before: RequestCursor | None = None
         while True:
             page = self.list_recent(limit=MAX_LISTED, before=before)
             yield page.states
-            if (before := page.next_place) is None:
+            if (before := page.next_cursor) is None:
                 return
 
     def list_outcomes(
@@ -377,7 +377,7 @@ def _decode_key(encoded: str) -> Any:
             return key
     except (ValueError, KeyError):
         pass
-    raise RequestError("after", "Not the place of a page.")
+    raise RequestError("after", "Not a cursor of this list.")
 
 
 def _load_outcome(stored: Document) -> JobOutcome:

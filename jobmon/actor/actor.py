@@ -120,8 +120,8 @@ class Actor:
 
     def _list_open(self) -> list[ActionState]:
         """The requests of the last `MAX_AGE` that are not known to be over, the oldest first."""
-        places = self._records.list_requested(datetime.now(UTC) - MAX_AGE)
-        ids = [place.request_id for place in places]
+        cursors = self._records.list_requested(datetime.now(UTC) - MAX_AGE)
+        ids = [cursor.request_id for cursor in cursors]
         open_ids = [request_id for request_id in reversed(ids) if request_id not in self._over]
         states = read_states(self._records, open_ids, self._settings)
         readable = {state.request.id for state in states}

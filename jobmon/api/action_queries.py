@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
 from jobmon.actions.catalog import ACTIONS, RequestError
-from jobmon.actions.records import RequestPlace, Result
+from jobmon.actions.records import RequestCursor, Result
 from jobmon.actions.request import ID_FORM, MAX_JOBS, MAX_PRIORITY, MAX_REASON_LENGTH
 from jobmon.actions.requests import RequestConflictError
 from jobmon.actions.target import MAX_ID_LENGTH, MAX_IDS, MAX_TYPES, Target
@@ -250,23 +250,23 @@ def describe_record_id(name: str, description: str, example: object) -> dict[str
     }
 
 
-class _RequestCursor(EncodedCursor):
+class _CursorField(EncodedCursor):
     """A cursor that has the time and the id of the last request of a page."""
 
     max_length = 60
     json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}
 
-    def decode(self, encoded: str) -> RequestPlace:
+    def decode(self, encoded: str) -> RequestCursor:
         time, _, request_id = encoded.partition("_")
         moment = datetime.fromisoformat(time)
         if moment.tzinfo is None or not ID_FORM.fullmatch(request_id):
             raise ValueError
-        return RequestPlace(moment.astimezone(UTC), request_id)
+        return RequestCursor(moment.astimezone(UTC), request_id)
 
 
-def encode_place(place: RequestPlace) -> str:
+def encode_cursor(cursor: RequestCursor) -> str:
     """The cursor of the page that begins after a request."""
-    return f"{to_iso(place.at)}_{place.request_id}"
+    return f"{to_iso(cursor.at)}_{cursor.request_id}"
 
 
 class _PageParameters(Parameters):
@@ -282,7 +282,7 @@ class _PageParameters(Parameters):
 class RequestListQuery:
     """A page of requests, the newest first, after the request `before`; or a file of all."""
 
-    before: RequestPlace | None = None
+    before: RequestCursor | None = None
     per_page: int = 20
     format: ListFormat = ListFormat.JSON
 
@@ -291,7 +291,7 @@ class RequestListParameters(_PageParameters):
     """The parameters that choose a page of the requests, or a file of all."""
 
     per_page = page_size_field("Requests")
-    cursor = _RequestCursor(load_default=default_none, **describe("The `next_cursor` of a page."))
+    cursor = _CursorField(load_default=default_none, **describe("The `next_cursor` of a page."))
     format = format_field("requests", "`per_page` and `cursor`")
 
     @post_load

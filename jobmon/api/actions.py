@@ -29,7 +29,7 @@ from jobmon.api.action_queries import (
     RequestListQuery,
     UndoBody,
     describe_record_id,
-    encode_place,
+    encode_cursor,
     explain_request_errors,
 )
 from jobmon.api.action_words import describe_action, list_warnings
@@ -233,7 +233,7 @@ def make_preview(order: ActionOrder) -> dict[str, Any]:
 def list_requests(query: RequestListQuery) -> tuple[list[ActionState], str | None]:
     """A page of the requests, and the cursor of the next one."""
     page = queue_actions().requests.list_recent(limit=query.per_page, before=query.before)
-    return page.states, None if page.next_place is None else encode_place(page.next_place)
+    return page.states, None if page.next_cursor is None else encode_cursor(page.next_cursor)
 
 
 def format_detail(state: ActionState) -> dict[str, Any]:

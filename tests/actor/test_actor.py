@@ -408,10 +408,10 @@ def test_requests_of_the_same_millisecond_are_listed_once_each(queue: ActingQueu
     now = datetime.now(UTC).replace(microsecond=0)
     ids = {queue.file("retry", f"job-{index}", at=now).request.id for index in range(5)}
     listed_ids: list[str] = []
-    place = None
-    while (page := queue.requests.list_recent(limit=2, before=place)).next_place is not None:
+    cursor = None
+    while (page := queue.requests.list_recent(limit=2, before=cursor)).next_cursor is not None:
         listed_ids += [state.request.id for state in page.states]
-        place = page.next_place
+        cursor = page.next_cursor
     listed_ids += [state.request.id for state in page.states]
     assert listed_ids == sorted(ids, reverse=True)
 
@@ -434,7 +434,7 @@ def test_unreadable_records_do_not_hide_other_requests(
     decisions.insert_one(own_database.new("malformed", malformed))
     listed_ids = [state.request.id for page in queue.requests.list_all() for state in page]
     assert listed_ids == [first_id, last_id]
-    assert queue.requests.list_recent(limit=2).next_place is not None
+    assert queue.requests.list_recent(limit=2).next_cursor is not None
 
 
 @pytest.mark.parametrize("value", [0, False, "", {}])
