@@ -54,8 +54,8 @@ def test_a_request_is_carried_out_and_shown_only_in_its_queue(
             rollup_db=f"{database.name}_rollups",
             state_db=database.name,
         )
-        for queue in load_queues(settings):
-            index_queue(queue)
+        for queue_settings in load_queues(settings):
+            index_queue(queue_settings)
         queue_one = JobQueue(database)
         queue_two = JobQueue(database, jobs="second", attempts="second_attempts")
         for job_queue in (queue_one, queue_two):

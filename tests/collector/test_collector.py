@@ -1,9 +1,7 @@
 """The collector on a real replica set: catches a count that is lost, doubled or stale, after
 any change to the jobs and any fault of the collector or its database."""
 
-import os
 import struct
-import subprocess
 import threading
 import time
 import uuid
@@ -47,7 +45,7 @@ from jobmon.store import stats as stats_module
 from jobmon.store.connection import Connection
 from jobmon.store.labels import label
 
-from ..conftest import NOW, SECRET, Api
+from ..conftest import NOW, Api
 from ..fuzz.documents import (
     REFERENCE,
     Value,
@@ -59,8 +57,8 @@ from ..fuzz.documents import (
     text,
 )
 from ..support.commands import database_uri
-from ..support.preloaded import start_python
 from ..support.processes import end_process
+from ..support.services import start_collector
 from ..support.waiting import PATIENCE_S, eventually
 
 LONG_AGO = NOW - timedelta(days=2_000)
@@ -74,6 +72,10 @@ class Queue:
     def __init__(self, database: MongoDb, base_settings: Settings) -> None:
         self.jobs = database.jobs
         self.settings = replace(base_settings, rollup_db=f"{database.name}_rollups")
+        self.environment = {
+            "JOBMON_MONGO_URI": self.settings.mongo_uri,
+            "JOBMON_ROLLUP_DB": self.settings.rollup_db,
+        }
         self.connection = Connection(self.settings)
         self.rollups = rollup_database(self.connection)
         self.reader = RollupReader(self.connection)
@@ -432,23 +434,13 @@ def test_a_collector_that_cannot_reach_its_queue_leaves_the_lease_to_another(
             thread.join()
 
 
-def start_collector(queue: Queue) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ) | {
-        "JOBMON_MONGO_URI": queue.settings.mongo_uri,
-        "JOBMON_ROLLUP_DB": queue.settings.rollup_db,
-        "JOBMON_JWT_SECRET_KEY": SECRET,
-    }
-    with open(os.devnull, "w") as devnull:
-        return start_python("jobmon.cli", "collector", env=environment, stderr=devnull)
-
-
 def test_a_killed_collector_is_replaced_and_no_change_is_lost(queue: Queue) -> None:
     queue.jobs.insert_many([make_job() for _ in range(5_000)])
     with ExitStack() as running:
-        first = start_collector(queue)
+        first = start_collector(**queue.environment)
         running.callback(end_process, first, None)
         eventually(queue.rollups.leases.find_one)
-        running.callback(end_process, start_collector(queue), None)
+        running.callback(end_process, start_collector(**queue.environment), None)
         for number in range(40):
             queue.jobs.update_many(
                 {"jobId": {"$regex": f"^{number % 16:x}"}}, {"$set": {"type": "u"}}
@@ -469,7 +461,7 @@ def test_counts_are_right_after_a_kill_at_each_stage_of_a_collector(queue: Queue
         lambda: state.find_one({"name": "stats"}) and buckets.find_one(),  # also the history
     ]
     for number, has_reached in enumerate(stages):
-        process = start_collector(queue)
+        process = start_collector(**queue.environment)
         try:
             eventually(has_reached)
             queue.jobs.update_many({"jobId": {"$regex": f"^{number}"}}, {"$set": {"type": "u"}})

@@ -1,12 +1,10 @@
 """Errors, workers and slowest runs on the real server: catches a failed run that is counted in no
 group or in two, and a worker or a long run that is missing."""
 
-import os
 import random
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -38,12 +36,12 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 from jobmon.store.labels import OTHER
 
-from ..conftest import NOW, SECRET
+from ..conftest import NOW
 from ..support.commands import database_uri
 from ..support.error_counts import count_by_group
 from ..support.history import writing_history
-from ..support.preloaded import start_python
 from ..support.processes import end_process
+from ..support.services import start_collector
 from ..support.waiting import eventually
 
 MongoDb = Database[dict[str, Any]]
@@ -102,12 +100,12 @@ def make_counter(connection: Connection) -> tuple[RunDetailsCounter, ErrorGroups
     return RunDetailsCounter(connection, groups), groups
 
 
-def count_details(connection: Connection, span: timedelta = HOUR) -> RunDetails:
-    """The details of the span that contains `NOW`."""
-    start = floor(NOW, span)
-    counted = count_activity(connection, start, start + span, span)
+def count_details(connection: Connection) -> RunDetails:
+    """The details of the hour that contains `NOW`."""
+    start = floor(NOW, HOUR)
+    counted = count_activity(connection, start, start + HOUR, HOUR)
     counter, groups = make_counter(connection)
-    details = counter.count(counted, span)
+    details = counter.count(counted, HOUR)
     groups.write()
     return details[start]
 
@@ -429,14 +427,14 @@ def has_counts(connection: Connection, step: timedelta, expected: Counts) -> boo
     return read_counts(connection, step) == expected
 
 
-def make_failures(chance: random.Random, within_s: int, count: int) -> list[dict[str, Any]]:
+def make_failures(rng: random.Random, within_s: int, count: int) -> list[dict[str, Any]]:
     """Failed attempts at random times in the last `within_s` seconds, with random errors."""
     now = datetime.now(UTC)
     return [
         make_attempt(
-            now - timedelta(seconds=chance.randrange(within_s)),
-            chance.choice(ERRORS),
-            workerId=f"w-{chance.randrange(5)}",
+            now - timedelta(seconds=rng.randrange(within_s)),
+            rng.choice(ERRORS),
+            workerId=f"w-{rng.randrange(5)}",
             type=f"type-{index % 3}",
         )
         for index in range(count)
@@ -453,10 +451,11 @@ def test_counts_equal_a_recount_of_the_attempts_through_restarts(
     connection: Connection, database: MongoDb
 ) -> None:
     """Catches a failed run that is lost or counted twice at a restart, or in a larger span."""
-    chance, added = random.Random(7), list[dict[str, Any]]()
+    rng, added = random.Random(7), list[dict[str, Any]]()
     for _ in range(3):
-        added += (new := make_failures(chance, 9_000, 60))
+        new = make_failures(rng, 9_000, 60)
         add_attempts(database, *new)
+        added += new
         rollup_database(connection).state.update_one(
             {"name": "progress"}, {"$set": {"completeUntil": datetime.now(UTC) - 4 * HOUR}}
         )
@@ -469,44 +468,40 @@ def test_counts_equal_a_recount_although_collectors_are_killed_and_jobs_deleted(
     connection: Connection, database: MongoDb
 ) -> None:
     """Catches a failed run that is lost or counted twice at a fail-over or a deletion."""
-    chance = random.Random(8)
-    rollups = rollup_database(connection)
-    added: list[dict[str, Any]] = make_failures(chance, 9_000, 80)
-    add_attempts(database, *(dict(attempt) for attempt in added))
+    rng = random.Random(8)
+    rollups, added = rollup_database(connection), list[dict[str, Any]]()
+
+    def add_failures(within_s: int, count: int) -> None:
+        new = make_failures(rng, within_s, count)
+        add_attempts(database, *new)
+        added.extend(new)
 
     def is_counted() -> bool:
         return all(has_counts(connection, step, count_attempts(added)) for step in (MINUTE, HOUR))
 
-    with ExitStack() as processes:
-        for is_first in (True, False):
-            process = start_collector(connection)
-            processes.callback(end_process, process, None)
-            if is_first:
-                # Killed during the first count, maybe during a write.
-                eventually(lambda: rollups.buckets.count_documents({}) > 5)
-                new = make_failures(chance, 600, 40)
-                added += new
-                add_attempts(database, *(dict(attempt) for attempt in new))
-            else:
-                eventually(is_counted)
-                deleted = list(database.job_attempts.find().limit(50))
-                query = {"jobId": {"$in": [attempt["jobId"] for attempt in deleted]}}
-                database.job_attempts.delete_many(query)
-                database.jobs.delete_many(query)
-                new = make_failures(chance, 30, 20)
-                added += new
-                add_attempts(database, *(dict(attempt) for attempt in new))
+    @contextmanager
+    def running_collector() -> Iterator[None]:
+        """A collector that is killed after the block, and whose lease then counts as expired."""
+        settings = connection.settings
+        process = start_collector(
+            JOBMON_MONGO_URI=settings.mongo_uri, JOBMON_ROLLUP_DB=str(settings.rollup_db)
+        )
+        try:
+            yield
+        finally:
             end_process(process, None)
-            rollups.leases.delete_many({})  # as if the lease had expired
+        rollups.leases.delete_many({})
+
+    add_failures(9_000, 80)
+    with running_collector():  # killed during the first count, maybe during a write
+        eventually(lambda: rollups.buckets.count_documents({}) > 5)
+        add_failures(600, 40)
+    with running_collector():
+        eventually(is_counted)
+        deleted = list(database.job_attempts.find().limit(50))
+        query = {"jobId": {"$in": [attempt["jobId"] for attempt in deleted]}}
+        database.job_attempts.delete_many(query)
+        database.jobs.delete_many(query)
+        add_failures(30, 20)
     with writing_history(connection):
         eventually(is_counted)
-
-
-def start_collector(connection: Connection) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ) | {
-        "JOBMON_MONGO_URI": connection.settings.mongo_uri,
-        "JOBMON_ROLLUP_DB": connection.settings.rollup_db,
-        "JOBMON_JWT_SECRET_KEY": SECRET,
-    }
-    with open(os.devnull, "w") as devnull:
-        return start_python("jobmon.cli", "collector", env=environment, stderr=devnull)

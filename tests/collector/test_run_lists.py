@@ -84,14 +84,14 @@ class RecurringJobs:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_run_is_stored_once_through_random_crashes(agenda: Queue, seed: int) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     jobs = RecurringJobs(agenda, 3)
     collector = SteppedCollector(agenda)
     collector.begin()
     checkpoint = collector.checkpoint()
     for _ in range(60):
-        jobs.run(chance.choice(jobs.ids), chance.choice([None, None, "ETIMEDOUT", "SMTP 550"]))
-        match chance.randrange(12):
+        jobs.run(rng.choice(jobs.ids), rng.choice([None, None, "ETIMEDOUT", "SMTP 550"]))
+        match rng.randrange(12):
             case 0 | 1 | 2:
                 collector.count_changes()
             case 3:

@@ -145,10 +145,12 @@ TOKENS = {
     "email": st.emails(domains=st.sampled_from(["example.org", "mail.example.com"])).filter(
         lambda address: address.replace("@", "").replace(".", "").isalnum()
     ),
-    "address": st.tuples(st.ip_addresses(v=4).map(str), st.sampled_from(["", ":80", ":65535"])).map(
-        "".join
-    ),
-    "address 6": st.ip_addresses(v=6).filter(lambda ip: int(ip) > 9).map(lambda ip: f"[{ip}]:443"),
+    "IPv4 address": st.tuples(
+        st.ip_addresses(v=4).map(str), st.sampled_from(["", ":80", ":65535"])
+    ).map("".join),
+    "IPv6 address": st.ip_addresses(v=6)
+    .filter(lambda ip: int(ip) > 9)
+    .map(lambda ip: f"[{ip}]:443"),
     "host": st.tuples(
         st.text(string.ascii_lowercase, min_size=1, max_size=9), st.integers(10, 65_535)
     ).map(lambda pair: f"{pair[0]}.internal:{pair[1]}"),

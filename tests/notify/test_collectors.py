@@ -1,8 +1,6 @@
 """Notifications of real collectors: catches a message that is sent again after a failover, and a
 muted problem that is sent."""
 
-import os
-import subprocess
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,9 +17,9 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..support.commands import database_uri
-from ..support.preloaded import start_python
 from ..support.processes import end_process
 from ..support.receiver import SIGNING_SECRET, WebhookReceiver
+from ..support.services import start_collector
 from ..support.waiting import eventually
 from ..support.watched_queue import MongoDb
 
@@ -44,12 +42,6 @@ def environment(
         "JOBMON_NOTIFY_SECRET": SIGNING_SECRET,
         "JOBMON_NOTIFY_DELAY_S": "0",
     }
-
-
-def start_collector(environment: dict[str, str]) -> subprocess.Popen:
-    all_variables = dict(os.environ) | environment
-    with open(os.devnull, "w") as devnull:
-        return start_python("jobmon.cli", "collector", env=all_variables, stderr=devnull)
 
 
 def make_job(**fields: Any) -> dict[str, Any]:
@@ -84,13 +76,13 @@ def test_collector_after_a_failover_repeats_no_message_and_sends_nothing_muted(
         eventually(lambda: rollups.state.find_one(stored))
 
     with ExitStack() as running:
-        first = start_collector(environment)
+        first = start_collector(**environment)
         running.callback(end_process, first, None)
         await_messages(1)
         leader = rollups.leases.find_one({"name": LEADER})["holder"]
         mute = ("mute", "new_dead", "--for", "1h", "--reason", "known")
         mute_output = run_command(environment, *mute)  # begins with the id of the mute
-        running.callback(end_process, start_collector(environment), None)
+        running.callback(end_process, start_collector(**environment), None)
         first.kill()
         now = datetime.now(UTC)
         database.jobs.insert_one(make_job(jobId="b", status="dlq", finishedAt=now))

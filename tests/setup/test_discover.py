@@ -668,8 +668,8 @@ def auth_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
         yield server
 
 
-def run_as(server: Mongod, user: str) -> Result:
-    uri = f"mongodb://{user}{server.address}/shop?authSource=shop&serverSelectionTimeoutMS=2000"
+def run_as(server: Mongod, credentials: str) -> Result:
+    uri = f"mongodb://{credentials}{server.address}/shop?authSource=shop&serverSelectionTimeoutMS=2000"
     environment = {"JOBMON_ADMIN_MONGO_URI": uri}
     return CliRunner().invoke(main, ["init", "--discover"], env=environment)
 
@@ -687,9 +687,9 @@ def test_user_sees_the_queues_that_its_rights_allow(auth_server: Mongod) -> None
     assert "1 collection searched, 1 possible queue found" in result.output
 
 
-@pytest.mark.parametrize("user", ["", "one:wrong@"])
-def test_user_who_cannot_sign_in_gets_a_problem(user: str, auth_server: Mongod) -> None:
-    result = run_as(auth_server, user)
+@pytest.mark.parametrize("credentials", ["", "one:wrong@"])
+def test_user_who_cannot_sign_in_gets_a_problem(credentials: str, auth_server: Mongod) -> None:
+    result = run_as(auth_server, credentials)
     assert result.exit_code == 1
     assert result.output.startswith("problem  database")
     assert "wrong" not in result.output.replace("user or password", "")

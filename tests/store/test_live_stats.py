@@ -47,8 +47,8 @@ def test_the_ages_of_unchanged_jobs_are_not_read_again(
     jobs = [{"status": "queued", "type": name, "createdAt": created_at} for name in ("a", "b")]
     jobs[1]["nextRunAt"] = NOW + timedelta(minutes=1)
     watched.jobs.insert_many(jobs)
-    stats, counts = LiveStats(Connection(make_settings(), watched.client)), Counter[Any]()
-    counts.update({("queued", "a"): 1, ("queued", "b"): 1})
+    stats = LiveStats(Connection(make_settings(), watched.client))
+    counts = {("queued", "a"): 1, ("queued", "b"): 1}
     first = stats.health(counts, NOW)
     assert (first.oldest_queued, first.estimated_total, first.scheduled) == (created_at, 2, 1)
     for name in ("find", "estimated_count"):
@@ -64,8 +64,8 @@ def test_age_of_a_queued_job_that_has_started_is_not_unknown(
     watched: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
     """Catches a wrong reason in each tenth answer of a busy queue: jobs start while it is read."""
-    stats, counts = LiveStats(Connection(make_settings(), watched.client)), Counter[Any]()
-    counts.update({("queued", "a"): 1, ("queued", "b"): 1, ("queued", "c"): 1})
+    stats = LiveStats(Connection(make_settings(), watched.client))
+    counts = {("queued", "a"): 1, ("queued", "b"): 1, ("queued", "c"): 1}
     watched.jobs.insert_one({"status": "leased", "type": "a", "createdAt": NOW})
     health = stats.health(counts, NOW)
     assert (health.oldest_queued, health.oldest_queued_by_type) == (None, {})
@@ -105,8 +105,8 @@ def test_dates_of_unchanged_jobs_are_checked_once_if_all_are_dates(
     soon = NOW + timedelta(minutes=1)
     watched.jobs.insert_one({"status": "leased", "type": "a", "leaseExpiresAt": soon})
     watched.jobs.insert_one({"status": "queued", "type": "a", "nextRunAt": soon})
-    stats, counts = LiveStats(Connection(make_settings(), watched.client)), Counter[Any]()
-    counts.update({("leased", "a"): 1, ("queued", "a"): 1})
+    stats = LiveStats(Connection(make_settings(), watched.client))
+    counts = {("leased", "a"): 1, ("queued", "a"): 1}
     queries = list[Any]()
     count = ReadCollection.count
 

@@ -75,11 +75,11 @@ def index_queue(settings: Settings) -> None:
 
 def init(uri: str, *options: str, **settings: str) -> Result:
     """Run `jobmon init` with `JOBMON_` settings; the queue's database names jobmon's databases."""
-    name = re.sub(r".*/(\w*)(\?.*)?$", r"\1", uri)
+    database = re.sub(r".*/(\w*)(\?.*)?$", r"\1", uri)
     environment = {
         "JOBMON_ADMIN_MONGO_URI": uri,
-        "JOBMON_ROLLUP_DB": f"{name}_rollups",
-        "JOBMON_STATE_DB": f"{name}_state",
+        "JOBMON_ROLLUP_DB": f"{database}_rollups",
+        "JOBMON_STATE_DB": f"{database}_state",
         "JOBMON_READER_PASSWORD": "readerpw",
         "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
         "JOBMON_ACTOR_PASSWORD": "actorpw",

@@ -18,6 +18,13 @@ from .processes import child_processes, end_process
 from .waiting import PATIENCE_S, eventually
 
 
+def start_collector(**variables: str) -> subprocess.Popen[bytes]:
+    """Start `jobmon collector` with these environment variables; its log is discarded."""
+    environment = dict(os.environ) | {"JOBMON_JWT_SECRET_KEY": SECRET} | variables
+    with open(os.devnull, "w") as devnull:
+        return start_python("jobmon.cli", "collector", env=environment, stderr=devnull)
+
+
 class Web:
     """A gunicorn with one worker and four threads; `settings` are environment variables.
 
