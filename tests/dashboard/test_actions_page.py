@@ -2,6 +2,7 @@
 does not allow, a confirmation that counts other jobs, and a form that another site sends."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -45,6 +46,18 @@ def make_actions_api(make_api: MakeApi, watched: Any) -> MakeApi:
         return make_api(**{"actions": True, "role_permissions": ROLES} | settings)
 
     return make
+
+
+OUTCOME = JobOutcome(
+    request_id="",
+    key="dead-1",
+    job_id="dead-1",
+    result="done",
+    reason="",
+    at=NOW,
+    before={},
+    after={},
+)
 
 
 @pytest.fixture
@@ -225,13 +238,8 @@ def test_request_that_is_confirmed_twice_is_filed_once(
     assert first.status_code == second.status_code == 303
     assert first.location == second.location
     outcomes.append(
-        JobOutcome(
-            request_id="",
-            key="dead-1",
-            job_id="dead-1",
-            result="done",
-            reason="",
-            at=NOW,
+        replace(
+            OUTCOME,
             before={"status": "dlq", "password": "p1"},
             after={"status": "queued", "password": "p2"},
         )
@@ -245,6 +253,24 @@ def test_request_that_is_confirmed_twice_is_filed_once(
     list_page = admin.page("/dashboard/actions")
     assert list_page.text.count("Retry 2 jobs") == 1
     assert all(text in list_page.text for text in ("root", "127.0.0.1", "<b>back</b>"))
+
+
+@pytest.mark.parametrize(
+    ("form", "key", "name"),
+    [
+        ({"action": "pause_type", "type": "mail"}, "mail", "mail"),
+        ({"action": "retry", "filter": "?status=dlq"}, 7, "unknown id"),
+    ],
+)
+def test_outcome_without_a_job_id_has_the_name_of_the_type_or_an_unknown_id(
+    api: Api, outcomes: list[JobOutcome], form: dict[str, Any], key: Any, name: str
+) -> None:
+    """Catches the word "type" in place of a type that was skipped, or of a job that is gone."""
+    admin = signed_in(api)
+    skipped = replace(OUTCOME, key=key, job_id=None, result="skipped", reason="no change")
+    outcomes.append(skipped)
+    html = admin.get(file_request(admin, **form)).text
+    assert re.findall(r'<td class="c-id"><span dir="auto">(.*?)</span></td>', html) == [name]
 
 
 @pytest.mark.parametrize(
