@@ -53,13 +53,9 @@ def classify_error(error: Any) -> ErrorKind:
     system code (`ECONNRESET`).
     """
     code, message, stack = read_texts(error)
-    code, message = _find_code(code, message, stack), message or ""
-    named, (name, colon, text) = NAMED.match(message), message.partition(": ")
-    if named and code in (named["name"], named["code"]):
-        message = message[named.end() :]
-    elif code and colon and f".{name}".endswith(f".{code}"):
-        message = text
-    return _make_kind(code, mask_message(message), find_own_frame(stack) if stack else None)
+    code = _find_code(code, message, stack)
+    pattern = mask_message(_remove_code(message or "", code))
+    return _make_kind(code, pattern, find_own_frame(stack) if stack else None)
 
 
 def fold_kind(kind: ErrorKind) -> ErrorKind:
@@ -95,6 +91,16 @@ def _find_code(code: str | None, message: str | None, stack: str | None) -> str 
         return headline.code
     system_code = _SYSTEM_CODE.fullmatch(message or "")
     return system_code[1] if system_code else None
+
+
+def _remove_code(message: str, code: str | None) -> str:
+    """The message without the code, or the name that ends in the code, with which it begins."""
+    named = NAMED.match(message)
+    if named and code in (named["name"], named["code"]):
+        return message[named.end() :]
+    name, colon, text = message.partition(": ")
+    begins_with_code = code and colon and (name == code or name.endswith(f".{code}"))
+    return text if begins_with_code else message
 
 
 @lru_cache(4_096)

@@ -20,12 +20,16 @@ _STACK_LINE = re.compile(
     re.MULTILINE,
 )
 _CAUSE = re.compile(r"^Caused by: ", re.MULTILINE)
-_PYTHON = re.compile(r"[ |+\-]*File \"([^\"]{1,300})\", line \d+(?:, in (.{1,100}))?")
+_PYTHON_FRAME = re.compile(r"[ |+\-]*File \"([^\"]{1,300})\", line \d+(?:, in (.{1,100}))?")
 # Node.js: `at async Mailer.send (/app/mailer.js:3:14)`, `at /app/mailer.js:3:14`.
-_NODE = re.compile(r"\s*at (?:async )?(?:([^()]{1,150}) )?\(?([^()]{1,250}?)(?::\d+){1,2}\)?\s*")
+_NODE_FRAME = re.compile(
+    r"\s*at (?:async )?(?:([^()]{1,150}) )?\(?([^()]{1,250}?)(?::\d+){1,2}\)?\s*"
+)
 # The JVM: `at app//com.shop.Mailer.send(Mailer.java:12)`.
-_JVM = re.compile(r"\s*at (?:[\w.@\-]{0,80}/){0,2}([\w.$<>]{1,250})\(([^():]{1,100})(?::\d+)?\)\s*")
-_DOTNET = re.compile(
+_JVM_FRAME = re.compile(
+    r"\s*at (?:[\w.@\-]{0,80}/){0,2}([\w.$<>]{1,250})\(([^():]{1,100})(?::\d+)?\)\s*"
+)
+_DOTNET_FRAME = re.compile(
     r"\s*at ([\w.`<>+\[\],|]{1,250})\([^()]{0,300}\)(?: in (.{1,250}):line \d+)?\s*"
 )
 # `index 0` is in `at async Promise.all (index 0)` of Node.js.
@@ -87,7 +91,7 @@ def _iter_lines(stack: str) -> Iterator[str]:
 
 def _iter_python_frames(stack: str) -> Iterator[str]:
     for line in _iter_lines(stack):
-        match = _PYTHON.match(line)
+        match = _PYTHON_FRAME.match(line)
         if match and not _LIBRARY_PATHS.search(match[1]):
             yield _format_frame(match[2], match[1])
 
@@ -96,11 +100,11 @@ def _iter_other_frames(stack: str) -> Iterator[str]:
     for line in _iter_lines(stack):
         if " at " not in line and "\tat " not in line and not line.startswith("at "):
             continue
-        match = _JVM.fullmatch(line) or _DOTNET.fullmatch(line)
+        match = _JVM_FRAME.fullmatch(line) or _DOTNET_FRAME.fullmatch(line)
         if match:
             if not _LIBRARY_NAMES.match(match[1]):
                 yield _format_frame(match[1], match[2])
-        elif (match := _NODE.fullmatch(line)) and _is_own_file(match[2]):
+        elif (match := _NODE_FRAME.fullmatch(line)) and _is_own_file(match[2]):
             yield _format_frame(_ALIAS.sub("", match[1] or ""), match[2])
 
 
@@ -115,6 +119,6 @@ def _shorten_path(file: str) -> str:
 
 
 def _format_frame(function: str | None, file: str | None) -> str:
-    place = mask_ids(_shorten_path(file.removeprefix("file://"))) if file else ""
+    path = mask_ids(_shorten_path(file.removeprefix("file://"))) if file else ""
     name = mask_ids(function.strip()) if function else ""
-    return f"{name} ({place})" if name and place else name or place
+    return f"{name} ({path})" if name and path else name or path
