@@ -15,7 +15,7 @@ from bson import Decimal128, ObjectId
 
 from jobmon.store.bson_json import encode_key, is_uuid, to_text
 from jobmon.store.labels import label
-from jobmon.store.text_values import list_other_types
+from jobmon.store.text_values import list_typed_values
 
 _LEAST_INT64, _GREATEST_INT64 = -(2**63), 2**63 - 1
 OBJECT_ID_DIGITS = 24
@@ -32,7 +32,7 @@ def identity_values(printed: str) -> list[Any]:
 @lru_cache(maxsize=1_000)
 def _parse_identity(printed: str) -> tuple[Any, ...]:
     # Cached, because a request needs the values of an id for the job and for its attempts.
-    others = (value for value in list_other_types(printed) if is_identity(value, printed))
+    others = (value for value in list_typed_values(printed) if is_identity(value, printed))
     return (printed, *others)
 
 
@@ -71,7 +71,7 @@ def label_values(printed: str) -> tuple[Any, ...]:
 
     Documents, whose label is `{…}`, and values of rare types such as a timestamp are not included.
     """
-    values: list[Any] = [printed, *_parse_json(printed), *list_other_types(printed)]
+    values: list[Any] = [printed, *_parse_json(printed), *list_typed_values(printed)]
     if len(printed) > 1 and printed[0] == printed[-1] == '"':
         values.append(printed[1:-1])
     return tuple(value for value in values if label(value) == printed)

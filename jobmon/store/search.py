@@ -8,7 +8,7 @@ from typing import Any
 from bson.regex import Regex
 
 from jobmon.store.mapping import Document
-from jobmon.store.text_values import list_other_types
+from jobmon.store.text_values import list_typed_values
 
 _ANY_END = "*"
 
@@ -60,7 +60,7 @@ class SearchTerm:
             if string != text:
                 yield string
         if string == text:
-            yield from list_other_types(text)
+            yield from list_typed_values(text)
 
 
 def explain_unsearchable(text: str) -> str | None:

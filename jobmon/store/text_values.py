@@ -14,11 +14,11 @@ from jobmon.store.bson_json import UUID_SUBTYPES
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
 _OBJECT_ID = re.compile("[0-9a-fA-F]{24}")
-_MAX_NUMBER_LENGTH = 45  # in characters: a Decimal128 with its sign and exponent
+_MAX_NUMBER_LENGTH = 45  # characters of a Decimal128 with its sign and exponent
 _END_OF_INT64 = 2**63
 
 
-def list_other_types(text: str) -> Iterator[Any]:
+def list_typed_values(text: str) -> Iterator[Any]:
     """The booleans, ObjectIds, numbers, UUIDs and dates that a text means, in any spelling."""
     if text in ("true", "false"):
         yield text == "true"
