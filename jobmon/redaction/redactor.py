@@ -52,7 +52,7 @@ class Redactor:
     def __init__(self, keys: Iterable[str] = DEFAULT_REDACT_KEYS) -> None:
         self._keys = SecretKeys(keys)
         self._text_redactor = TextRedactor(self._keys)
-        self._redact_short_text = lru_cache(2_048)(self._search_text)
+        self._redact_short_text = lru_cache(2_048)(self._redact_uncached)
 
     def redact(self, value: Any) -> Any:
         """`value`, which may be nested dicts and lists, with its secrets replaced."""
@@ -70,7 +70,7 @@ class Redactor:
         if len(text) < _MIN_SECRET_LENGTH:
             return text
         is_short = len(text) <= _MAX_CACHED_LENGTH
-        return self._redact_short_text(text) if is_short else self._search_text(text)
+        return self._redact_short_text(text) if is_short else self._redact_uncached(text)
 
     def _redact_document(self, document: dict[str, Any]) -> dict[str, Any]:
         redacted = {
@@ -110,7 +110,7 @@ class Redactor:
                 redacted[index + 1] = REDACTED
         return redacted
 
-    def _search_text(self, text: str) -> str:
+    def _redact_uncached(self, text: str) -> str:
         """`text` with its secrets replaced; JSON in it is redacted as a document."""
         if '"' not in text or len(text) > _MAX_JSON_LENGTH:
             return self._text_redactor.redact(text)
