@@ -90,7 +90,7 @@ class IdentityProvider:
     def check_sender(self, issuer: str | None) -> None:
         """Raise ApiError 502 if a redirect back to jobmon names another provider (RFC 9207)."""
         if issuer not in (None, self._issuer):
-            raise _failed("iss")
+            raise _unusable_answer("iss")
 
     def finish(self, code: str, flow: SignInFlow) -> Identity:
         """The person for whom the provider issued a code."""
@@ -103,7 +103,7 @@ class IdentityProvider:
                 redirect_uri=flow.redirect_uri,
             )
             if "id_token" not in answer:
-                raise _failed("no_id_token")
+                raise _unusable_answer("no_id_token")
             return self._identify(protocol, answer, nonce=flow.nonce)
 
     def renew(self, refresh_token: str, provider_subject: str) -> Identity:
@@ -112,7 +112,7 @@ class IdentityProvider:
             answer = protocol.open_client().refresh_token(
                 protocol.metadata["token_endpoint"], refresh_token=refresh_token
             )
-            return self._identify(protocol, answer, expected=provider_subject)
+            return self._identify(protocol, answer, provider_subject=provider_subject)
 
     def sign_out_address(self, id_token: str | None, return_to: str) -> str | None:
         """Where a person signs out at the provider; None if it has no address for this."""
@@ -136,16 +136,16 @@ class IdentityProvider:
         except OAuthError as error:
             raise _explain_refusal(error) from None
         except (JoseError, AuthlibBaseError) as error:
-            raise _failed(_name_reason(error)) from None
+            raise _unusable_answer(_name_reason(error)) from None
         except StatusError as error:
-            raise _failed(f"status_{error.status}") from None
+            raise _unusable_answer(f"status_{error.status}") from None
         except DiscoveryError as error:
             log.error("the identity provider %s cannot be used: %s", self._issuer, error)
-            raise _failed("discovery", is_logged=True) from None
+            raise _unusable_answer("discovery", is_logged=True) from None
         except (ValueError, OverflowError):  # the latter: `"expires_in": Infinity`
-            raise _failed("no_json") from None
+            raise _unusable_answer("no_json") from None
         except (TypeError, LookupError, AttributeError):  # JSON of another form
-            raise _failed("form") from None
+            raise _unusable_answer("form") from None
         except FAILURES as error:
             log.error("the identity provider does not answer: %s", error)
             raise _unreachable() from None
@@ -175,34 +175,36 @@ class IdentityProvider:
         answer: dict[str, Any],
         *,
         nonce: str | None = None,
-        expected: str | None = None,
+        provider_subject: str | None = None,
     ) -> Identity:
-        """The person of the provider's answer; `expected`, if given, must be the person's `sub`."""
+        """The person of the provider's answer; `provider_subject`, if given, must be the `sub`."""
         settings, id_token = self._settings, answer.get("id_token")
         id_claims: Claims | None = None
         if not isinstance(answer.get("refresh_token"), str | None):
-            raise _failed("form")
+            raise _unusable_answer("form")
         if id_token:
             id_claims = protocol.check_id_token(answer, nonce, settings.jwt_leeway_s)
-            if expected not in (None, id_claims["sub"]):
-                raise _failed("sub")
-            expected = str(id_claims["sub"])
-        if expected is None:
-            raise _failed("sub")
+            if provider_subject not in (None, id_claims["sub"]):
+                raise _unusable_answer("sub")
+            provider_subject = str(id_claims["sub"])
+        if provider_subject is None:
+            raise _unusable_answer("sub")
         subject: Any = None
         roles: Any = None
-        for claims in protocol.find_claims(id_claims, answer, expected):
+        for claims in protocol.find_claims(id_claims, answer, provider_subject):
             subject = find_claim(claims, settings.subject_claim) if subject is None else subject
             roles = find_claim(claims, settings.role_claim) if roles is None else roles
             if subject is not None and roles is not None:
                 break
         if not isinstance(subject, str) or not subject:
-            raise _failed("no_subject", f"The provider does not name {settings.subject_claim!r}.")
+            raise _unusable_answer(
+                "no_subject", f"The provider does not name {settings.subject_claim!r}."
+            )
         return Identity(
             subject=subject,
             roles=_select_roles(roles, settings),
             lifetime_s=_read_lifetime(answer, id_claims),
-            provider_subject=expected,
+            provider_subject=provider_subject,
             refresh_token=answer.get("refresh_token"),
             id_token=id_token,
         )
@@ -235,7 +237,7 @@ def _unreachable() -> ApiError:
     return unavailable("identity_provider_unavailable", message)
 
 
-def _failed(reason: str, message: str = "", *, is_logged: bool = False) -> ApiError:
+def _unusable_answer(reason: str, message: str = "", *, is_logged: bool = False) -> ApiError:
     """502, logged once with a reason that contains no token and no value of a claim."""
     if not is_logged:
         log.error("the identity provider's answer cannot be used: %s", reason)
@@ -248,7 +250,7 @@ def _explain_refusal(error: OAuthError) -> ApiError:
     if error.error == "invalid_grant":
         message = "The identity provider no longer accepts this sign-in. Sign in again."
         return ApiError(HTTPStatus.FORBIDDEN, "sign_in_refused", message)
-    return _failed(f"refused_{str(error.error)[:40]}")
+    return _unusable_answer(f"refused_{str(error.error)[:40]}")
 
 
 def _name_reason(error: Exception) -> str:
