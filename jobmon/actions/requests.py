@@ -352,7 +352,7 @@ def needs_approval(target: Target, expected: int, settings: Settings, *, dry_run
     All selected ids count, even if fewer jobs are expected: the actor tries to change each job.
     """
     limit = settings.actions_approval_above
-    return limit is not None and not dry_run and max(expected, target.listed) > limit
+    return limit is not None and not dry_run and max(expected, target.listed_count) > limit
 
 
 def _is_same(first: ActionRequest, second: ActionRequest) -> bool:

@@ -73,14 +73,14 @@ class Target:
         return TargetKind.IDS if self.job_ids else TargetKind.TYPES
 
     @property
-    def listed(self) -> int:
+    def listed_count(self) -> int:
         """The number of selected ids or types; 0 for a filter or an earlier request."""
         return len(self.job_ids) + len(self.types)
 
     @property
     def is_single(self) -> bool:
         """Whether it is one job by its id, or one type."""
-        return self.listed == 1
+        return self.listed_count == 1
 
     def dump(self) -> Document:
         if self.job_filter is not None:

@@ -101,11 +101,12 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
     }
     mapping, profile = queue.connection.jobs.mapping, queue.connection.profile
     max_attempts = clean_number(job.get("maxAttempts"))
-    is_whole = max_attempts is not None and max_attempts == int(max_attempts)
+    if max_attempts is not None and max_attempts != int(max_attempts):
+        max_attempts = None
     return JobFacts(
         status=clean_text(job.get("status")),
         job_type=label(job.get("type")),
-        max_attempts=int(max_attempts) if max_attempts is not None and is_whole else None,
+        max_attempts=None if max_attempts is None else int(max_attempts),
         is_recurring=bool(job.get("isRecurring")),
         unreadable=frozenset(
             name
@@ -124,11 +125,11 @@ def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
     """The `started_at`, `worker` and `attempt` of the newest run, as far as known."""
     last_attempt = job["attempts"][-1] if job["attempts"] else {}
     is_running = last_attempt.get("status") == AttemptStatus.RUNNING
-    has_only_last = profile.reads_last_attempt and not profile.has_attempt_array
-    if has_only_last and not is_running and job.get("status") == JobStatus.LEASED:
+    has_only_last_attempt = profile.reads_last_attempt and not profile.has_attempt_array
+    if has_only_last_attempt and not is_running and job.get("status") == JobStatus.LEASED:
         return {}  # a worker has the lease, but has not started: the fields are of an earlier run
     attempt_number = job["attemptCount"]
-    if has_only_last and last_attempt:
+    if has_only_last_attempt and last_attempt:
         attempt_number = recorded_count({"attemptCount": last_attempt.get("attemptNumber")})
     return {
         "started_at": read_date((last_attempt if is_running else job).get("startedAt")),

@@ -20,7 +20,7 @@ NEWEST_WITHOUT_CODE = (
 FAILED_WITHOUT_CODE = (
     "of the jobs whose error has no code, only failed and dead ones are searched for the group"
 )
-# The result is cached, because comparing an error takes 0.1 ms.
+# The result is cached, because comparing 500 errors takes 50 ms.
 CACHE_TTL_S = 5
 MAX_CACHED = 50  # results
 _FAILED = (JobStatus.FAILED.value, JobStatus.DLQ.value)
@@ -33,7 +33,9 @@ class GroupJobFinder:
         self._results: SingleFlightCache[GroupJobs] = SingleFlightCache(MAX_CACHED)
 
     def resolve(self, queue: WatchedQueue, job_filter: JobFilter) -> JobFilter:
-        """The filter, unchanged without `error_group`; else with `group_jobs`, up to 5 s old.
+        """The filter with the `group_jobs` of its `error_group`, up to 5 s old.
+
+        A filter without `error_group` is returned unchanged.
 
         Raises RefusedFilterError if there is no such group, or if the other filters are refused.
         """
@@ -95,6 +97,6 @@ def _list_searches(
 
 
 def _is_by_code(queue: WatchedQueue, job_filter: JobFilter, code: str | None) -> bool:
-    """Whether a filter finds only jobs whose error has the group's code, in any status."""
+    """Whether a search by this filter needs no statuses: it finds jobs by the group's code."""
     has_code = code is not None and job_filter.error_code == code
     return has_code and queue.known_fields.can_query("lastError.code")

@@ -178,7 +178,7 @@ def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrde
     if target.request_id is not None:
         return order.expected or 0
     if target.job_filter is None:
-        return target.listed
+        return target.listed_count
     if order.expected is None:
         raise invalid("expected", "Required with a filter: the count of the preview.")
     selected = require_suitable(order.action, target.job_filter, actions.support)

@@ -40,7 +40,7 @@ def compile_schema(schema: Schema) -> Serialize:
     for i, (name, field) in enumerate(schema.dump_fields.items()):
         key, default = field.data_key or name, field.dump_default
         source_name = field.attribute or name
-        unchanged, names[f"show_{i}"] = _find_show(field)
+        unchanged, names[f"show_{i}"] = _find_show_function(field)
         # A missing value is left unchanged, too; then its key is removed.
         names[f"unchanged_{i}"], names[f"default_{i}"] = unchanged | {type(missing)}, default
         entries.append(_ENTRY.format(key=key, name=source_name, i=i))
@@ -53,7 +53,7 @@ def compile_schema(schema: Schema) -> Serialize:
     return serialize
 
 
-def _find_show(field: fields.Field[Any]) -> tuple[frozenset[type], Show]:
+def _find_show_function(field: fields.Field[Any]) -> tuple[frozenset[type], Show]:
     """The types of values that are shown unchanged, and the function that shows other values."""
     match field:
         case DocumentField():
@@ -61,9 +61,9 @@ def _find_show(field: fields.Field[Any]) -> tuple[frozenset[type], Show]:
         case fields.Nested():
             return _NULL, partial(field.schema.dump, many=field.many)
         case fields.List():
-            return _NULL, partial(_show_list, *_find_show(field.inner))
+            return _NULL, partial(_show_list, *_find_show_function(field.inner))
         case fields.Dict(value_field=fields.Field() as inner):
-            return _NULL, partial(_show_mapping, *_find_show(inner))
+            return _NULL, partial(_show_mapping, *_find_show_function(inner))
         case fields.String():
             return _NULL | {str}, partial(_show_by_marshmallow, field)
         case fields.Integer():

@@ -113,6 +113,12 @@ class FoundWorkers:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all matching workers are known by name."""
+        has_all_jobs = self.running.is_complete and not self.running.reason
+        return has_all_jobs and self.workers is not None and not self.lacks_workers
+
+    @property
     def groups(self) -> Mapping[str, ErrorGroup]:
         """The known groups of errors, by id."""
         return {} if self.history is None else self.history.groups
@@ -261,7 +267,7 @@ def format_workers(found_workers: FoundWorkers, query: WorkerQuery) -> dict[str,
         "page": query.page,
         "per_page": query.per_page,
         "total": None if workers is None else len(workers),
-        "total_is_exact": is_whole(found_workers),
+        "total_is_exact": found_workers.is_complete,
         "total_pages": None if workers is None else math.ceil(len(workers) / query.per_page),
         "silent_workers": count_silent(workers),
         "reasons": found_workers.reasons,
@@ -270,13 +276,6 @@ def format_workers(found_workers: FoundWorkers, query: WorkerQuery) -> dict[str,
         return {"meta": meta, "data": None}
     page = workers[start : start + query.per_page]
     return {"meta": meta, "data": [format_worker(worker, found_workers) for worker in page]}
-
-
-def is_whole(found_workers: FoundWorkers) -> bool:
-    """Whether all matching workers are known by name."""
-    running = found_workers.running
-    has_all_jobs = running.is_complete and not running.reason
-    return has_all_jobs and found_workers.workers is not None and not found_workers.lacks_workers
 
 
 def count_silent(workers: list[Worker] | None) -> int | None:

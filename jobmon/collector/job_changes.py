@@ -164,6 +164,7 @@ def _write_element(
     copied = [*elements, None][: max(len(elements), int(name) + 1)]
     if inner:
         element = copied[int(name)]
+        # `_write_path` changes only documents, so put the element into one.
         holder: Document = {"": dict(element) if isinstance(element, Mapping) else element}
         _write_path(holder, ["", *inner], value, is_removed=is_removed)
         copied[int(name)] = holder[""]

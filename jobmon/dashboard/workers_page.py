@@ -13,7 +13,6 @@ from jobmon.api.workers import (
     WorkerQuery,
     WorkerReader,
     count_silent,
-    is_whole,
 )
 from jobmon.dashboard import session
 from jobmon.dashboard.error_rows import read_top_errors
@@ -75,7 +74,7 @@ def _describe_list(
             make_row(worker, found_workers, page_window) for worker in workers[start:][:PER_PAGE]
         ],
         "total": len(workers),
-        "is_total_exact": is_whole(found_workers),
+        "is_total_exact": found_workers.is_complete,
         "silent_count": count_silent(found_workers.workers) or 0,
         "reasons": found_workers.reasons,
         "now": found_workers.running.as_of,

@@ -25,8 +25,8 @@ def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
         return
     file = load_profile(profile)
     collection = connection.jobs.name
-    inherited = [] if file.base is None else _list_keys(load_profile(file.base), collection)
-    keys = [key for key in _list_keys(file, collection) if key not in inherited]
+    inherited = [] if file.base is None else _list_key_paths(load_profile(file.base), collection)
+    keys = [key for key in _list_key_paths(file, collection) if key not in inherited]
     used = find_used_paths(connection.jobs, ["_id", *(path for _, path in keys)])
     if "_id" not in used:  # no sample could be read in time
         return
@@ -40,7 +40,7 @@ def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
         )
 
 
-def _list_keys(file: ProfileFile, collection: str) -> list[tuple[str, str]]:
+def _list_key_paths(file: ProfileFile, collection: str) -> list[tuple[str, str]]:
     """The (key, path) pairs of a profile: each key that names paths of jobs, with each path."""
     keys = list(dict.fromkeys(_list_job_paths(file.parse(collection))))
     readings = [

@@ -28,7 +28,7 @@ UNKNOWN = humanize.grouped(None)  # a dash
 
 
 class Columns(NamedTuple):
-    """The columns of a list; a head with `>` marks a column of numbers. `cells` makes a row."""
+    """The columns of a list: their heads, with `>` before numbers, and the `cells` of a row."""
 
     heads: tuple[str, ...]
     cells: Callable[[Mapping[str, Any]], list[Text]]
@@ -152,7 +152,6 @@ def describe_meta(meta: Mapping[str, Any]) -> list[str]:
 
 
 def _type_cells(row: Mapping[str, Any]) -> list[Text]:
-    """The cells of a type."""
     counts = row["statusCounts"] or {}
     numbers = [
         Text(humanize.grouped(counts.get(status, 0) if row["statusCounts"] is not None else None))
@@ -169,7 +168,6 @@ def _type_cells(row: Mapping[str, Any]) -> list[Text]:
 
 
 def _job_cells(job: Mapping[str, Any]) -> list[Text]:
-    """The cells of a job."""
     error = job.get("lastError") or {}
     return [
         Text(format_plain(job["jobId"])),
@@ -183,7 +181,6 @@ def _job_cells(job: Mapping[str, Any]) -> list[Text]:
 
 
 def _error_cells(group: Mapping[str, Any]) -> list[Text]:
-    """The cells of a group of errors."""
     types = group.get("typeCounts") or {}
     return [
         Text(humanize.grouped(group["count"]), "bold"),
@@ -197,7 +194,6 @@ def _error_cells(group: Mapping[str, Any]) -> list[Text]:
 
 
 def _worker_cells(worker: Mapping[str, Any]) -> list[Text]:
-    """The cells of a worker."""
     running = ", ".join(sorted({str(job["type"]) for job in worker.get("jobs") or ()}))
     return [
         Text(format_plain(worker["name"])),

@@ -61,7 +61,7 @@ export function explainEmpty(chart, data, range) {
  * bars for the step in progress, and the compared line of the period before. A line to the step in progress
  * begins at the last completed step.
  */
-export function plotData(chart, data) {
+export function plotColumns(chart, data) {
   const { at, complete, step } = data;
   const columns = drawnColumns(chart, data);
   const completed = columns.map((values) => values.map((value, index) => (index < complete ? value : null)));

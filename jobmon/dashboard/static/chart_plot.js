@@ -2,7 +2,7 @@
 
 /* global uPlot */
 import { COUNT_STEPS, durationSteps, formatCount, formatDurationTicks, formatTicks, isKnown } from "./chart_format.js";
-import { plotData } from "./chart_kinds.js";
+import { plotColumns } from "./chart_kinds.js";
 
 const HEADROOM = 1.08; // the height of the axis, as a multiple of the highest value
 const LINE_WIDTHS = { p50: 2, p95: 1.25, p99: 1, enqueued: 1.75 };
@@ -30,10 +30,10 @@ export function makePlot(figure, chart, data, width, plugins) {
     series: [{}, ...chart.lines.map((line) => completedSeries(line)), ...chart.lines.map((line) => unfinishedSeries(line)), ...(data.previous ? [previousSeries()] : [])],
     bands: makeBands(chart),
   };
-  return new uPlot(options, plotData(chart, data), figure);
+  return new uPlot(options, plotColumns(chart, data), figure);
 }
 
-/** Show or hide a line, also its part in the step in progress. Not for bars: `plotData` gives hidden bars no height. */
+/** Show or hide a line, also its part in the step in progress. Not for bars: `plotColumns` gives hidden bars no height. */
 export function showLine(plot, chart, lineIndex, show) {
   [lineIndex + 1, lineIndex + 1 + chart.lines.length].forEach((series) => plot.setSeries(series, { show }));
 }

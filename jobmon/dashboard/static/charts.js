@@ -1,6 +1,6 @@
 // The charts of a page: requests their data, draws them with one cursor for all, and keeps them up to date.
 
-import { columnAt, describeChart, describeStep, describeTime, explainEmpty, makeCharts, marksAt, plotData, summaryValues, valuesAt } from "./chart_kinds.js";
+import { columnAt, describeChart, describeStep, describeTime, explainEmpty, makeCharts, marksAt, plotColumns, summaryValues, valuesAt } from "./chart_kinds.js";
 import { makeHead } from "./chart_legend.js";
 import { markLines } from "./chart_marks.js";
 import { colour, makePlot, showLine } from "./chart_plot.js";
@@ -143,14 +143,14 @@ function toggleLine(chart, lineIndex) {
   if (isHidden) chart.hidden.add(line);
   else chart.hidden.delete(line);
   const { plot } = drawnCharts.find((entry) => entry.chart === chart);
-  if (line.isBar) plot.setData(plotData(chart, data));
+  if (line.isBar) plot.setData(plotColumns(chart, data));
   else showLine(plot, chart, lineIndex, !isHidden);
   return isHidden;
 }
 
 function update() {
   drawnCharts.forEach(({ chart, plot, showStep }) => {
-    plot.setData(plotData(chart, data));
+    plot.setData(plotColumns(chart, data));
     plot.root.setAttribute("aria-label", describeChart(chart, data, listLabels(chart)));
     showStep(plot.cursor.left < 0 ? null : plot.cursor.idx);
   });
