@@ -63,7 +63,9 @@ class ActionSupport:
 def find_support(settings: Settings) -> ActionSupport:
     profile = Profile.from_settings(settings)
     transitions: Mapping[str, Transition] | None = None
-    if profile.jobs.is_identity and (profile.attempts is None or profile.attempts.is_identity):
+    if profile.jobs.translates_nothing and (
+        profile.attempts is None or profile.attempts.translates_nothing
+    ):
         statuses = {action.value: allowed for action, allowed in ACTION_STATUSES.items()}
         deletions = {JobAction.DELETE.value}
     else:

@@ -123,5 +123,7 @@ def _load_hour(document: Document) -> tuple[datetime, Tallies]:
 def _extend_names(known: Tallies, tallies: Tallies) -> list[str]:
     """The types with a total of their own: known types, then the busiest of the new types."""
     named = [name for name in known if name != OTHER]
-    new = sorted(tallies.keys() - {*named, OTHER}, key=lambda name: (-tallies[name].events, name))
+    new = sorted(
+        tallies.keys() - {*named, OTHER}, key=lambda name: (-tallies[name].event_count, name)
+    )
     return [*named, *new][:MAX_COUNTER_TYPES]

@@ -363,5 +363,5 @@ def _measure(tallies: Tallies) -> tuple[int, int, int]:
     `_must_replace` compares counts by them. An attempt whose job was deleted has no type.
     """
     events = count_events(tallies)
-    untyped = tallies.get(label(None), Tally()).events
-    return events, events - untyped, sum(tally.durations for tally in tallies.values())
+    untyped = tallies.get(label(None), Tally()).event_count
+    return events, events - untyped, sum(tally.duration_count for tally in tallies.values())

@@ -37,7 +37,7 @@ class StatusStrip:
     level: str = ALL_CLEAR
 
     @property
-    def problems(self) -> int:
+    def problem_count(self) -> int:
         """The number of notices that need action."""
         return sum(chip.level == Level.BAD for chip in (*self.chips, *self.more))
 

@@ -90,7 +90,7 @@ class Tally:
         )
 
     @property
-    def events(self) -> int:
+    def event_count(self) -> int:
         """The number of events; a recount may find fewer if jobs were deleted or ran again."""
         return self.enqueued + self.dlq + self.outcomes.total()
 
@@ -100,7 +100,7 @@ class Tally:
         return self.outcomes.total() - self.outcomes[AttemptStatus.SUCCEEDED.value]
 
     @property
-    def durations(self) -> int:
+    def duration_count(self) -> int:
         return self.wait.total() + self.run.total()
 
 
@@ -126,7 +126,7 @@ def fold_rare_types(tallies: Tallies) -> Tallies:
     """
     if len(tallies) <= MAX_BUCKET_TYPES:
         return tallies
-    ranked = sorted(tallies, key=lambda name: (name == OTHER, -tallies[name].events, name))
+    ranked = sorted(tallies, key=lambda name: (name == OTHER, -tallies[name].event_count, name))
     return fold_types(tallies, ranked[:MAX_BUCKET_TYPES])
 
 
@@ -171,7 +171,7 @@ def load_tallies(documents: list[Document]) -> Tallies:
 
 
 def count_events(tallies: Tallies) -> int:
-    return sum(tally.events for tally in tallies.values())
+    return sum(tally.event_count for tally in tallies.values())
 
 
 def count_failed(tallies: Tallies) -> dict[str, int]:

@@ -55,7 +55,7 @@ from jobmon.web.errors import ApiError
 log = logging.getLogger(__name__)
 
 # Threads for each deployment: in one thread, a hundred queries would take seconds.
-READERS = 8
+MAX_READERS = 8
 _PATH = re.compile(r"(/queues/([^/]+))(/.*)?", re.DOTALL)
 # Keys in the WSGI environment: the queue's name, its settings, and the path before `/queues`.
 _NAME, _SETTINGS, _ROOT = "jobmon.queue", "jobmon.settings", "jobmon.root"
@@ -275,7 +275,7 @@ def root_path() -> str:
 class QueueReading(Generic[T]):
     """Calls `read` for many queues at once, and waits for the results for a limited time.
 
-    Each deployment has up to `READERS` threads of its own, so a deployment that does not answer
+    Each deployment has up to `MAX_READERS` threads of its own, so a deployment that does not answer
     delays no other deployment. Callers share a read that waits for a thread or is in progress.
 
         totals = QueueReading[int](lambda queue: queue.stats.stats().total)
@@ -303,10 +303,11 @@ class QueueReading(Generic[T]):
         }
 
     def _start(self, queue: WatchedQueue) -> Future[T]:
+        """The running read of a queue, or a new one; call it with the lock."""
         if (running := self._running.get(queue.name)) is not None:
             return running
         deployment = self._deployments.setdefault(queue.settings.mongo_uri, _Deployment())
-        if deployment.readers < READERS:
+        if deployment.readers < MAX_READERS:
             read_waiting = partial(self._read_waiting, deployment)
             threading.Thread(target=read_waiting, name="reading", daemon=True).start()
             deployment.readers += 1

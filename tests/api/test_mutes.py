@@ -80,7 +80,8 @@ def test_an_old_mute_stays_active_after_many_newer_ones(
     recent_mutes = records.list_recent()
     assert [mute.id for mute in recent_mutes] == [
         *(mute.id for mute in reversed(newer[1:])),
-        *(ended.id, oldest.id),
+        ended.id,
+        oldest.id,
     ]
     assert [mute.id for mute in recent_mutes if mute.end is not None] == [ended.id]
     assert "have an effect" not in caplog.text

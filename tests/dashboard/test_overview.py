@@ -381,7 +381,7 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
     )
     assert [chip.level for chip in view.strip.chips] == ["bad"] * 3
     assert [chip.level for chip in view.strip.more] == ["watch", "watch", "unknown"]
-    assert view.strip.problems == 3
+    assert view.strip.problem_count == 3
     assert view.strip.more[-1].text.startswith("Not checked: backlog growth")
     strip = make_overview(make_facts(samples={0: sample()})).strip
     sentence = "All clear: no expired leases, stalled types or new dead jobs."
@@ -551,7 +551,7 @@ def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
     view = make_overview(
         make_facts(expired_leases=3, samples={0: sample()}), ActiveMutes((make_mute(),))
     )
-    assert (view.strip.problems, view.strip.chips) == (0, [])
+    assert (view.strip.problem_count, view.strip.chips) == (0, [])
     assert (view.strip.sentence, view.strip.level) == (ONLY_MUTED_TEXT, "quiet")
     (line,) = view.mutes
     assert line.text == "3 jobs stuck: their leases expired and no worker has picked them up"
@@ -563,7 +563,7 @@ def test_acknowledged_notice_stays_in_the_strip_and_a_later_one_is_not_acknowled
     mutes = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE),))
     facts = make_facts(expired_leases=3)
     view = make_overview(facts, mutes)
-    assert view.strip.problems == 1
+    assert view.strip.problem_count == 1
     assert [line.mode_text for line in view.mutes] == ["acknowledged"]
     earlier_mutes = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE, at=NOW - HOUR / 2),))
     later_facts = replace(facts, evidence=replace(facts.evidence, first_expiry=NOW - HOUR / 4))

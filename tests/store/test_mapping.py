@@ -58,13 +58,13 @@ def test_documents_with_the_names_of_the_contract_are_not_translated() -> None:
     }
     stages = [{"$match": query}]
     job = {"_id": 1, "odd": 2}
-    assert mapping.is_identity
+    assert mapping.translates_nothing
     assert mapping.translate_query(query) == query
     assert mapping.translate_pipeline(stages) == stages
     assert mapping.to_contract(job) is job
     assert mapping.projection(None) is None
     assert mapping.unknown == frozenset()
-    assert not map_jobs(jobId="job_id").is_identity
+    assert not map_jobs(jobId="job_id").translates_nothing
 
 
 @pytest.mark.parametrize(

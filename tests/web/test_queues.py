@@ -11,7 +11,7 @@ import pytest
 from structlog.contextvars import get_contextvars
 
 from jobmon.settings import load_queues
-from jobmon.web.queues import READERS, QueueReading
+from jobmon.web.queues import MAX_READERS, QueueReading
 
 from ..conftest import Api
 from ..support.queues import serve_queues
@@ -180,7 +180,7 @@ def test_queue_is_not_read_again_while_its_last_read_still_runs() -> None:
     reader = QueueReading[int](read)
     for _ in range(3):
         assert reader.read(frozen, within_s=0.1) == {}
-    expected = dict.fromkeys((queue.name for queue in frozen[:READERS]), 1)
+    expected = dict.fromkeys((queue.name for queue in frozen[:MAX_READERS]), 1)
     eventually(lambda: read.started == expected)
     read.released.set()
     # A caller also waits for earlier reads that have not started. Only the next call reads again.
@@ -190,9 +190,12 @@ def test_queue_is_not_read_again_while_its_last_read_still_runs() -> None:
 
 def test_queues_of_a_deployment_are_read_at_the_same_time() -> None:
     """Catches many queues of a distant deployment that are read one after the other."""
-    barrier = Barrier(READERS, timeout=PATIENCE_S)
+    barrier = Barrier(MAX_READERS, timeout=PATIENCE_S)
     reader = QueueReading[int](lambda _: barrier.wait())
-    assert len(reader.read(make_queues("distant", 3 * READERS), within_s=PATIENCE_S)) == 3 * READERS
+    assert (
+        len(reader.read(make_queues("distant", 3 * MAX_READERS), within_s=PATIENCE_S))
+        == 3 * MAX_READERS
+    )
 
 
 def test_failed_read_is_logged_and_stops_no_other_read(caplog: pytest.LogCaptureFixture) -> None:
@@ -206,6 +209,6 @@ def test_failed_read_is_logged_and_stops_no_other_read(caplog: pytest.LogCapture
 
 def test_log_lines_of_a_read_name_its_queue() -> None:
     reader = QueueReading[Any](lambda _: get_contextvars().get("queue"))
-    queues = make_queues("same", 2 * READERS)
+    queues = make_queues("same", 2 * MAX_READERS)
     assert reader.read(queues, within_s=PATIENCE_S) == {queue.name: queue.name for queue in queues}
     assert "queue" not in get_contextvars()
