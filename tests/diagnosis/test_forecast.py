@@ -30,19 +30,22 @@ START = NOW - 31 * MINUTE
 Counts = dict[str, list[tuple[int, int]]]  # by type and block: jobs that came, jobs that ended
 
 
-def activity(arrived: int, completed: int) -> Activity:
+def make_activity(arrived: int, completed: int) -> Activity:
     tally = Tally(enqueued=arrived)
     tally.outcomes["succeeded"] = completed
     return Activity.from_tallies([tally])
 
 
-def evidence(
+def make_evidence(
     counts: Counts, due: int | None = 100, *, before: int | None = None, **changes: Any
 ) -> Evidence:
     """A queue with these counts and `due` jobs; `before` jobs waited at the start of the blocks."""
     blocks = tuple(
         History(
-            NOW, "rollup", {name: activity(*flows[index]) for name, flows in counts.items()}, True
+            NOW,
+            "rollup",
+            {name: make_activity(*flows[index]) for name, flows in counts.items()},
+            True,
         )
         for index in range(3)
     )
@@ -80,7 +83,7 @@ def mail(*blocks: tuple[int, int]) -> Counts:
 
 
 def test_a_backlog_clears_at_the_difference_of_the_rates() -> None:
-    forecast = forecast_queue(evidence(mail((100, 200), (100, 200), (100, 200)), due=350))
+    forecast = forecast_queue(make_evidence(mail((100, 200), (100, 200), (100, 200)), due=350))
     assert (forecast.outlook, forecast.text) == (Outlook.CLEARS, "clears in about 35 min")
     assert forecast.clears_in == timedelta(minutes=35)
     assert (forecast.arrivals, forecast.completions, forecast.backlog) == (10, 20, 350)
@@ -88,7 +91,7 @@ def test_a_backlog_clears_at_the_difference_of_the_rates() -> None:
 
 
 def test_a_backlog_that_grows_does_not_clear() -> None:
-    forecast = forecast_queue(evidence(mail((220, 100), (220, 100), (220, 100)), due=500))
+    forecast = forecast_queue(make_evidence(mail((220, 100), (220, 100), (220, 100)), due=500))
     assert forecast.outlook is Outlook.GROWS
     assert forecast.text == "grows by 12/min and does not clear at this rate"
     assert forecast.clears_in is None
@@ -108,22 +111,28 @@ def test_a_backlog_that_grows_does_not_clear() -> None:
 def test_the_outlook_follows_from_the_rates_and_the_backlog(
     blocks: Any, due: int, outlook: Outlook
 ) -> None:
-    assert forecast_queue(evidence(mail(*blocks), due)).outlook is outlook
+    assert forecast_queue(make_evidence(mail(*blocks), due)).outlook is outlook
 
 
 @pytest.mark.parametrize(
-    ("queue", "reason"),
+    ("evidence", "reason"),
     [
-        (evidence(mail((3, 3), (3, 3), (3, 3))), "fewer than 20 jobs came or ended"),
+        (
+            make_evidence(mail((3, 3), (3, 3), (3, 3))),
+            "fewer than 20 jobs came or ended",
+        ),
         # The first job came less than ten minutes ago.
-        (evidence(mail((0, 0), (0, 0), (100, 90))), "the rates varied too much"),
-        (evidence(mail((100, 20), (100, 200), (100, 400))), "the rates varied too much"),
+        (make_evidence(mail((0, 0), (0, 0), (100, 90))), "the rates varied too much"),
+        (
+            make_evidence(mail((100, 20), (100, 200), (100, 400))),
+            "the rates varied too much",
+        ),
     ],
 )
 def test_the_outlook_is_unknown_with_few_jobs_or_varying_rates(
-    queue: Evidence, reason: str
+    evidence: Evidence, reason: str
 ) -> None:
-    forecast = forecast_queue(queue)
+    forecast = forecast_queue(evidence)
     assert (forecast.outlook, forecast.clears_in) == (Outlook.UNKNOWN, None)
     assert reason in forecast.reason
     assert forecast.text == f"no forecast: {forecast.reason}"
@@ -132,32 +141,38 @@ def test_the_outlook_is_unknown_with_few_jobs_or_varying_rates(
 CLEARS = mail(*[(100, 200)] * 3)
 
 
-def mark_incomplete(queue: Evidence) -> Evidence:
-    assert not isinstance(queue.blocks, Missing)
-    first = replace(queue.blocks[0], is_complete=False)
-    return replace(queue, blocks=(first, *queue.blocks[1:]))
+def mark_incomplete(evidence: Evidence) -> Evidence:
+    assert not isinstance(evidence.blocks, Missing)
+    first = replace(evidence.blocks[0], is_complete=False)
+    return replace(evidence, blocks=(first, *evidence.blocks[1:]))
 
 
 @pytest.mark.parametrize(
-    ("queue", "reason"),
+    ("evidence", "reason"),
     [
-        (evidence(CLEARS, due=None), "it is unknown how many jobs are due"),
-        (evidence(CLEARS, before=5_000), "jobs also come or leave in other ways"),
-        (evidence(CLEARS, samples={}), "the collector did not count the jobs half an hour ago"),
-        (evidence(CLEARS, unknown=frozenset({"createdAt"})), "no job records when it was created"),
+        (make_evidence(CLEARS, due=None), "it is unknown how many jobs are due"),
+        (make_evidence(CLEARS, before=5_000), "jobs also come or leave in other ways"),
         (
-            evidence(CLEARS, unknown=frozenset({"finishedAt"})),
+            make_evidence(CLEARS, samples={}),
+            "the collector did not count the jobs half an hour ago",
+        ),
+        (
+            make_evidence(CLEARS, unknown=frozenset({"createdAt"})),
+            "no job records when it was created",
+        ),
+        (
+            make_evidence(CLEARS, unknown=frozenset({"finishedAt"})),
             "succeeded or dead jobs do not record when they finished",
         ),
-        (evidence(CLEARS, blocks=Missing(reason="no collector")), "no collector"),
-        (mark_incomplete(evidence(CLEARS)), "still counting"),
+        (make_evidence(CLEARS, blocks=Missing(reason="no collector")), "no collector"),
+        (mark_incomplete(make_evidence(CLEARS)), "still counting"),
     ],
 )
-def test_an_unknown_value_leaves_the_outlook_unknown(queue: Evidence, reason: str) -> None:
-    forecast = forecast_queue(queue)
+def test_an_unknown_value_leaves_the_outlook_unknown(evidence: Evidence, reason: str) -> None:
+    forecast = forecast_queue(evidence)
     assert forecast.outlook is Outlook.UNKNOWN
     assert reason in forecast.reason
-    for type_forecast in forecast_types(queue).values():
+    for type_forecast in forecast_types(evidence).values():
         assert (type_forecast.outlook, type_forecast.reason) == (Outlook.UNKNOWN, forecast.reason)
 
 
@@ -167,7 +182,7 @@ def test_an_unknown_value_leaves_the_outlook_unknown(queue: Evidence, reason: st
 def test_a_queue_without_due_jobs_is_empty_even_if_its_rates_are_unknown(
     changes: dict[str, Any],
 ) -> None:
-    forecast = forecast_queue(evidence(CLEARS, due=0, **changes))
+    forecast = forecast_queue(make_evidence(CLEARS, due=0, **changes))
     assert (forecast.outlook, forecast.text, forecast.backlog) == (
         Outlook.EMPTY,
         "no job is due",
@@ -178,7 +193,9 @@ def test_a_queue_without_due_jobs_is_empty_even_if_its_rates_are_unknown(
 
 def test_each_type_has_its_own_forecast() -> None:
     forecasts = forecast_types(
-        evidence({"mail": [(100, 200)] * 3, "sms": [(200, 100)] * 3, "idle": [(0, 0)] * 3}, 300)
+        make_evidence(
+            {"mail": [(100, 200)] * 3, "sms": [(200, 100)] * 3, "idle": [(0, 0)] * 3}, 300
+        )
     )
     assert {job_type: forecast.outlook for job_type, forecast in forecasts.items()} == {
         "mail": Outlook.CLEARS,
@@ -189,33 +206,35 @@ def test_each_type_has_its_own_forecast() -> None:
 
 
 def test_a_type_without_waiting_jobs_has_no_forecast() -> None:
-    assert forecast_types(evidence(CLEARS, due=0)) == {}
+    assert forecast_types(make_evidence(CLEARS, due=0)) == {}
 
 
 def test_a_type_that_is_counted_with_others_has_no_forecast() -> None:
-    queue = evidence({"mail": [(100, 200)] * 3, OTHER: [(100, 200)] * 3})
-    assert not isinstance(queue.blocks, Missing)
-    for block in queue.blocks:
+    evidence = make_evidence({"mail": [(100, 200)] * 3, OTHER: [(100, 200)] * 3})
+    assert not isinstance(evidence.blocks, Missing)
+    for block in evidence.blocks:
         del block.activity["mail"]  # type: ignore[attr-defined]
-    forecast = forecast_types(queue)["mail"]
+    forecast = forecast_types(evidence)["mail"]
     assert forecast.reason == "its activity is counted together with other types"
 
 
 def test_the_forecast_of_a_queue_with_many_scheduled_jobs_is_unknown() -> None:
     """Catches a forecast that the backlog grows because many jobs were scheduled for tomorrow."""
-    queue = evidence(mail(*[(1_000, 100)] * 3), due=50, before=0)
+    evidence = make_evidence(mail(*[(1_000, 100)] * 3), due=50, before=0)
     counts = {("queued", "mail"): 2_700}
-    stats = replace(queue.stats, counts=counts, health=replace(queue.stats.health, scheduled=2_650))
-    forecast = forecast_queue(replace(queue, stats=stats))
+    stats = replace(
+        evidence.stats, counts=counts, health=replace(evidence.stats.health, scheduled=2_650)
+    )
+    forecast = forecast_queue(replace(evidence, stats=stats))
     assert forecast.outlook is Outlook.UNKNOWN
     assert "scheduled for later" in forecast.reason
 
 
 def test_the_forecast_of_a_type_with_scheduled_jobs_is_unknown() -> None:
-    queue = evidence(CLEARS)
-    health = replace(queue.stats.health, scheduled=50)
-    queue = replace(queue, stats=replace(queue.stats, health=health))
-    forecast = forecast_types(queue)["mail"]
+    evidence = make_evidence(CLEARS)
+    health = replace(evidence.stats.health, scheduled=50)
+    evidence = replace(evidence, stats=replace(evidence.stats, health=health))
+    forecast = forecast_types(evidence)["mail"]
     assert forecast.reason == "it is unknown how many jobs of this type are due"
 
 
@@ -265,7 +284,7 @@ def test_an_unknown_forecast_has_no_numbers() -> None:
 
 def test_collector_without_a_history_is_not_called_absent() -> None:
     """Catches "no collector" if one runs, but cannot count: its remedy would not help."""
-    queue, stats = MagicMock(), evidence({}).stats
+    queue, stats = MagicMock(), make_evidence({}).stats
     assert find_no_history(queue, stats) is None
     queue.series.rollup.progress.return_value = None
     reasons = [
