@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
-from jobmon.profiles.schema import ProfileMistakeError
+from jobmon.profiles.schema import TomlMistakeError
 from jobmon.profiles.stored_values import PER_SECOND, encode_date
 from jobmon.profiles.toml_lines import KeyPath
 
@@ -43,7 +43,7 @@ def parse_query(
 ) -> Query:
     """The query with its `$null`, `$now` and constants replaced by values.
 
-    `key_path`: where the query is in the profile. Raises ProfileMistakeError.
+    `key_path`: where the query is in the profile. Raises TomlMistakeError.
     """
 
     def parse_value(raw: Any, reading: str, key_path: KeyPath) -> Any:
@@ -58,7 +58,7 @@ def parse_query(
                 return parse_operators(raw, reading, key_path)
             case date() | time() if not isinstance(raw, datetime):
                 message = "must be a date with a time, such as 2026-01-01T00:00:00Z"
-                raise ProfileMistakeError(key_path, message)
+                raise TomlMistakeError(key_path, message)
             case _:
                 return raw
 
@@ -66,7 +66,7 @@ def parse_query(
         for name in condition:
             if name not in _OPERATORS:
                 allowed = ", ".join(_OPERATORS)
-                raise ProfileMistakeError(
+                raise TomlMistakeError(
                     (*key_path, name), f"unknown operator; allowed are {allowed}"
                 )
         operands = {
@@ -83,7 +83,7 @@ def parse_query(
             if not (
                 isinstance(condition, list) and all(isinstance(inner, dict) for inner in condition)
             ):
-                raise ProfileMistakeError(name_path, "must be an array of queries")
+                raise TomlMistakeError(name_path, "must be an array of queries")
             parsed[name] = [
                 parse_query(inner, constants, readings, (*name_path, index))
                 for index, inner in enumerate(condition)
@@ -92,7 +92,7 @@ def parse_query(
             parsed[name] = parse_expression(condition, constants, name_path)
         elif name.startswith("$"):
             allowed = ", ".join((*_LOGICAL_OPERATORS, "$expr"))
-            raise ProfileMistakeError(name_path, f"unknown operator; allowed are {allowed}")
+            raise TomlMistakeError(name_path, f"unknown operator; allowed are {allowed}")
         else:
             _refuse_nested(name, condition, name_path)
             parsed[name] = parse_value(condition, readings.get(name, "date"), name_path)
@@ -105,16 +105,16 @@ def _check_operand(operator: str, operand: Any, key_path: KeyPath) -> None:
     """Refuse an operand from which `to_expression` cannot make a right expression."""
     names = operand if isinstance(operand, list) else [operand]
     if operator in ("$in", "$nin") and not isinstance(operand, list):
-        raise ProfileMistakeError(key_path, "must be an array")
+        raise TomlMistakeError(key_path, "must be an array")
     if operator == "$not" and not _has_operators(operand):
-        raise ProfileMistakeError(key_path, 'must have operators, such as { "$gt" = 1 }')
+        raise TomlMistakeError(key_path, 'must have operators, such as { "$gt" = 1 }')
     if operator == "$type" and not all(isinstance(name, str) for name in names):
-        raise ProfileMistakeError(key_path, "must be the name of a type, or an array of names")
+        raise TomlMistakeError(key_path, "must be the name of a type, or an array of names")
     if operator in _COMPARISONS and (operand is None or isinstance(operand, list | dict)):
-        raise ProfileMistakeError(key_path, "must be a number, a text, a date, true or false")
+        raise TomlMistakeError(key_path, "must be a number, a text, a date, true or false")
     if operator not in (*_COMPARISONS, "$not") and has_now(operand):
         message = f"$now cannot be compared with {operator}; use one of {', '.join(_COMPARISONS)}"
-        raise ProfileMistakeError(key_path, message)
+        raise TomlMistakeError(key_path, message)
 
 
 def _refuse_nested(name: str, condition: Any, key_path: KeyPath) -> None:
@@ -125,7 +125,7 @@ def _refuse_nested(name: str, condition: Any, key_path: KeyPath) -> None:
         ((key, inner),) = inner.items()
         path += f".{key}"
     if isinstance(condition, dict) and condition and not _has_operators(condition):
-        raise ProfileMistakeError(
+        raise TomlMistakeError(
             key_path,
             f'must not be a table. Write a path in quotes: "{path}" = …. To compare with a '
             'whole document, write { "$eq" = { … } }',
@@ -133,7 +133,7 @@ def _refuse_nested(name: str, condition: Any, key_path: KeyPath) -> None:
 
 
 def parse_expression(expression: Any, constants: Mapping[str, Any], key_path: KeyPath) -> Any:
-    """`parse_query` for an aggregation expression; raises ProfileMistakeError."""
+    """`parse_query` for an aggregation expression; raises TomlMistakeError."""
     match expression:
         case "$now":
             return "$$NOW"
@@ -153,7 +153,7 @@ def parse_expression(expression: Any, constants: Mapping[str, Any], key_path: Ke
 def resolve_constant(
     raw: Any, constants: Mapping[str, Any], key_path: KeyPath, *other_values: str
 ) -> Any:
-    """Replace `$null`, `$collection`, `$const.NAME`; raises ProfileMistakeError for other `$…`.
+    """Replace `$null`, `$collection`, `$const.NAME`; raises TomlMistakeError for other `$…`.
 
     `other_values`: more values for the message, such as `$now`, which the caller replaces itself.
     """
@@ -163,7 +163,7 @@ def resolve_constant(
         return None
     if raw not in constants:
         allowed = ", ".join(["$null", *other_values, *constants])
-        raise ProfileMistakeError(key_path, f"unknown value {raw}; known are {allowed}")
+        raise TomlMistakeError(key_path, f"unknown value {raw}; known are {allowed}")
     return constants[raw]
 
 

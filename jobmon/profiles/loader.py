@@ -11,7 +11,7 @@ from typing import Any
 from jobmon.profiles.parser import ParsedProfile, parse_profile
 from jobmon.profiles.schema import (
     FileError,
-    ProfileMistakeError,
+    TomlMistakeError,
     load_toml,
     profile_schema,
     read_file,
@@ -140,7 +140,7 @@ class ProfileFile:
         return replace(self, content=content)
 
     def parse(self, collection: str) -> ParsedProfile:
-        """The parsed profile for the jobs in a collection; raises ProfileMistakeError."""
+        """The parsed profile for the jobs in a collection; raises TomlMistakeError."""
         if collection not in self._parsed:
             self._parsed[collection] = parse_profile(self.content, collection)
         return self._parsed[collection]
@@ -176,7 +176,7 @@ def parse_file(name: str, text: str) -> ProfileFile:
         if (base := content.pop("extends", None)) is not None:
             if base not in shipped_profiles() or base == name:
                 allowed = ", ".join(shipped_profiles())
-                raise ProfileMistakeError(("extends",), f"{base!r} is not one of {allowed}")
+                raise TomlMistakeError(("extends",), f"{base!r} is not one of {allowed}")
             inherited = dict(_load_shipped(base).content)
             if "status" in content:  # transitions name the statuses that they were written for
                 inherited.pop("transitions", None)

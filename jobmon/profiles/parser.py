@@ -6,7 +6,7 @@ from typing import Any
 
 from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.profiles.conditions import Query, has_now
-from jobmon.profiles.schema import ProfileMistakeError, UnlistedKeyError, profile_schema
+from jobmon.profiles.schema import TomlMistakeError, UnlistedKeyError, profile_schema
 from jobmon.profiles.sources import Source, SourceContext, parse_source
 from jobmon.profiles.stored_values import PER_SECOND
 from jobmon.profiles.toml_lines import KeyPath
@@ -131,7 +131,7 @@ class ParsedProfile:
 
 
 def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
-    """The profile for the jobs in a collection; raises ProfileMistakeError."""
+    """The profile for the jobs in a collection; raises TomlMistakeError."""
     for name in content.get("constants", {}):
         if name in profile_schema()["properties"]:
             raise UnlistedKeyError(("constants", name), "cannot be the name of a constant")
@@ -139,7 +139,7 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
     constants["$collection"] = collection
     context = SourceContext(constants=constants, readings=content.get("readings", {}))
     if "status" not in content:
-        raise ProfileMistakeError((), "needs status")
+        raise TomlMistakeError((), "needs status")
     fields = _parse_fields(content.get("fields", {}), context, ("fields",))
     _check_fields(fields)
     where = _parse_timeless_query(content.get("where", {}), context, ("where",))
@@ -151,7 +151,7 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
     for name, source in fields.items():
         _check_statuses(source.only_in, statuses, ("fields", name, "only_in"))
     if status.path is None and not status.rules:
-        raise ProfileMistakeError(("status",), "needs path")
+        raise TomlMistakeError(("status",), "needs path")
     attempts = _parse_attempts(content.get("attempts", {"in": "job"}), context)
     end_statuses = ("attempts", "events", "end_statuses")
     _check_statuses(attempts.events.end_statuses, statuses, end_statuses)
@@ -181,9 +181,9 @@ def _parse_repetition(content: Mapping[str, Any]) -> ParsedRepetition | None:
         return None
     key_path: KeyPath = ("repetition",)
     if not isinstance(content.get("recurring"), dict):
-        raise ProfileMistakeError(key_path, "needs recurring, with a query for the recurring jobs")
+        raise TomlMistakeError(key_path, "needs recurring, with a query for the recurring jobs")
     if not {"interval", "timeOfDay"} & spec.keys():
-        raise ProfileMistakeError(key_path, "needs interval or timeOfDay")
+        raise TomlMistakeError(key_path, "needs interval or timeOfDay")
     return ParsedRepetition(
         interval=spec.get("interval"),
         time_of_day=spec.get("timeOfDay"),
@@ -193,10 +193,10 @@ def _parse_repetition(content: Mapping[str, Any]) -> ParsedRepetition | None:
 
 
 def _parse_timeless_query(query: Query, context: SourceContext, key_path: KeyPath) -> Query:
-    """A query that must not depend on the present moment; raises ProfileMistakeError if it does."""
+    """A query that must not depend on the present moment; raises TomlMistakeError if it does."""
     parsed = context.parse_query(query, key_path)
     if has_now(parsed):
-        raise ProfileMistakeError(key_path, "must not depend on $now")
+        raise TomlMistakeError(key_path, "must not depend on $now")
     return parsed
 
 
@@ -206,12 +206,12 @@ def _list_statuses(status: ParsedStatus) -> set[str]:
 
 
 def _check_statuses(names: Iterable[str], statuses: Collection[str], key_path: KeyPath) -> None:
-    """Raise ProfileMistakeError for a name in the list at `key_path` that is none of `statuses`."""
+    """Raise TomlMistakeError for a name in the list at `key_path` that is none of `statuses`."""
     for index, name in enumerate(names):
         if name not in statuses:
             allowed = ", ".join(sorted(statuses))
             message = f"{name!r} is not one of {allowed}: the statuses of this profile"
-            raise ProfileMistakeError((*key_path, index), message)
+            raise TomlMistakeError((*key_path, index), message)
 
 
 def _parse_fields(
@@ -225,18 +225,18 @@ def _check_fields(fields: Mapping[str, Source]) -> None:
     for name, source in fields.items():
         key_path = ("fields", name)
         if name == "createdAt" and source.offset is not None:
-            raise ProfileMistakeError(
+            raise TomlMistakeError(
                 key_path, "must be a path without plus, because lists are ordered by it"
             )
         if source.reading is not None and name not in _DATES:
-            raise ProfileMistakeError(key_path, "is not a date, but its path is in readings")
+            raise TomlMistakeError(key_path, "is not a date, but its path is in readings")
         if name == "type" and source.expression is None:
-            raise ProfileMistakeError(
+            raise TomlMistakeError(
                 key_path, "must be a value that the database can compute: use an expression"
             )
         path = source.path or ""
         if path.startswith("_id.") or (path == "_id" and name not in ("jobId", "createdAt")):
-            raise ProfileMistakeError(key_path, "cannot be at _id: only jobId and createdAt can")
+            raise TomlMistakeError(key_path, "cannot be at _id: only jobId and createdAt can")
 
 
 def _parse_status(
@@ -255,7 +255,7 @@ def _parse_rules(
     for index, rule in enumerate(spec):
         is_last, rule_path = has_default and index == len(spec) - 1, (*key_path, index)
         if ("when" in rule) == is_last:
-            raise ProfileMistakeError(
+            raise TomlMistakeError(
                 rule_path,
                 "the last rule must not have `when`: it is for all other documents"
                 if is_last
@@ -283,14 +283,14 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
     key_path: KeyPath = ("attempts",)
     if "in" not in spec:
         places = profile_schema()["properties"]["attempts"]["properties"]["in"]["enum"]
-        raise ProfileMistakeError(key_path, f"needs in, with one of {', '.join(places)}")
+        raise TomlMistakeError(key_path, f"needs in, with one of {', '.join(places)}")
     place, array = spec["in"], spec.get("array")
     for name in ("array", "log"):
         if (place == name) != (name in spec):
-            raise ProfileMistakeError(key_path, f'{name} and in = "{name}" need each other')
+            raise TomlMistakeError(key_path, f'{name} and in = "{name}" need each other')
     outcome_path = (*key_path, "outcome")
     if "outcome" in spec and place not in ("job", "log"):
-        raise ProfileMistakeError(outcome_path, 'is only used with in = "job" or in = "log"')
+        raise TomlMistakeError(outcome_path, 'is only used with in = "job" or in = "log"')
     element_context = job_context = context
     if array is not None:
         prefix = f"{array}."
@@ -308,7 +308,7 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
         need_path = ("jobId", "attemptNumber", "finishedAt")
         _check_paths(fields, (*key_path, "fields"), need_path, "attempts")
     if place in ("array", "collection") and not (status.rules or status.path):
-        raise ProfileMistakeError(key_path, "needs status: without it, no attempt has one")
+        raise TomlMistakeError(key_path, "needs status: without it, no attempt has one")
     return ParsedAttempts(
         place=place,
         array=array,
@@ -324,23 +324,23 @@ def _parse_log(spec: Mapping[str, Any], context: SourceContext) -> ParsedLog:
     key_path: KeyPath = ("attempts", "log")
     for name in ("collection", "time", "status", "fields"):
         if name not in spec:
-            raise ProfileMistakeError(key_path, f"needs {name}")
+            raise TomlMistakeError(key_path, f"needs {name}")
     status_path = (*key_path, "status")
     status = _parse_attempt_status(spec["status"], context, status_path, has_default=False)
     if AttemptStatus.SUCCEEDED not in _list_statuses(status):
-        raise ProfileMistakeError(status_path, "needs succeeded, for events that end a run")
+        raise TomlMistakeError(status_path, "needs succeeded, for events that end a run")
     if any(has_now(rule.when) for rule in status.rules):
-        raise ProfileMistakeError(status_path, "must not depend on $now")
+        raise TomlMistakeError(status_path, "must not depend on $now")
     fields = _parse_fields(spec["fields"], context, (*key_path, "fields"))
     _check_paths(fields, (*key_path, "fields"), ("jobId", "attemptNumber"), "attempts")
     if "type" in fields and fields["type"].expression is None:
-        raise ProfileMistakeError(
+        raise TomlMistakeError(
             (*key_path, "fields", "type"), "must be a value that the database can compute"
         )
     duration = spec.get("duration")
     unit = context.find_reading(duration or "") or "milliseconds"
     if unit not in PER_SECOND:
-        raise ProfileMistakeError((*key_path, "duration"), f"must not have the reading {unit}")
+        raise TomlMistakeError((*key_path, "duration"), f"must not have the reading {unit}")
     return ParsedLog(
         fields=fields | {"finishedAt": parse_source(spec["time"], context, (*key_path, "time"))},
         status=status,
@@ -357,7 +357,7 @@ def _parse_attempt_status(
     for index, rule in enumerate(status.rules):
         _check_attempt_status(rule.status, (*key_path, index, "is"))
     if status.path is None and (status.names or not (has_default or status.rules)):
-        raise ProfileMistakeError(key_path, "needs path")
+        raise TomlMistakeError(key_path, "needs path")
     for name, meaning in status.names.items():
         _check_attempt_status(meaning, (*key_path, "names", name))
     return status
@@ -366,16 +366,16 @@ def _parse_attempt_status(
 def _check_paths(
     fields: Mapping[str, Source], key_path: KeyPath, need_path: tuple[str, ...], found: str
 ) -> None:
-    """Raise ProfileMistakeError without jobId, or if a field in `need_path` is not at a path.
+    """Raise TomlMistakeError without jobId, or if a field in `need_path` is not at a path.
 
     `found`: what is found by these fields, such as jobs.
     """
     if "jobId" not in fields:
-        raise ProfileMistakeError(key_path, "needs jobId")
+        raise TomlMistakeError(key_path, "needs jobId")
     for name in need_path:
         if name in fields and fields[name].path is None:
             message = f"must be a path, because {found} are found by it"
-            raise ProfileMistakeError((*key_path, name), message)
+            raise TomlMistakeError((*key_path, name), message)
 
 
 def _parse_events(
@@ -395,4 +395,4 @@ def _parse_events(
 
 def _check_attempt_status(status: str, key_path: KeyPath) -> None:
     if status not in set(AttemptStatus):
-        raise ProfileMistakeError(key_path, f"{status!r} is not one of {', '.join(AttemptStatus)}")
+        raise TomlMistakeError(key_path, f"{status!r} is not one of {', '.join(AttemptStatus)}")

@@ -18,7 +18,7 @@ from jobmon.profiles.toml_lines import KeyPath, find_line
 T = TypeVar("T")
 
 # The end of each message of tomllib.
-_PLACE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
+_POSITION = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
 # What people write for null, which TOML does not have.
 _NULL = re.compile(r"(?:null|nil|none)\b", re.IGNORECASE)
 
@@ -33,7 +33,7 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 }
 
 
-class ProfileMistakeError(ValueError):
+class TomlMistakeError(ValueError):
     """The value at `path` in a TOML file is wrong. The message states what is allowed."""
 
     def __init__(self, path: KeyPath, message: str) -> None:
@@ -41,7 +41,7 @@ class ProfileMistakeError(ValueError):
         self.path = path
 
 
-class UnlistedKeyError(ProfileMistakeError):
+class UnlistedKeyError(TomlMistakeError):
     """A key that is not in the schema's `properties`: it is not allowed, or its value is wrong."""
 
 
@@ -63,7 +63,7 @@ def load_toml(
 ) -> T:
     """Check the content of a TOML text against the schema; return the result of `build` for it.
 
-    Raises FileError for the first mistake; `build` may raise ProfileMistakeError for a mistake.
+    Raises FileError for the first mistake; `build` may raise TomlMistakeError for a mistake.
     """
     try:
         content = tomllib.loads(text)
@@ -72,7 +72,7 @@ def load_toml(
     try:
         _check_value(content, schema, (), schema.get("$defs", {}))
         return build(content)
-    except ProfileMistakeError as error:
+    except TomlMistakeError as error:
         key = ".".join(map(str, error.path))
         message = f"{key}: {error}" if key else str(error)
         if isinstance(error, UnlistedKeyError) and error.path[-1] in schema.get("properties", ()):
@@ -84,10 +84,10 @@ def load_toml(
 
 def _explain_syntax(error: str, text: str) -> str:
     """tomllib's error with its line; for a usual mistake, a message with what to write instead."""
-    message, place = _PLACE.sub("", error), _PLACE.search(error)
-    if place is None or place[1] is None:
+    message, position = _POSITION.sub("", error), _POSITION.search(error)
+    if position is None or position[1] is None:
         return f"the last line: {message}"
-    line_number, column = int(place[1]), int(place[2])
+    line_number, column = int(position[1]), int(position[2])
     line = text.replace("\r\n", "\n").split("\n")[line_number - 1]
     before, after = line[: column - 1], line[column - 1 :]
     if _NULL.match(after):
@@ -120,20 +120,20 @@ def _check_value(
     if "anyOf" in schema:
         schema = _choose_schema(value, schema["anyOf"], path, definitions)
     if "type" in schema and not _has_type(value, schema["type"]):
-        raise ProfileMistakeError(path, f"must be {_TYPES[schema['type']][0]}")
+        raise TomlMistakeError(path, f"must be {_TYPES[schema['type']][0]}")
     if "enum" in schema and value not in schema["enum"]:
         allowed = ", ".join(schema["enum"])
-        raise ProfileMistakeError(path, f"{value!r} is not one of {allowed}")
+        raise TomlMistakeError(path, f"{value!r} is not one of {allowed}")
     if "pattern" in schema and not re.fullmatch(schema["pattern"], value):
-        raise ProfileMistakeError(path, f"{value!r} is not {schema['title']}")
+        raise TomlMistakeError(path, f"{value!r} is not {schema['title']}")
     if "minimum" in schema and not schema["minimum"] <= value <= schema["maximum"]:
         allowed = f"from {schema['minimum']} to {schema['maximum']}"
-        raise ProfileMistakeError(path, f"{value} is not {allowed}")
+        raise TomlMistakeError(path, f"{value} is not {allowed}")
     if isinstance(value, dict):
         _check_table(value, schema, path, definitions)
     if isinstance(value, list):
         if len(value) < schema.get("minItems", 0):
-            raise ProfileMistakeError(path, f"needs at least {schema['minItems']} elements")
+            raise TomlMistakeError(path, f"needs at least {schema['minItems']} elements")
         for index, element in enumerate(value):
             _check_value(element, schema.get("items", {}), (*path, index), definitions)
 
@@ -151,13 +151,13 @@ def _check_table(
         elif additional is not True:
             try:
                 _check_value(inner, additional, (*path, name), definitions)
-            except ProfileMistakeError as error:
+            except TomlMistakeError as error:
                 if len(error.path) > len(path) + 1:
                     raise
                 raise UnlistedKeyError(error.path, str(error)) from None
     for name in schema.get("required", ()):
         if name not in value:
-            raise ProfileMistakeError(path, f"needs {name}")
+            raise TomlMistakeError(path, f"needs {name}")
 
 
 def _resolve_reference(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _choose_schema(
         if _has_type(value, schema["type"]):
             return schema
     allowed = " or ".join(_TYPES[schema["type"]][0] for schema in resolved)
-    raise ProfileMistakeError(path, f"must be {allowed}")
+    raise TomlMistakeError(path, f"must be {allowed}")
 
 
 def _has_type(value: Any, name: str) -> bool:

@@ -19,7 +19,7 @@ from jobmon.profiles.conditions import (
     resolve_constant,
     to_expression,
 )
-from jobmon.profiles.schema import ProfileMistakeError
+from jobmon.profiles.schema import TomlMistakeError
 from jobmon.profiles.stored_values import (
     get_value,
     parse_date,
@@ -85,13 +85,13 @@ class SourceContext:
     def parse_query(self, query: Query, key_path: KeyPath) -> Query:
         """The query with values in place of `$null`, `$now` and constants.
 
-        `key_path`: where the query is in the profile. Raises ProfileMistakeError.
+        `key_path`: where the query is in the profile. Raises TomlMistakeError.
         """
         return parse_query(query, self.constants, self.readings, key_path)
 
 
 def parse_source(spec: Any, context: SourceContext, key_path: KeyPath) -> Source:
-    """The source for a field's value in a profile; raises ProfileMistakeError.
+    """The source for a field's value in a profile; raises TomlMistakeError.
 
     `key_path`: where the value is in the profile.
     """
@@ -100,12 +100,12 @@ def parse_source(spec: Any, context: SourceContext, key_path: KeyPath) -> Source
     # `first`, `last` and `json` may have a path, too.
     kinds = [kind for kind in _PARSERS if kind in spec and kind != "path"] or ["path"]
     if len(kinds) != 1 or kinds[0] not in spec:
-        raise ProfileMistakeError(key_path, f"needs exactly one of {', '.join(_PARSERS)}")
+        raise TomlMistakeError(key_path, f"needs exactly one of {', '.join(_PARSERS)}")
     (kind,) = kinds
     if "path" in spec and kind not in ("path", "first", "last", "json"):
-        raise ProfileMistakeError((*key_path, "path"), f"not used with {kind}")
+        raise TomlMistakeError((*key_path, "path"), f"not used with {kind}")
     if "match" in spec and kind not in ("first", "last"):
-        raise ProfileMistakeError(
+        raise TomlMistakeError(
             (*key_path, "match"), f"not used with {kind}: for a part of an array, use an expression"
         )
     source = _PARSERS[kind](spec, context, key_path)
@@ -225,7 +225,7 @@ def _parse_element(spec: Any, context: SourceContext, key_path: KeyPath) -> Sour
 
 def _parse_match(value: Any, context: SourceContext, key_path: KeyPath) -> Any:
     if isinstance(value, dict | list) or str(key_path[-1]).startswith("$"):
-        raise ProfileMistakeError(
+        raise TomlMistakeError(
             key_path,
             "must be a text, a number, true or false at a path, which needs quotes if it has dots. "
             "For operators such as $ne, use an expression",
@@ -283,9 +283,7 @@ def _parse_constant(spec: Any, context: SourceContext, key_path: KeyPath) -> Sou
 
 def _parse_expression(spec: Any, context: SourceContext, key_path: KeyPath) -> Source:
     if context.base:
-        raise ProfileMistakeError(
-            (*key_path, "expression"), "not possible for an element of an array"
-        )
+        raise TomlMistakeError((*key_path, "expression"), "not possible for an element of an array")
     expression = parse_expression(spec["expression"], context.constants, (*key_path, "expression"))
     return Source(
         read=lambda document: document.get("v"), expression=expression, computed={"v": expression}
@@ -346,7 +344,7 @@ def _add_condition(source: Source, when: Any, context: SourceContext, key_path: 
     The database evaluates the condition.
     """
     if context.base:
-        raise ProfileMistakeError(key_path, "not possible for an element of an array")
+        raise TomlMistakeError(key_path, "not possible for an element of an array")
     condition = to_expression(context.parse_query(when, key_path))
     inner = _compute_inputs(source)
 

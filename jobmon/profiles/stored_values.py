@@ -8,7 +8,7 @@ from typing import Any
 
 from bson.datetime_ms import DatetimeMS
 
-from jobmon.profiles.schema import ProfileMistakeError
+from jobmon.profiles.schema import TomlMistakeError
 from jobmon.profiles.toml_lines import KeyPath
 
 # The units of dates that are stored as numbers, and how many of each are in a second.
@@ -94,11 +94,11 @@ def to_date_expression(reference: Any, reading: str | None) -> Any:
 
 
 def parse_duration(text: str, key_path: KeyPath) -> timedelta:
-    """The duration in a text such as `10 min`; raises ProfileMistakeError."""
+    """The duration in a text such as `10 min`; raises TomlMistakeError."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         units = ", ".join(_UNIT_SECONDS)
-        raise ProfileMistakeError(
+        raise TomlMistakeError(
             key_path, f"{text!r} is not a duration such as 10 min (units: {units})"
         )
     return timedelta(seconds=float(match[1]) * _UNIT_SECONDS[match[2]])

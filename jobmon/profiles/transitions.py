@@ -9,7 +9,7 @@ from itertools import permutations
 from typing import Any
 
 from jobmon.profiles.conditions import Now, Query, resolve_constant
-from jobmon.profiles.schema import ProfileMistakeError
+from jobmon.profiles.schema import TomlMistakeError
 from jobmon.profiles.sources import SourceContext
 from jobmon.profiles.toml_lines import KeyPath
 
@@ -41,7 +41,7 @@ class Transition:
 
 
 def parse_transition(action: str, spec: Mapping[str, Any], context: SourceContext) -> Transition:
-    """The transition of an action; raises ProfileMistakeError."""
+    """The transition of an action; raises TomlMistakeError."""
     key_path: KeyPath = ("transitions", action)
     transition = Transition(
         statuses=tuple(spec["from"]),
@@ -66,7 +66,7 @@ def _parse_value(value: Any, path: str, context: SourceContext, key_path: KeyPat
         case "$value":
             return RequestedValue(reading)
         case dict() | list():
-            raise ProfileMistakeError(key_path, "must be a single value")
+            raise TomlMistakeError(key_path, "must be a single value")
         case _:
             return resolve_constant(value, context.constants, key_path, "$now", "$value")
 
@@ -74,16 +74,16 @@ def _parse_value(value: Any, path: str, context: SourceContext, key_path: KeyPat
 def _check_changes(action: str, transition: Transition, key_path: KeyPath) -> None:
     paths = [*transition.changes, *transition.removals, *transition.increments]
     if transition.deletes == bool(paths):
-        raise ProfileMistakeError(key_path, "needs either delete or a change: set, unset or inc")
+        raise TomlMistakeError(key_path, "needs either delete or a change: set, unset or inc")
     for path in paths:
         if path.startswith("$") or path.partition(".")[0] == "_id":
-            raise ProfileMistakeError(key_path, f"{path} cannot be changed")
+            raise TomlMistakeError(key_path, f"{path} cannot be changed")
     for path, other_path in permutations(paths, 2):
         if path == other_path or other_path.startswith(f"{path}."):
-            raise ProfileMistakeError(key_path, f"changes {path} twice")
+            raise TomlMistakeError(key_path, f"changes {path} twice")
     has_value = any(isinstance(value, RequestedValue) for value in transition.changes.values())
     if has_value != (action in _ACTIONS_WITH_VALUE):
         allowed = " and ".join(_ACTIONS_WITH_VALUE)
-        raise ProfileMistakeError(
+        raise TomlMistakeError(
             (*key_path, "set"), f'"$value" is for {allowed}: use it there and nowhere else'
         )

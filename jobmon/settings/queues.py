@@ -19,7 +19,7 @@ from marshmallow import ValidationError
 
 from jobmon.mongo_uri import check_mongo_uri
 from jobmon.profiles import FileError, ProfileFile, load_profile, shipped_profiles
-from jobmon.profiles.schema import ProfileMistakeError, load_schema, load_toml, read_file
+from jobmon.profiles.schema import TomlMistakeError, load_schema, load_toml, read_file
 from jobmon.settings.actions import ACTION_PERMISSIONS
 from jobmon.settings.environment import Settings
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, make_links
@@ -77,17 +77,17 @@ def _parse_queues(
     settings: Settings, folder: Path, content: Table, *, require_uris: bool
 ) -> tuple[Settings, ...]:
     if not content:
-        raise ProfileMistakeError((), "needs a table for each queue, such as [payouts]")
+        raise TomlMistakeError((), "needs a table for each queue, such as [payouts]")
     queues: dict[str, Settings] = {}
     names_by_jobs: dict[tuple[str, str, str], str] = {}
     for name, table in content.items():
         for queue in _parse_queue(settings, name, table, folder, require_uris=require_uris):
             if queue.queue in queues:
-                raise ProfileMistakeError((name,), f"a second queue named {queue.queue}")
+                raise TomlMistakeError((name,), f"a second queue named {queue.queue}")
             jobs = (queue.mongo_uri or queue.uri_setting, queue.jobs_collection, queue.profile)
             if (first_name := names_by_jobs.setdefault(jobs, queue.queue)) != queue.queue:
                 message = f"watches the same jobs with the same profile as {first_name}"
-                raise ProfileMistakeError((name,), message)
+                raise TomlMistakeError((name,), message)
             queues[queue.queue] = queue
     return tuple(queues.values())
 
@@ -98,14 +98,14 @@ def _parse_queue(
     """The queue of a table, or one for each of its collections."""
     for key, excluded_key in (("uri", "uri_variable"), ("collection", "collections")):
         if key in table and excluded_key in table:
-            raise ProfileMistakeError((name, excluded_key), f"not together with {key}")
+            raise TomlMistakeError((name, excluded_key), f"not together with {key}")
     file = _load_profile(name, table, folder)
     search_fields = tuple(table.get("search_fields", ()))
     try:
         payload = file.parse(table.get("collection", file.collection)).fields.get("payload")
         find_search_paths(search_fields, payload, settings.redact_keys)
     except ValidationError as error:
-        raise ProfileMistakeError((name, "search_fields"), str(error.messages[0])) from None
+        raise TomlMistakeError((name, "search_fields"), str(error.messages[0])) from None
     uri, uri_setting = _find_uri(settings, name, table, require_uris=require_uris)
     common = replace(
         settings,
@@ -138,10 +138,10 @@ def _load_profile(name: str, table: Table, folder: Path) -> ProfileFile:
     try:
         file = load_profile(profile)
     except FileError as error:
-        raise ProfileMistakeError((name, "profile"), str(error)) from None
+        raise TomlMistakeError((name, "profile"), str(error)) from None
     if "attempts_collection" in table and file.attempts_collection is None:
         message = f"the profile {file.name} has no collection of attempts"
-        raise ProfileMistakeError((name, "attempts_collection"), message)
+        raise TomlMistakeError((name, "attempts_collection"), message)
     return file
 
 
@@ -153,7 +153,7 @@ def _parse_links(settings: Settings, name: str, table: Table) -> tuple[LinkTempl
         links = make_links(table["links"])
         check_hidden_fields(links, settings.redact_keys)
     except ValidationError as error:
-        raise ProfileMistakeError((name, "links"), str(error.messages[0])) from None
+        raise TomlMistakeError((name, "links"), str(error.messages[0])) from None
     return links
 
 
@@ -163,7 +163,7 @@ def _require_name(name: str, path: tuple[str | int, ...]) -> None:
             f"{name!r} cannot be the name of a queue: up to 100 letters, digits, '_', '-' and '.', "
             "with a letter or a digit first"
         )
-        raise ProfileMistakeError(path, message)
+        raise TomlMistakeError(path, message)
 
 
 def _find_uri(
@@ -174,7 +174,7 @@ def _find_uri(
         key, source = "uri_variable", str(table["uri_variable"])
         uri = read_variable(source) or ""
         if not uri and require_uris:
-            raise ProfileMistakeError((name, key), f"the environment has no {source}")
+            raise TomlMistakeError((name, key), f"the environment has no {source}")
     elif "uri" in table:
         key, source, uri = "uri", f"`uri` of {name} in JOBMON_QUEUES", str(table["uri"])
     else:
@@ -183,7 +183,7 @@ def _find_uri(
         if uri or require_uris:
             check_mongo_uri(uri)
     except ValidationError as error:
-        raise ProfileMistakeError((name, key), str(error.messages[0])) from None
+        raise TomlMistakeError((name, key), str(error.messages[0])) from None
     return uri, source
 
 

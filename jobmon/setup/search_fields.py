@@ -16,7 +16,7 @@ from jobmon.store.indexes import search_index
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import NoIndexError
 
-_SAMPLE = 200  # jobs
+_SAMPLE_SIZE = 200  # jobs
 _MAX_BYTES = 100_000  # the check skips larger jobs
 
 
@@ -67,7 +67,7 @@ def _read_jobs(connection: Connection, first_stages: list[Document], index: Keys
     is_small = {"$lte": [{"$bsonSize": "$$ROOT"}, _MAX_BYTES]}
     pipeline = [
         *first_stages,
-        {"$limit": _SAMPLE},
+        {"$limit": _SAMPLE_SIZE},
         {"$match": {"$expr": is_small}},
         {"$project": {"payload": True}},
     ]
