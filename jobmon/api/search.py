@@ -10,7 +10,7 @@ from typing import Any
 from jobmon.store.search import explain_unsearchable
 
 MAX_VALUES = 10  # of a parameter
-MAX_LENGTH = 1_000  # in characters
+MAX_VALUE_LENGTH = 1_000  # in characters
 _NAME = re.compile(r"payload(?:[.\[].*)?", re.DOTALL)
 
 
@@ -37,8 +37,8 @@ def check_search(search: Mapping[str, list[str]]) -> dict[str, list[str]]:
         messages = [message for text in texts if (message := explain_unsearchable(text))]
         if len(texts) > MAX_VALUES:
             messages.append(f"More than {MAX_VALUES} values.")
-        if any(len(text) > MAX_LENGTH for text in texts):
-            messages.append(f"Longer than {MAX_LENGTH:,} characters.")
+        if any(len(text) > MAX_VALUE_LENGTH for text in texts):
+            messages.append(f"Longer than {MAX_VALUE_LENGTH:,} characters.")
         if messages:
             mistakes[name] = messages
     return mistakes
@@ -46,7 +46,7 @@ def check_search(search: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 def document_search(fields: Iterable[str]) -> list[dict[str, Any]]:
     """The OpenAPI parameters for these fields of the payload."""
-    text_schema = {"type": "string", "maxLength": MAX_LENGTH}
+    text_schema = {"type": "string", "maxLength": MAX_VALUE_LENGTH}
     return [
         {
             "in": "query",

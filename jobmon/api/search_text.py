@@ -12,7 +12,7 @@ from jobmon.domain import JOB_STATUS_WORDS, JobCondition, JobStatus
 from jobmon.settings.search_fields import PAYLOAD
 from jobmon.web.errors import invalid_parameters
 
-MAX_LENGTH = 1_000  # in characters
+MAX_TEXT_LENGTH = 1_000  # in characters
 MAX_PARTS = 20
 # The keys (words before a colon), each with its parameter of a list of jobs. If a parameter has
 # several keys, the first one is shown.
@@ -107,9 +107,9 @@ def parse_search(text: str, fields: Sequence[str]) -> SearchText:
     {'status': ['dlq'], 'payload.orderId': ['8425']}
     """
     text = text.strip()
-    if len(text) > MAX_LENGTH:
-        problem = f"The text is too long: write at most {MAX_LENGTH:,} characters."
-        return SearchText(text=text[:MAX_LENGTH], problems=(problem,))
+    if len(text) > MAX_TEXT_LENGTH:
+        problem = f"The text is too long: write at most {MAX_TEXT_LENGTH:,} characters."
+        return SearchText(text=text[:MAX_TEXT_LENGTH], problems=(problem,))
     problems: list[str] = []
     parts: list[Part] = []
     lacks_value = False  # whether the last part is only a key and a colon

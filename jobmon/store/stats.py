@@ -89,7 +89,7 @@ class QueueStats:
         for (status, job_type), count in self.counts.items():
             name = OTHER if OTHER in types and job_type not in types else job_type
             by_type.setdefault(name, Counter())[status] += count
-        default = None if OTHER in self._labels[1] else Counter[str]()
+        default = None if OTHER in self._types else Counter[str]()
         return {job_type: by_type.get(job_type, default) for job_type in {*types, *by_type}}
 
     def age_ms(self, moment: datetime | None) -> int:
@@ -105,9 +105,12 @@ class QueueStats:
         return self.age_ms(self.health.oldest_queued)
 
     @cached_property
-    def _labels(self) -> tuple[frozenset[str], frozenset[str]]:
-        counts = self.counts or {}
-        return frozenset(key[0] for key in counts), frozenset(key[1] for key in counts)
+    def _statuses(self) -> frozenset[str]:
+        return frozenset(status for status, _ in self.counts or ())
+
+    @cached_property
+    def _types(self) -> frozenset[str]:
+        return frozenset(job_type for _, job_type in self.counts or ())
 
     def count_matching(self, statuses: Collection[str], types: Collection[str]) -> int | None:
         """The number of jobs with any of `statuses` and any of `types`; empty means all.
@@ -118,14 +121,13 @@ class QueueStats:
             return None
         if not statuses and not types:
             return self.total
-        all_statuses, all_types = self._labels
-        for requested, counted in ((statuses, all_statuses), (types, all_types)):
+        for requested, counted in ((statuses, self._statuses), (types, self._types)):
             if OTHER in counted and not (counted - {OTHER}).issuperset(requested):
                 return None
         return sum(
             self.counts.get((status, job_type), 0)
-            for status in frozenset(statuses) or all_statuses
-            for job_type in frozenset(types) or all_types
+            for status in frozenset(statuses) or self._statuses
+            for job_type in frozenset(types) or self._types
         )
 
 

@@ -11,7 +11,7 @@ from flask import Request
 from jobmon.settings import Settings
 from jobmon.web.claims import Caller
 
-MAX_LENGTH = 1_000  # of a header's value, in characters
+MAX_HEADER_LENGTH = 1_000  # of a header's value, in characters
 
 
 class TrustedHeader:
@@ -57,4 +57,4 @@ def _decode(value: str) -> str:
         text = value.encode("latin-1").decode().strip()
     except UnicodeError:
         return ""
-    return text if text.isprintable() and len(text) <= MAX_LENGTH else ""
+    return text if text.isprintable() and len(text) <= MAX_HEADER_LENGTH else ""

@@ -4,8 +4,8 @@ space, and a key that means another field."""
 import pytest
 
 from jobmon.api.search_text import (
-    MAX_LENGTH,
     MAX_PARTS,
+    MAX_TEXT_LENGTH,
     format_filters,
     list_keys,
     parse_search,
@@ -67,7 +67,7 @@ def test_parse_finds_filters_and_words(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("x" * (MAX_LENGTH + 1), "The text is too long: write at most 1,000 characters."),
+        ("x" * (MAX_TEXT_LENGTH + 1), "The text is too long: write at most 1,000 characters."),
         ("a " * (MAX_PARTS + 1), "Write at most 20 words and filters."),
         ("type:", "Write a value after `type:`."),
         ('owner:"" foo', "Write a value after `owner:`."),
