@@ -21,7 +21,7 @@ from jobmon.diagnosis.evidence_reader import (
     read_history,
     read_recent,
 )
-from jobmon.diagnosis.expected_start import RECENT, is_stalled
+from jobmon.diagnosis.expected_start import RECENT_LENGTH, is_stalled
 from jobmon.diagnosis.explanation import (
     MIN_RUNS,
     Explanation,
@@ -165,7 +165,9 @@ def _read_type_activity(queue: WatchedQueue, job: JobFacts, now: datetime) -> Qu
                 hour=_read_steps(queue, evidence, job.job_type, now, MINUTE),
                 day=_read_steps(queue, evidence, job.job_type, now, HOUR),
             )
-        return QueueFacts(evidence=evidence, recent=read_recent(queue, evidence, RECENT, now))
+        return QueueFacts(
+            evidence=evidence, recent=read_recent(queue, evidence, RECENT_LENGTH, now)
+        )
     except PyMongoError as error:
         return QueueFacts(evidence=_log_failure(queue, error))
 

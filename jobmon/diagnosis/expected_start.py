@@ -25,7 +25,7 @@ from jobmon.store.labels import OTHER
 from jobmon.store.lease_order import Place
 
 # If three or more attempts of a type usually end in three minutes, one must have ended lately.
-RECENT, MIN_EXPECTED = 3 * MINUTE, 3
+RECENT_LENGTH, MIN_EXPECTED = 3 * MINUTE, 3
 
 
 class StartRate(NamedTuple):
@@ -95,7 +95,7 @@ def estimate_wait(job: JobFacts, queue: QueueFacts) -> timedelta | str:
         return rate
     if place.outranking:
         return "jobs of its type with a higher priority are ahead, and more may come"
-    expected = rate.same_type * (RECENT / MINUTE)
+    expected = rate.same_type * (RECENT_LENGTH / MINUTE)
     if isinstance(queue.recent, Missing):
         return queue.recent.reason
     recent = queue.recent.activity.get(job.job_type)

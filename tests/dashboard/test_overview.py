@@ -30,7 +30,7 @@ from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
 
 from .. import conftest
-from ..diagnosis.test_forecast import evidence, mail
+from ..diagnosis.test_forecast import mail, make_evidence
 from ..support.pages import Viewer
 
 NOW = conftest.NOW.replace(second=30)
@@ -180,7 +180,7 @@ def test_tiles_show_the_state_of_the_queue() -> None:
 def test_overview_forecasts_the_due_jobs_or_gives_the_reason_why_not(
     blocks: list[tuple[int, int]], due: int, note: str, no_forecast: str
 ) -> None:
-    view = make_overview(replace(make_facts(), evidence=evidence(mail(*blocks), due)))
+    view = make_overview(replace(make_facts(), evidence=make_evidence(mail(*blocks), due)))
     assert next(tile.note for tile in view.tiles if tile.name == "Queued") == note
     assert view.no_forecast == no_forecast
 

@@ -67,7 +67,7 @@ def make_history_by_minute(steps: dict[int, Step]) -> History[datetime]:
     )
 
 
-def evidence(
+def make_evidence(
     counts: dict[tuple[str, str], int] | None = None,
     steps: dict[int, Step] | None = None,
     samples: dict[datetime, int] | None = None,
@@ -134,7 +134,7 @@ def overdue_since(**waited: timedelta) -> dict[str, datetime]:
 
 
 def test_a_check_that_was_not_made_prevents_an_all_clear() -> None:
-    assert is_all_clear(run_checks(evidence()))
+    assert is_all_clear(run_checks(make_evidence()))
     missing_evidence: dict[str, dict[str, Any]] = {
         "whether jobs finish": {"minutes": MISSING},
         "stalled types": {"recent": {10 * MINUTE: MISSING}},
@@ -142,7 +142,7 @@ def test_a_check_that_was_not_made_prevents_an_all_clear() -> None:
         "backlog growth": {"samples": {}},
     }
     for name, changes in missing_evidence.items():
-        checks = run_checks(replace(evidence(), **changes))
+        checks = run_checks(replace(make_evidence(), **changes))
         assert not collect_notices(checks), name
         assert not is_all_clear(checks), name
         assert name in {check.name for check in checks if check.not_checked}
@@ -151,7 +151,7 @@ def test_a_check_that_was_not_made_prevents_an_all_clear() -> None:
 def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
     """Catches an all-clear for 86 overdue and 60 dead jobs while indexes are missing."""
     queue = replace(
-        evidence({("queued", "a"): 86, ("dlq", "a"): 60}, due=86),
+        make_evidence({("queued", "a"): 86, ("dlq", "a"): 60}, due=86),
         hour=MISSING,
         recent={10 * MINUTE: MISSING},
         minutes=MISSING,
@@ -190,13 +190,13 @@ def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
 def test_unknown_values_give_neither_an_alarm_nor_an_all_clear(
     health: dict[str, Any], expected: dict[str, str]
 ) -> None:
-    queue = evidence({("queued", "a"): 9}, make_steps(50, until=40), **health)
+    queue = make_evidence({("queued", "a"): 9}, make_steps(50, until=40), **health)
     assert list_notices(queue) == []
     assert list_unchecked(queue) == expected
 
 
 def test_without_finish_times_four_checks_are_not_made() -> None:
-    queue = evidence(due=9, overdue_by_type=overdue_since(a=HOUR))
+    queue = make_evidence(due=9, overdue_by_type=overdue_since(a=HOUR))
     queue = replace(queue, hour=NO_END_TIMES, recent={}, minutes=NO_END_TIMES, day=NO_END_TIMES)
     assert list_notices(queue) == []
     assert list_unchecked(queue) == dict.fromkeys(
@@ -207,7 +207,7 @@ def test_without_finish_times_four_checks_are_not_made() -> None:
 
 def test_silent_hour_without_earlier_history_is_unknown() -> None:
     """Catches an all-clear for a queue whose last finished job is in a history that is missing."""
-    queue = replace(evidence(**STOPPED), day=MISSING)
+    queue = replace(make_evidence(**STOPPED), day=MISSING)
     assert list_unchecked(queue) == {"whether jobs finish": MISSING.reason}
 
 
@@ -223,30 +223,32 @@ def add_gap(queue: Evidence, start: datetime, end: datetime | None = None) -> Ev
 def test_if_runs_may_be_missing_only_known_runs_raise_an_alarm() -> None:
     """Catches "nothing has finished" although the collector may have missed runs."""
     steps: dict[int, Step] = {minute: {"a": (10, 10, 0)} for minute in range(40)}
-    queue = add_gap(evidence({("queued", "a"): 9}, steps, **STOPPED | A_OVERDUE), NOW - 5 * MINUTE)
+    queue = add_gap(
+        make_evidence({("queued", "a"): 9}, steps, **STOPPED | A_OVERDUE), NOW - 5 * MINUTE
+    )
     assert texts(queue) == ["50% of a attempts failed in the last hour"]
     checks = ("whether jobs finish", "stalled types", "new dead jobs", "failure rates")
     assert list_unchecked(queue) == dict.fromkeys(checks, "runs may be missing from the history")
-    with_deaths = add_gap(evidence(steps={1: {"a": (0, 0, 5)}}), START)
+    with_deaths = add_gap(make_evidence(steps={1: {"a": (0, 0, 5)}}), START)
     with_deaths = replace(with_deaths, new_dead=(5, True))
     assert texts(with_deaths) == ["5 jobs died in the last hour, all a"]
     assert "new dead jobs" in list_unchecked(with_deaths)
 
 
 def test_a_gap_before_the_last_finished_job_changes_no_notice() -> None:
-    queue = evidence(steps=make_steps(42, until=55), **STOPPED)
+    queue = make_evidence(steps=make_steps(42, until=55), **STOPPED)
     with_gap = add_gap(queue, START, START + 10 * MINUTE)
     assert texts(with_gap) == texts(queue) != []
 
 
 def test_types_are_not_stalled_while_it_is_unknown_what_runs() -> None:
-    queue = evidence({("leased", "a"): 1}, is_counted=False, **A_OVERDUE)
+    queue = make_evidence({("leased", "a"): 1}, is_counted=False, **A_OVERDUE)
     assert not stalled_types(queue)
     assert list_unchecked(queue)["stalled types"] == "the jobs could not be counted"
 
 
 def test_jobs_that_are_scheduled_for_later_are_no_growing_backlog() -> None:
-    queue = evidence({("queued", "a"): 106}, samples={NOW - HOUR: 23}, due=25, scheduled=81)
+    queue = make_evidence({("queued", "a"): 106}, samples={NOW - HOUR: 23}, due=25, scheduled=81)
     assert texts(queue) == []
 
 
@@ -256,7 +258,7 @@ STOPPED = {"due": 86, "overdue_by_type": overdue_since(a=2 * MINUTE)}
 
 def test_the_first_notice_is_that_no_job_finishes() -> None:
     """Catches a dead worker pool that is noticed only when each of its types has stalled."""
-    queue = evidence(steps=make_steps(42, until=58), expired_leases=3, **STOPPED)
+    queue = make_evidence(steps=make_steps(42, until=58), expired_leases=3, **STOPPED)
     first = list_notices(queue)[0]
     assert (first.level, first.text) == (
         "bad",
@@ -298,13 +300,13 @@ def test_the_first_notice_is_that_no_job_finishes() -> None:
 def test_a_silence_is_compared_with_the_usual_rate(
     steps: dict[int, Step], health: dict[str, Any], expected: str | None
 ) -> None:
-    assert texts(evidence(steps=steps, **health)) == ([expected] if expected else [])
+    assert texts(make_evidence(steps=steps, **health)) == ([expected] if expected else [])
 
 
 def test_the_usual_rate_is_known_hours_after_the_last_finished_job() -> None:
     start = NOW - 5 * HOUR
     day = {start + number * 10 * MINUTE: make_activity(20) for number in range(6)}
-    queue = replace(evidence(**STOPPED), day=History(NOW, "rollup", day))
+    queue = replace(make_evidence(**STOPPED), day=History(NOW, "rollup", day))
     assert texts(queue) == ["Nothing has finished for 4 h while 86 jobs are due (usually 2/min)"]
     # A job may have finished in the step of ten minutes that is not counted yet.
     assert isinstance(queue.day, History)
@@ -315,7 +317,7 @@ def test_the_usual_rate_is_known_hours_after_the_last_finished_job() -> None:
 
 def test_a_minute_that_begins_after_the_newest_count_does_not_hide_a_silence() -> None:
     """Catches a notice that disappears at each full minute until the collector counts again."""
-    queue = evidence(steps=make_steps(42, until=50), **STOPPED)
+    queue = make_evidence(steps=make_steps(42, until=50), **STOPPED)
     assert isinstance(queue.minutes, History)
     with_next_minute = replace(queue.minutes, uncounted=frozenset({NOW}))
     assert texts(replace(queue, minutes=with_next_minute)) == texts(queue) != []
@@ -328,22 +330,25 @@ A_OVERDUE = {"overdue_by_type": overdue_since(a=11 * MINUTE)}
     ("queue", "expected"),
     [
         (
-            evidence({("queued", "a"): 1}, **A_OVERDUE),
+            make_evidence({("queued", "a"): 1}, **A_OVERDUE),
             "a is stalled: oldest due job waiting 11 min, none finished in 10 min",
         ),
-        (evidence(overdue_by_type=overdue_since(a=9 * MINUTE)), None),  # due for under ten minutes
-        (evidence(steps={55: {"a": (1, 0, 0)}}, **A_OVERDUE), None),  # a job succeeded
-        (evidence(steps={55: {"a": (0, 1, 0)}}, **A_OVERDUE), None),  # an attempt failed
-        (evidence({("leased", "a"): 1}, **A_OVERDUE), None),  # a job runs
-        # The job that succeeded or runs may be of type a: it was counted as `(other)`.
-        (evidence(steps={55: {OTHER: (1, 0, 0)}}, **A_OVERDUE), None),
-        (evidence({("leased", OTHER): 1}, **A_OVERDUE), None),
         (
-            evidence(overdue_by_type=overdue_since(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE)),
+            make_evidence(overdue_by_type=overdue_since(a=9 * MINUTE)),
+            None,
+        ),  # due for under ten minutes
+        (make_evidence(steps={55: {"a": (1, 0, 0)}}, **A_OVERDUE), None),  # a job succeeded
+        (make_evidence(steps={55: {"a": (0, 1, 0)}}, **A_OVERDUE), None),  # an attempt failed
+        (make_evidence({("leased", "a"): 1}, **A_OVERDUE), None),  # a job runs
+        # The job that succeeded or runs may be of type a: it was counted as `(other)`.
+        (make_evidence(steps={55: {OTHER: (1, 0, 0)}}, **A_OVERDUE), None),
+        (make_evidence({("leased", OTHER): 1}, **A_OVERDUE), None),
+        (
+            make_evidence(overdue_by_type=overdue_since(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE)),
             "2 types are stalled, the longest for 1 h 5 min",
         ),
         (
-            evidence(
+            make_evidence(
                 overdue_by_type=overdue_since(**{f"t{n}": HOUR + n * MINUTE for n in range(1_230)})
             ),
             "1,230 types are stalled, the longest for 21 h 29 min",
@@ -361,16 +366,16 @@ def test_a_type_whose_runs_may_be_counted_as_other_prevents_an_all_clear(
     runs: dict[str, Any],
 ) -> None:
     """Catches a false calm with more active types than have counts of their own."""
-    queue = evidence(**runs, overdue_by_type=overdue_since(a=11 * MINUTE))
+    queue = make_evidence(**runs, overdue_by_type=overdue_since(a=11 * MINUTE))
     assert list_unchecked(queue)["stalled types"].startswith("runs of some types")
-    in_time = evidence(**runs, overdue_by_type=overdue_since(a=9 * MINUTE))
+    in_time = make_evidence(**runs, overdue_by_type=overdue_since(a=9 * MINUTE))
     assert "stalled types" not in list_unchecked(in_time)
 
 
 def test_a_notice_of_stalled_types_links_to_the_types_that_it_counts() -> None:
-    (notice,) = list_notices(evidence(**A_OVERDUE))
+    (notice,) = list_notices(make_evidence(**A_OVERDUE))
     assert notice.jobs == JobFilter(types=("a",), condition=JobCondition.DUE)
-    queue = evidence(overdue_by_type=overdue_since(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE))
+    queue = make_evidence(overdue_by_type=overdue_since(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE))
     (notice,) = list_notices(queue)
     assert (notice.types, notice.jobs) == (TypeCondition.STALLED, None)
     assert list(stalled_types(queue)) == ["b", "a"]
@@ -404,7 +409,7 @@ def test_new_dead_jobs_have_the_count_of_their_list(
     steps: dict[int, Step], new_dead: tuple[int, bool], expected: str | None
 ) -> None:
     """`new_dead`: the number of jobs in the list, and whether it is exact."""
-    queue = replace(evidence(steps=steps), new_dead=new_dead)
+    queue = replace(make_evidence(steps=steps), new_dead=new_dead)
     assert texts(queue) == ([expected] if expected else [])
     assert all(notice.jobs == died_since(START) for notice in list_notices(queue))
 
@@ -435,13 +440,13 @@ def test_new_dead_jobs_have_the_time_of_the_first_consecutive_death(
     """`minutes` (0 to 59) and `day` (steps of ten minutes) are the times in which a job died."""
     steps = {DAY_START + index * 10 * MINUTE: make_activity() for index in range(145)}
     steps |= dict.fromkeys(day, make_activity(died=1))
-    queue = evidence(steps=dict.fromkeys(minutes, ONE_DEATH))
+    queue = make_evidence(steps=dict.fromkeys(minutes, ONE_DEATH))
     (notice,) = list_notices(replace(queue, day=History(NOW, "rollup", steps)))
     assert notice.since == since
 
 
 def test_notices_have_the_time_at_which_the_problem_began() -> None:
-    queue = evidence(
+    queue = make_evidence(
         {("queued", "a"): 900},
         make_steps(50, until=40),
         samples={NOW - HOUR: 23, NOW - 30 * MINUTE: 20, NOW - 29 * MINUTE: 400},
@@ -471,7 +476,7 @@ def test_notices_have_the_time_at_which_the_problem_began() -> None:
 def test_a_growing_backlog_is_compared_with_the_oldest_sample(
     queued: int, samples: dict[datetime, int], expected: str | None
 ) -> None:
-    queue = evidence({("queued", "a"): queued}, samples=samples, due=queued)
+    queue = make_evidence({("queued", "a"): queued}, samples=samples, due=queued)
     assert texts(queue) == ([f"Backlog growing: {expected}"] if expected else [])
 
 
@@ -479,7 +484,7 @@ def test_without_samples_the_start_of_a_growing_backlog_is_unknown() -> None:
     """Catches a start before an outage of the collector, during which the backlog grew."""
     for last, since in ((20 * MINUTE, None), (MINUTE, NOW - MINUTE)):
         samples = {NOW - HOUR: 23, NOW - last: 20}
-        (notice,) = list_notices(evidence({("queued", "a"): 900}, samples=samples, due=900))
+        (notice,) = list_notices(make_evidence({("queued", "a"): 900}, samples=samples, due=900))
         assert notice.since == since
 
 
@@ -501,7 +506,7 @@ def test_jobs_with_a_status_that_is_new_are_a_notice(
     counts: dict[tuple[str, str], int], expected: list[str]
 ) -> None:
     """Catches a queue that looks empty after a deployment has renamed its statuses."""
-    queue = evidence(counts)
+    queue = make_evidence(counts)
     (sample,) = queue.samples.values()
     earlier = replace(sample, status_counts={"queued": 10**9, "archived": 1})
     assert texts(replace(queue, samples={NOW - HOUR: earlier})) == expected
@@ -509,7 +514,7 @@ def test_jobs_with_a_status_that_is_new_are_a_notice(
 
 def test_wrong_clocks_of_workers_are_no_alarm() -> None:
     """Catches "Nothing has finished" while jobs succeed whose end is recorded in the future."""
-    queue = evidence({("succeeded", "a"): 700}, make_steps(50, until=40), **STOPPED)
+    queue = make_evidence({("succeeded", "a"): 700}, make_steps(50, until=40), **STOPPED)
     (sample,) = queue.samples.values()
     for succeeded, unchecked in ((700, {}), (699, {"whether jobs finish": ENDS_NOT_SHOWN})):
         counts = sample.status_counts | {"succeeded": succeeded}
@@ -520,17 +525,17 @@ def test_wrong_clocks_of_workers_are_no_alarm() -> None:
 
 
 def test_without_an_old_sample_backlog_growth_is_not_checked() -> None:
-    assert list_unchecked(evidence(samples={NOW - MINUTE: 0})) == {
+    assert list_unchecked(make_evidence(samples={NOW - MINUTE: 0})) == {
         "backlog growth": "the first sample is too recent to compare with"
     }
 
 
 def test_failing_types_give_one_notice() -> None:
-    queue = evidence(steps={1: {"a": (10, 10, 0), "b": (85, 15, 0), "few": (0, 19, 0)}})
+    queue = make_evidence(steps={1: {"a": (10, 10, 0), "b": (85, 15, 0), "few": (0, 19, 0)}})
     (notice,) = list_notices(queue)
     assert notice.text == "50% of a attempts failed in the last hour"
     assert (notice.level, notice.types, notice.type_name) == ("watch", "failing", "a")
-    queue = evidence(steps={1: {"a": (10, 10, 0), "b": (0, 20, 0)}})
+    queue = make_evidence(steps={1: {"a": (10, 10, 0), "b": (0, 20, 0)}})
     assert texts(queue) == [
         "2 types failed in 20% or more of their attempts in the last hour, most often b (100%)"
     ]
@@ -541,42 +546,42 @@ def test_failing_types_give_one_notice() -> None:
     ("queue", "level", "text"),
     [
         (
-            evidence(expired_leases=1),
+            make_evidence(expired_leases=1),
             "bad",
             "1 job stuck: its lease expired and no worker has picked it up",
         ),
         (
-            evidence(expired_leases=1_200),
+            make_evidence(expired_leases=1_200),
             "bad",
             "1,200 jobs stuck: their leases expired and no worker has picked them up",
         ),
         (
-            replace(evidence(expired_leases=1), assumed_lease=10 * MINUTE),
+            replace(make_evidence(expired_leases=1), assumed_lease=10 * MINUTE),
             "bad",
             "1 job stuck: its lease expired and no worker has picked it up "
             "(if a lease lasts 10 min)",
         ),
         (
-            evidence(source="live"),
+            make_evidence(source="live"),
             "watch",
             "No collector is running: jobs are counted at each request. "
             "Start `jobmon collector`, or set JOBMON_COLLECTOR=true for the web service.",
         ),
         (
             replace(
-                evidence(source="live"), first_build={"counted": 1_200, "estimated": 5_000_000}
+                make_evidence(source="live"), first_build={"counted": 1_200, "estimated": 5_000_000}
             ),
             "watch",
             "A first count is in progress: 1,200 of about 5,000,000 jobs",
         ),
         (
-            replace(evidence(source="live"), leader="host-1"),
+            replace(make_evidence(source="live"), leader="host-1"),
             "watch",
             "Collector host-1 is running, but its statistics are not up to date. "
             "The collector's log has the reason.",
         ),
         (
-            evidence(is_counted=False),
+            make_evidence(is_counted=False),
             "bad",
             "Counting the jobs takes too long: only their estimated number is known",
         ),
@@ -590,7 +595,7 @@ def test_notices_about_leases_counts_and_the_collector(
 
 
 def test_the_worst_notices_come_first() -> None:
-    queue = evidence(
+    queue = make_evidence(
         {("queued", "a"): 99},
         due=99,
         samples={NOW - HOUR: 0},
@@ -607,7 +612,7 @@ def test_notices_by_type_name_the_types_that_they_count() -> None:
     steps: dict[int, Step] = {59: {"a": (0, 40, 2), "b": (40, 0, 0), "c": (0, 40, 0)}}
     by_kind = {
         check.kind: (notice.count, notice.counted)
-        for check in run_checks(evidence({("leased", "a"): 1}, steps, expired_leases=3))
+        for check in run_checks(make_evidence({("leased", "a"): 1}, steps, expired_leases=3))
         for notice in check.notices
     }
     assert by_kind == {
@@ -625,7 +630,7 @@ def make_rules(**thresholds: Any) -> Rules:
 
 def test_failure_rates_are_compared_with_the_threshold_of_their_type() -> None:
     steps = {1: {"report.a": (12, 8, 0), "report.b": (5, 5, 0), "mail": (80, 19, 0)}}
-    queue = evidence(steps=steps)
+    queue = make_evidence(steps=steps)
     assert texts(queue) == ["40% of report.a attempts failed in the last hour"]
     by_type = make_rules(failure_rate=0.5, failure_rate_attempts=10)
     assert failing_types(replace(queue, rules=by_type)) == {"report.b": 0.5}
@@ -639,7 +644,7 @@ def test_failure_rates_are_compared_with_the_threshold_of_their_type() -> None:
 def test_dead_jobs_of_a_type_are_counted_if_they_reach_its_threshold() -> None:
     """Catches a notice whose link lists jobs of a type below its threshold."""
     queue = replace(
-        evidence(steps={1: {"report.a": (0, 9, 9), "mail": (0, 1, 1)}}),
+        make_evidence(steps={1: {"report.a": (0, 9, 9), "mail": (0, 1, 1)}}),
         rules=make_rules(dead_per_hour=10),
     )
     mail = replace(died_since(START), types=("mail",))
@@ -656,7 +661,7 @@ def test_dead_jobs_of_a_type_are_counted_if_they_reach_its_threshold() -> None:
 
 
 def test_folded_types_over_the_threshold_have_no_link() -> None:
-    queue = evidence(steps={1: {OTHER: (0, 9, 9), "report.a": (0, 1, 1)}})
+    queue = make_evidence(steps={1: {OTHER: (0, 9, 9), "report.a": (0, 1, 1)}})
     queue = replace(queue, rules=make_rules(dead_per_hour=10))
     (notice,) = list_notices(queue)
     assert (notice.count, notice.jobs, queue.find_dead_filter()) == (9, None, None)
@@ -668,7 +673,7 @@ def test_a_notice_of_more_types_than_a_list_takes_has_no_link(
 ) -> None:
     """Catches a link to a page that refuses the filter."""
     names = [f"report.{number:02}" for number in range(count)]
-    queue = evidence(
+    queue = make_evidence(
         steps={1: dict.fromkeys(names, (9, 0, 2)) | {"mail": (9, 0, 1)}},
         overdue_by_type=overdue_since(**dict.fromkeys(names, DAY)),
     )
@@ -686,7 +691,7 @@ def test_a_notice_of_more_types_than_a_list_takes_has_no_link(
 
 def test_a_type_is_stalled_after_the_time_of_its_rule() -> None:
     overdue = overdue_since(**{"report.a": 61 * MINUTE, "report.b": 59 * MINUTE, "mail": HOUR})
-    queue = evidence(overdue_by_type=overdue)
+    queue = make_evidence(overdue_by_type=overdue)
     last_hour = History(NOW, "rollup", {"mail": make_activity(1)})
     recent = {**queue.recent, HOUR: last_hour}
     queue = replace(queue, rules=make_rules(stalled_after=HOUR), recent=recent)
@@ -704,7 +709,7 @@ def test_a_type_is_stalled_after_the_time_of_its_rule() -> None:
 
 def test_a_silence_is_a_notice_after_the_time_of_the_rules() -> None:
     """Catches a long silence without a notice, because usually fewer than three jobs finish."""
-    queue = evidence(
+    queue = make_evidence(
         steps={minute: {"a": (1, 0, 0)} for minute in (0, 25)},
         due=1,
         overdue_by_type=overdue_since(a=9 * MINUTE),
@@ -717,7 +722,7 @@ def test_a_silence_is_a_notice_after_the_time_of_the_rules() -> None:
 
 def test_a_job_that_is_due_for_too_long_is_a_notice_although_others_finish() -> None:
     overdue = overdue_since(**{"report.a": 31 * MINUTE, "report.b": 30 * MINUTE, "mail": DAY})
-    queue = evidence(steps=make_steps(9, job_type="mail"), overdue_by_type=overdue)
+    queue = make_evidence(steps=make_steps(9, job_type="mail"), overdue_by_type=overdue)
     queue = replace(queue, rules=make_rules(oldest_due=30 * MINUTE, stalled_after=HOUR))
     queue = replace(queue, recent={**queue.recent, HOUR: queue.recent[10 * MINUTE]})
     (notice,) = list_notices(queue)
@@ -731,7 +736,7 @@ def test_a_job_that_is_due_for_too_long_is_a_notice_although_others_finish() -> 
 
 
 def test_a_backlog_is_a_notice_only_beyond_the_thresholds_of_the_rules() -> None:
-    queue = evidence({("queued", "a"): 1_100}, samples={NOW - HOUR: 500}, due=1_100)
+    queue = make_evidence({("queued", "a"): 1_100}, samples={NOW - HOUR: 500}, due=1_100)
     for more_jobs, factor, has_notice in ((599, 2.1, True), (600, 2.1, False), (20, 2.2, False)):
         limits = Rules(backlog_growth_jobs=more_jobs, backlog_growth=factor)
         assert bool(list_notices(replace(queue, rules=limits))) == has_notice
@@ -743,7 +748,7 @@ def test_paused_types_are_a_notice_and_are_not_stalled() -> None:
         "due": 9,
         "overdue_by_type": {"mail": NOW - HOUR, "sms": NOW - HOUR},
     }
-    queue = evidence({("queued", "mail"): 8, ("queued", "sms"): 1}, **health)
+    queue = make_evidence({("queued", "mail"): 8, ("queued", "sms"): 1}, **health)
     assert list(stalled_types(queue)) == ["mail", "sms"]
     pause = TypePause(since=NOW - 2 * HOUR, by="ada", reason="provider\nis down.")
     queue = replace(queue, pauses={"mail": pause})
@@ -768,7 +773,7 @@ def test_paused_types_do_not_hide_that_the_due_jobs_of_other_types_are_unknown()
         "overdue_by_type": {"mail": NOW - HOUR},
         "unknown": {"overdue_by_type": reason},
     }
-    queue = evidence({("queued", "mail"): 55_000, ("queued", "sms"): 5_000}, **health)
+    queue = make_evidence({("queued", "mail"): 55_000, ("queued", "sms"): 5_000}, **health)
     checks = run_checks(replace(queue, pauses={"mail": TypePause()}))
     (check,) = (check for check in checks if check.kind is CheckKind.FINISHING)
     assert check.not_checked == reason

@@ -13,11 +13,11 @@ from jobmon.rollup.buckets import HOUR
 from jobmon.store.labels import OTHER
 
 from ..conftest import NOW
-from .test_explanation import DUE, add_gap, evidence, job
+from .test_explanation import DUE, add_gap, job, make_evidence
 
 
 def test_the_rate_of_a_type_that_is_counted_with_others_is_unknown() -> None:
-    queue = evidence(200, 200, 200)
+    queue = make_evidence(200, 200, 200)
     assert not isinstance(queue.blocks, Missing)
     for block in queue.blocks:
         block.activity[OTHER] = block.activity.pop("mail")
@@ -26,7 +26,7 @@ def test_the_rate_of_a_type_that_is_counted_with_others_is_unknown() -> None:
 
 
 def test_start_rates_are_the_rate_of_the_type_and_of_all_other_types() -> None:
-    assert find_start_rate(evidence(200, 200, 200, others=50), "mail") == (20, 5)
+    assert find_start_rate(make_evidence(200, 200, 200, others=50), "mail") == (20, 5)
 
 
 def add_health(queue: Evidence, running: int = 0, **overdue: datetime) -> Evidence:
@@ -39,16 +39,20 @@ def add_health(queue: Evidence, running: int = 0, **overdue: datetime) -> Eviden
 @pytest.mark.parametrize(
     ("job_facts", "queue", "expected"),
     [
-        (DUE, evidence(0, 0, 0), False),  # due for only four minutes
+        (DUE, make_evidence(0, 0, 0), False),  # due for only four minutes
         # Another job of its type has been due for an hour.
-        (DUE, add_health(evidence(0, 0, 0), mail=NOW - HOUR), True),
-        (job(next_run_at=NOW - HOUR), add_health(evidence(0, 0, 0), running=1), False),
-        (job(next_run_at=NOW - HOUR), evidence(0, 0, 1), False),
+        (DUE, add_health(make_evidence(0, 0, 0), mail=NOW - HOUR), True),
+        (job(next_run_at=NOW - HOUR), add_health(make_evidence(0, 0, 0), running=1), False),
+        (job(next_run_at=NOW - HOUR), make_evidence(0, 0, 1), False),
         (job(next_run_at=NOW - HOUR), Missing(reason="not read"), False),
-        (job(unknown=frozenset({"nextRunAt"})), evidence(0, 0, 0), False),
-        (job(next_run_at=NOW - HOUR), evidence(0, 0, 0), True),
-        (job(next_run_at=NOW - HOUR), evidence(0, 0, 0, unknown=frozenset({"finishedAt"})), False),
-        (job(next_run_at=NOW - HOUR), add_gap(evidence(0, 0, 0)), False),
+        (job(unknown=frozenset({"nextRunAt"})), make_evidence(0, 0, 0), False),
+        (job(next_run_at=NOW - HOUR), make_evidence(0, 0, 0), True),
+        (
+            job(next_run_at=NOW - HOUR),
+            make_evidence(0, 0, 0, unknown=frozenset({"finishedAt"})),
+            False,
+        ),
+        (job(next_run_at=NOW - HOUR), add_gap(make_evidence(0, 0, 0)), False),
     ],
 )
 def test_a_type_is_stalled_if_a_job_is_due_for_long_and_none_runs_or_ended(

@@ -19,7 +19,7 @@ from jobmon.store.lease_order import Place
 from jobmon.store.paused_types import TypePause
 
 from ..conftest import NOW
-from .test_forecast import evidence as make_evidence
+from .test_forecast import make_evidence as make_forecast_evidence
 
 SECOND = timedelta(seconds=1)
 Code = ExplanationCode
@@ -48,18 +48,18 @@ def make_recent(**counts: int) -> History[str]:
     return History(NOW, "rollup", {job_type: ended(count) for job_type, count in counts.items()})
 
 
-def evidence(*ended_in_block: int, others: int = 0, **changes: Any) -> Evidence:
+def make_evidence(*ended_in_block: int, others: int = 0, **changes: Any) -> Evidence:
     """A queue in whose blocks so many attempts of mail ended, and in each block `others` of sms."""
     blocks = {"mail": [(0, count) for count in ended_in_block], "sms": [(0, others)] * 3}
     recent = {10 * MINUTE: make_recent(mail=ended_in_block[-1], sms=others)}
-    return make_evidence(blocks, **{"recent": recent} | changes)
+    return make_forecast_evidence(blocks, **{"recent": recent} | changes)
 
 
 def facts(**changes: Any) -> QueueFacts:
     """The facts of a queue in which twenty attempts of mail end each minute."""
     defaults: dict[str, Any] = {
         "place": place(),
-        "evidence": evidence(200, 200, 200),
+        "evidence": make_evidence(200, 200, 200),
         "recent": make_recent(mail=60),
     }
     return QueueFacts(**defaults | changes)
@@ -189,7 +189,7 @@ DUE = job(next_run_at=NOW - 4 * MINUTE)
 def test_a_due_job_is_behind_others_and_starts_at_the_rate_of_its_type() -> None:
     # With the job itself, 240 jobs of its type start at 20 a minute. The 173 jobs of other types
     # that are ahead are not more than usual.
-    busy = evidence(200, 200, 200, others=200)
+    busy = make_evidence(200, 200, 200, others=200)
     explanation = explain(DUE, facts(place=place(412, same_type=239), evidence=busy), NOW)
     assert explanation.code is Code.WAITING
     assert text(explanation) == (
@@ -299,18 +299,18 @@ def add_gap(queue: Evidence) -> Evidence:
     [
         ({"place": "indexes are missing"}, "how many jobs are ahead: indexes are missing"),
         ({"evidence": Missing(reason="no collector")}, "no collector"),
-        ({"evidence": evidence(0, 0, 0)}, "fewer than 20 attempts of its type ended"),
-        ({"evidence": evidence(10, 200, 400)}, "the rate of its type varied too much"),
-        ({"evidence": add_gap(evidence(200, 200, 200))}, "may be missing from the history"),
+        ({"evidence": make_evidence(0, 0, 0)}, "fewer than 20 attempts of its type ended"),
+        ({"evidence": make_evidence(10, 200, 400)}, "the rate of its type varied too much"),
+        ({"evidence": add_gap(make_evidence(200, 200, 200))}, "may be missing from the history"),
         (
-            {"evidence": evidence(200, 200, 200, unknown=frozenset({"finishedAt"}))},
+            {"evidence": make_evidence(200, 200, 200, unknown=frozenset({"finishedAt"}))},
             "do not record when they finished",
         ),
         ({"recent": make_recent(sms=9)}, "no attempt of its type has ended in the last minutes"),
         ({"recent": Missing(reason="still counting")}, "still counting"),
         ({"place": place(9, outranking=1)}, "jobs of its type with a higher priority are ahead"),
         ({"place": place(900, same_type=0)}, "more jobs of other types are ahead than usual"),
-        ({"place": place(9_999, same_type=9_999), "evidence": evidence(10, 10, 10)}, "a day"),
+        ({"place": place(9_999, same_type=9_999), "evidence": make_evidence(10, 10, 10)}, "a day"),
     ],
 )
 def test_no_start_is_expected_without_reliable_rates(changes: dict[str, Any], reason: str) -> None:
@@ -328,7 +328,7 @@ def steps(step: timedelta, **counts: int) -> History[datetime]:
     return History(NOW, "rollup", activity)
 
 
-STALLED = {"evidence": evidence(0, 0, 0)}
+STALLED = {"evidence": make_evidence(0, 0, 0)}
 
 
 @pytest.mark.parametrize(

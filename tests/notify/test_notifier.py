@@ -29,13 +29,13 @@ from jobmon.settings import Settings
 from jobmon.settings.receivers import parse_receivers
 
 from ..conftest import NOW
-from ..diagnosis.test_attention import A_OVERDUE, evidence
+from ..diagnosis.test_attention import A_OVERDUE, make_evidence
 from ..support.receiver import SIGNING_SECRET, WebhookReceiver
 from ..support.waiting import eventually
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 ADA = Person(subject="ada")
-HEALTHY, STUCK = evidence(), evidence(expired_leases=3)
+HEALTHY, STUCK = make_evidence(), make_evidence(expired_leases=3)
 # The changes in a message about `STUCK`.
 BEGINS, OVER = [("begins", "expired_leases")], [("over", "expired_leases")]
 
@@ -214,7 +214,7 @@ def test_receiver_that_was_down_gets_one_late_message_and_then_the_changes(
         "a notification did not reach webhook, it is sent again: it answered HTTP 503"
     ]
     receiver.status = 204
-    queue.evidence = evidence(expired_leases=3, **A_OVERDUE)  # a second problem begins
+    queue.evidence = make_evidence(expired_leases=3, **A_OVERDUE)  # a second problem begins
     for _ in range(40):
         collector.check(timedelta(seconds=15))
     delivered = receiver.received[attempts:]
@@ -248,7 +248,7 @@ def test_undelivered_message_is_replaced_by_the_current_state_after_an_hour(
     """Catches a receiver that gets an old state after it was down for hours."""
     receiver.status = 500
     collector = make_collector_with(queue, STUCK)
-    queue.evidence = evidence(expired_leases=99)
+    queue.evidence = make_evidence(expired_leases=99)
     for _ in range(70):
         collector.check(MINUTE)
     receiver.status = 200
@@ -412,7 +412,7 @@ def test_a_receiver_gets_only_the_levels_of_its_address(
     receiver: WebhookReceiver, make_queue: Callable[..., Queue]
 ) -> None:
     queue = make_queue(f"{receiver.url}?jobmon_level=bad")
-    queue.evidence = evidence({}, {59: {"a": (0, 40, 0)}})
+    queue.evidence = make_evidence({}, {59: {"a": (0, 40, 0)}})
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)
@@ -440,7 +440,7 @@ def test_a_muted_problem_is_sent_again_when_the_mute_ends(
     """Catches a message during the mute, and a mute that hides the problem after its end."""
     collector = make_collector_with(queue, STUCK)
     queue.mute()
-    queue.evidence = evidence(expired_leases=99)  # worse, but muted
+    queue.evidence = make_evidence(expired_leases=99)  # worse, but muted
     for _ in range(5):
         collector.check(10 * MINUTE)
     assert list_changes(receiver) == ["begins expired_leases"]
@@ -509,7 +509,7 @@ def test_an_acknowledged_problem_is_not_repeated_but_sent_when_worse_and_when_ov
     queue.mute(mode=MuteMode.ACKNOWLEDGE, until=queue.now + 100 * HOUR)
     collector.check(30 * HOUR)
     assert list_changes(receiver) == ["begins expired_leases"]
-    queue.evidence = evidence(expired_leases=99)
+    queue.evidence = make_evidence(expired_leases=99)
     collector.check(MINUTE)
     collector.check(2 * MINUTE)
     queue.evidence = HEALTHY
@@ -527,8 +527,8 @@ def test_only_the_muted_types_of_a_notice_are_left_out(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
     """Catches a mute of some types that hides others, or that sends a message when they return."""
-    mail_and_pdf = evidence({}, {59: {"mail.a": (0, 40, 0), "pdf": (0, 40, 0)}})
-    only_mail = evidence({}, {59: {"mail.a": (0, 40, 0)}})
+    mail_and_pdf = make_evidence({}, {59: {"mail.a": (0, 40, 0), "pdf": (0, 40, 0)}})
+    only_mail = make_evidence({}, {59: {"mail.a": (0, 40, 0)}})
     queue.mute(kind=CheckKind.FAILURES, types="mail.*", until=queue.now + 3 * HOUR)
     collector = make_collector_with(queue, only_mail)
     assert receiver.received == []
@@ -538,7 +538,7 @@ def test_only_the_muted_types_of_a_notice_are_left_out(
     (first,) = receiver.received
     assert first.notices[0]["types"] == ["pdf"]
     assert first.notices[0]["text"] == "100% of pdf attempts failed in the last hour"
-    only_pdf = evidence({}, {59: {"pdf": (0, 40, 0)}})
+    only_pdf = make_evidence({}, {59: {"pdf": (0, 40, 0)}})
     for next_evidence in (mail_and_pdf, only_pdf, mail_and_pdf):
         queue.evidence = next_evidence
         collector.check(10 * MINUTE)

@@ -13,11 +13,11 @@ from jobmon.rollup.series import History
 from jobmon.settings.receivers import ReceiverAddress
 from jobmon.store.paused_types import TypePause
 
-from ..diagnosis.test_attention import NOW, Step, evidence, overdue_since, texts
+from ..diagnosis.test_attention import NOW, Step, make_evidence, overdue_since, texts
 
 REDACTOR = Redactor()
 STEPS: dict[int, Step] = {59: {"mail.a": (0, 40, 2), "pdf": (0, 40, 3), "mail.b": (40, 0, 0)}}
-EVIDENCE = evidence(
+EVIDENCE = make_evidence(
     {("queued", "mail.a"): 1},
     STEPS,
     expired_leases=3,
@@ -80,14 +80,14 @@ def test_checks_without_data_are_unknown() -> None:
     hour = EVIDENCE.hour
     assert isinstance(hour, History)
     gap = Gap(start=NOW - timedelta(minutes=5), end=NOW, reason=GapReason.NO_COLLECTOR)
-    without_history = replace(evidence(), hour=replace(hour, activity={}, gaps=(gap,)))
+    without_history = replace(make_evidence(), hour=replace(hour, activity={}, gaps=(gap,)))
     findings = find_problems(without_history, ReceiverAddress(name="a", url="https://a/"), REDACTOR)
     assert findings == Findings({}, frozenset({CheckKind.DEAD, CheckKind.FAILURES}))
 
 
 def test_a_secret_in_the_name_of_a_type_is_hidden() -> None:
     name = "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLW9mLWEtdG9rZW4"
-    with_secret = evidence({}, {59: {name: (0, 40, 0)}})
+    with_secret = make_evidence({}, {59: {name: (0, 40, 0)}})
     findings = find_problems(with_secret, ReceiverAddress(name="a", url="https://a/"), REDACTOR)
     assert "eyJ" not in repr(findings)
     assert "[redacted]" in findings.problems[CheckKind.FAILURES].text
