@@ -9,7 +9,7 @@ from jobmon.api.answers import Answer, array, boolean, integer, mapping, nested,
 from jobmon.api.openapi import Routes
 from jobmon.api.parameters import Parameters, optional_text
 from jobmon.api.search_meanings import MAX_MEANINGS, Meaning, MeaningKind, find_meanings
-from jobmon.api.search_text import MAX_LENGTH
+from jobmon.api.search_text import MAX_TEXT_LENGTH
 from jobmon.store.finder import COUNT_UP_TO
 from jobmon.web.queues import current_queue
 
@@ -39,7 +39,7 @@ class SuggestionParameters(Parameters):
         "`type:mail`, `owner:ada`, `worker:w1`, `code:ETIMEDOUT`, `id:a56e`, and `orderId:8425` "
         "for the field `payload.orderId` of JOBMON_SEARCH_FIELDS. Put a value with spaces in "
         "double quotes.",
-        max_length=MAX_LENGTH,
+        max_length=MAX_TEXT_LENGTH,
     )
 
 
