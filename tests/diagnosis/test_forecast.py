@@ -245,7 +245,7 @@ def test_the_forecast_of_a_type_with_scheduled_jobs_is_unknown() -> None:
 def test_a_backlog_with_jobs_of_a_paused_type_does_not_clear(
     completed: int, outlook: Outlook
 ) -> None:
-    queue = evidence({"mail": [(100, completed)] * 3, "sms": [(0, 0)] * 3}, due=350)
+    queue = make_evidence({"mail": [(100, completed)] * 3, "sms": [(0, 0)] * 3}, due=350)
     paused = replace(queue, pauses={"sms": TypePause()})
     assert forecast_queue(queue).outlook is not Outlook.UNKNOWN
     forecast = forecast_queue(paused)
@@ -255,18 +255,18 @@ def test_a_backlog_with_jobs_of_a_paused_type_does_not_clear(
 
 
 def test_a_type_that_was_just_paused_does_not_clear() -> None:
-    queue = replace(evidence(CLEARS), pauses={"mail": TypePause()})
+    queue = replace(make_evidence(CLEARS), pauses={"mail": TypePause()})
     forecast = forecast_types(queue)["mail"]
     assert (forecast.outlook, forecast.reason) == (Outlook.UNKNOWN, "the type is paused")
 
 
 def test_a_paused_type_without_waiting_jobs_changes_no_forecast() -> None:
-    queue = replace(evidence(CLEARS), pauses={"sms": TypePause()})
+    queue = replace(make_evidence(CLEARS), pauses={"sms": TypePause()})
     assert forecast_queue(queue).outlook is Outlook.CLEARS
 
 
 def test_the_evidence_of_a_forecast_has_the_paused_types() -> None:
-    queue, stats = MagicMock(), replace(evidence({}).stats, source="live")
+    queue, stats = MagicMock(), replace(make_evidence({}).stats, source="live")
     assert gather_forecast_evidence(queue, stats, NOW).pauses is queue.pauses.find.return_value
 
 
