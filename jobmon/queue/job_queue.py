@@ -29,6 +29,7 @@ Document = dict[str, Any]
 
 DEFAULT_LEASE_MS = 30_000
 MAX_RECOVERED = 1_000
+MAX_ERROR_TEXT_LENGTH = 100_000  # characters; a document has room for 16 MB
 PAUSED_TYPES_MAX_AGE_S = 1.0
 _UNAUTHORIZED = 13
 
@@ -213,10 +214,13 @@ class JobQueue:
         """Report that the attempt failed, and return the job's new status.
 
         The job is retried after a delay, or dead-lettered if it has had all its `maxAttempts` or
-        `retry` is false. Raises LeaseLostError, and changes nothing, if the lease has ended.
+        `retry` is false. Each text is cut after 100,000 characters, and has a `?` for each
+        surrogate, because BSON has none. Raises LeaseLostError, and changes nothing, if the lease
+        has ended.
         """
         now = self._now()
-        error = {"code": code, "message": message, "stack": stack}
+        texts = {"code": code, "message": message, "stack": stack}
+        error = {name: text and _make_storable(text) for name, text in texts.items()}
         jitter = self._jitter()
         status, change = schedule_retry(lease.job, now, self._retry, jitter, may_retry=retry)
         self._update_leased(lease, now, change | {"lastError": error})
@@ -345,3 +349,7 @@ class JobQueue:
                 f"{lease.worker_id} no longer holds attempt {lease.attempt_number} "
                 f"of job {lease.job_id}"
             )
+
+
+def _make_storable(text: str) -> str:
+    return text[:MAX_ERROR_TEXT_LENGTH].encode(errors="replace").decode()

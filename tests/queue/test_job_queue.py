@@ -19,6 +19,7 @@ from pymongo.errors import AutoReconnect, DuplicateKeyError
 from jobmon.demo.mongod import Mongod
 from jobmon.domain import JobStatus
 from jobmon.queue import JobQueue, Lease, LeaseLostError, RetryPolicy
+from jobmon.queue.job_queue import MAX_ERROR_TEXT_LENGTH
 
 from ..conftest import NOW
 from ..support.processes import end_process
@@ -305,6 +306,17 @@ def test_failures_are_retried_with_growing_delays_until_the_dead_letter_queue(
     assert [attempt["error"]["code"] for attempt in attempts] == ["E1", "E2", "E3"]
     clock.advance(days=9)
     assert queue.lease("w1") is None
+
+
+def test_a_failure_whose_texts_cannot_be_stored_is_reported(queue: JobQueue, database: Db) -> None:
+    """Catches a lost error: a name of a file can have surrogates, and a stack can be long."""
+    queue.enqueue("mail", job_id="job")
+    message = "No such file: 'caf\udce9'"
+    assert queue.report_failure(lease_job(queue), "E", message, stack=20_000_000 * "x") == "failed"
+    error = read_job(database, "job")["lastError"]
+    stack = MAX_ERROR_TEXT_LENGTH * "x"
+    assert error == {"code": "E", "message": "No such file: 'caf?'", "stack": stack}
+    assert database.job_attempts.find_one({"jobId": "job"})["error"] == error
 
 
 def test_a_failure_without_retry_goes_to_the_dead_letter_queue_at_once(
