@@ -138,8 +138,7 @@ class JobSummary(Answer):
 class ListedJob(JobSummary):
     """A job in a page of a list."""
 
-    durationMs = make_field(
-        fields.Integer,
+    durationMs = integer(
         "Only with `sort=-duration`: length in ms of the job's longest run in the window.",
         optional=True,
     )
@@ -172,7 +171,7 @@ class Attempt(Answer):
 
 
 def measure_attempt(attempt: dict[str, Any]) -> dict[str, Any]:
-    """The attempt with `waitMs` and `durationMs` in milliseconds; None unless both are dates."""
+    """The attempt with `waitMs` and `durationMs`; they are None without two valid dates."""
     started = attempt.get("startedAt")
     wait_ms = _measure_ms(attempt.get("eligibleAt"), started)
     return {
@@ -203,7 +202,7 @@ class ExplanationAnswer(Answer):
     since = DateOrText("When the job became due, started or ended, or when its lease expired.")
     until = DateOrText("Before the job is due: its nextRunAt. While it runs: its leaseExpiresAt.")
     ahead = integer(
-        "Due jobs that workers take before this one, in the order of the queue; counted up to "
+        "Number of due jobs that workers take before this one, counted up to "
         f"{MAX_AHEAD:,}. Null if that is unknown, or the job is not due.",
         nullable=True,
     )

@@ -63,7 +63,8 @@ def bucket_name(span: timedelta, at: datetime) -> str:
 class Tally:
     """The stored activity of one type of jobs in a span; readers get `series.Activity` from it.
 
-    `outcomes` counts finished attempts by status; `wait` and `run` are histograms of ms.
+    `enqueued` and `dlq` count the jobs that were enqueued and dead-lettered. `outcomes` counts
+    finished attempts by status. `wait` and `run` are histograms of ms.
     """
 
     enqueued: int = 0
@@ -101,6 +102,7 @@ class Tally:
 
     @property
     def duration_count(self) -> int:
+        """The number of measured durations, of waits and of runs."""
         return self.wait.total() + self.run.total()
 
 
@@ -130,10 +132,10 @@ def fold_rare_types(tallies: Tallies) -> Tallies:
     return fold_types(tallies, ranked[:MAX_BUCKET_TYPES])
 
 
-def fold_types(tallies: Tallies, named: Iterable[str]) -> Tallies:
-    """The types `named`, and the sum of all others as `(other)`."""
-    names = frozenset(named)
-    return merge({name if name in names else OTHER: tally} for name, tally in tallies.items())
+def fold_types(tallies: Tallies, kept_types: Iterable[str]) -> Tallies:
+    """The tallies of `kept_types`, and the sum of all others as `(other)`."""
+    kept = frozenset(kept_types)
+    return merge({name if name in kept else OTHER: tally} for name, tally in tallies.items())
 
 
 def dump_tallies(tallies: Tallies) -> list[Document]:

@@ -60,7 +60,7 @@ def dump_error_group(group: ErrorGroup) -> Document:
 def load_error_group(document: Document) -> ErrorGroup:
     """The group that `dump_error_group` stored.
 
-    Raises MalformedError, KeyError, TypeError or ValueError for another document.
+    Raises KeyError, TypeError or ValueError for another document.
     """
     return ErrorGroup(
         id=require_type(document["group"], str),

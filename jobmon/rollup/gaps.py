@@ -84,7 +84,7 @@ def write_event_history(own: OwnDatabase, history: EventHistory) -> None:
 
 
 def load_event_history(document: Document) -> EventHistory:
-    """The stored history; raises MalformedError, ValueError or KeyError for another document."""
+    """The stored history; raises KeyError or ValueError for another document."""
     return EventHistory(
         boundary=require_type(document["boundary"], datetime, NoneType),
         gaps=tuple(

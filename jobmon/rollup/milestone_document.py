@@ -28,7 +28,7 @@ def dump_milestones(version: str, milestones: Milestones) -> Document:
 def load_milestones(document: Document) -> tuple[str, Milestones]:
     """The version and the milestones that `dump_milestones` stored.
 
-    Raises MalformedError, KeyError, ValueError or TypeError for another document.
+    Raises KeyError, TypeError or ValueError for another document.
     """
     labels = tuple(map(_load_label, require_type(document["labels"], list)))
     columns = [require_type(document[name], list) for name in ("times", "uncounted", "ranges")]

@@ -24,9 +24,10 @@ MAX_ERROR_LENGTH = 300  # characters of a code or a message
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRun:
-    """A run that ended: its dates (UTC), how it ended, and the repetition of the job then.
+    """A run that is over: its dates (UTC), its outcome, and how often the job ran then.
 
-    `ended_at` is None for a run whose end was never reported. `code` and `message` are redacted.
+    `ended_at` is None if the lease expired, because then the end is unknown. `code` and `message`
+    belong to its error, and are redacted.
     """
 
     status: str
@@ -54,7 +55,7 @@ def dump_runs(runs: Iterable[RecordedRun]) -> Document:
 def load_runs(document: Document) -> list[RecordedRun]:
     """The stored runs.
 
-    Raises MalformedError, KeyError, TypeError or ValueError for another document.
+    Raises KeyError, TypeError or ValueError for another document.
     """
     return [
         RecordedRun(

@@ -277,7 +277,7 @@ def dump_details(details: RunDetails) -> Document:
 def load_details(document: Document) -> RunDetails:
     """The details, or a part of them, that `dump_details` stored.
 
-    Raises MalformedError, KeyError, TypeError or ValueError for another document.
+    Raises KeyError, TypeError or ValueError for another document.
     """
     details = RunDetails()
     for counts, name in ((details.by_type, "errorsByType"), (details.by_worker, "errorsByWorker")):

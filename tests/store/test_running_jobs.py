@@ -93,7 +93,7 @@ def test_running_jobs_are_read_by_an_index_in_the_order_of_their_leases(queue: B
     for entry in entries:
         assert entry["planSummary"].startswith("IXSCAN")
         assert not entry.get("hasSortStage")
-        assert entry["keysExamined"] <= 40 * 3  # a job has up to two attempts, and is sought once
+        assert entry["keysExamined"] <= 40 * 3  # for each job: a seek, and its two attempts
         assert entry["docsExamined"] <= 41
 
 

@@ -3,6 +3,7 @@ separately, and an unreachable storage that makes requests fail."""
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,21 +63,14 @@ def get_from_address(api: Api, address: str, path: str = STATS, token: str | Non
 
 def test_every_request_of_an_address_is_counted_except_probes(address_limited_api: Api) -> None:
     token = address_limited_api.token()
-    requests = [(STATS, "guess"), ("/none", None), ("/dashboard/sign-in", None)]
-    statuses = [
-        get_from_address(address_limited_api, "192.0.2.1", *request) for request in requests
-    ]
-    assert statuses == [401, 404, 200]
-    requests = [(STATS, token), ("/none", None), ("/dashboard", None)]
-    statuses = [
-        get_from_address(address_limited_api, "192.0.2.1", *request) for request in requests
-    ]
-    assert statuses == [429, 429, 429]
+    get = partial(get_from_address, address_limited_api, "192.0.2.1")
+    assert [get(STATS, "guess"), get("/none"), get("/dashboard/sign-in")] == [401, 404, 200]
+    assert [get(STATS, token), get("/none"), get("/dashboard")] == [429, 429, 429]
     assert get_from_address(address_limited_api, "192.0.2.2", STATS, token) == 200
-    assert get_from_address(address_limited_api, "192.0.2.1", "/healthz") == 200
-    assert get_from_address(address_limited_api, "192.0.2.1", "/readyz") != 429
-    # It checks a token, even if the path names no queue that exists.
-    assert get_from_address(address_limited_api, "192.0.2.1", "/queues/any/readyz", "guess") == 429
+    assert get("/healthz") == 200
+    assert get("/readyz") != 429
+    # Below a queue, `/readyz` checks the token: so it is counted, even if there is no such queue.
+    assert get("/queues/any/readyz", "guess") == 429
 
 
 @pytest.mark.parametrize(
@@ -88,10 +82,10 @@ def test_every_request_of_an_address_is_counted_except_probes(address_limited_ap
         (["::ffff:192.0.2.1", "::ffff:192.0.2.2", "192.0.2.3"], False),
         (["::1", "::1", "::1"], True),
         (["odd", "odd", "odd"], True),
-        (["", "", ""], False),
+        (["", "", ""], False),  # a Unix socket: the address is unknown
     ],
 )
-def test_addresses_of_one_network_are_counted_together(
+def test_only_addresses_of_one_network_are_counted_together(
     address_limited_api: Api, addresses: list[str], are_counted_together: bool
 ) -> None:
     assert [get_from_address(address_limited_api, address) for address in addresses] == [401] * 3
@@ -146,8 +140,8 @@ def test_storage_that_cannot_be_opened_is_refused_at_the_start_in_one_line(
 ) -> None:
     """Catches a stack trace without the name of the setting, or with the password."""
 
-    def refuse(uri: str, **_: Any) -> None:
-        raise ConfigurationError(f"Unable to parse storage uri {uri}")
+    def refuse(refused_uri: str, **_: Any) -> None:
+        raise ConfigurationError(f"Unable to parse storage uri {refused_uri}")
 
     monkeypatch.setattr(rate_limit, "storage_from_string", refuse)
     monkeypatch.setattr(rate_limit, "find_spec", lambda _: "a spec" if is_installed else None)
