@@ -31,7 +31,7 @@ from jobmon.single_flight import SingleFlightCache
 from jobmon.store.failures import Failure, classify_failure, describe_error
 from jobmon.store.labels import OTHER
 from jobmon.store.live_stats import MAX_COUNTED
-from jobmon.store.probe import KEEP_MS, DatabaseHealth
+from jobmon.store.probe import CACHE_TTL_MS, DatabaseHealth
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import QueueReading, WatchedQueue
 
@@ -191,7 +191,7 @@ class QueueMetrics:
         help_text = "Number of jobs according to the collection's metadata."
         try:
             estimated = self._estimates.get(
-                queue.name, queue.stats.estimated_total, KEEP_MS / 1_000
+                queue.name, queue.stats.estimated_total, CACHE_TTL_MS / 1_000
             )
         except OperationFailure as error:
             if classify_failure(error) is not Failure.REFUSED:

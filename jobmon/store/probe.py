@@ -14,9 +14,9 @@ from jobmon.store.failures import Failure, classify_failure, describe_error, is_
 
 log = logging.getLogger(__name__)
 
-KEEP_MS = 1_000
+CACHE_TTL_MS = 1_000
 _READ_TIMEOUT_S = 1.0
-_BUSY = "reading one document takes too long"
+_BUSY = "the server answers too slowly"
 _REASONS = {
     Failure.UNREACHABLE: "no server answers",
     Failure.INTERRUPTED: "the server ended the query",
@@ -33,9 +33,9 @@ class DatabaseHealth:
 
     `is_up`: a server responded. `ping_ms`: how long the response to a ping took; None if the check
     failed. `is_readable`: whether the user may read the watched collections, None if unknown.
-    `reason`: why `is_readable` is not True, without secrets. `is_ready` is also true for a server
-    that responds to a ping but is too busy to read a document in time: another instance of jobmon
-    would have the same problem.
+    `is_ready`: whether this instance can serve; also true if the server responds to a ping but is
+    too busy for a read, because another instance would have the same problem. `reason`: why
+    `is_readable` is not True, without secrets.
     """
 
     ping_ms: float | None = None
@@ -55,7 +55,7 @@ class DatabaseProbe:
     def __init__(self, connection: Connection, timeout_ms: int) -> None:
         self._connection = connection
         self._timeout_s = timeout_ms / 1_000
-        self._checks = SingleFlight(self._run_check, KEEP_MS)
+        self._checks = SingleFlight(self._run_check, CACHE_TTL_MS)
         self._reason: str | None = None
 
     def check(self) -> DatabaseHealth:
@@ -70,7 +70,7 @@ class DatabaseProbe:
             ping_ms = round((time.perf_counter() - started) * 1_000, 1)
             refused, is_busy = self._try_to_read()
         except Exception as error:  # noqa: BLE001 - any failure is a result
-            return self._explain_failure(error, ping_ms)
+            return self._report_failure(error, ping_ms)
         if refused:
             reason = f"not authorized to read {', '.join(refused)}"
             self._report(reason)
@@ -85,10 +85,7 @@ class DatabaseProbe:
         return DatabaseHealth(ping_ms=ping_ms, is_up=True, is_readable=True, is_ready=True)
 
     def _try_to_read(self) -> tuple[list[str], bool]:
-        """The names of the watched collections that the user may not read.
-
-        Also whether the server did not read a document of the other ones in time.
-        """
+        """The watched collections that the user may not read, and whether a read took too long."""
         refused, is_busy = list[str](), False
         for collection in (self._connection.jobs, self._connection.attempts):
             if collection is None:
@@ -105,7 +102,7 @@ class DatabaseProbe:
                     raise
         return refused, is_busy
 
-    def _explain_failure(self, error: Exception, ping_ms: float | None) -> DatabaseHealth:
+    def _report_failure(self, error: Exception, ping_ms: float | None) -> DatabaseHealth:
         failure = classify_failure(error)
         reason = _REASONS[failure]
         if isinstance(error, UnresolvedHostError):

@@ -42,7 +42,7 @@ def test_a_busy_server_that_answers_a_ping_is_ready(
     try:
         health = eventually(lambda: (health := probe.check()).is_readable is None and health)
         assert (health.is_up, health.is_ready) == (True, True)
-        assert health.reason == "reading one document takes too long"
+        assert health.reason == "the server answers too slowly"
     finally:
         admin.command("configureFailPoint", "failCommand", mode="off")
     eventually(lambda: probe.check().is_readable)
@@ -97,7 +97,7 @@ def test_a_failure_has_a_reason_and_is_logged_once_until_it_ends(
     is_readable: bool | None,
 ) -> None:
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr("jobmon.store.probe.KEEP_MS", 0)
+    monkeypatch.setattr("jobmon.store.probe.CACHE_TTL_MS", 0)
     probe = DatabaseProbe(connection, 2_000)
 
     def fail(_: ReadCollection) -> None:
