@@ -34,12 +34,12 @@ def acting(
     """Run an actor for each queue with actions until the block ends, over new connections.
 
     An unexpected exception ends the actor of a queue: it is logged with its stack, and `on_failure`
-    is called. `on_step`: as in `Actor`.
+    is called. `on_step` is for tests: see `Actor`.
     """
     queues = [queue.choose_actor_uri() for queue in load_queues(settings)]
     stop, redactor, holder = threading.Event(), Redactor(settings.redact_keys), make_holder()
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection, own: Connection) -> None:
         if settings.queues is not None:
             bind_contextvars(queue=connection.settings.queue)
         error_log = RepeatedErrorLog(logging.ERROR, "the actor waits")
@@ -65,7 +65,7 @@ def acting(
         connect_queues(supported) as connections,
     ):
         threads = [
-            threading.Thread(target=work, args=(connection,), name="actor", daemon=True)
+            threading.Thread(target=work, args=(connection, own), name="actor", daemon=True)
             for connection in connections
         ]
         with running_threads(threads, stop, STOP_TIMEOUT_S):

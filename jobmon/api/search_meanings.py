@@ -36,7 +36,7 @@ from jobmon.web.queues import WatchedQueue
 MAX_PER_KIND = 4  # inexact meanings of one kind; for lists of jobs, with one note
 MAX_MEANINGS = 12  # in total
 NO_STATISTICS = "no collector keeps statistics"
-NO_COLLECTOR = "no collector keeps a history"
+NO_HISTORY = "no collector keeps a history"
 
 Filters = Mapping[str, list[str]]
 
@@ -78,7 +78,7 @@ class Meaning:
 
 @dataclass(frozen=True, kw_only=True)
 class Meanings:
-    """The meanings of a text, the exact ones first; `reasons`: why names of a kind are unknown."""
+    """The meanings of a text, the exact ones first; `reasons`: why some names were not searched."""
 
     search: SearchText
     found: tuple[Meaning, ...] = ()
@@ -335,7 +335,7 @@ class _Finder:
         try:
             return self._queue.runs.read(self._queue.series.window(now - HOUR, now, None))
         except NoCollectorError:
-            self.reasons |= dict.fromkeys(("errors", "workers"), NO_COLLECTOR)
+            self.reasons |= dict.fromkeys(("errors", "workers"), NO_HISTORY)
             return None
 
     @cached_property

@@ -73,18 +73,18 @@ class SuggestionAnswer(Answer):
 
 
 class SuggestionMeta(Answer):
-    """What could not be searched, and which names are unknown."""
+    """What could not be searched."""
 
     problems = array(fields.String(), "Sentences about parts of the text that cannot be searched.")
     reasons = mapping(
-        fields.String(), "Keys `types`, `workers` and `errors`: why these names are unknown."
+        fields.String(), "Keys `types`, `workers` and `errors`: why these names were not searched."
     )
 
 
 class SuggestionList(Answer):
     """What a text may mean."""
 
-    meta = nested(SuggestionMeta, "What could not be searched, and which names are unknown.")
+    meta = nested(SuggestionMeta, "What could not be searched.")
     data = array(SuggestionAnswer, f"At most {MAX_MEANINGS} meanings, exact meanings first.")
 
 

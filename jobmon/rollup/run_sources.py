@@ -21,7 +21,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.store.event_log import EVENT_TIME, EventLog
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH, attempt_end_index
-from jobmon.store.known_fields import has_finished
+from jobmon.store.known_fields import has_finish_times
 from jobmon.store.mapping import Document, FieldMapping, Keys
 from jobmon.store.read_collection import NoIndexError, ReadCollection
 
@@ -106,7 +106,7 @@ def aggregate_by_minute(
     try:
         groups = watched.aggregate(pipeline, index=index, require_index=True)
     except NoIndexError:
-        if index == NEWEST_FIRST or has_finished(watched):
+        if index == NEWEST_FIRST or has_finish_times(watched):
             raise
         return
     for group in groups:

@@ -26,14 +26,14 @@ class KnownFields:
     ) -> None:
         self._connection = connection
         self._counts_changes = counts_changes
-        self._finish_time_cache = SingleFlight(self._has_finish_times, CACHE_TTL_MS)
+        self._finish_time_cache = SingleFlight(self._can_count_by_finish_time, CACHE_TTL_MS)
 
     @property
     def unknown(self) -> frozenset[str]:
         """The fields of a job that the watched documents do not hold.
 
-        `finishedAt` is also unknown if counts by it would be too low: see `_has_finish_times`. It
-        is known if a collector sees in the changes that jobs stop being leased.
+        `finishedAt` is also unknown if counts by it would be too low (`_can_count_by_finish_time`).
+        It is known if a collector sees in the changes that jobs stop being leased.
         """
         mapping = self._connection.jobs.mapping
         derived = () if mapping.derived is None else mapping.derived.needs
@@ -58,7 +58,7 @@ class KnownFields:
             return True
         return attempts is not None and attempts.mapping.holds("workerId")
 
-    def _has_finish_times(self) -> bool:
+    def _can_count_by_finish_time(self) -> bool:
         """Whether attempts can be counted by the time when they ended.
 
         True if attempts are recorded, computed or counted from changes, or if each group of jobs in
@@ -79,22 +79,23 @@ class KnownFields:
         def match_ended(statuses: Iterable[str]) -> Document:
             return {"status": {"$in": list(statuses)}}
 
-        def match_dated(statuses: Iterable[str]) -> Document:
-            dated = jobs.mapping.select_statuses("finishedAt", statuses)
-            return match_ended(dated) | {"finishedAt": {"$gte": FIRST_DATE}}
+        def match_finish_times(statuses: Iterable[str]) -> Document:
+            with_times = jobs.mapping.select_statuses("finishedAt", statuses)
+            return match_ended(with_times) | {"finishedAt": {"$gte": FIRST_DATE}}
 
         # There is no group of failed jobs: a job that waits for its retry may lack finishedAt.
         groups = (STATUSES_AFTER_ATTEMPT, (JobStatus.SUCCEEDED.value,), (JobStatus.DLQ.value,))
         try:
             return all(
-                has_any(match_dated(group)) or not has_any(match_ended(group)) for group in groups
+                has_any(match_finish_times(group)) or not has_any(match_ended(group))
+                for group in groups
             )
         except NoIndexError:  # `jobmon init` creates BY_FINISH only if a document has finishedAt
             ended = match_ended(STATUSES_AFTER_ATTEMPT)
-            return has_finished(jobs) or not has_any(ended, indexes.BY_STATUS)
+            return has_finish_times(jobs) or not has_any(ended, indexes.BY_STATUS)
 
 
-def has_finished(collection: ReadCollection) -> bool:
+def has_finish_times(collection: ReadCollection) -> bool:
     """Whether one of the 200 newest or the 200 oldest documents has a finishedAt."""
     for direction in (-1, 1):
         sample = collection.find(

@@ -159,20 +159,20 @@ def test_toast_of_an_action_stays_until_it_is_dismissed(
 def test_progress_is_requested_once_at_a_time_and_waits_while_the_service_is_busy(
     stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
-    """Catches a page that sends more requests to a slow or busy service each second."""
+    """Catches a page that sends a slow or busy service one more request each second."""
     stack.queue.enqueue(job_type, job_id=f"{job_type}-waits")
     page = visit(f"{stack.url}/dashboard/jobs/{job_type}-waits", clock=True)
-    requests: list[Route] = []
-    page.route("**/toast", lambda route: requests.append(route))  # noqa: PLW0108 - not a method
+    pending: list[Route] = []
+    page.route("**/toast", lambda route: pending.append(route))  # noqa: PLW0108 - not a method
     page.keyboard.press("x")
     page.locator("#confirm").get_by_role("button", name="Cancel 1 job").click()
     toast = page.locator(".toast").filter(has_text="Cancel 1 job")
     expect(toast).to_have_count(1)
     page.clock.run_for(5_000)
-    (request,) = eventually(lambda: page.title() and requests)
-    request.fulfill(status=503, headers={"X-Error-Code": "overloaded", "Retry-After": "30"})
+    (route,) = eventually(lambda: page.title() and pending)  # title() lets the browser's events in
+    route.fulfill(status=503, headers={"X-Error-Code": "overloaded", "Retry-After": "30"})
     page.clock.run_for(24_000)
-    assert len(requests) == 1
+    assert pending == [route]
     page.unroute_all()
     page.clock.run_for(37_000)
     expect(toast).to_contain_text("1 cancelled")
