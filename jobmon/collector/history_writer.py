@@ -1,8 +1,7 @@
 """Keeps the history: buckets of activity by minute and type, added up to larger spans.
 
 The minutes of the last quarter of an hour are counted from the watched collections again and again.
-Older minutes are final once they are counted, so their counts outlive the jobs. The time is the
-watched server's: this machine's clock may be wrong. If runs are counted
+Older minutes are final once they are counted, so their counts outlive the jobs. If runs are counted
 from changes, an `EventCounter` writes the minutes instead. The bucket of ten minutes is the sum of
 its minutes, and so on: hours, six hours and days. Buckets of longer spans are kept longer.
 """
@@ -12,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 from pymongo.errors import ExecutionTimeout
@@ -110,23 +109,23 @@ class HistoryWriter:
         self._unsummed: set[tuple[timedelta, datetime]] = set()
         # The history is complete from this time on; None if the whole history is complete.
         self._counted_from: datetime | None = None
-        self._counted_at: datetime | None = None  # when the young minutes were counted last
+        self._counted_at = datetime.now(UTC)  # when the young minutes were counted last
 
     def run(self, stop: threading.Event) -> None:
         """Count minutes that are not final, then missed spans until `stop`; raises PyMongoError."""
         self._buckets.create_index(self._own.index("span", "at"))
-        self._restart_missed(self._connection.server_time())
+        self._restart_missed(datetime.now(UTC))
         pause_s, is_urgent = 0.0, True
         while not (stop.wait(pause_s) or (not is_urgent and self._rest(stop))):
             started = time.monotonic()
             try:
-                is_urgent = self._count_once(self._connection.server_time(), stop)
+                is_urgent = self._count_once(datetime.now(UTC), stop)
             except NoIndexError:
                 if not self._has_warned:
                     self._has_warned = True
                     log.warning("no history: indexes are missing; create them with `jobmon init`")
                 stop.wait(INDEX_RETRY_S)
-                self._restart_missed(self._connection.server_time())
+                self._restart_missed(datetime.now(UTC))
                 continue
             took_s = time.monotonic() - started
             pause_s = took_s / 4 if is_urgent else min(max(1.0, took_s * PAUSE_FACTOR), MAX_PAUSE_S)
@@ -137,8 +136,7 @@ class HistoryWriter:
             count_activity(self._connection, now, now, MINUTE)  # checks the indexes
             self._has_indexes = True
         # For example, changes were lost, or this process or its machine was suspended.
-        is_late = self._counted_at is not None and now > self._counted_at + FINAL_AFTER
-        if is_late or self._missed_boundary != self._boundary:
+        if self._missed_boundary != self._boundary or now > self._counted_at + FINAL_AFTER:
             self._restart_missed(now)
         is_behind = self._event_counter is not None and self._event_counter.is_behind
         self._count_young(now)

@@ -179,19 +179,6 @@ def test_history_outlives_the_jobs_and_attempts(service: Api, database: MongoDb)
         eventually(lambda: sum_counts(service, to=format_iso(now + 5 * MINUTE))["succeeded"] == 6)
 
 
-def test_the_history_follows_the_clock_of_the_watched_server(
-    service: Api, database: MongoDb, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Catches a recent minute that is taken as final because the collector's clock is ahead."""
-    connection = get_connection(service)
-    server_time = floor(datetime.now(UTC) - HOUR, MINUTE)
-    monkeypatch.setattr(connection, "server_time", lambda: server_time)
-    state = OwnDatabase(rollup_database(connection), connection.queue_key)["state"]
-    with counting(service):
-        eventually(lambda: state.count_documents({"name": PROGRESS, "countedAt": server_time}))
-    assert not state.count_documents({"countedAt": {"$gt": server_time}})
-
-
 def test_a_recount_keeps_the_types_of_jobs_that_were_deleted(
     service: Api, database: MongoDb
 ) -> None:
