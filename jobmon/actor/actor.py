@@ -138,7 +138,8 @@ class Actor:
                 with self._interrupting_without_right(state):
                     self._make_runner(state.request).recover(Recovery.COMPLETE)
             elif state.phase in (Phase.RUNNING, Phase.PAUSED):
-                self._make_runner(state.request).recover(Recovery.WAIT)
+                with _suppressing_missing_right():
+                    self._make_runner(state.request).recover(Recovery.WAIT)
 
     def _advance(self, state: ActionState) -> int | None:
         """Do the next step of a request; returns how many jobs got an outcome in it.
@@ -241,7 +242,8 @@ class Actor:
     def _stop_request(self, request: ActionRequest) -> None:
         """Record what an earlier actor changed without recording it, and the end of the request."""
         if self._has_batches(request):
-            self._make_runner(request).recover(Recovery.STOP)
+            with _suppressing_missing_right():
+                self._make_runner(request).recover(Recovery.STOP)
         elif self._support.has(request.action):
             outcomes = examine_types(self._connection, self._records, request)
             self._records.add_outcomes(request.id, outcomes)
@@ -316,3 +318,14 @@ def _find_idle_time(state: ActionState) -> timedelta:
     times = [record.at for record in state.history]
     times += [state.progress_at] if state.progress_at else []
     return datetime.now(UTC) - max(times)
+
+
+@contextmanager
+def _suppressing_missing_right() -> Iterator[None]:
+    """Leave what an earlier actor began as it is, if the database user may not complete it."""
+    try:
+        yield
+    except OperationFailure as error:
+        if not is_unauthorized(error):
+            raise
+        log.warning("an earlier batch is not completed: %s", name_error(error))
