@@ -1,7 +1,7 @@
 """Counts the jobs that an action is for, and shows a few, before a person requests it."""
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.group_jobs import GroupJobReader
@@ -16,6 +16,7 @@ from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 
 SAMPLE = 5  # jobs that a preview shows
+_CREATED_BEFORE_STEP = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,9 @@ class ActionPreviewer:
             # Several jobs can have one id: as a number and as a text, or without a unique index.
             unsuitable = len(target.job_ids) - len({to_text(job.get("jobId")) for job in jobs})
             return ActionPreview(count=len(jobs), sample=jobs[:SAMPLE], unsuitable=unsuitable)
-        job_filter = narrow_to_action(action, target.job_filter, self._support, now)
+        # In steps, so that equal previews share a count.
+        until = now + (datetime.min.replace(tzinfo=UTC) - now) % _CREATED_BEFORE_STEP
+        job_filter = narrow_to_action(action, target.job_filter, self._support, until)
         if job_filter is None:
             return ActionPreview(count=0, sample=[])
         if owner is not None:
@@ -120,7 +123,8 @@ def narrow_to_action(
 ) -> JobFilter | None:
     """The filter, narrowed to jobs that an action can change; None if there can be no such job.
 
-    `created_before`: only jobs that were created before this time, if jobs record that. The result
+    `created_before`: only jobs that were created before this time, if jobs record that. A filter
+    with a condition has no such bound, because no index serves both: compare each job. The result
     has no `error_group`: `GroupJobReader` selects the jobs of a group.
     """
     job_filter = replace(job_filter, error_group=None)
@@ -132,7 +136,8 @@ def narrow_to_action(
         if narrowed.condition not in (None, condition):  # no job meets two conditions
             return None
         narrowed = replace(narrowed, condition=condition)
-    if created_before is not None and support.has_creation_time:
+    has_bound = support.has_creation_time and narrowed.condition is None
+    if created_before is not None and has_bound:
         end = narrowed.created_to
         narrowed = replace(narrowed, created_to=min(end or created_before, created_before))
     return narrowed

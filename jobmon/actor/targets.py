@@ -73,6 +73,8 @@ class TargetReader:
         else:
             jobs, next_position = _read_matching(self._groups.lists, narrowed, cursor, size)
             jobs = self._groups.select(jobs, job_filter.error_group)
+        if narrowed.condition is not None and self._support.has_creation_time:
+            jobs = [job for job in jobs if _is_created_before(job, request.at)]
         return Batch(keys=[job["_id"] for job in jobs], missing=[], position=next_position)
 
     def _read_changed(self, request_id: str, after: Any, size: int) -> Batch:
@@ -115,6 +117,11 @@ def _read_matching(
         raise RefusedFilterError("sort", NO_PLACE)
     next_position = None if page.next_cursor is None else {"cursor": page.next_cursor.encode()}
     return page.jobs, next_position
+
+
+def _is_created_before(job: Document, moment: datetime) -> bool:
+    created_at = job.get("createdAt")
+    return isinstance(created_at, datetime) and created_at < moment
 
 
 def is_changed_since(job: Document, moment: datetime) -> bool:

@@ -30,7 +30,7 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.store.failures import name_error
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.list_count import ListCounter
-from jobmon.store.list_plan import ListPlanner
+from jobmon.store.list_plan import MAX_MATCHES, ListPlanner
 from jobmon.store.lists import JobLists
 from jobmon.store.paused_types import PausedTypes, TypePause
 
@@ -267,7 +267,7 @@ def test_request_without_the_right_to_change_jobs_is_interrupted_with_the_reason
 
     queue.add("dead", "dlq")
     target = Target(types=("mail",)) if action == "pause_type" else select_dead()
-    filed = queue.file(action, target)
+    filed, stopped = queue.file(action, target), queue.file(action, target)
     with monkeypatch.context() as patches:
         patches.setattr(BatchRunner, "_apply", refuse)
         patches.setattr("jobmon.actor.actor.change_types", refuse)
@@ -277,6 +277,9 @@ def test_request_without_the_right_to_change_jobs_is_interrupted_with_the_reason
         queue.requests.resume(filed.request.id, BOB)
         queue.act()  # as an actor that starts now
         assert queue.state(filed).phase is Phase.PAUSED
+        queue.requests.stop(stopped.request.id, BOB)
+        queue.act()
+        assert queue.state(stopped).phase is Phase.STOPPED
     queue.requests.resume(filed.request.id, BOB)
     queue.act()
     assert set(queue.outcomes(filed).values()) == {("done", "")}
@@ -331,6 +334,23 @@ def test_preview_and_actor_leave_out_jobs_without_a_creation_time(queue: ActingQ
     filed = queue.file("retry", select_dead(), expected=preview.count)
     queue.act()
     assert queue.outcomes(filed) == {"dead": ("done", "")}
+
+
+def test_run_now_changes_more_jobs_than_can_be_sorted_in_memory(queue: ActingQueue) -> None:
+    """Catches a bound of createdAt that no index serves together with the due time."""
+    queue.add("template", "queued", nextRunAt=queue.now() + timedelta(hours=1))
+    job = queue.jobs.find_one({"jobId": "template"})
+    queue.jobs.insert_many(
+        job | {"_id": index, "jobId": f"job-{index}"} for index in range(MAX_MATCHES)
+    )
+    queue.add("undated", createdAt=None, nextRunAt=queue.now() + timedelta(hours=1))
+    target = Target(job_filter=JobFilter(types=("mail",)))
+    expected = make_previewer(queue).preview("run_now", target).count
+    assert expected == MAX_MATCHES + 2  # only the actor finds out that one has no creation time
+    filed = queue.file("run_now", target, expected=expected)
+    queue.act(actions_per_second=500)
+    state = queue.state(filed)
+    assert (state.phase, state.counts.done) == (Phase.FINISHED, MAX_MATCHES + 1)
 
 
 @pytest.mark.parametrize("action", ["run_now", "release"])
