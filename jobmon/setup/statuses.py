@@ -64,7 +64,8 @@ class StatusMeanings:
                 meanings[name] = self._explain_failed(name)
             else:
                 unknown.append(name)
-        self._signs = {name: self._list_signs(name) for name in unknown if not is_known(name)}
+        signs_by_name = {name: self._list_signs(name) for name in unknown if not is_known(name)}
+        self._signs = {name: signs for name, signs in signs_by_name.items() if signs is not None}
         known = {meaning for meaning, _ in meanings.values()}
         for name in unknown:
             if (status := self._infer(name, known)) is not None:
@@ -82,7 +83,11 @@ class StatusMeanings:
 
     def make_lease_rules(self, meanings: dict[str, tuple[str, str]]) -> list[StatusRule]:
         """Rules, if jobs with a status for waiting jobs are leased; else none. Adds a doubt."""
-        waiting = [name for name in self.names if meanings.get(name, ("",))[0] == JobStatus.QUEUED]
+        waiting = [
+            name
+            for name in self.names
+            if meanings.get(name, ("",))[0] == JobStatus.QUEUED and not name.startswith("$")
+        ]
         lease = self.state.find_lease()
         if not waiting or not lease or not self.status.has_only("string"):
             return []
@@ -102,17 +107,22 @@ class StatusMeanings:
         ]
         return [leased, *rules, StatusRule("other", {})]
 
-    def _list_signs(self, name: str) -> list[str]:
-        """The fields that show the state and that all documents with a status have."""
+    def _list_signs(self, name: str) -> list[str] | None:
+        """The fields that show the state and that all documents with a status have.
+
+        None if no document could be read: that says nothing about the status.
+        """
         values = [value for value in (name, *_parse(name)) if label(value) == name]
         try:
             sample = self.resample({self.status.path: {"$in": values}})
         except PyMongoError:
-            return []
+            return None
+        if not sample.documents:
+            return None
         return [
             field.path
             for field in self.state.list_signs()
-            if self.state.count_set(sample, field) == sample.documents > 0
+            if self.state.count_set(sample, field) == sample.documents
         ]
 
     def _infer(self, name: str, known: set[str]) -> str | None:
