@@ -440,6 +440,12 @@ def test_form_after_the_end_of_the_session_leads_back_to_the_page_that_had_it(
     assert page.all("input", name="then")[0]["value"] == then
 
 
+def test_the_forms_of_a_request_lead_back_to_its_page(api: Api) -> None:
+    admin = signed_in(api)
+    address = file_request(admin, action="retry", id="dead-1")
+    assert [field["value"] for field in admin.page(address).all("input", name="then")] == [address]
+
+
 @pytest.fixture
 def _uncached_paused_types(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paused_types, "CACHE_MS", 0)
