@@ -86,7 +86,8 @@ def forecast_queue(evidence: Evidence) -> Forecast:
     forecast = _forecast_due_jobs(evidence)
     if evidence.stats.health.due == 0:
         return replace(forecast, outlook=Outlook.EMPTY, reason="", backlog=0)
-    if _count_waiting(evidence).keys() & _list_paused(evidence):
+    # Jobs in `(other)` may be of any type.
+    if evidence.pauses and _count_waiting(evidence).keys() & {*_list_paused(evidence), OTHER}:
         reason = "jobs of paused types wait until these types are resumed"
         return _limit_to_growth(forecast, reason)
     return forecast

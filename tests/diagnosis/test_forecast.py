@@ -254,6 +254,13 @@ def test_a_backlog_with_jobs_of_a_paused_type_does_not_clear(
     assert forecast_types(paused)["mail"] == forecast_types(queue)["mail"]
 
 
+def test_a_backlog_whose_paused_jobs_may_be_in_other_does_not_clear() -> None:
+    queue = make_evidence({"mail": [(100, 200)] * 3, OTHER: [(100, 200)] * 3})
+    paused = replace(queue, pauses={"sms": TypePause()})
+    assert forecast_queue(queue).outlook is Outlook.CLEARS
+    assert forecast_queue(paused).outlook is Outlook.UNKNOWN
+
+
 def test_a_type_that_was_just_paused_does_not_clear() -> None:
     queue = replace(make_evidence(CLEARS), pauses={"mail": TypePause()})
     forecast = forecast_types(queue)["mail"]
