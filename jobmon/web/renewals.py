@@ -47,6 +47,7 @@ class Renewals:
         with suppress(OSError):
             self._require_private_folder()
             self._make_end_path(session_id).touch(mode=0o600)
+            self._delete_old_files()
 
     def has_ended(self, session_id: str) -> bool:
         """Whether a session ended in the last minutes, by `end` of a process on this machine."""

@@ -131,6 +131,18 @@ def test_files_are_private_and_encrypted_and_old_files_are_deleted(
     assert file not in list(folder.iterdir())
 
 
+def test_a_sign_out_deletes_the_marks_of_old_ones(keys: SessionKeys, tmp_path: Path) -> None:
+    """Catches a file for each sign-out, for ever, at a provider without refresh tokens."""
+    folder = tmp_path / "shared"
+    renewals = Renewals(keys, folder)
+    renewals.end("old")
+    (file,) = folder.iterdir()
+    long_ago = time.time() - 1_000
+    os.utime(file, (long_ago, long_ago))
+    renewals.end("new")
+    assert (renewals.has_ended("old"), renewals.has_ended("new")) == (False, True)
+
+
 def test_folder_that_is_open_to_all_or_a_link_or_missing_is_not_used(
     keys: SessionKeys, provider: Provider, tmp_path: Path
 ) -> None:
