@@ -192,10 +192,12 @@ class StreamedChanges:
         try:
             answer, size = self._send_command({**get_more, "maxTimeMS": _AWAIT_MS})
         except (ConnectionFailure, CursorNotFound) as error:
-            self._timeouts = self._timeouts + 1 if isinstance(error, NetworkTimeout) else 0
+            is_timeout = isinstance(error, NetworkTimeout)
+            self._timeouts = self._timeouts + 1 if is_timeout else 0
             if self._timeouts == _MAX_TIMEOUTS:
                 raise StreamLostError("its changes cannot be read in time") from error
-            self._kill_cursor()
+            if is_timeout:
+                self._kill_cursor()
             self._open_stream()  # another server may be the primary now
             self.is_at_end = False
             return None
