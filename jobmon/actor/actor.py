@@ -322,7 +322,7 @@ def _find_idle_time(state: ActionState) -> timedelta:
 
 @contextmanager
 def _suppressing_missing_right() -> Iterator[None]:
-    """Leave what an earlier actor began as it is, if the database user may not complete it."""
+    """Leave what an earlier actor began, if the database user lacks the right to complete it."""
     try:
         yield
     except OperationFailure as error:

@@ -110,7 +110,7 @@ class StatusMeanings:
     def _list_signs(self, name: str) -> list[str] | None:
         """The fields that show the state and that all documents with a status have.
 
-        None if no document could be read: that says nothing about the status.
+        None if no document could be read: then the meaning stays unknown.
         """
         values = [value for value in (name, *_parse(name)) if label(value) == name]
         try:
