@@ -33,7 +33,7 @@ from jobmon.store.labels import OTHER
 from jobmon.store.live_stats import MAX_COUNTED
 from jobmon.store.probe import CACHE_TTL_MS, DatabaseHealth
 from jobmon.store.stats import QueueStats
-from jobmon.web.queues import QueueReading, WatchedQueue
+from jobmon.web.queues import ParallelReader, WatchedQueue
 
 log = logging.getLogger(__name__)
 F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily)
@@ -124,8 +124,8 @@ class QueueMetrics:
         self._estimates = SingleFlightCache[int](MAX_QUEUES)
         self._forecasts = SingleFlightCache[Forecast](MAX_QUEUES)
         self._groups = SingleFlightCache[dict[GroupStatus, int]](MAX_QUEUES)
-        self._checks = QueueReading[DatabaseHealth](lambda queue: queue.probe.check())
-        self._details = QueueReading[_Details](self._read_details)
+        self._checks = ParallelReader[DatabaseHealth](lambda queue: queue.probe.check())
+        self._details = ParallelReader[_Details](self._read_details)
         self._reported = frozenset[str]()  # the queues whose missing metrics were logged
 
     def read(self, queues: Sequence[WatchedQueue]) -> list[Families]:

@@ -31,7 +31,7 @@ from jobmon.settings import Settings
 from jobmon.single_flight import SingleFlight
 from jobmon.store.failures import describe_error
 from jobmon.web import auth
-from jobmon.web.queues import QueueReading, WatchedQueue, WatchedQueues, all_queues
+from jobmon.web.queues import ParallelReader, WatchedQueue, WatchedQueues, all_queues
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class QueueSummaries:
 
     def __init__(self, queues: WatchedQueues) -> None:
         self._queues = queues
-        self._reading = QueueReading(self._read)
+        self._reader = ParallelReader(self._read)
         self._shared = SingleFlight(self._update, CACHE_TTL_MS)
         self._summaries: dict[str, _TimedSummary] = {}
 
@@ -124,7 +124,7 @@ class QueueSummaries:
             queue for queue in queues if not self._is_recent(queue.name, now, SUMMARY_TTL_S)
         ]
         has_new = any(queue.name not in self._summaries for queue in outdated)
-        self._reading.read(outdated, WAIT_S if has_new else SHORT_WAIT_S)
+        self._reader.read(outdated, WAIT_S if has_new else SHORT_WAIT_S)
         now = time.monotonic()
         return {
             queue.name: self._summaries[queue.name].summary

@@ -62,6 +62,7 @@ def is_stalled(job: JobFacts, evidence: Evidence | Missing) -> bool:
     if isinstance(evidence, Missing) or job.due_since is None or "finishedAt" in evidence.unknown:
         return False
     health = evidence.stats.health
+    # The statistics may not count this job.
     oldest = min(job.due_since, health.overdue_by_type.get(job.job_type, job.due_since))
     overdue = replace(health, overdue_by_type={job.job_type: oldest})
     return job.job_type in stalled_types(
@@ -76,6 +77,7 @@ def find_place(job: JobFacts, queue: QueueFacts) -> Place | str:
     if "nextRunAt" in job.unreadable:
         return "nextRunAt of the job is not a date"
     place = queue.place
+    # A lower bound of zero is no information.
     if isinstance(place, Place) and not place.ahead.is_exact and not place.ahead.value:
         return "too many jobs would have to be read"
     return place

@@ -53,7 +53,7 @@ from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.stats_document import load_stats
 from jobmon.single_flight import TTL_FACTOR, SingleFlight, SingleFlightCache
 from jobmon.store.connection import Connection
-from jobmon.store.decoding import before_large
+from jobmon.store.decoding import large_document_check
 from jobmon.store.failures import is_unauthorized
 from jobmon.store.mapping import Document
 from jobmon.store.milestones import Milestones
@@ -332,7 +332,7 @@ class RollupReader:
         """Read and load documents of jobmon's own database; none without the right to read it."""
         own = OwnDatabase(rollup_database(self._own), self._connection.queue_key, self._reported)
         # All callers share these documents: none takes the place of a large document for them.
-        token = before_large.set(None)
+        token = large_document_check.set(None)
         try:
             documents = list(find(own))
         except OperationFailure as error:
@@ -343,7 +343,7 @@ class RollupReader:
             self._is_readable = False
             return iter(())
         finally:
-            before_large.reset(token)
+            large_document_check.reset(token)
         self._is_readable = True
         return own.read(name, documents, load)
 

@@ -20,7 +20,7 @@ from jobmon.store.labels import label
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.read_collection import ReadCollection
 
-SAMPLE = 200  # the newest documents of each collection
+SAMPLE_SIZE = 200  # the newest documents of each collection
 _SEARCHED_DOCUMENTS = 1_000  # in each of three samples: the newest, the oldest and random ones
 _MAX_NAMES = 20  # names of fields in one message
 
@@ -45,7 +45,7 @@ _NUMBER = ("int", "long", "double")
 _DATE, _TEXT = ("date",), ("string",)
 _IDS = ("string", "objectId", *_NUMBER, "binData")
 _LABELS = (*_IDS, "bool", "symbol")  # MongoDB compares a symbol like a string
-_STATUSES = ["string", *_NUMBER, "bool", "symbol"]  # types of statuses that warnings name
+_STATUS_TYPES = ["string", *_NUMBER, "bool", "symbol"]  # types of statuses that warnings name
 _FAILED = (JobStatus.FAILED, JobStatus.DLQ)
 
 JOB_FIELDS = (
@@ -224,20 +224,20 @@ class Sample:
         # Only types, names and statuses leave the database.
         types = {field.name: {"$type": f"${paths[field.name]}"} for field in self._fields}
         names = {"$map": {"input": {"$objectToArray": "$$ROOT"}, "in": "$$this.k"}}
-        status: Any = None
+        named_status: Any = None
         if "status" in paths and not is_status_derived:
-            is_short = {"$in": [{"$type": f"${paths['status']}"}, _STATUSES]}
-            status = {"$cond": [is_short, f"${paths['status']}", None]}
+            is_named = {"$in": [{"$type": f"${paths['status']}"}, _STATUS_TYPES]}
+            named_status = {"$cond": [is_named, f"${paths['status']}", None]}
         pipeline: list[Document] = [
             {"$match": self._mapping.where},
             {"$sort": {"_id": -1}},
-            {"$limit": SAMPLE},
+            {"$limit": SAMPLE_SIZE},
             {
                 "$project": {
                     "_id": 0,
                     "types": types,
                     "names": names,
-                    "status": {"$ifNull": [status, None]},
+                    "status": {"$ifNull": [named_status, None]},
                 }
             },
         ]

@@ -61,7 +61,7 @@ def number_attempts(
 def explain_missing(attempts: list[Document], count: int, *, may_lack: bool) -> str | None:
     """The reason why this list lacks attempts; None if no attempt is known to be missing.
 
-    `count`: the attempts that the job counts. `may_lack`: it may have had more attempts.
+    `count`: the attempts that the job counts. `may_lack`: the job may have had more.
     """
     if count > len(attempts) >= MAX_ATTEMPTS_SHOWN:
         return f"only the newest {MAX_ATTEMPTS_SHOWN:,} attempts are read"

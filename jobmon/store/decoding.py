@@ -24,7 +24,9 @@ _WITH_NAIVE_DATES = _DECODED.with_options(tz_aware=False)
 # To decode a document and encode it as an answer may need thirty times its size in memory.
 LARGE_BYTES = 256 * 1_024
 # Called in the reader's context before a larger document or reply is decoded. May raise an error.
-before_large: ContextVar[Callable[[], None] | None] = ContextVar("before_large", default=None)
+large_document_check: ContextVar[Callable[[], None] | None] = ContextVar(
+    "large_document_check", default=None
+)
 
 # The size of a value in bytes, by its BSON type. Values of the types in `_BEYOND_LENGTH` begin with
 # a length, which does not count these bytes.
@@ -66,9 +68,9 @@ def decode(data: bytes, options: CodecOptions[dict[str, Any]] = _DECODED) -> dic
 
     Dates are in UTC, by default aware, and `DatetimeMS` beyond the years 1 to 9999. U+FFFD replaces
     invalid UTF-8. A binary value with two different lengths gets the subtype 128. Only
-    `before_large` raises an error.
+    `large_document_check` raises an error.
     """
-    if len(data) > LARGE_BYTES and (check := before_large.get()) is not None:
+    if len(data) > LARGE_BYTES and (check := large_document_check.get()) is not None:
         check()
     try:
         return bson.decode(data, options)

@@ -13,7 +13,7 @@ from flask import Flask
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from jobmon.settings import Settings
-from jobmon.store.decoding import before_large
+from jobmon.store.decoding import large_document_check
 from jobmon.web.context import current_request, request_values
 from jobmon.web.errors import unavailable
 from jobmon.web.queues import WatchedQueues, current_settings
@@ -121,7 +121,7 @@ def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
         if not limit.acquire(deployment):
             raise unavailable("overloaded", "Too many requests at once. Try again.")
         request_values().jobmon_slot = deployment
-        before_large.set(begin_large)
+        large_document_check.set(begin_large)
 
     def begin_large() -> None:
         values = request_values()
@@ -132,7 +132,7 @@ def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
         values.jobmon_has_large_slot = True
 
     def end(_: BaseException | None) -> None:
-        before_large.set(None)
+        large_document_check.set(None)
         values = request_values()
         if values.pop("jobmon_has_large_slot", False):
             large_limit.release()

@@ -34,7 +34,7 @@ from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings
 from jobmon.store.client import DatabaseClient
 from jobmon.store.connection import Connection
-from jobmon.store.decoding import before_large
+from jobmon.store.decoding import large_document_check
 from jobmon.store.finder import JobFinder
 from jobmon.store.jobs import JobStore
 from jobmon.store.known_fields import KnownFields
@@ -272,13 +272,13 @@ def root_path() -> str:
     return root
 
 
-class QueueReading(Generic[T]):
+class ParallelReader(Generic[T]):
     """Calls `read` for many queues at once, and waits for the results for a limited time.
 
     Each deployment has up to `MAX_READERS` threads of its own, so a deployment that does not answer
     delays no other deployment. Callers share a read that waits for a thread or is in progress.
 
-        totals = QueueReading[int](lambda queue: queue.stats.stats().total)
+        totals = ParallelReader[int](lambda queue: queue.stats.stats().total)
         totals.read(queues, within_s=2)
     """
 
@@ -303,18 +303,18 @@ class QueueReading(Generic[T]):
         }
 
     def _start(self, queue: WatchedQueue) -> Future[T]:
-        """The running read of a queue, or a new one; call it with the lock."""
+        """The running read of a queue, or a new one; call it while holding the lock."""
         if (running := self._running.get(queue.name)) is not None:
             return running
         deployment = self._deployments.setdefault(queue.settings.mongo_uri, _Deployment())
-        if deployment.readers < MAX_READERS:
+        if deployment.reader_count < MAX_READERS:
             read_waiting = partial(self._read_waiting, deployment)
             threading.Thread(target=read_waiting, name="reading", daemon=True).start()
-            deployment.readers += 1
+            deployment.reader_count += 1
         result = self._running[queue.name] = Future[T]()
         context = copy_context()
         # The request may end before the read, and would not free the place of a large document.
-        context.run(before_large.set, None)
+        context.run(large_document_check.set, None)
         deployment.waiting.append((queue, context, result))
         return result
 
@@ -327,7 +327,7 @@ class QueueReading(Generic[T]):
         while True:
             with self._lock:
                 if not deployment.waiting:
-                    deployment.readers -= 1
+                    deployment.reader_count -= 1
                     return
                 queue, context, result = deployment.waiting.popleft()
             try:
@@ -347,4 +347,4 @@ class _Deployment(Generic[T]):
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[WatchedQueue, Context, Future[T]]] = deque()
-        self.readers = 0
+        self.reader_count = 0

@@ -474,7 +474,7 @@ def test_check_samples_only_the_newest_documents(
 ) -> None:
     complete_queue.jobs.update_many({"status": {"$ne": "leased"}}, {"$set": {"payload": "text"}})
     assert len(select(list(check_deployment(settings)), "fields")) == 1
-    monkeypatch.setattr(fields, "SAMPLE", 1)
+    monkeypatch.setattr(fields, "SAMPLE_SIZE", 1)
     assert select(list(check_deployment(settings)), "fields") == []
 
 

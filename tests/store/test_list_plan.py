@@ -52,10 +52,13 @@ def make_job(number: int) -> Job:
     }
 
 
+ALL_JOBS = [make_job(number) for number in range(JOB_COUNT)]
+
+
 @pytest.fixture(scope="module")
 def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[MongoDb]:
     database = mongo["test_list_plan"]
-    database.jobs.insert_many(map(make_job, range(JOB_COUNT)))
+    database.jobs.insert_many(ALL_JOBS)
     filters = ("attempts", "finished", "priority")
     index_queue(Settings(mongo_uri=database_uri(mongod, database), filters=filters))
     with pytest.MonkeyPatch.context() as patch:
@@ -243,9 +246,6 @@ def list_expected_ids(matches: Matches, sort: str) -> list[str]:
     return [ALL_JOBS[index]["jobId"] for _, index in sorted(dates, reverse=sort != field)]
 
 
-ALL_JOBS = [make_job(number) for number in range(JOB_COUNT)]
-
-
 @pytest.mark.parametrize(
     ("query", "matches", "sort"), SERVED + SMALL, ids=[str(case[0]) for case in SERVED + SMALL]
 )
@@ -360,7 +360,7 @@ def test_a_filter_whose_index_is_not_chosen_is_422_and_names_the_setting(
     assert "give 2 or more" in one_attempt.text
 
 
-def test_the_types_of_a_prefix_are_not_read_if_there_are_20_others(api: Api) -> None:
+def test_the_types_of_a_prefix_are_not_read_if_more_than_20_other_types_are_given(api: Api) -> None:
     """Catches a query for each type that begins with the prefix, and a list that is not merged."""
     planner = ListPlanner(api.app.extensions["jobmon_connection"])
     others = tuple(f"other.{number}" for number in range(21))

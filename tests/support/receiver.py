@@ -44,8 +44,8 @@ class WebhookReceiver:
         self.status = 204
         self.headers: dict[str, str] = {}
         self.is_dripping = False
-        self.answers = threading.Event()  # while it is not set, requests wait for their answers
-        self.answers.set()
+        self.may_answer = threading.Event()  # while it is not set, requests wait for their answers
+        self.may_answer.set()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,7 +54,7 @@ class WebhookReceiver:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 body = self.rfile.read(length)
                 receiver.received.append(ReceivedRequest(self.path, headers, body))
-                receiver.answers.wait()
+                receiver.may_answer.wait()
                 while receiver.is_dripping:
                     try:
                         self.wfile.write(b"H")
@@ -82,7 +82,7 @@ class WebhookReceiver:
         try:
             yield
         finally:
-            self.answers.set()
+            self.may_answer.set()
             self._server.shutdown()
             thread.join()
             self._server.server_close()

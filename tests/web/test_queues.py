@@ -11,7 +11,7 @@ import pytest
 from structlog.contextvars import get_contextvars
 
 from jobmon.settings import load_queues
-from jobmon.web.queues import MAX_READERS, QueueReading
+from jobmon.web.queues import MAX_READERS, ParallelReader
 
 from ..conftest import Api
 from ..support.queues import serve_queues
@@ -168,7 +168,7 @@ class BlockingRead:
 
 def test_deployment_that_does_not_answer_delays_no_other_deployment() -> None:
     read, responding = BlockingRead(), make_queues("responding", 20)
-    reader = QueueReading[int](read)
+    reader = ParallelReader[int](read)
     queues = [*make_queues("frozen", 20), *responding]
     names = {queue.name for queue in responding}
     eventually(lambda: reader.read(queues, within_s=0.5).keys() == names)
@@ -177,7 +177,7 @@ def test_deployment_that_does_not_answer_delays_no_other_deployment() -> None:
 
 def test_queue_is_not_read_again_while_its_last_read_still_runs() -> None:
     read, frozen = BlockingRead(), make_queues("frozen", 20)
-    reader = QueueReading[int](read)
+    reader = ParallelReader[int](read)
     for _ in range(3):
         assert reader.read(frozen, within_s=0.1) == {}
     expected = dict.fromkeys((queue.name for queue in frozen[:MAX_READERS]), 1)
@@ -191,7 +191,7 @@ def test_queue_is_not_read_again_while_its_last_read_still_runs() -> None:
 def test_queues_of_a_deployment_are_read_at_the_same_time() -> None:
     """Catches many queues of a distant deployment that are read one after the other."""
     barrier = Barrier(MAX_READERS, timeout=PATIENCE_S)
-    reader = QueueReading[int](lambda _: barrier.wait())
+    reader = ParallelReader[int](lambda _: barrier.wait())
     assert (
         len(reader.read(make_queues("distant", 3 * MAX_READERS), within_s=PATIENCE_S))
         == 3 * MAX_READERS
@@ -200,7 +200,7 @@ def test_queues_of_a_deployment_are_read_at_the_same_time() -> None:
 
 def test_failed_read_is_logged_and_stops_no_other_read(caplog: pytest.LogCaptureFixture) -> None:
     failing, working = make_queues("same", 2)
-    reader = QueueReading[float](lambda queue: 1 / (queue is not failing))
+    reader = ParallelReader[float](lambda queue: 1 / (queue is not failing))
     for _ in range(2):
         assert reader.read([failing, working], within_s=PATIENCE_S) == {working.name: 1}
     assert caplog.messages == ["the queue same0 could not be read"] * 2
@@ -208,7 +208,7 @@ def test_failed_read_is_logged_and_stops_no_other_read(caplog: pytest.LogCapture
 
 
 def test_log_lines_of_a_read_name_its_queue() -> None:
-    reader = QueueReading[Any](lambda _: get_contextvars().get("queue"))
+    reader = ParallelReader[Any](lambda _: get_contextvars().get("queue"))
     queues = make_queues("same", 2 * MAX_READERS)
     assert reader.read(queues, within_s=PATIENCE_S) == {queue.name: queue.name for queue in queues}
     assert "queue" not in get_contextvars()
