@@ -40,12 +40,12 @@ class StackError(Exception):
     """The stack cannot start, or ended. The message is one line: the reason, and what to do."""
 
 
-def run_stack(port: int, state: Path) -> None:
+def run_stack(port: int, state_folder: Path) -> None:
     """Start everything, print how to use it, and serve until SIGINT, SIGTERM or SIGHUP.
 
-    With `JOBMON_MONGO_URI` in the environment only the web service runs, and nothing is written to
-    the watched collections. The folder `state` keeps the embedded database and the secret between
-    runs. Raises StackError, and SettingsError for a bad setting.
+    If the environment has `JOBMON_MONGO_URI` or `JOBMON_MONGO_URI_FILE`, only the web service runs,
+    and nothing is written to the watched collections. `state_folder` keeps the sample database and
+    the secret between runs. Raises StackError, and SettingsError for a bad setting.
     """
     is_stopped = False
 
@@ -59,26 +59,26 @@ def run_stack(port: int, state: Path) -> None:
     for stop_signal in _STOP_SIGNALS:
         signal.signal(stop_signal, stop)
     with suppress(KeyboardInterrupt), ExitStack() as cleanup:
-        web = _start(port, state, cleanup)
-        while not is_stopped:  # Python drops a KeyboardInterrupt that a destructor raises
+        web = _start(port, state_folder, cleanup)
+        while not is_stopped:  # inside a destructor, Python ignores the KeyboardInterrupt
             time.sleep(_POLL_EVERY_S)
             if web.poll() is not None:
                 raise StackError("The web service ended: see its last lines above.")
 
 
-def _start(port: int, state: Path, cleanup: ExitStack) -> subprocess.Popen[bytes]:
+def _start(port: int, state_folder: Path, cleanup: ExitStack) -> subprocess.Popen[bytes]:
     """Start everything and return the web service's process; `cleanup` ends all processes."""
     _require_free_port(port)
-    state.mkdir(parents=True, exist_ok=True)
+    state_folder.mkdir(parents=True, exist_ok=True)
     os.environ["JOBMON_BIND"] = f"{HOST}:{port}"
     # An open page sends a request every second: log lines would hide the links printed here.
     os.environ.setdefault("JOBMON_LOG_LEVEL", "WARNING")
     if not any(name.startswith(_KEY_SETTINGS) for name in os.environ):
-        os.environ["JOBMON_JWT_SECRET_KEY"] = _load_secret(state / "jwt-secret")
+        os.environ["JOBMON_JWT_SECRET_KEY"] = _load_secret(state_folder / "jwt-secret")
     has_sample = not {"JOBMON_MONGO_URI", "JOBMON_MONGO_URI_FILE"} & set(os.environ)
     if has_sample:
         os.environ.setdefault("JOBMON_COLLECTOR", "true")
-        os.environ["JOBMON_MONGO_URI"] = cleanup.enter_context(_sample_database(state))
+        os.environ["JOBMON_MONGO_URI"] = cleanup.enter_context(_sample_database(state_folder))
     settings = Settings.from_env()
     start = cleanup.enter_context(_child_processes())
     web = start(
@@ -113,9 +113,10 @@ def _load_secret(path: Path) -> str:
 
 
 @contextmanager
-def _sample_database(state: Path) -> Iterator[str]:
+def _sample_database(state_folder: Path) -> Iterator[str]:
+    """Run the sample database, with its indexes; yields its connection string."""
     try:
-        mongod = Mongod(state / "mongodb").start()
+        mongod = Mongod(state_folder / "mongodb").start()
     except MongodUnavailableError as error:
         raise StackError(
             f"{error}. To see your own queue instead, which jobmon only reads: "
@@ -161,6 +162,7 @@ def _child_processes() -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]
 
 
 def _await_healthy(port: int, web: subprocess.Popen[bytes]) -> None:
+    """Wait until the web service answers; raises StackError after 30 seconds, or if it ended."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     while _get_json(port, "/healthz") is None:
         if web.poll() is not None or time.monotonic() > deadline:

@@ -34,6 +34,12 @@ ADA, BOB = Person(subject="ada", role="admin", address="10.0.0.1"), Person(subje
 OWN_COLLECTIONS = ("action_decisions", "action_progress", "action_outcomes", "action_leases")
 
 
+def run_all_rounds(actor: Actor) -> None:
+    """Let an actor work until no request has a next step."""
+    while actor.run_round():
+        pass
+
+
 class ActingQueue:
     """A queue, the requests for actions on its jobs, and actors that a test runs."""
 
@@ -68,8 +74,7 @@ class ActingQueue:
         """Let an actor work until no request has a next step; then end the actor's lease."""
         actor = self.make_actor(**{"actions_per_second": 1_000_000} | changes)
         actor.recover_all()
-        while actor.run_round():
-            pass
+        run_all_rounds(actor)
         actor.release()
 
     def file(self, action: str, target: Target | str, **changes: Any) -> ActionState:

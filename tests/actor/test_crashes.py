@@ -23,7 +23,7 @@ from jobmon.actor.job_changes import CONDITION_NOT_MET, STOPPED
 from jobmon.actor.type_pauses import NO_CHANGE
 from jobmon.collector.leader import LeaseLostError
 
-from .conftest import BOB, ActingQueue, select_dead
+from .conftest import BOB, ActingQueue, run_all_rounds, select_dead
 
 JOB_COUNT = 230  # two batches of 100 jobs and a batch of 30
 PROFILE = """\
@@ -245,8 +245,7 @@ def test_a_job_that_another_program_deletes_before_the_update_is_reported_as_gon
     queue.add("dead", "dlq")
     filed = queue.file("retry", "dead")
     actor = queue.make_actor(lambda step: step == "intent" and queue.jobs.delete_many({}))
-    while actor.run_round():
-        pass
+    run_all_rounds(actor)
     assert queue.outcomes(filed) == {"dead": ("skipped", GONE)}
 
 
@@ -289,8 +288,7 @@ def test_a_job_that_a_worker_finishes_before_the_update_is_not_cancelled(
             finished_ids.append(lease.job_id)
 
     actor = queue.make_actor(run_job)
-    while actor.run_round():
-        pass
+    run_all_rounds(actor)
     assert finished_ids == ["waits"]
     assert queue.job("waits")["status"] == "succeeded"
     assert queue.outcomes(filed) == {

@@ -63,7 +63,9 @@ def test_notice_is_muted_and_unmuted_on_the_page(api: Api, mute_records: Any) ->
     assert "1 job stuck" in muted.text
     unmute = f"/dashboard/mutes/confirm?id={stored['request']}"
     assert unmute in list_mute_addresses(muted)
-    assert "provider is <away>" in admin.page(unmute).text
+    question = admin.page(unmute)
+    assert "provider is <away>" in question.text
+    assert "End mute · " in question.text
     ended = admin.post("/dashboard/mutes/end", {"id": stored["request"], "reason": "back"})
     assert ended.status_code == 303
     assert mute_records.find_one({"kind": "unmuted"})["reason"] == "back"

@@ -143,7 +143,7 @@ def test_a_sign_out_deletes_the_marks_of_old_ones(keys: SessionKeys, tmp_path: P
     assert (renewals.has_ended("old"), renewals.has_ended("new")) == (False, True)
 
 
-def test_folder_that_is_open_to_all_or_a_link_or_missing_is_not_used(
+def test_folder_that_is_open_to_all_or_a_link_or_without_a_parent_is_not_used(
     keys: SessionKeys, provider: Provider, tmp_path: Path
 ) -> None:
     open_to_all, link = tmp_path / "open", tmp_path / "link"
@@ -151,7 +151,7 @@ def test_folder_that_is_open_to_all_or_a_link_or_missing_is_not_used(
     open_to_all.chmod(0o777)
     (tmp_path / "private").mkdir(mode=0o700)
     link.symlink_to(tmp_path / "private")
-    for folder in (open_to_all, link, tmp_path / "missing" / "parent"):
+    for folder in (open_to_all, link, tmp_path / "missing" / "folder"):
         count_before = provider.renewal_count
         for _ in range(2):
             Renewals(keys, folder).get("token", provider.renew)

@@ -15,10 +15,10 @@ const LINKS = {
 const HINT = "Click a time for its jobs, drag to see only that time.";
 
 /**
- * uPlot plugins to choose a time in the plot in `figure`. A chosen step opens the list at the address `jobs`
- * with the jobs of that time, or without `jobs` the window of the step. `describe(index)` is a step as a list of
- * texts, `times()` the start of each step in Unix seconds, `columnAt(plot, index, top)` the column of the line or
- * bar at this position, or empty. With `isFirst` the plot has a hint.
+ * uPlot plugins to choose a time in the plot in `figure`; `title` is its name for screen readers. A chosen step
+ * opens the list of jobs at the address `jobs`, with the jobs of that time. Without `jobs` it opens the window of the
+ * step. `describe(index)` returns a step as a list of texts. `times()` returns the start of each step in Unix seconds.
+ * `columnAt(index, top)` returns the column of the line or bar there, or "". With `isFirst` the plot has a hint.
  */
 export function timeLinks(figure, title, { jobs, describe, times, columnAt, isFirst }) {
   const chooseSteps = (first, last) => openSteps(times(), first, last);
@@ -40,12 +40,15 @@ export function timeLinks(figure, title, { jobs, describe, times, columnAt, isFi
       showLinks(index);
       return;
     }
-    const address = makeAddress(times(), index, jobs, columnAt(plot, index, plot.cursor.top));
+    const address = makeAddress(times(), index, jobs, columnAt(index, plot.cursor.top));
     if (event.ctrlKey || event.metaKey) window.open(address, "_blank", "noopener");
     else location.assign(address);
   };
   return [
-    keyboardCursor(figure, title, describe, showAndFocusLinks, chooseSteps), dragWindow(times), chooseOnClick(openJobs), { hooks: { init: () => figure.append(paragraph) } },
+    keyboardCursor(figure, title, describe, showAndFocusLinks, chooseSteps),
+    dragWindow(times),
+    chooseOnClick(openJobs),
+    { hooks: { init: () => figure.append(paragraph) } },
   ];
 }
 

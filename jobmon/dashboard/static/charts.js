@@ -115,7 +115,7 @@ function drawChart(chart) {
       jobs: container.dataset.jobs,
       describe: (index) => describeStep(chart, data, listLabels(chart), index),
       times: () => data.at,
-      columnAt: (_, index, top) => columnAt(chart, data, plot, index, top),
+      columnAt: (index, top) => columnAt(chart, data, plot, index, top),
       isFirst: chart === charts[0],
     }),
   ]);
