@@ -14,8 +14,10 @@ export function startCopyButtons() {
 async function copy(button) {
   const { copy: fixedText, copyOf } = button.dataset;
   const text = fixedText ?? (copyOf ? document.getElementById(copyOf) : button.nextElementSibling).textContent;
-  if (navigator.clipboard) await navigator.clipboard.writeText(text);
-  else copyWithoutClipboard(text);
+  if (!(await write(text))) {
+    announcement.textContent = "The browser does not allow copying";
+    return;
+  }
   button.classList.add("done");
   announcement.textContent = "Copied";
   setTimeout(() => {
@@ -24,14 +26,25 @@ async function copy(button) {
   }, SHOWN_MS);
 }
 
-// Without TLS, browsers have no `navigator.clipboard`, except on localhost.
-function copyWithoutClipboard(text) {
+/** Write a text to the clipboard; returns whether that was possible. */
+async function write(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Without TLS, browsers have no `navigator.clipboard`, except on localhost. Others may refuse.
+    return writeWithoutClipboard(text);
+  }
+}
+
+function writeWithoutClipboard(text) {
   const field = document.createElement("textarea");
   const focused = document.activeElement;
   field.value = text;
   document.body.append(field);
   field.select();
-  document.execCommand("copy");
+  const isWritten = document.execCommand("copy");
   field.remove();
   focused?.focus();
+  return isWritten;
 }
