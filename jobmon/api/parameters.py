@@ -23,7 +23,6 @@ from jobmon.web.errors import invalid, invalid_parameters
 ISO = "ISO 8601; UTC if it has no offset."
 
 GIVEN_TWICE = "Given more than once."
-MAX_PAGE = 2**31 - 1
 MAX_CACHED = 200  # queries of each schema
 MAX_CACHED_LENGTH = 500  # characters of the query string
 
@@ -143,7 +142,7 @@ def page_field(advice: str = "") -> PlainInteger:
     """The number of a page; `advice`: what its description adds."""
     return PlainInteger(
         load_default=1,
-        validate=validate.Range(1, MAX_PAGE),
+        validate=validate.Range(min=1),
         **describe(f"Number of the page, from 1. {advice}".strip()),
     )
 

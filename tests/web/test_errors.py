@@ -69,7 +69,6 @@ def test_method_that_is_not_allowed_is_405_with_the_allowed_methods(
     [
         ("page", "0"),
         ("page", "-1"),
-        ("page", "9" * 400),
         ("page", "1.5"),
         ("page", "x"),
         ("page", ""),
