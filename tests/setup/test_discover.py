@@ -340,7 +340,7 @@ def test_dates_as_text_are_proposed_and_counted_in_each_form_of_utc(
 
     database.work_items.insert_many(
         make_work_item(index)
-        | {"created_at": to_text(-60), "run_at_ms": to_text(-5 if index % 4 else 5)}
+        | {"created_at": to_text(-60), "run_at_ms": to_text(-5 if index % 4 else 300)}
         for index in range(24)
     )
     discovery = discover(database_uri(mongod, database), "JOBMON_MONGO_URI", set())
@@ -351,7 +351,7 @@ def test_dates_as_text_are_proposed_and_counted_in_each_form_of_utc(
     path.write_text(candidate.text)
     queue = WatchedQueue(mongod, database, profile=str(path), jobs_collection="work_items")
     stats = queue.get("/admin/jobs/stats")
-    # `pending` are 0, 6, 12, 18; `retry` are 3, 9, 15, 21: two of the eight are due in 5 minutes.
+    # `pending` are 0, 6, 12, 18; `retry` are 3, 9, 15, 21: two of the eight are due in 5 hours.
     assert (stats["dueJobs"], stats["scheduledJobs"]) == (6, 2)
     assert len(queue.ids(status="queued")) == 4
     queue.close()

@@ -23,7 +23,7 @@ MongoDb = Database[Document]
 Jobs = dict[str, Document]  # by the expected status
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-PAST, FUTURE = NOW - timedelta(minutes=5), NOW + timedelta(minutes=5)
+PAST, FUTURE = NOW - timedelta(minutes=5), NOW + timedelta(hours=5)
 LOCAL_TEXT = NOW.strftime("%Y-%m-%d %H:%M:%S")
 PAST_S = int(PAST.timestamp())
 
