@@ -11,7 +11,7 @@ from flask import Response, request
 from jobmon.api.answers import JobList, JobSummary
 from jobmon.api.export import FileRows, export
 from jobmon.api.group_jobs import GroupJobFinder
-from jobmon.api.longest_runs import LongestRunReader
+from jobmon.api.longest_runs import LongestRunReader, drop_dates
 from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.domain import CappedCount
 from jobmon.single_flight import FreshFlight
@@ -163,7 +163,7 @@ class ListResponder:
         start = (query.page - 1) * query.per_page
         meta = _format_meta(query.page, query.per_page, CappedCount(len(jobs), True), reason)
         page_jobs = jobs[start : start + query.per_page]
-        return ListPage(jobs=page_jobs, meta=meta, job_filter=query.job_filter)
+        return ListPage(jobs=page_jobs, meta=meta, job_filter=drop_dates(query.job_filter))
 
 
 def _format_meta(page: int, per_page: int, total: CappedCount, reason: str) -> dict[str, Any]:

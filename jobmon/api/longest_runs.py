@@ -49,6 +49,11 @@ class LongestRunReader:
         return self._lists.get(key, lambda: _read_longest(queue, job_filter), CACHE_TTL_S)
 
 
+def drop_dates(job_filter: JobFilter) -> JobFilter:
+    """The filter of the listed jobs: its dates are those of their runs."""
+    return JobFilter(statuses=job_filter.statuses, types=job_filter.types)
+
+
 def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
     start, end = job_filter.finished_from, job_filter.finished_to
     query = WindowQuery(start=start, end=end, length=DEFAULT_LENGTH)
@@ -56,10 +61,9 @@ def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
     with explain_history_errors(NO_COLLECTOR):
         history = queue.runs.read(window)
     runs = _select_runs(history.details, job_filter)
-    without_dates = JobFilter(statuses=job_filter.statuses, types=job_filter.types)
     # The status of a job is known only after the look-up.
     limit = MAX_LOOKED_UP if job_filter.statuses else MAX_JOBS
-    looked_up = queue.lists.look_up(list(runs)[:limit], without_dates)
+    looked_up = queue.lists.look_up(list(runs)[:limit], drop_dates(job_filter))
     jobs: list[Document] = [
         job | {"durationMs": runs[job_id].duration_ms}
         for job, is_match in looked_up

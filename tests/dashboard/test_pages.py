@@ -6,7 +6,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin
@@ -25,6 +25,7 @@ from jobmon.demo.mongod import Mongod
 from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
+from jobmon.store.bson_json import to_iso
 from jobmon.store.lists import JobLists
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api
@@ -664,9 +665,21 @@ def test_page_without_session_and_database_has_no_navigation(api_without_databas
         assert not viewer.page(OVERVIEW, 401).all("nav")
 
 
+def read_held_rows(viewer: Viewer, path: str, ids: Collection[str]) -> dict[str, tuple[bool, bool]]:
+    """The held rows outside the list: by id, whether a row is unmatched, and gone."""
+    held = ",".join(quote(name, safe="") for name in ids)
+    page = Page(viewer.get(path, part=True, X_Jobmon_Held=held).text)
+    elements = [(tag, attrs) for tag, attrs in page.elements if tag in ("table", "tr")]
+    start = elements.index(("table", {"hidden": None, "id": "held-rows"})) + 1
+    return {
+        str(attrs["id"]): (attrs.get("class") == "unmatched", "data-gone" in attrs)
+        for _, attrs in elements[start:]
+    }
+
+
 def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched: Any) -> None:
     """Catches a finished job that stays "running" because the mouse pointer holds its row."""
-    names = ("still/leased,1", "done", "elsewhere")
+    names = ("still/leased,1", "done", "elsewhere", "deleted?")
     watched.jobs.insert_many(
         [
             {"jobId": names[0], "status": "leased", "createdBy": "ada"},
@@ -674,27 +687,15 @@ def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched:
             {"jobId": names[2], "status": "leased", "createdBy": "bob"},
         ]
     )
-    held = ",".join(quote(name, safe="") for name in (*names, "deleted?"))
-
-    def read_held_rows(viewer: Viewer, path: str) -> dict[str, tuple[bool, bool]]:
-        """The held rows outside the list: by id, whether a row is unmatched, and gone."""
-        page = Page(viewer.get(path, part=True, X_Jobmon_Held=held).text)
-        elements = [(tag, attrs) for tag, attrs in page.elements if tag in ("table", "tr")]
-        start = elements.index(("table", {"hidden": None, "id": "held-rows"})) + 1
-        return {
-            str(attrs["id"]): (attrs.get("class") == "unmatched", "data-gone" in attrs)
-            for _, attrs in elements[start:]
-        }
-
     # The two other held jobs match: they are among the rows of the list.
-    assert read_held_rows(admin, f"{JOBS}?status=leased") == {
+    assert read_held_rows(admin, f"{JOBS}?status=leased", names) == {
         "job-done": (True, False),
         "job-deleted%3F": (False, True),
     }
     # This held job matches, but is on the second page of the list.
-    rows = read_held_rows(admin, f"{JOBS}?status=leased&per_page=1")
+    rows = read_held_rows(admin, f"{JOBS}?status=leased&per_page=1", names)
     assert rows["job-still/leased%2C1"] == (False, False)
-    assert read_held_rows(ada, "/dashboard/my?status=leased") == {
+    assert read_held_rows(ada, "/dashboard/my?status=leased", names) == {
         "job-done": (True, False),
         "job-elsewhere": (False, True),  # another owner's job looks like an unknown job
         "job-deleted%3F": (False, True),
@@ -702,6 +703,26 @@ def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched:
     assert "held-rows" not in admin.get(f"{JOBS}?status=leased", part=True).text
     ids = ",".join(f"x{index}" for index in range(500))
     assert admin.get(JOBS, part=True, X_Jobmon_Held=ids).text.count("data-gone") == 100  # at most
+
+
+def test_held_row_in_the_list_of_the_longest_runs_matches_by_status_and_type(
+    admin: Viewer, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches dates that are compared with the last run: the longest run may be an earlier one."""
+    watched.jobs.insert_many(
+        [
+            {"jobId": "again", "type": "mail", "status": "queued", "finishedAt": None},
+            {"jobId": "other", "type": "push", "status": "queued", "finishedAt": None},
+        ]
+    )
+    monkeypatch.setattr(
+        "jobmon.api.longest_runs.LongestRunReader.list", lambda *_: ([{"jobId": "a"}], "")
+    )
+    path = f"{JOBS}?sort=-duration&type=mail&finished_from={to_iso(NOW)}"
+    assert read_held_rows(admin, path, ("again", "other")) == {
+        "job-again": (False, False),
+        "job-other": (True, False),
+    }
 
 
 @pytest.mark.parametrize(
