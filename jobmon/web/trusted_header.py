@@ -5,13 +5,16 @@ Only the proxy may have these addresses, and it must replace a header that its o
 """
 
 import ipaddress
+import logging
 
 from flask import Request
 
 from jobmon.settings import Settings
 from jobmon.web.claims import Caller
 
-MAX_HEADER_LENGTH = 1_000  # of a header's value, in characters
+MAX_NAME_LENGTH = 1_000  # of a person's name, in characters; gunicorn limits the groups
+
+log = logging.getLogger(__name__)
 
 
 class TrustedHeader:
@@ -19,13 +22,14 @@ class TrustedHeader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._user = settings.trusted_user_header or ""
-        self._groups = settings.trusted_groups_header
+        self._user_header = settings.trusted_user_header or ""
+        self._groups_header = settings.trusted_groups_header or ""
+        self._is_logged = False  # whether unreadable groups were logged
         self._networks = [ipaddress.ip_network(text) for text in settings.trusted_header_from]
 
     def is_sent(self, request: Request) -> bool:
         """Whether a request has the header, trusted or not."""
-        return self._user in request.headers
+        return self._user_header in request.headers
 
     def read_caller(self, request: Request) -> Caller | None:
         """The named person with their groups as roles; None if the name is refused.
@@ -33,12 +37,21 @@ class TrustedHeader:
         A name is refused if it is from an untrusted address, is empty, too long or not plain text,
         or has a comma: a comma joins the values of a header that is sent twice.
         """
-        user = _decode(request.headers.get(self._user, ""))
-        if not user or "," in user or not self._is_from_proxy(request):
+        user = _decode(request.headers.get(self._user_header, ""))
+        if not user or len(user) > MAX_NAME_LENGTH or "," in user:
             return None
-        groups_text = _decode(request.headers.get(self._groups, "")) if self._groups else ""
-        groups = [name for group in groups_text.split(",") if (name := group.strip())]
-        return Caller.from_roles(user, groups, self._settings)
+        if not self._is_from_proxy(request):
+            return None
+        return Caller.from_roles(user, self._read_groups(request), self._settings)
+
+    def _read_groups(self, request: Request) -> list[str]:
+        """The person's groups; none, with a warning once, if the header is not plain text."""
+        text = _decode(request.headers.get(self._groups_header, "")) if self._groups_header else ""
+        if text is None and not self._is_logged:
+            self._is_logged = True
+            message = "groups are ignored: %s is not plain text in UTF-8"
+            log.warning(message, self._groups_header)
+        return [name for group in (text or "").split(",") if (name := group.strip())]
 
     def _is_from_proxy(self, request: Request) -> bool:
         """Whether the connection itself is from a trusted address; its headers do not count."""
@@ -51,10 +64,10 @@ class TrustedHeader:
         return any((mapped or peer) in network for network in self._networks)
 
 
-def _decode(value: str) -> str:
-    """A header's value as text: WSGI has its bytes as Latin-1. Empty if not plain or too long."""
+def _decode(value: str) -> str | None:
+    """A header's value as text: WSGI has its bytes as Latin-1. None if it is not plain UTF-8."""
     try:
         text = value.encode("latin-1").decode().strip()
     except UnicodeError:
-        return ""
-    return text if text.isprintable() and len(text) <= MAX_HEADER_LENGTH else ""
+        return None
+    return text if text.isprintable() else None

@@ -11,7 +11,7 @@ import pytest
 from pymongo.database import Database
 
 from ..conftest import Api
-from ..support.request_lines import capture_requests
+from ..support.request_log import capture_log
 
 STATS = "/admin/jobs/stats"
 
@@ -19,7 +19,7 @@ STATS = "/admin/jobs/stats"
 @pytest.fixture
 def lines() -> Iterator[list[Any]]:
     """The log lines of the test's requests, as dictionaries."""
-    with capture_requests() as captured:
+    with capture_log() as captured:
         yield captured
 
 

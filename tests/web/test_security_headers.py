@@ -21,7 +21,7 @@ from jobmon.store.jobs import JobStore
 from ..api import test_access as access
 from ..conftest import SECRET, Api, unconfigured_log
 from ..support.pages import PART
-from ..support.request_lines import capture_requests
+from ..support.request_log import capture_log
 from .test_auth import CLAIMS, sign_token, time_from_now
 
 Answers = list[tuple[str, Any]]  # each request, such as `GET /jobs`, with its answer
@@ -247,7 +247,7 @@ ONE_PROXY = {
 
 def capture_lines(request: Callable[[], Any]) -> list[Any]:
     """The lines that a request logs."""
-    with capture_requests() as lines:
+    with capture_log() as lines:
         request()
     return lines
 

@@ -23,7 +23,7 @@ from jobmon.settings import Settings
 from jobmon.web import auth
 
 from ..conftest import SECRET, Api
-from ..support.request_lines import capture_requests
+from ..support.request_log import capture_log
 from .test_auth import (
     CLAIMS,
     EC_KEY,
@@ -609,7 +609,7 @@ def test_only_the_log_names_the_reason_of_a_refusal(
     make_api: MakeApi, reason: str, code: str, token: str
 ) -> None:
     api = make_api(jwt_issuer="https://id", jwt_audience="jobmon")
-    with capture_requests() as lines:
+    with capture_log() as lines:
         assert try_token(api, token) == (401, code, "Bearer")
     (line,) = lines
     assert (line["code"], line["reason"], line["user"]) == (code, reason, None)
@@ -651,7 +651,7 @@ def test_subject_is_read_from_the_configured_claim(
     make_api: MakeApi, path: str, claims: dict[str, Any]
 ) -> None:
     api = make_api(subject_claim=path)
-    with capture_requests() as lines:
+    with capture_log() as lines:
         assert try_token(api, sign_hmac({"alg": "HS256"}, claims)) == 200
         assert try_token(api, api.token("ada", "user")) == 200
         assert try_token(api, sign_token({"sub": "ada"})) == INVALID

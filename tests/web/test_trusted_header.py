@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -10,7 +11,7 @@ from jobmon.app import create_app
 from jobmon.settings import Settings, SettingsError
 
 from ..conftest import Api
-from ..support.request_lines import capture_requests
+from ..support.request_log import capture_log
 
 PROXY = "10.1.2.3"
 SETTINGS = {
@@ -88,7 +89,7 @@ def test_name_from_the_proxy_is_accepted_for_any_caller_address(api: Api, peer: 
         " ",
         "eve,root",  # a header that was sent twice
         "root, ",
-        "ro\u00adot",
+        "ro\u00adot".encode().decode("latin-1"),
         "ro\tot",
         "\u00e9",  # Latin-1, not UTF-8
         "x" * 1_001,
@@ -102,6 +103,23 @@ def test_malformed_name_is_refused(api: Api, user: str) -> None:
 def test_name_in_utf8_is_read(api: Api) -> None:
     header = "Zoë".encode().decode("latin-1")
     assert '<bdi class="who">Zoë</bdi>' in send(api, AS_ROOT | {"X-Auth-User": header}).text
+
+
+def test_person_in_many_groups_keeps_the_roles_of_all(api: Api) -> None:
+    """Catches a person without a role because the header with the groups is long."""
+    groups = ",".join([*(str(UUID(int=number)) for number in range(200)), "admin"])
+    assert send(api, {"X-Auth-User": "root", "X-Auth-Groups": groups}).status_code == 200
+
+
+def test_groups_that_cannot_be_read_are_ignored_and_logged_once(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    for groups in ("admin, \u00e9", "admin, ro\u00adot".encode().decode("latin-1")):
+        headers = {"X-Auth-User": "root", "X-Auth-Groups": groups}
+        assert send(api, headers).status_code == 403
+        assert send(api, headers, path="/dashboard/my").status_code == 200
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert messages == ["groups are ignored: X-Auth-Groups is not plain text in UTF-8"]
 
 
 def test_header_is_used_only_for_pages(api: Api) -> None:
@@ -139,7 +157,7 @@ def test_token_overrides_the_header_and_the_header_overrides_the_cookie(api: Api
     assert send(api, peer="203.0.113.9").status_code == 403
 
 
-def test_headers_that_no_setting_names_are_ignored(make_api: Callable[..., Api]) -> None:
+def test_headers_not_in_the_settings_are_ignored(make_api: Callable[..., Api]) -> None:
     no_headers = {"trusted_user_header": None, "trusted_groups_header": None}
     assert send(make_api(**no_headers, trusted_header_from=())).status_code == 401
     api_without_groups = make_api(trusted_groups_header=None)
@@ -147,7 +165,7 @@ def test_headers_that_no_setting_names_are_ignored(make_api: Callable[..., Api])
     assert send(api_without_groups, path="/dashboard/my").status_code == 200
 
 
-def test_header_needs_no_claims_of_tokens(make_api: Callable[..., Api]) -> None:
+def test_header_ignores_the_settings_about_claims(make_api: Callable[..., Api]) -> None:
     claim_paths = {"role_claim": "realm_access.roles", "subject_claim": "email"}
     page = send(make_api(**claim_paths))
     assert page.status_code == 200
@@ -155,7 +173,7 @@ def test_header_needs_no_claims_of_tokens(make_api: Callable[..., Api]) -> None:
 
 
 def test_log_names_the_reason_of_a_refusal(api: Api) -> None:
-    with capture_requests() as lines:
+    with capture_log() as lines:
         send(api, peer="203.0.113.9")
         send(api)
         send(api, {})

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @contextmanager
-def capture_requests() -> Iterator[list[dict[str, Any]]]:
+def capture_log() -> Iterator[list[dict[str, Any]]]:
     """Yields a list; during the block each request adds its logged fields to the list."""
     logger, entries = logging.getLogger("jobmon.request"), list[dict[str, Any]]()
     handler, old_level = logging.Handler(), logger.level
