@@ -91,7 +91,8 @@ def find_meanings(queue: WatchedQueue, text: str, owner: str | None = None) -> M
     It reads the collector's statistics and history, and a bounded number of index keys. With
     `owner`, only the jobs of this owner are searched.
     """
-    search = explain_refused(parse_search(text, queue.settings.search_fields))
+    fields = queue.settings.search_fields
+    search = explain_refused(parse_search(text, fields), fields)
     finder = _Finder(queue, search, owner)
     meanings: dict[tuple[str, str], Meaning] = {}
     inexact_counts: Counter[tuple[str, str]] = Counter()

@@ -14,8 +14,8 @@ from jobmon.web.errors import invalid_parameters
 
 MAX_TEXT_LENGTH = 1_000  # in characters
 MAX_PARTS = 20
-# The keys (words before a colon), each with its parameter of a list of jobs. If a parameter has
-# several keys, the first one is shown.
+# Each key (the word before a colon) with the parameter of a list of jobs that it sets. If several
+# keys set a parameter, the first one is shown.
 KEYS = {
     "id": "job_id",
     "type": "type",
@@ -37,12 +37,12 @@ KEYS = {
 }
 # Keys that only a list of all jobs has.
 OPERATOR_KEYS = ("owner", "worker", "code", "group", "is")
-# The words and values for a status, each with the value of the status.
+# What a person may write for a status, each with the stored status.
 STATUSES = {status.value: status.value for status in JobStatus} | {
     word: status for status, word in JOB_STATUS_WORDS.items()
 }
 _CONDITIONS = [condition.value for condition in JobCondition]
-_SHORTEST_KEYS = {parameter: key for key, parameter in reversed(KEYS.items())}
+_FIRST_KEYS = {parameter: key for key, parameter in reversed(KEYS.items())}
 _QUOTES = '"\u201c\u201d\u201e'  # phones type curved quotes
 # A quoted value with or without a key, or a word without spaces. The last quote may be missing.
 _PART = re.compile(
@@ -127,8 +127,8 @@ def parse_search(text: str, fields: Sequence[str]) -> SearchText:
     return replace(search, problems=(*problems, *_check_values(search.filters, fields)))
 
 
-def explain_refused(search: SearchText) -> SearchText:
-    """The text, with a problem for each part that a list of jobs refuses, unless it has problems.
+def explain_refused(search: SearchText, fields: Sequence[str]) -> SearchText:
+    """The text; if it has no problems, with one for each filter that a list of jobs refuses.
 
     A short `job_id` is no problem: it may be a whole id.
     """
@@ -138,9 +138,10 @@ def explain_refused(search: SearchText) -> SearchText:
     except ValidationError as error:
         messages = invalid_parameters(error.messages_dict).details or {}
         problems = (
-            f"`{search.text[part.start :].split()[0]}` cannot be searched: {message}"
-            for part in search.parts
-            for message in messages.get(part.parameter, ())
+            f"`{shortest_key(parameter, fields)}:{values[0] if len(values) == 1 else ''}` "
+            f"cannot be searched: {message}"
+            for parameter, values in filters.items()
+            for message in messages.get(parameter, ())
         )
         return replace(search, problems=search.problems or tuple(problems))
     return search
@@ -185,9 +186,9 @@ def _make_part(parameter: str, raw: str, start: int) -> Part:
     return Part(parameter=parameter, value=value, start=start)
 
 
-def _changes_by_quotes(parameter: str, quoted: str) -> bool:
-    """Whether a quoted text means something else without its quotes: then they are kept."""
-    is_label = parameter in REPEATABLE and (quoted in ("null", "") or quoted.endswith("*"))
+def _changes_by_quotes(parameter: str, inner: str) -> bool:
+    """Whether the text in quotes means something else without them: then they are kept."""
+    is_label = parameter in REPEATABLE and (inner in ("null", "") or inner.endswith("*"))
     return is_label or parameter.startswith(f"{PAYLOAD}.")
 
 
@@ -203,8 +204,8 @@ def _check_values(filters: Mapping[str, list[str]], fields: Sequence[str]) -> It
 
 def shortest_key(parameter: str, fields: Sequence[str]) -> str:
     """The shortest key that means this parameter."""
-    if parameter in _SHORTEST_KEYS:
-        return _SHORTEST_KEYS[parameter]
+    if parameter in _FIRST_KEYS:
+        return _FIRST_KEYS[parameter]
     names = parameter.split(".")
     keys = (".".join(names[-length:]) for length in range(1, len(names) + 1))
     return next((key for key in keys if _find_parameters(key, fields) == [parameter]), parameter)
@@ -212,7 +213,7 @@ def shortest_key(parameter: str, fields: Sequence[str]) -> str:
 
 def list_keys(fields: Sequence[str], *, is_operator: bool) -> list[str]:
     """The shortest key of every parameter, for operators or for owners of jobs."""
-    keys = [key for key in _SHORTEST_KEYS.values() if is_operator or key not in OPERATOR_KEYS]
+    keys = [key for key in _FIRST_KEYS.values() if is_operator or key not in OPERATOR_KEYS]
     order = list(KEYS)
     return sorted(keys, key=order.index) + [shortest_key(name, fields) for name in fields]
 

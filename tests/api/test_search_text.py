@@ -6,6 +6,7 @@ import pytest
 from jobmon.api.search_text import (
     MAX_PARTS,
     MAX_TEXT_LENGTH,
+    explain_refused,
     format_filters,
     list_keys,
     parse_search,
@@ -81,6 +82,22 @@ def test_parse_finds_filters_and_words(
 def test_parse_explains_which_part_cannot_be_searched(text: str, problem: str) -> None:
     problems = parse_search(text, FIELDS).problems
     assert (problem in problems[0]) if problem else not problems
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("attempts:x", "attempts:x"),
+        ("Priority: high", "priority:high"),
+        ('priority:"very high"', "priority:very high"),
+        ("type:mail type:*", "type:"),  # the message describes which of the values it means
+        (" ".join(f"orderId:{number}" for number in range(11)), "orderId:"),
+    ],
+)
+def test_a_refused_filter_is_named_once_and_whole(text: str, refused: str) -> None:
+    """Catches an accepted value that the problem names, and a value that is cut at a space."""
+    (problem,) = explain_refused(parse_search(text, FIELDS), FIELDS).problems
+    assert problem.startswith(f"`{refused}` cannot be searched: ")
 
 
 def test_key_of_several_fields_is_ambiguous_unless_one_matches_exactly() -> None:
