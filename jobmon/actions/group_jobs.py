@@ -48,7 +48,7 @@ class GroupJobReader:
     def select(self, jobs: Iterable[Document], group_id: str) -> list[Document]:
         """The jobs whose newest error belongs to the group; only for jobs that `lists` has read.
 
-        Raises RefusedFilterError if a job belongs to the group `(other messages)` with this id.
+        Raises RefusedFilterError if the id is that of the group `(other messages)` of a job's code.
         """
         selected = []
         for job in jobs:

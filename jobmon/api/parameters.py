@@ -139,7 +139,7 @@ def optional_text(description: str, *, max_length: int | None = None) -> fields.
 
 
 def page_field(advice: str = "") -> PlainInteger:
-    """The number of a page; `advice`: what its description adds."""
+    """The number of a page; `advice` ends its description."""
     return PlainInteger(
         load_default=1,
         validate=validate.Range(min=1),

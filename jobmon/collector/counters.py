@@ -24,7 +24,7 @@ from jobmon.rollup.buckets import (
     dump_tallies,
     floor,
     fold_types,
-    load_bucket,
+    load_bucket_tallies,
     load_tallies,
     merge,
     seconds,
@@ -117,7 +117,7 @@ def _load_counters(document: Document) -> _Counters:
 
 
 def _load_hour(document: Document) -> tuple[datetime, Tallies]:
-    return require_type(document["at"], datetime), load_bucket(document)
+    return require_type(document["at"], datetime), load_bucket_tallies(document)
 
 
 def _extend_names(known: Tallies, tallies: Tallies) -> list[str]:

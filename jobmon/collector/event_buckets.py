@@ -21,8 +21,8 @@ from jobmon.rollup.buckets import (
     count_failed,
     dump_bucket,
     fold_rare_types,
-    load_bucket,
     load_bucket_details,
+    load_bucket_tallies,
 )
 from jobmon.rollup.documents import BUCKETS, OwnDatabase
 from jobmon.rollup.run_details import RunDetails, fold_details
@@ -108,7 +108,7 @@ class EventBuckets:
         if at not in self._open:
             stored = self._own[BUCKETS].find_one({"_id": self._own.id(bucket_name(MINUTE, at))})
             self._open[at] = _Bucket(
-                tallies=next(self._own.read(BUCKETS, [stored], load_bucket), {}),
+                tallies=next(self._own.read(BUCKETS, [stored], load_bucket_tallies), {}),
                 details=next(self._own.read(BUCKETS, [stored], load_bucket_details), RunDetails()),
                 position=None if stored is None else stored.get("position"),
                 is_stored=stored is not None,

@@ -34,8 +34,8 @@ from jobmon.rollup.buckets import (
     dump_bucket,
     floor,
     fold_rare_types,
-    load_bucket,
     load_bucket_details,
+    load_bucket_tallies,
     load_progress,
     merge,
     retention,
@@ -295,7 +295,9 @@ class HistoryWriter:
         dated = (part for part in parts if isinstance(part["at"], datetime))
         for at, group in groupby(dated, lambda part: floor(part["at"], larger)):
             span_parts = list(group)
-            tallies = fold_rare_types(merge(self._own.read(BUCKETS, span_parts, load_bucket)))
+            tallies = fold_rare_types(
+                merge(self._own.read(BUCKETS, span_parts, load_bucket_tallies))
+            )
             if self._must_replace(tallies, stored.get(at)):
                 details = merge_details(self._own.read(BUCKETS, span_parts, load_bucket_details))
                 yield at, tallies, details
@@ -323,7 +325,9 @@ class HistoryWriter:
         """The stored buckets of the spans with these starts; index: _id."""
         ids = [self._own.id(bucket_name(span, at)) for at in starts]
         buckets = self._buckets.find({"_id": {"$in": ids}}, WITHOUT_DETAILS) if ids else ()
-        return dict(self._own.read(BUCKETS, buckets, lambda each: (each["at"], load_bucket(each))))
+        return dict(
+            self._own.read(BUCKETS, buckets, lambda each: (each["at"], load_bucket_tallies(each)))
+        )
 
     def _must_replace(self, counted: Tallies, stored: Tallies | None) -> bool:
         """Whether a count replaces the stored count.

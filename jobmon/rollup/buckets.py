@@ -192,15 +192,15 @@ def dump_bucket(span: timedelta, at: datetime, tallies: Tallies, details: RunDet
     }
 
 
-def load_bucket(document: Document) -> Tallies:
+def load_bucket_tallies(document: Document) -> Tallies:
     """The tallies of a bucket; raises what `load_tallies` raises."""
-    require_type(document["at"], datetime)
+    require_type(document["at"], datetime)  # callers read it
     return load_tallies(document["types"])
 
 
 def load_bucket_details(document: Document) -> RunDetails:
     """The details of a bucket; raises what `load_details` raises."""
-    require_type(document["at"], datetime)
+    require_type(document["at"], datetime)  # callers read it
     return load_details(require_type(document["details"], dict))
 
 
@@ -220,7 +220,7 @@ def dump_sample(sample: QueueSample) -> Document:
 
 
 def load_sample(document: Document) -> tuple[datetime, QueueSample]:
-    """The start of the span and its sample; raises what `load_bucket` raises."""
+    """The start of the span and its sample; raises what `load_bucket_tallies` raises."""
     counts = {
         require_type(status, str): require_type(count, int) for status, count in document["counts"]
     }
@@ -245,7 +245,7 @@ class HistoryProgress:
     counted_from: datetime | None = None
 
     def covers(self, start: datetime, end: datetime) -> bool:
-        """Whether all activity so far from `start` to before `end` is counted."""
+        """Whether all past activity from `start` to before `end` is counted."""
         if self.counted_from is None or start >= self.counted_from:
             return True
         return self.final_until is not None and end <= self.final_until

@@ -14,8 +14,8 @@ from jobmon.rollup.buckets import (
     QueueSample,
     Tallies,
     bucket_name,
-    load_bucket,
     load_bucket_details,
+    load_bucket_tallies,
     load_progress,
     load_sample,
     load_tallies,
@@ -193,7 +193,7 @@ class RollupReader:
         names = {bucket_name(span, at): (span, at) for span, at in spans}
 
         def load(bucket: Document) -> tuple[tuple[timedelta, datetime], Tallies]:
-            return names[bucket["name"]], load_bucket(bucket)
+            return names[bucket["name"]], load_bucket_tallies(bucket)
 
         return dict(self._read_named(BUCKETS, names, load, WITHOUT_DETAILS))
 

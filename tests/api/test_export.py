@@ -33,7 +33,7 @@ from ..fuzz.documents import (
     NOW_MS,
     NULL,
     PLANTED,
-    USUAL_JOB_VALUES,
+    TYPED_JOB_VALUES,
     Dice,
     Value,
     build_document,
@@ -216,7 +216,7 @@ def read_by_schema(app: Flask) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("profile", "collection", "fields"),
     [
-        ("jobmon", "jobs", USUAL_JOB_VALUES | {b"priority": [int32(5)]}),
+        ("jobmon", "jobs", TYPED_JOB_VALUES | {b"priority": [int32(5)]}),
         ("agenda", "agendaJobs", AGENDA_JOB),
     ],
     ids=["jobmon", "agenda"],

@@ -6,7 +6,7 @@ from typing import Any
 from pymongo.database import Database
 
 from jobmon.collector.event_buckets import EventBuckets
-from jobmon.rollup.buckets import Tally, load_bucket
+from jobmon.rollup.buckets import Tally, load_bucket_tallies
 from jobmon.rollup.documents import BUCKETS, OwnDatabase
 
 from ..conftest import NOW
@@ -23,5 +23,5 @@ def test_minute_that_could_not_be_stored_is_stored_with_the_next_change(
         buckets.add(NOW, "mail", Tally(enqueued=enqueued), position)
         buckets.write(position)
         documents = list(rollups[BUCKETS].find())
-        assert [load_bucket(document)["mail"].enqueued for document in documents] == stored
+        assert [load_bucket_tallies(document)["mail"].enqueued for document in documents] == stored
     assert documents[0]["position"] == "3"

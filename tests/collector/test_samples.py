@@ -59,7 +59,7 @@ def test_larger_spans_are_written_once_a_minute(
     assert reader.samples(HOUR, *ALL_TIME) == {floor(NOW, HOUR): make_sample(0)}
 
 
-def test_the_newest_sample_of_each_span_is_kept(
+def test_each_span_keeps_a_sample_of_its_last_minute(
     connection: Connection, samples: QueueSamples
 ) -> None:
     for seconds, queued in ((0, 1), (10, 2), (30, 3), (600, 4)):

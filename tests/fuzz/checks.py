@@ -192,7 +192,7 @@ class FuzzedService:
         """
         jobs, attempts = [], []
         for index, seed in enumerate(seeds):
-            dice = documents.Dice(seed + 1)
+            dice = documents.Dice(f"jobId {seed}")
             name = documents.text(f"job-{index}")
             job_id = name if dice.random() < 0.8 else dice.draw_value()
             leading_fields = {"_id": documents.draw_id(seed), "jobId": job_id}

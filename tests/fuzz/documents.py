@@ -199,8 +199,8 @@ def nest(levels: int, innermost: Value, in_array: bool = False) -> Value:
 
 KEYS = [b"a", b"b.c", b"$x", b"", "ключ".encode(), b"code", b"message", b"n", b"\xff"]
 ERROR_FIELDS = (b"lastError", b"error")
-# By field: its usual values; for the fields of errors see `Dice.draw_error`.
-USUAL_JOB_VALUES = {
+# By field: values of its type; for the fields of errors see `Dice.draw_error`.
+TYPED_JOB_VALUES = {
     b"type": [text("email.send"), text("payout.execute")],
     b"status": [text(status) for status in STATUSES],
     b"payload": [SECRET_DOCUMENT, REFERENCE],
@@ -218,7 +218,7 @@ USUAL_JOB_VALUES = {
         array(SECRET_DOCUMENT, document((b"error", SECRET_DOCUMENT), (b"startedAt", date(0))))
     ],
 }
-USUAL_ATTEMPT_VALUES = {
+TYPED_ATTEMPT_VALUES = {
     b"attemptNumber": [int32(1), int32(2), *NUMBERS],
     b"status": [text(status) for status in ("running", "succeeded", "failed", "expired")],
     b"workerId": [text("worker-1")],
@@ -245,8 +245,8 @@ class Dice(random.Random):
     def draw_value(self) -> Value:
         return self.draw_tree() if self.random() < 0.15 else self.choice(VALUES)
 
-    def draw_usual_or_any(self, *usual_values: Value) -> Value:
-        return self.choice(usual_values) if self.random() < 0.5 else self.draw_value()
+    def draw_typed_or_any(self, *typed_values: Value) -> Value:
+        return self.choice(typed_values) if self.random() < 0.5 else self.draw_value()
 
     def draw_secret(self) -> tuple[bytes, Value]:
         """A key whose value redaction hides, and a secret value."""
@@ -275,22 +275,22 @@ class Dice(random.Random):
 
     def draw_error(self) -> Value:
         pairs = [
-            (key, self.draw_usual_or_any(text("E1"), text("broken")))
+            (key, self.draw_typed_or_any(text("E1"), text("broken")))
             for key in (b"code", b"message", b"stack")
             if self.random() < 0.8
         ]
         if self.random() < 0.5:
             pairs.insert(self.randint(0, len(pairs)), self.draw_secret())
-        return self.draw_usual_or_any(NULL, document(*pairs), document(*pairs))
+        return self.draw_typed_or_any(NULL, document(*pairs), document(*pairs))
 
-    def draw_fields(self, usual_values: dict[bytes, list[Value]]) -> Fields:
-        """About nine of ten fields, half of them with a usual value.
+    def draw_fields(self, typed_values: dict[bytes, list[Value]]) -> Fields:
+        """About nine of ten fields, half of them with a value of their type.
 
         It omits a createdAt with a value that has no defined order in a list.
         """
         fields = [
-            (name, self.draw_error() if name in ERROR_FIELDS else self.draw_usual_or_any(*values))
-            for name, values in usual_values.items()
+            (name, self.draw_error() if name in ERROR_FIELDS else self.draw_typed_or_any(*values))
+            for name, values in typed_values.items()
             if self.random() < 0.9
         ]
         return [
@@ -301,7 +301,7 @@ class Dice(random.Random):
 def _has_order(value: Value) -> bool:
     """Whether a list by this value has a defined order.
 
-    An array in an array has none, and the type `undefined`, which drivers no longer write.
+    It has none for an array in an array, and for `undefined`, which drivers no longer write.
     """
     if value.bson_type != ARRAY_TYPE:
         return value != UNDEFINED
@@ -310,17 +310,17 @@ def _has_order(value: Value) -> bool:
 
 def draw_job(seed: int) -> Fields:
     """The fields of a job, without `_id`, jobId and priority."""
-    return Dice(seed).draw_fields(USUAL_JOB_VALUES)
+    return Dice(seed).draw_fields(TYPED_JOB_VALUES)
 
 
 def draw_attempt(seed: int) -> Fields:
     """The fields of an attempt, without jobId."""
-    return Dice(seed).draw_fields(USUAL_ATTEMPT_VALUES)
+    return Dice(seed).draw_fields(TYPED_ATTEMPT_VALUES)
 
 
 def draw_id(seed: int) -> Value:
-    """A value for `_id`: an ObjectId, or another value, which another job may have, too."""
-    dice = Dice(~seed)
+    """A value for `_id`: an ObjectId, or any other value, which may repeat."""
+    dice = Dice(f"id {seed}")
     value = dice.choice(ID_VALUES) if dice.random() < 0.3 else int64(dice.randrange(10**6))
     return value if dice.random() < 0.5 else Value(0x07, dice.randbytes(12))
 

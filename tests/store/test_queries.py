@@ -130,8 +130,8 @@ def assert_cheap(
         returned = entry["nreturned"]
         is_count = any("$group" in stage for stage in command.get("pipeline", []))
         assert entry["docsExamined"] <= (0 if is_count else returned + 1 + joined), summary
-        # Leave out $db and lsid, which explain does not accept.
-        explained = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
+        # explain accepts neither lsid nor keys like $db.
+        explained = {key: command[key] for key in command if key != "lsid" and key[0] != "$"}
         codec = database.codec_options
         plan = database.command("explain", explained, verbosity="queryPlanner", codec_options=codec)
         assert not {"COLLSCAN", "SORT"} & set(list_stages(plan)), summary
@@ -296,8 +296,8 @@ def test_a_list_of_jobs_that_finished_in_one_minute_reads_only_these_jobs(
     service: Api, large_db: MongoDb, direction: int
 ) -> None:
     start, end = NOW + timedelta(seconds=20_000), NOW + timedelta(seconds=20_060)
-    is_final = {"$in": ["succeeded", "dlq", "cancelled"]}
-    query = {"finishedAt": {"$gte": start, "$lt": end}, "status": is_final}
+    final = {"$in": ["succeeded", "dlq", "cancelled"]}
+    query = {"finishedAt": {"$gte": start, "$lt": end}, "status": final}
     order = [("finishedAt", direction), ("_id", direction)]
     expected = [job["jobId"] for job in large_db.jobs.find(query, ["jobId"]).sort(order)]
     assert len(expected) > 40
@@ -323,7 +323,7 @@ def test_a_prefix_of_too_many_ids_is_refused(service: Api, large_db: MongoDb) ->
     assert {(entry["keysExamined"], entry["docsExamined"]) for entry in reads} == {(1_001, 0)}
     answer = service.get_as_owner("/jobs", BIG_OWNER, job_id="job-")
     assert answer.status_code == 422
-    # An owner without jobs has no jobs that are compared with the prefix.
+    # For an owner, only the owner's jobs are compared with the prefix.
     page = service.get_as_owner("/jobs", "nobody", job_id="job-").json
     assert (page["data"], page["meta"]["total"]) == ([], 0)
     assert service.get_as_admin("/admin/jobs/queue", job_id="job-4").status_code == 422
@@ -491,9 +491,9 @@ def test_due_and_scheduled_jobs_are_counted_if_few_are_due_or_few_are_scheduled(
     monkeypatch.setattr(live_stats, "MAX_COUNTED", 300)
     monkeypatch.setattr(live_stats, "MAX_OVERDUE_READ", 300)
     now = NOW + timedelta(seconds=seconds)
-    is_waiting = {"status": {"$in": ["queued", "failed"]}}
-    scheduled = large_db.jobs.count_documents({**is_waiting, "nextRunAt": {"$gt": now}})
-    due = large_db.jobs.count_documents(is_waiting) - scheduled
+    waiting = {"status": {"$in": ["queued", "failed"]}}
+    scheduled = large_db.jobs.count_documents({**waiting, "nextRunAt": {"$gt": now}})
+    due = large_db.jobs.count_documents(waiting) - scheduled
     assert max(due, scheduled) > 300
     connection = Connection(Settings(mongo_uri=database_uri(mongod, large_db)))
     counts = LiveStats(connection).count().counts

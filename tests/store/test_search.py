@@ -234,19 +234,19 @@ def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
         is_page = "find" in command
         if is_served:
             assert not entry.get("hasSortStage"), summary
-            # A page by its number skips keys. A count reads up to 10,001 keys, and no job. Three
-            # keys more: one after the range of each value.
+            # A page by its number skips keys. A count reads up to 10,001 keys, and no job. Each of
+            # up to three values reads one key after its range.
             max_keys = 5 + command.get("skip", 0) if is_page else 10_001
             assert entry["keysExamined"] <= max_keys + 3, summary
             # A page by its cursor also reads the job before it and the job after it.
             assert entry["docsExamined"] <= (6 if is_page else 0), summary
-            # Leave out $db and lsid, which explain does not accept.
-            find = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
+            # explain accepts neither lsid nor keys like $db.
+            find = {key: command[key] for key in command if key != "lsid" and key[0] != "$"}
             codec = large_db.codec_options
             plan = large_db.command("explain", find, verbosity="queryPlanner", codec_options=codec)
             assert not {"COLLSCAN", "SORT"} & set(list_stages(plan)), summary
         else:
-            assert entry["keysExamined"] <= 1_001 + 20, summary  # 20 keys more, after the ranges
+            assert entry["keysExamined"] <= 1_001 + 20, summary  # 20: one after each range
             assert entry["docsExamined"] <= 1_001, summary
             is_by_prefix = any("*" in str(value) for value in query.values()) or "job_id" in query
             assert is_by_prefix or not entry.get("hasSortStage"), summary
@@ -284,7 +284,7 @@ def test_a_search_with_few_matches_can_be_sorted_by_dates_without_an_index(
 
 
 def test_a_search_of_an_owner_reads_only_jobs_of_this_owner(
-    get_json: Callable[..., dict[str, Any]], service: Api, large_db: MongoDb
+    get_json: Callable[..., dict[str, Any]], large_db: MongoDb
 ) -> None:
     """Catches an owner who sees jobs of others, or learns how many of these have a value."""
     answer = get_json("/jobs", "owner-1", **{"payload.order": "order/77"})
@@ -323,7 +323,7 @@ def test_suggestions_read_a_bounded_number_of_keys(
 ) -> None:
     """Catches a scan for each key that a person presses, and a count of hidden values.
 
-    The expected suggestions have a kind, a value, and a number of jobs, None if it is unknown.
+    The expected suggestions have a kind, a value, and a number of jobs: at most 100, or None.
     """
     with profiled(large_db) as entries:
         answer = get_json("/admin/jobs/suggestions", q=text)

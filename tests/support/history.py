@@ -24,7 +24,7 @@ def make_history_writer(connection: Connection, **options: Any) -> HistoryWriter
 def writing_history(connection: Connection) -> Iterator[None]:
     """Run a history writer in a thread during the block, with short pauses even after slow counts.
 
-    No collector ends its rests here.
+    No change of a job ends a pause.
     """
     stop = threading.Event()
     thread = threading.Thread(target=make_history_writer(connection).run, args=[stop])
