@@ -70,6 +70,10 @@ class Changes(Protocol):
         """Changes before this time (UTC) were read; None: all were read, or the time is unknown."""
 
     @property
+    def read_until(self) -> datetime | None:
+        """Changes before this time by the server's clock (UTC) were read; None if it is unknown."""
+
+    @property
     def is_at_end(self) -> bool:
         """Whether the last call of `next_batch` read all available changes."""
 
@@ -123,16 +127,18 @@ class StreamedChanges:
 
     @property
     def seen_until(self) -> datetime | None:
-        """The token's time if the reads may lag: on a sharded cluster, or with unread events.
+        """`read_until` if the reads may lag: on a sharded cluster, or with unread events.
 
-        The time is in whole seconds; None if the reads do not lag, or for a token of unknown form.
         A mongos holds an event until every shard, even an idle one, has passed the event's time.
         """
         topology = self._jobs.database.client.topology_description
         may_lag = topology.topology_type_name == "Sharded" or not self.is_at_end
-        if not may_lag or self.token is None:
-            return None
-        return _read_token_time(self.token)
+        return self.read_until if may_lag else None
+
+    @property
+    def read_until(self) -> datetime | None:
+        """The token's time in whole seconds; None for a token of unknown form."""
+        return None if self.token is None else _read_token_time(self.token)
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         if self._ended_by:
@@ -231,6 +237,7 @@ class PolledChanges:
 
     token = None
     seen_until = None
+    read_until = None
     is_at_end = True
 
     def __init__(self, jobs: ReadCollection, stop: threading.Event) -> None:

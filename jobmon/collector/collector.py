@@ -304,7 +304,7 @@ class Collector:
         while True:
             events = changes.next_batch(segments)
             if self._runs.counter is not None:
-                end = (changes.seen_until or datetime.now(UTC)) if changes.is_at_end else None
+                end = (changes.read_until or datetime.now(UTC)) if changes.is_at_end else None
                 has_room = self._runs.counter.add(events, end=end)
             if changes.is_at_end or not has_room or time.monotonic() > until:
                 break

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -136,7 +136,7 @@ class EventCounter:
         """Record that runs are counted from documents, because there is no change stream."""
         if any(gap.end is None for gap in self._history.gaps):
             return
-        start = datetime.now(UTC) if self._has_history else None
+        start = self._connection.server_time() if self._has_history else None
         gap = Gap(start=start, end=None, reason=GapReason.NO_CHANGE_STREAM)
         self._write_history(EventHistory(gaps=self._history.add(gap).gaps))
 
@@ -187,7 +187,9 @@ class EventCounter:
         gap = Gap(start=None, end=moment, reason=GapReason.BEFORE_COLLECTOR)
         if self._has_history:
             start = min(seen_until or boundary, moment)
-            gap = Gap(start=start, end=moment, reason=GapReason.STREAM_LOST)
+            # In whole seconds both times may be equal, but a gap has a length.
+            lost_until = moment + timedelta(seconds=1)
+            gap = Gap(start=start, end=lost_until, reason=GapReason.STREAM_LOST)
         history = self._history.close(moment).add(gap)
         self._write_history(EventHistory(boundary=boundary, gaps=history.gaps))
         self.seen_until, self._prepared = moment, None
@@ -234,7 +236,7 @@ class EventCounter:
         if not self._pending and self._end_at is not None:
             (self._caught_up_at, self.seen_until), self._end_at = self._end_at, None
         if self._memory.should_load_waiting and time.monotonic() >= self._load_at:
-            self._load_waiting(self._jobs, datetime.now(UTC))
+            self._load_waiting(self._jobs, self._connection.server_time())
         if time.monotonic() >= self._write_at:
             self.write()
 

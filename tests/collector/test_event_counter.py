@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from bson import ObjectId, Timestamp
@@ -20,6 +20,7 @@ from pymongo.errors import ExecutionTimeout
 
 from jobmon.app import create_app
 from jobmon.collector import changes as changes_module
+from jobmon.collector import collector as collector_module
 from jobmon.collector import event_counter as event_counter_module
 from jobmon.collector import job_memory as job_memory_module
 from jobmon.collector.changes import StreamedChanges, open_changes
@@ -533,8 +534,20 @@ def test_only_one_of_two_collectors_counts(agenda: Queue) -> None:
     assert follower.read_stored_counts() == agenda.expected
 
 
-def test_a_lost_stream_leaves_a_gap_that_is_counted_from_documents(agenda: Queue) -> None:
-    with running_collector(agenda):
+class FastClock(datetime):
+    """The clock of a machine that is an hour ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) + timedelta(hours=1)
+
+
+def test_a_lost_stream_leaves_a_gap_that_is_counted_from_documents(
+    agenda: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a gap without a length, too: the collector's clock was ahead of the server's."""
+    with monkeypatch.context() as patch, running_collector(agenda):
+        patch.setattr(collector_module, "datetime", FastClock)
         agenda.run("mail", remove=True)
         agenda.await_right_counts()
     agenda.run("mail", remove=True)
@@ -550,6 +563,12 @@ def test_a_lost_stream_leaves_a_gap_that_is_counted_from_documents(agenda: Queue
         agenda.run("mail", remove=True)
         agenda.await_right_counts()
     assert agenda.read_gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.STREAM_LOST]
+    history = agenda.rollups.find_state(EVENTS, load_event_history)
+    assert history is not None
+    lost = history.gaps[-1]
+    assert lost.start is not None
+    assert lost.end is not None
+    assert lost.start < lost.end
 
 
 def test_changes_are_counted_up_to_the_time_that_all_shards_have_reached(
@@ -557,7 +576,7 @@ def test_changes_are_counted_up_to_the_time_that_all_shards_have_reached(
 ) -> None:
     """Catches a gap that begins too late: a mongos holds back changes that it reads as the end."""
     reached = now().replace(microsecond=0) - timedelta(seconds=30)
-    monkeypatch.setattr(StreamedChanges, "seen_until", reached)
+    monkeypatch.setattr(StreamedChanges, "read_until", reached)
     with running_collector(agenda):
         agenda.run("mail", remove=True)
         agenda.await_right_counts()
