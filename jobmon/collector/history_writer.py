@@ -1,7 +1,8 @@
 """Keeps the history: buckets of activity by minute and type, added up to larger spans.
 
 The minutes of the last quarter of an hour are counted from the watched collections again and again.
-Older minutes are final once they are counted, so their counts outlive the jobs. If runs are counted
+Older minutes are final once they are counted, so their counts outlive the jobs. The time is the
+watched server's: this machine's clock may be wrong. If runs are counted
 from changes, an `EventCounter` writes the minutes instead. The bucket of ten minutes is the sum of
 its minutes, and so on: hours, six hours and days. Buckets of longer spans are kept longer.
 """
@@ -11,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 
 from pymongo.errors import ExecutionTimeout
@@ -109,23 +110,23 @@ class HistoryWriter:
         self._unsummed: set[tuple[timedelta, datetime]] = set()
         # The history is complete from this time on; None if the whole history is complete.
         self._counted_from: datetime | None = None
-        self._counted_at = datetime.now(UTC)  # when the young minutes were counted last
+        self._counted_at: datetime | None = None  # when the young minutes were counted last
 
     def run(self, stop: threading.Event) -> None:
         """Count minutes that are not final, then missed spans until `stop`; raises PyMongoError."""
         self._buckets.create_index(self._own.index("span", "at"))
-        self._restart_missed(datetime.now(UTC))
+        self._restart_missed(self._connection.server_time())
         pause_s, is_urgent = 0.0, True
         while not (stop.wait(pause_s) or (not is_urgent and self._rest(stop))):
             started = time.monotonic()
             try:
-                is_urgent = self._count_once(datetime.now(UTC), stop)
+                is_urgent = self._count_once(self._connection.server_time(), stop)
             except NoIndexError:
                 if not self._has_warned:
                     self._has_warned = True
                     log.warning("no history: indexes are missing; create them with `jobmon init`")
                 stop.wait(INDEX_RETRY_S)
-                self._restart_missed(datetime.now(UTC))
+                self._restart_missed(self._connection.server_time())
                 continue
             took_s = time.monotonic() - started
             pause_s = took_s / 4 if is_urgent else min(max(1.0, took_s * PAUSE_FACTOR), MAX_PAUSE_S)
@@ -136,7 +137,8 @@ class HistoryWriter:
             count_activity(self._connection, now, now, MINUTE)  # checks the indexes
             self._has_indexes = True
         # For example, changes were lost, or this process or its machine was suspended.
-        if self._missed_boundary != self._boundary or now > self._counted_at + FINAL_AFTER:
+        is_late = self._counted_at is not None and now > self._counted_at + FINAL_AFTER
+        if is_late or self._missed_boundary != self._boundary:
             self._restart_missed(now)
         is_behind = self._event_counter is not None and self._event_counter.is_behind
         self._count_young(now)
@@ -201,12 +203,16 @@ class HistoryWriter:
                 self._write_sums(larger, first, end)
 
     def _write_progress(self, now: datetime, *, is_complete: bool) -> None:
-        """Store the time of the last count, and since when the history is complete."""
-        fields = {**self._own.scope, "name": PROGRESS, "countedAt": now, "countersAt": now}
+        """Store the time of the last count, and since when the history is complete.
+
+        Readers compute its age from `at`, which is by the clock of jobmon's own database.
+        """
+        fields = {**self._own.scope, "name": PROGRESS, "countedAt": now}
         fields |= {"countedFrom": self._counted_from} | (
             {"completeUntil": now} if is_complete else {}
         )
-        self._own[STATE].update_one({"_id": self._own.id(PROGRESS)}, {"$set": fields}, upsert=True)
+        change = {"$set": fields, "$currentDate": {"at": True}}
+        self._own[STATE].update_one({"_id": self._own.id(PROGRESS)}, change, upsert=True)
 
     def _count_young(self, now: datetime) -> None:
         max_age = timedelta(0)

@@ -69,6 +69,10 @@ MAX_STATS_AGE_MS = 5_000
 MAX_HISTORY_AGE_MS = 60_000
 MAX_FAILURE_AGE_S = 300.0
 CACHE_MS = 200
+# The age of a document in ms; null if `at` is no date.
+_AGE_MS: Document = {
+    "$cond": [{"$eq": [{"$type": "$at"}, "date"]}, {"$subtract": ["$$NOW", "$at"]}, None]
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +150,7 @@ class RollupReader:
 
     def history_age_s(self) -> float | None:
         """The time since the newest minutes were counted; None if none were ever counted."""
-        return self._find(PROGRESS, _load_age, age_of="$countedAt")
+        return self._find(PROGRESS, _load_age)
 
     def first_build(self) -> dict[str, int] | None:
         """The progress of a first count: `counted` of about `estimated` jobs; None if none runs."""
@@ -252,8 +256,7 @@ class RollupReader:
         return self._find(STATS, load_stats, max_age_s=MAX_STATS_AGE_MS / 1_000)
 
     def _read_progress(self) -> HistoryProgress | None:
-        max_age_s = MAX_HISTORY_AGE_MS / 1_000
-        return self._find(PROGRESS, load_progress, age_of="$countedAt", max_age_s=max_age_s)
+        return self._find(PROGRESS, load_progress, max_age_s=MAX_HISTORY_AGE_MS / 1_000)
 
     def _read_event_history(self) -> EventHistory | None:
         return self._find(EVENTS, load_event_history)
@@ -265,21 +268,16 @@ class RollupReader:
         return {group.id: group for group in groups}
 
     def _read_totals(self) -> Totals | None:
-        age_s = self._find(PROGRESS, _load_age, age_of="$countersAt")
+        age_s = self._find(PROGRESS, _load_age)
         by_type = self._find(COUNTERS, lambda document: load_tallies(document["totals"]))
         return None if age_s is None or by_type is None else Totals(by_type=by_type, age_s=age_s)
 
     def _find(
-        self,
-        name: str,
-        load: Callable[[Document], T],
-        *,
-        age_of: str = "$at",
-        max_age_s: float | None = None,
+        self, name: str, load: Callable[[Document], T], *, max_age_s: float | None = None
     ) -> T | None:
         """A document of `state`, loaded; None without one, or if it is too old. Index: _id.
 
-        `load` gets it with `ageMs`, the age of the date at `age_of` by the database's clock.
+        `load` gets it with `ageMs`, the time since its date `at` by the database's clock.
         """
 
         def load_unless_old(document: Document) -> T | None:
@@ -289,7 +287,7 @@ class RollupReader:
         def find(own: OwnDatabase) -> Iterable[Document]:
             pipeline: list[Document] = [
                 {"$match": {"_id": own.id(name)}},
-                {"$set": {"ageMs": _age_expression(age_of)}},
+                {"$set": {"ageMs": _AGE_MS}},
             ]
             limits: dict[str, Any] = {"maxTimeMS": self._connection.max_time_ms}
             return own[STATE].aggregate(pipeline, **limits, **request_comment())
@@ -346,12 +344,6 @@ class RollupReader:
             large_document_check.reset(token)
         self._is_readable = True
         return own.read(name, documents, load)
-
-
-def _age_expression(date_path: str) -> Document:
-    """The age in ms of the date at a path; null if there is no date."""
-    is_date = {"$eq": [{"$type": date_path}, "date"]}
-    return {"$cond": [is_date, {"$subtract": ["$$NOW", date_path]}, None]}
 
 
 def _load_age(document: Document) -> float:

@@ -23,6 +23,7 @@ from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, Tally, floor
 from jobmon.rollup.documents import PROGRESS, OwnDatabase, rollup_database
 from jobmon.rollup.histogram import bucket
+from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -177,6 +178,25 @@ def test_history_outlives_the_jobs_and_attempts(service: Api, database: MongoDb)
         database.job_attempts.delete_many({})
         add_attempt(database, datetime.now(UTC) + MINUTE)  # shows that counting continues
         eventually(lambda: sum_counts(service, to=format_iso(now + 5 * MINUTE))["succeeded"] == 6)
+
+
+def test_the_history_follows_the_clock_of_the_watched_server(
+    service: Api, database: MongoDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a recent minute that is taken as final because the collector's clock is ahead.
+
+    The age of the history is by another clock, that of jobmon's own database.
+    """
+    connection = get_connection(service)
+    server_time = floor(datetime.now(UTC) - HOUR, MINUTE)
+    monkeypatch.setattr(connection, "server_time", lambda: server_time)
+    state = OwnDatabase(rollup_database(connection), connection.queue_key)["state"]
+    with counting(service):
+        eventually(lambda: state.count_documents({"name": PROGRESS, "countedAt": server_time}))
+    assert not state.count_documents({"countedAt": {"$gt": server_time}})
+    progress = RollupReader(connection).progress()
+    assert progress is not None
+    assert progress.counted_at == server_time
 
 
 def test_a_recount_keeps_the_types_of_jobs_that_were_deleted(
@@ -451,7 +471,6 @@ def test_progress_is_written_before_missed_spans_are_counted(
         eventually(lambda: own_database["state"].find_one({"completeUntil": {"$ne": None}}))
     moments = [progress.get("countedAt") for progress in stored]
     assert moments == sorted(set(moments))
-    assert [progress.get("countersAt") for progress in stored] == moments
     assert all(progress["countedFrom"] for progress in stored)
 
 

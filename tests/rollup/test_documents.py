@@ -322,7 +322,7 @@ def test_all_routes_answer_200_if_a_document_is_broken(make_queue: Callable[...,
     for path, value in BROKEN_FIELDS:
         now = datetime.now(UTC)
         for document in valid_documents:
-            dates = {name: now for name in ("at", "countedAt", "countersAt") if name in document}
+            dates = {name: now for name in ("at", "countedAt") if name in document}
             state.replace_one({"_id": document["_id"]}, document | dates)
         change = {"$set": {path: value}}
         result = state.update_many({path.partition(".")[0]: {"$exists": True}}, change)
