@@ -148,7 +148,7 @@ def main() -> int:
             mounted_small_disk(folder / "mongod" / "0") if "disk_full" in faults else nullcontext(),
             ReplicaSet(folder / "mongod") as servers,
             system_under_load(
-                servers, folder, viewers=arguments.viewers, jobs_per_second=JOBS_A_SECOND
+                servers, folder, viewer_count=arguments.viewers, jobs_per_second=JOBS_A_SECOND
             ) as system,
         ):
             system.kill_for_s = arguments.seconds

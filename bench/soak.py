@@ -249,7 +249,7 @@ def hold_half_load(
     workers = child_processes(web.process.pid)
     series: dict[str, list[tuple[float, float]]] = {}
     began, is_right, refused = time.monotonic(), True, 0
-    with Viewers(web.port, token, writers, clients=1) as viewers:
+    with Viewers(web.port, token, writers, count=1) as viewers:
         while (elapsed_s := time.monotonic() - began) < minutes * 60:
             load = generate_load(web.port, token, rate, min(60, minutes * 60 - elapsed_s), 32)
             elapsed_s = time.monotonic() - began

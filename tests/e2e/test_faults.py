@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from bson import ObjectId
@@ -24,7 +25,7 @@ from pymongo.errors import PyMongoError
 
 from jobmon.collector.collecting import collecting
 from jobmon.collector.segments import SegmentMap
-from jobmon.demo.mongod import Mongod
+from jobmon.demo.mongod import Mongod, free_port
 from jobmon.rollup.gaps import GapReason
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import NoCollectorError, SeriesReader
@@ -40,6 +41,7 @@ from ..support.faults import (
     Proxy,
     ReplicaSet,
     SystemUnderLoad,
+    Viewers,
     await_full_count,
     check_nothing_lost,
     system_under_load,
@@ -163,12 +165,27 @@ def test_runs_of_deleted_jobs_are_counted_once_through_a_failover(
     connection.client.close()
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(502, b"<html>"), (404, b"{}"), (503, b"[]"), (200, b""), (200, b"null"), (200, b"{}")],
+)
+def test_viewers_report_an_answer_with_an_unexpected_body(status: int, body: bytes) -> None:
+    """Catches a viewer whose thread ends at such an answer: then no wrong answer is reported."""
+    viewers = Viewers(free_port(), "", Mock())
+    answer = Answer(free_port(), STATS)
+    answer.status, answer.body = status, body
+    viewers.record(answer)
+    answers, _, wrong_answers = viewers.take_results()
+    assert answers == {f"answer {status}": 1}
+    assert len(wrong_answers) == 1
+
+
 @pytest.fixture(scope="module")
 def system(
     servers: ReplicaSet, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SystemUnderLoad]:
     with system_under_load(
-        servers, tmp_path_factory.mktemp("logs"), viewers=2, jobs_per_second=12
+        servers, tmp_path_factory.mktemp("logs"), viewer_count=2, jobs_per_second=12
     ) as system:
         yield system
 

@@ -51,7 +51,7 @@ class ReplicaSet:
     def __init__(self, folder: Path, *, election_ms: int = 10_000) -> None:
         options = ("--oplogSize", "64")
         options += ("--setParameter", "enableTestCommands=1")
-        if election_ms < 10_000:  # so that a secondary also leaves a frozen primary this early
+        if election_ms < 10_000:  # so that secondaries leave a frozen primary as early
             options += ("--setParameter", "oplogNetworkTimeoutBufferSeconds=1")
         self.members = [
             Mongod(folder / str(index), initiate=False, cache_gb=0.25, options=options)
@@ -348,10 +348,12 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The error's code, or the status of a success; `broken` if there is no answer."""
+        """The error's code, or the status if there is none; `broken` if there is no answer."""
         if self.status == 0:
             return "broken"
-        return str(self.status) if self.status < 400 else str(self.json["error"]["code"])
+        with suppress(ValueError, LookupError, TypeError):
+            return str(self.json["error"]["code"])
+        return str(self.status)
 
 
 class Viewers:
@@ -366,7 +368,7 @@ class Viewers:
         "/jobs?per_page=5",
     )
 
-    def __init__(self, port: int, token: str, writers: Writers, clients: int = 4) -> None:
+    def __init__(self, port: int, token: str, writers: Writers, count: int = 4) -> None:
         self._port, self._token, self._writers = port, token, writers
         self._stop = threading.Event()
         self.wrong_answers: list[str] = []
@@ -374,7 +376,7 @@ class Viewers:
         self.longest_s: dict[str, float] = {}
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._send_requests, args=[index]) for index in range(clients)
+            threading.Thread(target=self._send_requests, args=[index]) for index in range(count)
         ]
         self._threads.append(threading.Thread(target=self._check_health))
 
@@ -402,13 +404,14 @@ class Viewers:
     def _send_requests(self, first_path: int) -> None:
         paths = islice(cycle(self.PATHS), first_path, None)
         while not self._stop.wait(0.2):
-            self._record(Answer(self._port, next(paths), self._token))
+            self.record(Answer(self._port, next(paths), self._token))
 
     def _check_health(self) -> None:
         while not self._stop.wait(0.3):
-            self._record(Answer(self._port, "/healthz"))
+            self.record(Answer(self._port, "/healthz"))
 
-    def _record(self, answer: Answer) -> None:
+    def record(self, answer: Answer) -> None:
+        """Count an answer, and remember it if it is wrong."""
         kind = "healthz" if answer.path == "/healthz" else "answer"
         key = f"{kind} {answer.code}"
         with self._lock:
@@ -416,8 +419,8 @@ class Viewers:
             self.longest_s[key] = max(self.longest_s.get(key, 0.0), answer.took_s)
         try:
             self.check(answer)
-        except AssertionError as error:
-            self.wrong_answers.append(f"{answer.path} {answer.status}: {error}")
+        except (AssertionError, ValueError, LookupError, TypeError) as error:
+            self.wrong_answers.append(f"{answer.path} {answer.status}: {error!r}")
 
     def check(self, answer: Answer) -> None:
         """Raise AssertionError for an answer that is neither correct nor an expected error."""
@@ -450,7 +453,7 @@ class Viewers:
 def await_recovery(
     port: int, token: str, writers: Writers, within_s: float = PATIENCE_S
 ) -> tuple[float, float]:
-    """Wait until jobmon has recovered; returns when two requests were sent, by the monotonic clock.
+    """Wait until jobmon has recovered; returns the monotonic times of two requests.
 
     The first is the earliest of ten successive requests with status 200. The answer to the second
     had statistics from the collector that were at most two seconds old.
@@ -626,7 +629,7 @@ class SystemUnderLoad:
 
 @contextmanager
 def system_under_load(
-    servers: ReplicaSet, folder: Path, *, viewers: int = 4, jobs_per_second: float = 30
+    servers: ReplicaSet, folder: Path, *, viewer_count: int = 4, jobs_per_second: float = 30
 ) -> Iterator[SystemUnderLoad]:
     """Run writers, a web service, a collector and viewers on these servers during the block.
 
@@ -642,10 +645,10 @@ def system_under_load(
         with run_collector(servers.uri, folder / "collector.log") as restart:
             writers.start()
             eventually(web.answers)
-            with Viewers(web.port, token, writers, viewers) as clients:
-                system = SystemUnderLoad(servers, web.port, token, writers, clients, web, restart)
+            with Viewers(web.port, token, writers, viewer_count) as viewers:
+                system = SystemUnderLoad(servers, web.port, token, writers, viewers, web, restart)
                 system.await_recovery()
-                clients.take_results()
+                viewers.take_results()
                 yield system
 
 
