@@ -228,12 +228,12 @@ class BufferedWorker(ThreadWorker):
 
     def handle_request(self, req: Request, conn: Connection) -> bool:  # type: ignore[override]
         """Answer a request whose body is in memory; returns whether to keep the connection."""
-        # Reading the body here lets gunicorn refuse a malformed body, outside of the app.
+        # Reading the body here lets gunicorn refuse a malformed body, outside of the app. It checks
+        # the end only of a body that has fewer bytes than are read.
         assert req.body is not None  # noqa: S101 - there always is one
-        # A body that is too large was not received completely. Zeros replace it: one byte more than
-        # is allowed.
-        is_too_large = conn.parser.is_too_large
-        body = bytes(MAX_BODY_BYTES + 1) if is_too_large else req.body.read(MAX_BODY_BYTES)
+        # A body that is too large was not received completely: zeros replace it.
+        size = MAX_BODY_BYTES + 1
+        body = bytes(size) if conn.parser.is_too_large else req.body.read(size)
         req.body = io.BytesIO(body)  # type: ignore[assignment]
         conn.hold_head()
         try:

@@ -20,6 +20,7 @@ from pymongo import MongoClient
 from jobmon.dashboard import views
 from jobmon.demo.mongod import Mongod
 from jobmon.serving import limits
+from jobmon.web.admission import MAX_BODY_BYTES
 
 from ..conftest import Api
 from ..support.certificates import Authority
@@ -191,6 +192,21 @@ def test_pipelined_requests_are_answered_in_order(patient_web: Web) -> None:
     with connect(patient_web, pipelined[:-10]) as client:
         client.sendall(pipelined[-10:])
         assert read_statuses(read_all(client)) == [200, 303, 401, 200]
+
+
+@pytest.mark.parametrize(
+    ("end", "statuses"),
+    [(b"0\r\n\r\n", [303, 200]), (b"0\r\nno trailer\r\n\r\n", [400])],
+    ids=["valid", "malformed"],
+)
+def test_the_end_of_the_largest_body_is_read(
+    patient_web: Web, end: bytes, statuses: list[int]
+) -> None:
+    """Catches an end that is taken for the next request, or is not checked."""
+    body = b"token=" + b"x" * (MAX_BODY_BYTES - 6)
+    chunked = FORM + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(body), body)
+    with connect(patient_web, chunked + end + HEALTH_REQUEST) as client:
+        assert read_statuses(read_all(client)) == statuses
 
 
 def test_a_client_that_expects_100_continue_gets_it_before_the_body(patient_web: Web) -> None:
