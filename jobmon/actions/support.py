@@ -63,9 +63,8 @@ class ActionSupport:
 def find_support(settings: Settings) -> ActionSupport:
     profile = Profile.from_settings(settings)
     transitions: Mapping[str, Transition] | None = None
-    if profile.jobs.translates_nothing and (
-        profile.attempts is None or profile.attempts.translates_nothing
-    ):
+    mappings = (profile.jobs, profile.attempts)
+    if not any(mapping is not None and mapping.translates for mapping in mappings):
         statuses = {action.value: allowed for action, allowed in ACTION_STATUSES.items()}
         deletions = {JobAction.DELETE.value}
     else:

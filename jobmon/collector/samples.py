@@ -27,7 +27,7 @@ class QueueSamples:
         self._own = own
         self._samples = own[SAMPLES]
         self._retention = retention
-        self._expired_at: datetime | None = None
+        self._deleted_at: datetime | None = None  # the hour of the last deletion
         self._minute: datetime | None = None  # of the last sample
 
     def write(self, now: datetime, sample: QueueSample) -> None:
@@ -41,9 +41,9 @@ class QueueSamples:
             at = floor(now, span)
             fields = {"span": seconds(span), "at": at, **dump_sample(sample)}
             samples.append(self._own.new(bucket_name(span, at), fields))
-        if floor(now, HOUR) != self._expired_at:
+        if floor(now, HOUR) != self._deleted_at:
             self._delete_expired(now)
-            self._expired_at = floor(now, HOUR)
+            self._deleted_at = floor(now, HOUR)
         self._own.replace(SAMPLES, samples)
         self._minute = minute
 

@@ -35,13 +35,13 @@ from jobmon.web.errors import ApiError, invalid_parameters
 from jobmon.web.queues import current_queue
 
 PER_PAGE = 25
-# The percent-encoded ids of the jobs whose rows a browser holds in place, separated by commas.
+# The percent-encoded ids of the jobs whose rows must not move now, separated by commas.
 HELD_ROWS_HEADER = "X-Jobmon-Held"
 MAX_HELD = 100  # the number of jobs on the largest page
 SUGGESTED_TYPES = 200
 MAX_REMOVALS = 6  # filters that an empty list offers to remove; each offer costs a query
 
-Page = BaseResponse | str | tuple[str, int]
+Answer = BaseResponse | str | tuple[str, int]
 
 
 class JobListPages:
@@ -51,18 +51,18 @@ class JobListPages:
         self._responder = responder
         self._counter = counter
 
-    def all_jobs(self) -> Page:
+    def all_jobs(self) -> Answer:
         """All jobs, for an admin."""
         session.require_admin()
         return self._list(None)
 
-    def own_jobs(self) -> Page:
+    def own_jobs(self) -> Answer:
         """The caller's own jobs."""
         session.require_session()
         auth.require_owners()
         return self._list(auth.subject())
 
-    def _list(self, owner: str | None) -> Page:
+    def _list(self, owner: str | None) -> Answer:
         parameters = read_parameters()
         page, refusal = None, None
         try:
@@ -167,7 +167,7 @@ def _read_total(page: ListPage | None, parameters: dict[str, Any]) -> CappedCoun
 
 
 def _choose_heading(parameters: dict[str, Any]) -> str:
-    """The heading of the column of dates: only one name if all jobs show the same date."""
+    """The heading of the column of dates: one name if all jobs show the same date."""
     statuses = set(parameters["status"])
     condition = parameters.get("condition")
     for heading, names in (

@@ -177,7 +177,7 @@ class PlaceFinder:
         # Documents of other programs may hold a date or a status in several forms. All ranges but
         # the last must be on the priority: `_WaitingJobs` counts their jobs as outranking.
         is_shared = (
-            self._jobs.mapping.translates_nothing and isinstance(date, datetime) and direction > 0
+            not self._jobs.mapping.translates and isinstance(date, datetime) and direction > 0
         )
         if is_shared and all(name == "priority" for name, _, _ in key.order[:-1]):
             shared_key = key.job_type if self._each_type else None, key.order[:-1]

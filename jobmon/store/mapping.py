@@ -108,11 +108,11 @@ class FieldMapping:
     has_creation_time: bool = True
 
     @cached_property
-    def translates_nothing(self) -> bool:
-        """Whether the documents already have the contract's names and values."""
-        is_same = all(name == path for name, path in self.paths.items())
+    def translates(self) -> bool:
+        """Whether the documents have other names or values than the contract."""
+        renames = any(name != path for name, path in self.paths.items())
         translations = (self.statuses, self.derived, self.reads, self.expressions, self.where)
-        return is_same and self.has_creation_time and not any(translations)
+        return renames or not self.has_creation_time or any(translations)
 
     @property
     def orders_by_id(self) -> bool:
@@ -169,7 +169,7 @@ class FieldMapping:
 
     def translate_keys(self, keys: Keys) -> Keys | None:
         """The keys of an index in the documents' names; None if any but the type has no path."""
-        if self.translates_nothing:
+        if not self.translates:
             return keys
         translated: dict[str, int] = {}
         for name, order in keys:
@@ -202,7 +202,7 @@ class FieldMapping:
         A status in the query is a label: `null` matches a missing status.
         """
         clauses = [self._translate_clause(name, condition) for name, condition in query.items()]
-        if self.translates_nothing:
+        if not self.translates:
             return {name: condition for clause in clauses for name, condition in clause.items()}
         return clauses[0] if len(clauses) == 1 else {"$and": clauses} if clauses else {}
 
@@ -211,7 +211,7 @@ class FieldMapping:
 
         To match or sort by a field that a stage adds, its name must begin with an underscore.
         """
-        if self.translates_nothing:
+        if not self.translates:
             return [
                 {
                     name: self.translate_query(spec) if name == "$match" else spec
@@ -235,7 +235,7 @@ class FieldMapping:
 
     def projection(self, fields: Iterable[str] | None) -> Any:
         """The projection that reads these fields of the contract; with None it reads all fields."""
-        if fields is None and self.translates_nothing:
+        if fields is None and not self.translates:
             return None
         all_fields = (*self.paths, *self.reads, *self.computed, "status", "_id")
         names = set(all_fields if fields is None else fields)
@@ -250,7 +250,7 @@ class FieldMapping:
 
     def to_contract(self, document: Document) -> Document:
         """A document from the database, with the contract's names and values."""
-        if self.translates_nothing:
+        if not self.translates:
             return document
         job: Document = {"_id": document["_id"]} if "_id" in document else {}
         for name, path, is_nested, offset, date_form in self._stored_fields:

@@ -58,13 +58,13 @@ def test_documents_with_the_names_of_the_contract_are_not_translated() -> None:
     }
     stages = [{"$match": query}]
     job = {"_id": 1, "odd": 2}
-    assert mapping.translates_nothing
+    assert not mapping.translates
     assert mapping.translate_query(query) == query
     assert mapping.translate_pipeline(stages) == stages
     assert mapping.to_contract(job) is job
     assert mapping.projection(None) is None
     assert mapping.unknown == frozenset()
-    assert not map_jobs(jobId="job_id").translates_nothing
+    assert map_jobs(jobId="job_id").translates
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_projection_omits_a_path_inside_another_path() -> None:
     assert mapping.projection(None) == {"_id": True, "data": True}
 
 
-def test_a_read_of_no_stored_field_reads_only_the_id(
+def test_a_read_without_fields_reads_only_the_id(
     watched: Any, make_settings: Callable[..., Settings]
 ) -> None:
     """Catches a projection that leaves out `_id`, and so reads all other fields."""
@@ -259,7 +259,7 @@ def test_label_null_means_a_missing_status_and_not_the_text_null() -> None:
     }
 
 
-def test_a_condition_for_arrays_applies_to_the_field_and_each_field_around_it() -> None:
+def test_a_condition_for_arrays_applies_to_the_field_and_each_of_its_parents() -> None:
     mapping = FieldMapping(paths={"createdBy": "input.user.id"})
     paths = ("input", "input.user", "input.user.id")
     assert mapping.translate_query({"createdBy": IS_ARRAY}) == {
