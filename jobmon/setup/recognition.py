@@ -10,6 +10,7 @@ from jobmon.profiles import ProfileFile, load_profile, shipped_profiles
 from jobmon.profiles.parser import ParsedProfile
 from jobmon.setup.collection_sample import CollectionSample
 from jobmon.setup.profile_paths import list_inputs, list_rule_paths
+from jobmon.setup.vocabulary import STATUS, is_known, normalize
 
 Content = dict[str, Any]
 
@@ -118,9 +119,9 @@ def _match(
             return
         sample = resample(parsed.where)
     least_share = _find_least_share(name, parsed, sample) if sample.documents else 0.0
-    if least_share < _MOSTLY:
-        return
     used = _list_used_fields(parsed)
+    if least_share < _MOSTLY or _has_unread_status(sample, used):
+        return
     present = used & sample.top_level
     distinctive = present - _COMMON
     # A date in an unusual form also identifies the program.
@@ -174,6 +175,20 @@ def _list_used_fields(parsed: ParsedProfile) -> set[str]:
     if parsed.status.path is not None:
         paths.append(parsed.status.path)
     return {path.partition(".")[0] for path in paths} - {"_id"}
+
+
+def _has_unread_status(sample: CollectionSample, used: set[str]) -> bool:
+    """Whether most documents have a status in a field that the profile does not read.
+
+    Then another program wrote them, even if it uses the same names for dates and locks.
+    """
+
+    def is_status(path: str) -> bool:
+        counts = sample.fields[path].value_counts
+        has_words = counts is not None and any(map(is_known, counts))
+        return normalize(path) in STATUS and has_words and sample.share(path) >= _MOSTLY
+
+    return any(map(is_status, sample.top_level - used))
 
 
 def _find_least_share(name: str, parsed: ParsedProfile, sample: CollectionSample) -> float:

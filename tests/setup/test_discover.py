@@ -163,6 +163,23 @@ def test_few_fields_of_a_known_program_are_at_most_possible(
     assert profile is None or [candidate.profile for candidate in candidates] == [profile]
 
 
+def test_program_with_a_status_is_no_known_program_without_one(
+    database: MongoDb, search: Callable[..., Discovery]
+) -> None:
+    """Catches dead jobs that are shown as waiting, because the names of the dates are the same."""
+    states = {"pending": "queued", "running": "leased", "completed": "succeeded", "failed": "dlq"}
+    job = {"name": "mail", "data": {}, "priority": 5, "nextRunAt": NOW, "lastRunAt": NOW}
+    database.scheduler_jobs.insert_many(
+        job | {"status": state, "attempts": 1} | ({"lockedAt": NOW} if state == "running" else {})
+        for state in states
+        for _ in range(5)
+    )
+    candidate = find_candidate(search(), "scheduler_jobs")
+    assert candidate.certainty is Certainty.PROBABLE
+    profile = parse_file(candidate.stem, str(candidate.text)).content
+    assert profile["status"]["names"] == states
+
+
 def test_known_program_that_wrote_few_fields_is_probable_by_its_collection_name(
     database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
