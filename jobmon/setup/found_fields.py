@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from jobmon.domain import JobStatus
 from jobmon.redaction.redactor import Redactor
 from jobmon.setup.collection_sample import CollectionSample, SampledField
-from jobmon.setup.status_rules import StateFields, is_flag
+from jobmon.setup.status_rules import StateFields, hides_leased, is_flag
 from jobmon.setup.statuses import Resample, add_rare_statuses
 from jobmon.setup.vocabulary import (
     ATTEMPT_COUNTS,
@@ -20,6 +20,7 @@ from jobmon.setup.vocabulary import (
     PAYLOADS,
     QUEUE_NAMES,
     REMAINING_COUNTS,
+    REMOVALS,
     RETRY_COUNTS,
     STATE_FIELDS,
     STATUS,
@@ -58,6 +59,8 @@ class FoundFields:
         self._status_counts = Counter[str]()
         self._status = self._find_status()
         self._dates = {name: self._find_date(name) for name in DATES}
+        if self._status is None and hides_leased(self._dates["nextRunAt"]):
+            self._read_removal_as_end()
         self._lease_start = self._find(LEASE_STARTS, is_date, are_dates=True)
         self._worker = self._find(WORKERS, lambda sampled: sampled.has_only(*IDS))
         self._attempts = self._find(ATTEMPT_COUNTS, is_number)
@@ -71,6 +74,16 @@ class FoundFields:
             ERROR_COUNTS, lambda sampled: sampled.has_only("number", "array")
         )
         self._running = self._find(STATE_FIELDS[JobStatus.LEASED], is_flag)
+
+    def _read_removal_as_end(self) -> None:
+        """Read the date of a removal as the end, if no other date is one; adds a doubt."""
+        removal = None if self._dates["finishedAt"] else self._find(REMOVALS, is_date)
+        if removal is not None:
+            self._dates["finishedAt"] = removal
+            self._doubts.append(
+                f"a job with {removal.path} counts as succeeded: if the program also removes jobs "
+                "after their last attempt, add a rule of dlq before that of succeeded"
+            )
 
     def _has_queue_name(self) -> bool:
         """Whether the collection is named like a queue, or its documents name their queue."""

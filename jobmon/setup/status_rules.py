@@ -105,7 +105,7 @@ class StateFields:
             if lease is not None:
                 return _is_set(lease)
         # A lease moves the date from which a message is visible.
-        if self.due is not None and normalize(self.due.path).startswith("visib"):
+        if self.due is not None and hides_leased(self.due):
             token = self._find_field(LEASE_TOKENS, lambda sampled: sampled.has_only("string"))
             if (evidence := token or self.count) is not None:
                 return {self.due.path: {"$gt": "$now"}} | _is_set(evidence)
@@ -217,6 +217,11 @@ class StateFields:
         """Whether some jobs have no attempt yet; else the number may count down."""
         has_zero = count.value_counts is None or "0" in count.value_counts
         return has_zero or self.sample.share(count.path) < 1
+
+
+def hides_leased(due: SampledField | None) -> bool:
+    """Whether a lease moves the due date: the date from which a message is visible again."""
+    return due is not None and normalize(due.path).startswith("visib")
 
 
 def is_flag(sampled: SampledField) -> bool:

@@ -69,6 +69,8 @@ LEASE_STARTS = _split(
     "lockedat leasedat claimedat reservedat acquiredat lockat fetchedat locktime reservedon "
     "lockedon processingstarted processingat runningat takenat executingat"
 )
+# Dates that a message gets when it is acknowledged, if a lease hides it until a date.
+REMOVALS = _split("deleted deletedat removedat")
 # Names that show that one worker holds a message.
 LEASE_TOKENS = _split("ack claimid claimtoken leaseid leasetoken lockid locktoken receipthandle")
 # Flags and dates that a job gets in a state: `done`, `failed_at`.

@@ -63,6 +63,7 @@ DATES = {"method": "mail", "arguments": "[]", "run_at": PAST, "started_at": None
 BLOCKED = {"payload": {}, "blockedUntil": PAST, "retries": 0, "done": False}
 UNSET = {"payload": {}, "lockTime": datetime.min.replace(tzinfo=UTC), "attempts": 0}  # Go's "none"
 VISIBLE = {"body": {}, "visible_at": PAST, "claim_id": "", "attempts": 0}
+REMOVED = {"payload": {}, "createdAt": PAST, "visible": PAST, "tries": 0}
 STATES = {"payload": {}, "processingAt": None, "processedAt": None, "retryAt": None, "attempts": 0}
 LIMITED = {"data": {}, "locked_by": None, "attempts": 0, "max_attempts": 3}
 
@@ -125,6 +126,13 @@ QUEUES: dict[str, Jobs] = {
         "queued": VISIBLE,
         "leased": VISIBLE | {"visible_at": FUTURE, "claim_id": "c", "attempts": 1},
         "failed": VISIBLE | {"attempts": 1},
+    },
+    "visibility and a removal": {
+        "queued": REMOVED,
+        "leased": REMOVED | {"visible": FUTURE, "ack": "a", "tries": 1},
+        "failed": REMOVED | {"ack": "a", "tries": 1},
+        "succeeded": REMOVED | {"visible": FUTURE, "ack": "a", "tries": 1, "deleted": NOW},
+        "dlq": REMOVED | {"ack": "a", "tries": 9, "deleted": NOW, "dead": True},
     },
     "a limit of attempts": {
         "queued": LIMITED,
