@@ -168,7 +168,7 @@ class FoundFields:
             if counts is None or not _is_status(sampled):
                 return False
             known = sum(counts[name] for name in counts if is_known(name))
-            meanings = {find_status(name) for name in counts if is_known(name)}
+            meanings = {find_status(name, counts) for name in counts if is_known(name)}
             is_active = bool(meanings & {JobStatus.QUEUED, JobStatus.LEASED})
             return is_active and len(meanings) > 1 and known >= MOST_DOCUMENTS * counts.total()
 
@@ -203,7 +203,7 @@ class FoundFields:
         known = [name for name in statuses if is_known(name)]
         total = self._status_counts.total()
         share = sum(self._status_counts[name] for name in known) / total if total else 0.0
-        return share, {find_status(name) for name in known}
+        return share, {find_status(name, statuses) for name in known}
 
 
 def _is_content(sampled: SampledField) -> bool:

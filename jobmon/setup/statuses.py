@@ -58,8 +58,12 @@ class StatusMeanings:
         meanings: dict[str, tuple[str, str]] = {}
         unknown: list[str] = []
         for name in self.names:
-            if (status := find_status(name)) is not None:
-                meanings[name] = (status, "by its name")
+            if (status := find_status(name, self.names)) is not None:
+                is_usual = status == find_status(name)
+                reason = (
+                    "by its name" if is_usual else "unsure: another status has the usual meaning"
+                )
+                meanings[name] = (status, reason)
             elif is_failure(name):
                 meanings[name] = self._explain_failed(name)
             else:
@@ -145,7 +149,7 @@ class StatusMeanings:
 
         A failure that is not known to be retried is read as dead-lettered: then it is not missed.
         """
-        meanings = {find_status(status) for status in self.names}
+        meanings = {find_status(status, self.names) for status in self.names}
         if JobStatus.FAILED in meanings:
             return JobStatus.DLQ, "another status is for retries"
         if JobStatus.DLQ in meanings:
@@ -195,7 +199,7 @@ class StatusMeanings:
             return False
 
     def _make_query(self, status: JobStatus) -> Document:
-        names = [name for name in self.names if find_status(name) == status]
+        names = [name for name in self.names if find_status(name, self.names) == status]
         return {self.status.path: {"$in": names}}
 
 

@@ -158,7 +158,7 @@ _WORDS = {
     ),
     JobStatus.SUCCEEDED: (
         "succeeded success successful done completed complete finished ok processed executed sent "
-        "published resolved acknowledged acked "
+        "published consumed resolved acknowledged acked "
         "erledigt fertig abgeschlossen erfolgreich terminé réussi fini completado completada "
         "terminado finalizado hecho exitoso concluído concluida completato completata finito "
         "zakończone zakończony voltooid gereed 완료 성공 "
@@ -166,12 +166,12 @@ _WORDS = {
     ),
     JobStatus.FAILED: (
         "retry retrying retryable retryscheduled willretry waitingretry waitingforretry "
-        "retrypending pendingretry upforretry"
+        "retrypending pendingretry upforretry resubmitted requeued"
     ),
     JobStatus.DLQ: (
         "dlq dead deadletter deadlettered deadletters deadqueue exhausted discarded abandoned "
         "buried permanentlyfailed failedpermanently finallyfailed gaveup maxretries "
-        "maxretriesexceeded"
+        "maxretriesexceeded poisoned quarantined"
     ),
     JobStatus.CANCELLED: (
         "cancelled canceled cancel aborted abort revoked killed skipped deleted defused terminated "
@@ -183,6 +183,7 @@ _WORDS = {
 # Words for a failed job that do not show whether the program tries it again.
 _FAILED_WORDS = (
     "failed failure fail error errored timedout timeout expired stalled crashed died faulted fault "
+    "rejected "
     "fizzled fehlgeschlagen fehler échoué échec erreur fallido fallida falló falhou falha fallito "
     "errore błąd mislukt 실패 오류 ошибка неудача 失败 错误 异常 失敗 エラー"
 )
@@ -191,6 +192,12 @@ _OTHER_WORDS = (
     "paused suspended held hold onhold blocked stopped stopping interrupted interrupt merged "
     "disabled awaiting unknown received canceling cancelling archived"
 )
+# What a word means if another status of the program has its usual meaning; None: it is unknown.
+_SECOND_MEANINGS = {
+    "published": JobStatus.QUEUED,  # published to a listener that has not run
+    "consumed": JobStatus.LEASED,  # consumed, but not done
+    "dequeued": None,
+}
 # Words in a status that do not change its meaning: `JOB_STATE_RUNNING`.
 _EMPTY_WORDS = frozenset({"status", "state", "job", "task", "is", "has", "been"})
 _STATUS_WORDS = {
@@ -209,9 +216,20 @@ def _find_word(name: str) -> str:
     return normalize("".join(part for part in parts if part.lower() not in _EMPTY_WORDS))
 
 
-def find_status(name: str) -> str | None:
-    """jobmon's status for a status of a program; None if its word has no or no clear meaning."""
-    return _STATUS_WORDS.get(_find_word(name))
+def find_status(name: str, others: Iterable[str] = ()) -> str | None:
+    """jobmon's status for a status of a program; None if its word has no or no clear meaning.
+
+    `others`: all statuses of the program. `published` is an end, but not if there is `completed`.
+    """
+    word = _find_word(name)
+    status = _STATUS_WORDS.get(word)
+    if word not in _SECOND_MEANINGS:
+        return status
+    found = {find_status(other) for other in others if other != name}
+    if status not in found:
+        return status
+    second = _SECOND_MEANINGS[word]
+    return None if second is None or second in found else second.value
 
 
 def is_failure(name: str) -> bool:

@@ -264,6 +264,28 @@ def test_words_of_other_languages_and_programs_are_statuses_in_a_field_of_any_na
     assert list_statuses(candidate) == double(statuses)
 
 
+STATUS_WORDS = [
+    (
+        ("PUBLISHED", "PROCESSING", "COMPLETED", "RESUBMITTED", "FAILED"),
+        ("queued", "leased", "succeeded", "failed", "dlq"),
+    ),
+    (("pending", "published"), ("queued", "succeeded")),
+    (("QUEUED", "CONSUMED", "DONE", "REJECTED"), ("queued", "leased", "succeeded", "dlq")),
+    (("new", "processing", "consumed"), ("queued", "leased", "succeeded")),
+    (("queued", "dequeued", "complete"), ("queued", "leased", "succeeded")),
+    (("scheduled", "executing", "dequeued"), ("queued", "leased", "dequeued")),
+]
+
+
+@pytest.mark.parametrize(("words", "statuses"), STATUS_WORDS, ids="-".join)
+def test_other_statuses_decide_what_a_word_with_two_meanings_means(
+    words: tuple[str, ...], statuses: tuple[str, ...], propose: Callable[..., Candidate]
+) -> None:
+    """Catches a waiting message that is shown as succeeded, and an ended job as running."""
+    jobs = [{"data": {}, "attempts": 1, "run_at": PAST, "status": word} for word in words]
+    assert list_statuses(propose("jobs", jobs)) == double(statuses)
+
+
 def test_status_that_only_started_jobs_have_leaves_the_others_queued(
     propose: Callable[..., Candidate],
 ) -> None:
