@@ -113,10 +113,10 @@ class _Details:
 class QueueMetrics:
     """Reads the metrics of queues: the collector's documents and metadata. It counts no jobs.
 
-    An unknown value has no sample: a 0 would look healthy. At most `max_types` types have
-    labels of their own. In gauges these are the types with the most jobs, or with the jobs that
-    have been due longest; in counters they are the types that were seen first, because a count must
-    not move between its type and `(other)`.
+    An unknown value has no sample: a 0 would look healthy. At most `max_types` types have labels of
+    their own. In gauges these are the types with the most jobs, or with the jobs that have been due
+    longest. In counters they are the types that were seen first, because a count must not move
+    between its type and `(other)`.
     """
 
     def __init__(self, max_types: int) -> None:

@@ -45,8 +45,8 @@ _REMEMBER_S = 30.0
 _TIMESTAMP_PREFIX = "82"  # the first characters of a resume token that begins with a timestamp
 # The most events in one batch, if they contain fields of the jobs.
 _MAX_EVENTS = 1_000
-# After so many reads in a row without an answer in time, the stream counts as lost: each of them
-# scans the server's log from the same place, and the log may be longer than a read can scan.
+# After so many reads in a row without an answer in time, the stream counts as lost. Each read scans
+# the server's log from the same place, and the log may be longer than one read can scan.
 _MAX_TIMEOUTS = 3
 # From this size on, more events may wait: a batch ends before the event that would exceed 16 MB.
 _FULL_BYTES = 8_000_000

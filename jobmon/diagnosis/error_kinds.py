@@ -48,9 +48,9 @@ class GroupStatus(StrEnum):
 def classify_error(error: Any) -> ErrorKind:
     """The kind of an error in any form that `read_texts` reads; never raises.
 
-    If the error has no code, its code is the name or the bracketed code with which the message
-    begins (`TypeError: …`), else the code in the stack's headline, else a message that is only a
-    system code (`ECONNRESET`).
+    If the error has no code, its code is the first of these: the name or the bracketed code with
+    which the message begins (`TypeError: …`); the code in the stack's headline; a message that is
+    only a system code (`ECONNRESET`).
     """
     code, message, stack = read_texts(error)
     code = _find_code(code, message, stack)

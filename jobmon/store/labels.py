@@ -20,9 +20,10 @@ def label(value: Any) -> str:
     """The label of a status or a type: its text; after 200 characters, `…` replaces the rest.
 
     Documents share the label `{…}`, so that no value in them is shown. The text `(other)` becomes
-    `(other)…`, because `(other)` means the values that are not counted by name. The text `null`,
-    the empty text and a text of at most 198 characters that ends in `*` are in quotes: without
-    quotes, a filter by this text means a missing value, no filter, or all texts with a prefix.
+    `(other)…`, because `(other)` means the values that are not counted by name.
+
+    In quotes are: the text `null`, which means a missing value in a filter; the empty text, which
+    means no filter; a text of at most 198 characters that ends in `*`, which means a prefix.
     """
     text = to_text(_drop_secrets(value))
     if text == OTHER:
