@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from pymongo.errors import PyMongoError
+
 from jobmon.domain import JobStatus
 from jobmon.redaction.redactor import Redactor
 from jobmon.setup.collection_sample import CollectionSample, SampledField
@@ -67,6 +69,8 @@ class FoundFields:
         self._retries = self._find(RETRY_COUNTS, is_number)
         self._remaining = self._find(REMAINING_COUNTS, is_number)
         self._max_attempts = self._find(MAX_ATTEMPTS, is_number)
+        if self._max_attempts is None and self._is_limit(self._attempts):
+            self._attempts, self._max_attempts = None, self._attempts
         self._error = self._find(
             ERRORS, lambda sampled: sampled.has_only("string", "object", "array")
         )
@@ -74,6 +78,17 @@ class FoundFields:
             ERROR_COUNTS, lambda sampled: sampled.has_only("number", "array")
         )
         self._running = self._find(STATE_FIELDS[JobStatus.LEASED], is_flag)
+
+    def _is_limit(self, attempts: SampledField | None) -> bool:
+        """Whether jobs that never started have attempts, and another field counts the retries."""
+        started = self._dates["startedAt"]
+        if attempts is None or self._retries is None or started is None:
+            return False
+        try:
+            query = {started.path: None, self._retries.path: 0, attempts.path: {"$gt": 0}}
+            return self._resample(query).documents > 0
+        except PyMongoError:
+            return False
 
     def _read_removal_as_end(self) -> None:
         """Read the date of a removal as the end, if no other date is one; adds a doubt."""
@@ -88,7 +103,9 @@ class FoundFields:
     def _has_queue_name(self) -> bool:
         """Whether the collection is named like a queue, or its documents name their queue."""
         has_word = COLLECTION_WORDS.search(self._sample.collection) is not None
-        return has_word or find_path(QUEUE_NAMES, self._sample.top_level) is not None
+        # The payload may be the whole message.
+        names = {path.rpartition(".")[2] for path in self._sample.fields if path.count(".") < 2}
+        return has_word or find_path(QUEUE_NAMES, names) is not None
 
     def _has_state_array(self) -> bool:
         """Whether an array has a document for each state that a job had."""

@@ -37,7 +37,7 @@ DATES = {
     "createdAt": _split(
         "createdat created createdon datecreated creationdate createtime creationtime "
         "insertedat enqueuedat queuedat submittedat addedat pushedat inserted enqueued queued "
-        "submitted added queuetime submittime"
+        "submitted added queuetime submittime received publication"
     ),
     "updatedAt": _split("updatedat updated updatedon lastupdated lastmodified modifiedat modified"),
     "nextRunAt": _split(
@@ -46,17 +46,17 @@ DATES = {
         "delayuntil delayeduntil waituntil nextattemptat nextattempt nexttry nextretry "
         "nextretryat retryat dueat due eta executeat executeafter triggerat triggertime "
         "nextfiretime nextexecution executiontime earliestget sleepuntil nexttime nextreevaluation "
-        "delayed delay after"
+        "delayed delay after available dequeueafter"
     ),
     "startedAt": _split(
         "startedat started startedon lastrunat pickedat pickedupat processedon processingstartedat "
         "startedrunningat beganat began executedat laststartedat laststarted lastattemptat "
-        "dequeuedat dequeued triggeredat lastrun lasttrytime starttime"
+        "dequeuedat dequeued triggeredat lastrun lasttrytime starttime attemptedat lastattemptedat"
     ),
     "finishedAt": _split(
         "finishedat finished finishedon completedat completed completedon endedat ended doneat "
         "done processedat lastfinishedat endtime stoptime finishtime resolvedat publishedat sentat "
-        "dispatchedat"
+        "dispatchedat completion"
     ),
     "leaseExpiresAt": _split(
         "leaseexpiresat leaseuntil leaseexpires leaseexpiry leasedeadline lockeduntil lockuntil "
@@ -101,7 +101,7 @@ WORKERS = _split(
 )
 ATTEMPT_COUNTS = _split(
     "attemptcount attempts attempt attemptsmade numattempts attemptnumber tries trycount runcount "
-    "retryinfocurrentattempt attemptscount"
+    "retryinfocurrentattempt attemptscount deliverycount deliveryattempts completionattempts"
 )
 RETRY_COUNTS = _split(
     "retries retrycount retried numretries retrynumber failcount failures failurecount "
@@ -127,16 +127,16 @@ TYPES = _split(
 )
 PAYLOADS = _split(
     "payload data args arguments params parameters input inputs body message jobdata jobasjson "
-    "jobargs"
+    "jobargs msg"
 )
 # They hold arguments only if they are documents or JSON texts.
-PAYLOAD_DOCUMENTS = _split("job spec content metadata")
+PAYLOAD_DOCUMENTS = _split("job spec content metadata event")
 _OWNERS = _split("createdby ownerid owner userid user accountid customerid requestedby")
 ATTEMPT_ARRAYS = _split("attempts runs history log logs executions statuses failures")
 
 # Words in the name of a collection of jobs.
 COLLECTION_WORDS = re.compile(
-    "jobs?|queues?|tasks?|work_?items?|outbox|dead_?letters?", re.IGNORECASE
+    "jobs?|queues?|tasks?|work_?items?|outbox|event_?publications?|dead_?letters?", re.IGNORECASE
 )
 
 _WORDS = {

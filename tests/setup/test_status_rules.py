@@ -370,6 +370,39 @@ def test_date_of_death_is_the_end_of_the_run(propose: Callable[..., Candidate]) 
     assert profile["fields"]["finishedAt"] == {"path": "failed_at", "only_in": ["dlq"]}
 
 
+def test_attempts_of_jobs_that_never_started_are_a_limit(
+    propose: Callable[..., Candidate],
+) -> None:
+    """Catches a waiting job that is shown with attempts."""
+    waiting: Document = {"task": "mail", "args": [], "attempts": 5, "retries": 0}
+    started = waiting | {"started": PAST, "worker": ObjectId()}
+    jobs = [waiting | {"state": "inactive"}, started | {"state": "active"}]
+    jobs += [started | {"state": "finished", "retries": 2}]
+    profile = parse_file("x", str(propose("minion.jobs", jobs).text)).content
+    assert "attemptCount" not in profile["fields"]
+    assert profile["fields"]["maxAttempts"] == "attempts"
+
+
+def test_message_in_one_field_is_the_payload_and_names_its_queue(
+    propose: Callable[..., Candidate],
+) -> None:
+    message = {"queue_name": "default", "actor_name": "mail", "args": [1], "options": {}}
+    states = ("QUEUED", "CONSUMED", "DONE", "REJECTED")
+    candidate = propose("default", [{"msg": message, "state": state} for state in states])
+    assert candidate.certainty is Certainty.POSSIBLE
+    assert list_statuses(candidate) == double(["queued", "leased", "succeeded", "dlq"])
+    assert parse_file("x", str(candidate.text)).content["fields"]["payload"] == "msg"
+
+
+def test_event_that_waits_for_its_listener_is_queued(propose: Callable[..., Candidate]) -> None:
+    event = {"publicationDate": PAST, "listenerId": "Mailer.on", "event": {"order": 1}}
+    candidate = propose("event_publication", [event, event | {"completionDate": NOW}])
+    assert candidate.certainty is Certainty.POSSIBLE
+    assert list_statuses(candidate) == double(["queued", "succeeded"])
+    fields = parse_file("x", str(candidate.text)).content["fields"]
+    assert (fields["createdAt"], fields["finishedAt"]) == ("publicationDate", "completionDate")
+
+
 OTHERS: dict[str, Document] = {
     "todos": {"title": "x", "completed": False, "dueAt": NOW, "priority": 1},
     "sessions": {"data": {}, "expiresAt": NOW, "type": "web", "createdAt": NOW},
