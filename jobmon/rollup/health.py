@@ -100,9 +100,8 @@ def _check_queue(queue: str, watched: Connection, reader: RollupReader) -> Colle
     ]
     is_good = all(age_s is not None and age_s <= max_age_s for age_s, max_age_s in ages.values())
     message = f"{', '.join(parts)}, collector {leader}"
-    lacks_indexes = history_age_s is None or (
-        history_age_s > MAX_HISTORY_AGE_S and _lacks_indexes(watched)
-    )
+    is_history_old = history_age_s is None or history_age_s > MAX_HISTORY_AGE_S
+    lacks_indexes = is_history_old and _lacks_indexes(watched)
     if lacks_indexes:
         message += "; create the history's indexes with `jobmon init`"
     are_stats_good = stats_age_s is not None and stats_age_s <= MAX_STATS_AGE_S
@@ -110,7 +109,8 @@ def _check_queue(queue: str, watched: Connection, reader: RollupReader) -> Colle
         queue=queue,
         is_good=is_good,
         message=message,
-        can_restart_help=not (are_stats_good and lacks_indexes),
+        # Without a history, the collector lacks indexes or has just begun to count.
+        can_restart_help=not (are_stats_good and (lacks_indexes or history_age_s is None)),
     )
 
 

@@ -96,6 +96,25 @@ def test_check_fails_if_the_stats_or_the_history_are_old(
     assert passes_liveness(environment) is (label == "history")
 
 
+def test_check_names_missing_indexes_only_if_they_are_missing(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    """Catches a collector without a history, as in its first seconds, that needs no `init`."""
+    own, now = OwnDatabase(rollup_database(connection), connection.queue_key), datetime.now(UTC)
+    lease = {"holder": "x", "expiresAt": now + timedelta(hours=1)}
+    own["leases"].insert_one(own.new("collector", lease))
+    own["state"].insert_one(own.new("stats", {"at": now}))
+    connection.jobs.collection.insert_one({"jobId": "a"})
+    assert "jobmon init" in run_check(environment).output
+    create_indexes(connection)
+    result = run_check(environment)
+    assert result.exit_code == 1
+    assert result.output.startswith("stats: 0")
+    assert "history: none, collector" in result.output
+    assert "jobmon init" not in result.output
+    assert passes_liveness(environment)
+
+
 def test_check_fails_with_one_line_if_no_database_responds(environment: dict[str, str]) -> None:
     """Catches a liveness probe that restarts a collector again and again during an outage."""
     unreachable = {
