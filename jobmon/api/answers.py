@@ -21,7 +21,7 @@ from jobmon.api.fields import (
 from jobmon.api.serializing import Serialize, compile_schema
 from jobmon.diagnosis.explanation import ExplanationCode
 from jobmon.rollup.recurring_runs import MAX_RUNS
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import make_aware
 from jobmon.store.lease_order import MAX_AHEAD
 
 F = TypeVar("F", bound=fields.Field[Any])
@@ -183,7 +183,7 @@ def measure_attempt(attempt: dict[str, Any]) -> dict[str, Any]:
 
 def _measure_ms(start: Any, end: Any) -> int | None:
     if isinstance(start, datetime) and isinstance(end, datetime):
-        return round((to_utc(end) - to_utc(start)).total_seconds() * 1_000)
+        return round((make_aware(end) - make_aware(start)).total_seconds() * 1_000)
     return None
 
 

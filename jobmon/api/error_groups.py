@@ -51,7 +51,7 @@ class FoundErrors:
     window: Window
     history: RunHistory
     error_filter: ErrorFilter
-    groups: list[ErrorSummary] = field(default_factory=list)
+    summaries: list[ErrorSummary] = field(default_factory=list)
     steps: ErrorSteps = field(default_factory=dict)
     no_previous_reason: str = ""
     reason: str = ""
@@ -86,7 +86,7 @@ def read_errors(queue: WatchedQueue, window: Window, error_filter: ErrorFilter) 
         window=window,
         history=history,
         error_filter=error_filter,
-        groups=summarize_errors(history, previous, error_filter),
+        summaries=summarize_errors(history, previous, error_filter),
         steps=counted_steps,
         no_previous_reason=no_previous_reason,
     )
@@ -171,7 +171,7 @@ def find_group(
 ) -> tuple[ErrorSummary, ErrorGroup | None]:
     """A group, and its sample if it has one; raises ApiError 404 if no group has this id."""
     sample = None if group_id == OTHER else queue.rollup.error_group(group_id)
-    summary = next((group for group in found_errors.groups if group.id == group_id), None)
+    summary = next((each for each in found_errors.summaries if each.id == group_id), None)
     if summary is not None:
         return summary, sample
     if sample is None and group_id != OTHER:
@@ -182,7 +182,7 @@ def find_group(
         group=sample,
         status=find_status(sample, found_errors.history),
         count=0,
-        previous=None,
+        previous_count=None,
         types=Counter(),
         workers=Counter(),
     ), sample
@@ -193,15 +193,15 @@ def select_page(
 ) -> tuple[list[ErrorSummary], list[ErrorSummary], str | None]:
     """The groups of a page, all groups that match, and the cursor of the next page, if any."""
     matching = [
-        group
-        for group in found_errors.groups
-        if not query.statuses or group.status in query.statuses
+        summary
+        for summary in found_errors.summaries
+        if not query.statuses or summary.status in query.statuses
     ]
     after = query.after
     remaining = [
-        group
-        for group in sort_errors(matching, query.sort)
-        if after is None or sort_key(group, query.sort) > after
+        summary
+        for summary in sort_errors(matching, query.sort)
+        if after is None or sort_key(summary, query.sort) > after
     ]
     page, has_more = remaining[: query.per_page], len(remaining) > query.per_page
     return page, matching, SortCursor.encode(sort_key(page[-1], query.sort)) if has_more else None
@@ -211,7 +211,8 @@ def format_errors(found_errors: FoundErrors, query: ErrorQuery) -> dict[str, Any
     """The fields of an `ErrorGroupList`."""
     page, matching, next_cursor = select_page(found_errors, query)
     is_known = not found_errors.reason
-    ungrouped = sum(group.count for group in found_errors.groups if group.id == OTHER)
+    summaries = found_errors.summaries
+    ungrouped = sum(summary.count for summary in summaries if summary.id == OTHER)
     reasons = {
         "data": found_errors.reason,
         "total_errors": found_errors.history.incomplete_reason or found_errors.fold_reason,
@@ -219,12 +220,12 @@ def format_errors(found_errors: FoundErrors, query: ErrorQuery) -> dict[str, Any
     meta = {
         **format_window(found_errors.window, found_errors.history),
         "total": len(matching) if is_known else None,
-        "total_errors": sum(group.count for group in found_errors.groups) if is_known else None,
+        "total_errors": sum(summary.count for summary in summaries) if is_known else None,
         "ungrouped_errors": ungrouped if is_known else None,
         "next_cursor": next_cursor,
         "reasons": {name: reason for name, reason in reasons.items() if reason},
     }
-    data = [format_group(found_errors, group) for group in page] if is_known else None
+    data = [format_group(found_errors, summary) for summary in page] if is_known else None
     return {"meta": meta, "data": data}
 
 
@@ -236,7 +237,7 @@ def format_group(found_errors: FoundErrors, summary: ErrorSummary) -> dict[str, 
     """The fields of an `ErrorGroupAnswer`."""
     group, reasons = summary.group, {}
     unknown = _COUNT_FIELDS if found_errors.reason else ()
-    if summary.previous is None:
+    if summary.previous_count is None:
         reason = found_errors.no_previous_reason or "no error of the group is in the window"
         reasons = dict.fromkeys(("previousCount", "growth"), reason)
     workers = summary.workers
@@ -255,7 +256,7 @@ def format_group(found_errors: FoundErrors, summary: ErrorSummary) -> dict[str, 
         "firstSeen": group and group.first_seen,
         "lastSeen": group and group.last_seen,
         "count": summary.count,
-        "previousCount": summary.previous,
+        "previousCount": summary.previous_count,
         "growth": summary.growth,
         "typeCounts": None if summary.types is None else fold_names(summary.types),
         "workerCounts": None if workers is None else fold_names(workers),

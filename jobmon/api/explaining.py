@@ -15,7 +15,7 @@ from jobmon.diagnosis.evidence import (
     Missing,
 )
 from jobmon.diagnosis.evidence_reader import (
-    find_no_history,
+    explain_missing_history,
     find_pauses,
     gather_blocks,
     read_history,
@@ -32,7 +32,7 @@ from jobmon.domain import WAITING_STATUSES, AttemptStatus, JobStatus
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE
 from jobmon.rollup.series import Activity, History, NoCollectorError, TooManyTypesError
 from jobmon.store.attempts import recorded_count
-from jobmon.store.bson_json import read_date, to_utc
+from jobmon.store.bson_json import make_aware, read_date
 from jobmon.store.failures import describe_error
 from jobmon.store.labels import label
 from jobmon.store.lease_order import Place, UnknownPlaceError
@@ -95,7 +95,7 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
         "lease_expires_at": "leaseExpiresAt",
     }
     dates: dict[str, Any] = {
-        fact: to_utc(value)
+        fact: make_aware(value)
         for fact, name in date_fields.items()
         if isinstance(value := job.get(name), datetime)
     }
@@ -151,7 +151,7 @@ def _read_pause(queue: WatchedQueue, job: Document) -> QueueFacts:
 def _read_type_activity(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:
     """The activity of the type of a due job, from the collector; nothing is counted live."""
     stats = queue.stats.cached_stats()
-    missing = find_no_history(queue, stats)
+    missing = explain_missing_history(queue, stats)
     if stats is None or missing is not None:
         return QueueFacts(evidence=missing or NO_CURRENT_STATS)
     try:

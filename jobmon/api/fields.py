@@ -21,7 +21,7 @@ from marshmallow import ValidationError, fields
 
 from jobmon.diagnosis.error_groups import SortKey
 from jobmon.redaction.redactor import Redactor
-from jobmon.store.bson_json import to_iso, to_json, to_text, to_utc
+from jobmon.store.bson_json import make_aware, to_iso, to_json, to_text
 from jobmon.store.cursor import Cursor
 
 
@@ -62,7 +62,7 @@ def clean_date(value: Any) -> datetime | str | None:
     """A date as an aware datetime; any other value, or a year that Python cannot hold, as text."""
     match value:
         case datetime():
-            return to_utc(value)
+            return make_aware(value)
         case DatetimeMS():
             return to_iso(value)
         case _:

@@ -75,7 +75,7 @@ class QueueSummary:
         checks, stats = run_checks(evidence), evidence.stats
         unmuted = mutes.leave_out_muted(checks)
         notices = collect_notices(unmuted)
-        finished, failed = _count_finished(evidence.hour)
+        finished, failed = _count_finished(evidence.hour_by_type)
         return cls(
             level=summary_level(unmuted),
             notices=tuple(notices),

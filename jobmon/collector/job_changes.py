@@ -8,7 +8,7 @@ from typing import Any
 
 from bson import Timestamp
 
-from jobmon.store.bson_json import encode_key, to_utc
+from jobmon.store.bson_json import encode_key, make_aware
 from jobmon.store.conversions import get_at_path, overlap
 from jobmon.store.mapping import Document
 
@@ -89,7 +89,7 @@ def read_change(event: Document) -> JobChange | None:
 def _read_time(event: Document) -> datetime:
     """When the change was made, by the server's clock; before MongoDB 6.0 in whole seconds."""
     time: datetime | Timestamp = event.get("wallTime") or event["clusterTime"]
-    return time.as_datetime() if isinstance(time, Timestamp) else to_utc(time).astimezone(UTC)
+    return time.as_datetime() if isinstance(time, Timestamp) else make_aware(time).astimezone(UTC)
 
 
 def project_events(fields: Collection[str]) -> Document:

@@ -31,7 +31,7 @@ from jobmon.rollup.run_sources import (
     minute_expression,
 )
 from jobmon.store.attempts import recorded_count
-from jobmon.store.bson_json import read_date, to_utc
+from jobmon.store.bson_json import make_aware, read_date
 from jobmon.store.connection import Connection
 from jobmon.store.failures import Failure, classify_failure
 from jobmon.store.labels import MAX_LABEL_LENGTH, OTHER, label, worker_label
@@ -147,7 +147,7 @@ class RunDetailsCounter:
                 attempt=recorded_count({"attemptCount": attempt}) or None,
                 worker=worker,
                 outcome=outcome,
-                finished_at=to_utc(finished_at),
+                finished_at=make_aware(finished_at),
             )
             for duration_ms, job_id, attempt, finished_at in group["slowest"]
             if duration_ms is not None and job_id is not None and isinstance(finished_at, datetime)
@@ -214,7 +214,7 @@ class RunDetailsCounter:
             worker=self._groups.redact_worker(worker_label(document.get("_worker"))),
             outcome=str(outcome),
             job_id=label(document.get("_jobId")),
-            finished_at=to_utc(finished_at),
+            finished_at=make_aware(finished_at),
             error=error,
         )
 

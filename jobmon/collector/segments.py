@@ -25,7 +25,7 @@ from jobmon.collector.id_types import (
     find_id_type,
 )
 from jobmon.rollup.stats_document import Counts, dump_counts, load_counts
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import make_aware
 from jobmon.store.labels import MAX_TYPES, OTHER
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection
@@ -358,4 +358,4 @@ def _find_times(groups: Iterable[Document]) -> TimeRange:
 
 def _to_ms(date: datetime | DatetimeMS) -> int:
     """A date in ms since 1970."""
-    return int(DatetimeMS(to_utc(date)) if isinstance(date, datetime) else date)
+    return int(DatetimeMS(make_aware(date)) if isinstance(date, datetime) else date)

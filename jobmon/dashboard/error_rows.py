@@ -97,9 +97,9 @@ def read_top_errors(
     return TopErrors(
         rows=[
             make_row(found_errors, summary, page_window)
-            for summary in found_errors.groups[:TOP_ERRORS]
+            for summary in found_errors.summaries[:TOP_ERRORS]
         ],
-        group_count=len(found_errors.groups),
+        group_count=len(found_errors.summaries),
         filters=filters,
         incomplete_reason=found_errors.reason or found_errors.history.incomplete_reason,
     )

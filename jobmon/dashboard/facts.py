@@ -74,9 +74,11 @@ def gather(
         page_window=page_window,
         window=window,
         history_by_step=read_history(
-            lambda: series.history_by_step(window, ()), evidence, partly=True
+            lambda: series.history_by_step(window, ()), evidence, allow_incomplete=True
         ),
-        history_by_type=read_history(lambda: series.history_by_type(window), evidence, partly=True),
+        history_by_type=read_history(
+            lambda: series.history_by_type(window), evidence, allow_incomplete=True
+        ),
         samples=series.samples(window),
         marks=queue.marks.find(window.start, window.end),
         previous=read_previous(queue, window, page_window.distance(window)) if compares else None,

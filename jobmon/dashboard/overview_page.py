@@ -155,7 +155,10 @@ class OverviewPage:
         except NoCollectorError:
             evidence = gather_evidence(queue, datetime.now(UTC))
             code = "collector_unavailable"
-            if isinstance(evidence.minutes, Missing) and evidence.minutes.lacks_indexes:
+            if (
+                isinstance(evidence.hour_by_minute, Missing)
+                and evidence.hour_by_minute.lacks_indexes
+            ):
                 code = "indexes_missing"
             elif evidence.has_collector:
                 code = "history_unavailable"

@@ -83,8 +83,8 @@ class ProviderSignIn:
         try:
             identity = self._receive(flow)
             started = Session.begin(self._session_hours, **_provider_fields(identity))
-            arrival = session.render_arrival(then or session.home_address())
-            response: Response = current_app.make_response(arrival)
+            page = session.render_forwarding(then or session.home_address())
+            response: Response = current_app.make_response(page)
             _set_cookies(response, started, identity)
         except (ApiError, PyMongoError) as error:
             response = _refuse(explain(error), then)
@@ -150,7 +150,9 @@ class ProviderSignIn:
             except ApiError:  # already logged; jobmon's session ends in any case
                 address = url_for("dashboard.sign_in_form", refused=session.SIGNED_OUT_HERE)
         # Not a redirect: the pages' policy lets a form lead only to addresses of jobmon.
-        page = session.render_arrival(address or sign_in_page, "Sign out at the identity provider")
+        page = session.render_forwarding(
+            address or sign_in_page, "Sign out at the identity provider"
+        )
         response = current_app.make_response(page)
         session.delete_session(response)
         response.delete_cookie(_cookie_name(_PROVIDER_COOKIE), **_cookie_options("Strict"))
@@ -184,7 +186,7 @@ def _set_cookies(response: Response, current: Session, identity: Identity) -> No
 
 
 def _refuse(error: ApiError, then: str = "") -> Response:
-    """The sign-in form with the reason, and not a redirect, which could repeat forever.
+    """The sign-in form with the reason. It is no redirect: that could repeat forever.
 
     For a part of a page, a 401 that makes the script reload the page.
     """

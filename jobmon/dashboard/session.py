@@ -108,16 +108,16 @@ def sign_in_page(error: ApiError) -> BaseResponse | Page:
         return Response(status=HTTPStatus.UNAUTHORIZED, headers=headers)
     if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method == "GET":
         # A link on another site: browsers send the cookie only with requests from jobmon's pages.
-        return render_arrival(request_address()), HTTPStatus.OK, {}
+        return render_forwarding(request_address()), HTTPStatus.OK, {}
     message = _MESSAGES.get(error.code, "")
     # The address of a form may have no page: then it leads back to the page of the form.
     then = request_address() if request.method == "GET" else request.form.get("then", "")
     return render_sign_in(message, own_path(then)), error.status, error.headers
 
 
-def render_arrival(address: str, link: str = "Continue to jobmon") -> str:
+def render_forwarding(address: str, link: str = "Continue to jobmon") -> str:
     """A page that opens an address at once; its link is for browsers that do not do this."""
-    return render_template("dashboard/arrive.html", address=address, link=link)
+    return render_template("dashboard/forward.html", address=address, link=link)
 
 
 def _redirect_to_renewal(error: ApiError) -> BaseResponse | None:

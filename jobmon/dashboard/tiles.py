@@ -122,7 +122,7 @@ def _has_new_dead(facts: Facts) -> bool:
     """Whether jobs died in the last hour; if it is known which are still dead, only these count."""
     if facts.evidence.new_dead is not None:
         return facts.evidence.new_dead.value > 0
-    minutes = facts.evidence.minutes
+    minutes = facts.evidence.hour_by_minute
     return isinstance(minutes, History) and any(step.dlq for step in minutes.activity.values())
 
 
@@ -207,7 +207,7 @@ def _find_rate(
 
     None if the history is unknown, or if none of the newest minutes is counted.
     """
-    minutes = facts.evidence.minutes
+    minutes = facts.evidence.hour_by_minute
     if isinstance(past, Missing):
         return None
     if facts.is_over:
@@ -247,7 +247,7 @@ def _is_high(facts: Facts, rate: float | None) -> bool:
 
 def _fails_now(facts: Facts) -> bool:
     """Whether the last hour had enough attempts, and too high a failure rate."""
-    minutes = facts.evidence.minutes
+    minutes = facts.evidence.hour_by_minute
     if isinstance(minutes, Missing):
         return False
     finished = sum(step.finished for step in minutes.activity.values())

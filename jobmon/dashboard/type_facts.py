@@ -104,7 +104,7 @@ def gather_type(
     type_evidence = replace(
         evidence,
         stats=stats,
-        minutes=_read_steps(queue, evidence, hour, name),
+        hour_by_minute=_read_steps(queue, evidence, hour, name),
         blocks=Missing(reason="the blocks are counts of all types"),
         new_dead=None,
         rules=evidence.rules.restrict(name),
@@ -130,7 +130,7 @@ def _read_steps(
 ) -> History[datetime] | Missing:
     try:
         return read_history(
-            lambda: queue.series.history_by_step(window, (name,)), evidence, partly=True
+            lambda: queue.series.history_by_step(window, (name,)), evidence, allow_incomplete=True
         )
     except TooManyTypesError:
         return TOO_MANY_TYPES

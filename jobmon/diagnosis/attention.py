@@ -94,11 +94,11 @@ def failing_types(evidence: Evidence) -> dict[str, float]:
 
     The rate is of the attempts in the history; some attempts may be missing there.
     """
-    if isinstance(evidence.hour, Missing):
+    if isinstance(evidence.hour_by_type, Missing):
         return {}
     rates = {
         job_type: rate
-        for job_type, activity in evidence.hour.activity.items()
+        for job_type, activity in evidence.hour_by_type.activity.items()
         if (rate := activity.failure_rate) is not None
         and evidence.rules.for_type(job_type).is_failing(activity.finished, rate)
     }
@@ -112,9 +112,9 @@ def _skip_check(kind: CheckKind, missing: Missing) -> Check:
 def _check_finishing(evidence: Evidence) -> Check:
     """Whether jobs finish while jobs are due."""
     kind = CheckKind.FINISHING
-    if isinstance(evidence.minutes, Missing):
-        return _skip_check(kind, evidence.minutes)
-    health, as_of = evidence.stats.health, evidence.minutes.as_of
+    if isinstance(evidence.hour_by_minute, Missing):
+        return _skip_check(kind, evidence.hour_by_minute)
+    health, as_of = evidence.stats.health, evidence.hour_by_minute.as_of
     if health.due is None and not health.overdue_by_type:
         reason = health.unknown.get("due", "it is unknown when jobs are due")
         return Check(kind=kind, not_checked=reason)
@@ -123,13 +123,13 @@ def _check_finishing(evidence: Evidence) -> Check:
         return Check(kind=kind, not_checked=health.unknown.get("overdue_by_type", ""))
     if oldest is None or health.due == 0 or evidence.stats.as_of - oldest < MIN_OVERDUE:
         return Check(kind=kind)
-    gaps = () if isinstance(evidence.day, Missing) else evidence.day.gaps
-    gaps += evidence.minutes.gaps
-    last_finish = find_last_finish(evidence.minutes, MINUTE) or find_last_finish(
-        evidence.day, 10 * MINUTE
+    gaps = () if isinstance(evidence.day_by_step, Missing) else evidence.day_by_step.gaps
+    gaps += evidence.hour_by_minute.gaps
+    last_finish = find_last_finish(evidence.hour_by_minute, MINUTE) or find_last_finish(
+        evidence.day_by_step, 10 * MINUTE
     )
-    if not last_finish and isinstance(evidence.day, Missing):
-        return _skip_check(kind, evidence.day)
+    if not last_finish and isinstance(evidence.day_by_step, Missing):
+        return _skip_check(kind, evidence.day_by_step)
     if not last_finish:
         return Check(kind=kind, not_checked=RUNS_MAY_BE_MISSING if gaps else "")
     since, rate = last_finish
@@ -274,10 +274,10 @@ def _check_oldest_due(evidence: Evidence) -> Check:
 
 def _check_new_dead(evidence: Evidence) -> Check:
     kind = CheckKind.DEAD
-    if isinstance(evidence.hour, Missing):
-        return _skip_check(kind, evidence.hour)
+    if isinstance(evidence.hour_by_type, Missing):
+        return _skip_check(kind, evidence.hour_by_type)
     dead = evidence.count_dead()
-    not_checked = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
+    not_checked = RUNS_MAY_BE_MISSING if evidence.hour_by_type.gaps else ""
     if not dead:
         return Check(kind=kind, not_checked=not_checked)
     count, is_exact = evidence.new_dead or (sum(dead.values()), True)
@@ -345,9 +345,9 @@ def _find_growth_start(evidence: Evidence, queued_then: int) -> datetime | None:
 
 def _check_failures(evidence: Evidence) -> Check:
     kind = CheckKind.FAILURES
-    if isinstance(evidence.hour, Missing):
-        return _skip_check(kind, evidence.hour)
-    not_checked = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
+    if isinstance(evidence.hour_by_type, Missing):
+        return _skip_check(kind, evidence.hour_by_type)
+    not_checked = RUNS_MAY_BE_MISSING if evidence.hour_by_type.gaps else ""
     failing = failing_types(evidence)
     if not failing:
         return Check(kind=kind, not_checked=not_checked)

@@ -38,7 +38,7 @@ class ErrorSummary:
     """A group of errors in a window.
 
     `group` and `status` are None for `(other)`, and if the group was deleted from the registry.
-    `previous` is the count of the previous window of the same length, None if it is not known.
+    `previous_count` is of the previous window of the same length; None if it is not known.
     `types` and `workers` count the errors by type and by worker; None if unknown for this filter.
     """
 
@@ -46,14 +46,14 @@ class ErrorSummary:
     group: ErrorGroup | None
     status: GroupStatus | None
     count: int
-    previous: int | None
+    previous_count: int | None
     types: Counter[str] | None
     workers: Counter[str] | None
 
     @property
     def growth(self) -> int | None:
         """How many more errors than in the previous window; None if that is unknown."""
-        return None if self.previous is None else self.count - self.previous
+        return None if self.previous_count is None else self.count - self.previous_count
 
 
 def summarize_errors(
@@ -75,7 +75,7 @@ def summarize_errors(
             group=(group := history.groups.get(group_id)),
             status=find_status(group, history),
             count=errors.total(),
-            previous=None if earlier is None else earlier.get(group_id, no_errors).total(),
+            previous_count=None if earlier is None else earlier.get(group_id, no_errors).total(),
             types=None if has_worker else errors,
             workers=None if error_filter.types else workers.get(group_id, no_errors),
         )

@@ -56,10 +56,10 @@ RUNS_MAY_BE_MISSING = "runs may be missing from the history"
 class Evidence:
     """The stats of a queue, and its history up to now.
 
-    `hour` is the last hour by type, `minutes` the last hour by the minute, `day` the last 24 hours
-    by ten minutes. `recent`: for each `stalled_after` of the `rules`, the activity by type in the
-    last time of this length. `blocks` are three periods of ten minutes from `blocks_start`, by
-    type. `samples` are from the last hour. `new_dead` counts the jobs of `find_dead_filter`.
+    `hour_by_type` and `hour_by_minute` are of the last hour, `day_by_step` is of the last 24 hours
+    in steps of ten minutes. `recent`: for each `stalled_after` of the `rules`, the activity by type
+    in the last time of this length. `blocks` are three periods of ten minutes from `blocks_start`,
+    by type. `samples` are from the last hour. `new_dead` counts the jobs of `find_dead_filter`.
     `first_expiry` is when the first of the expired leases ended, if known. `leader` is the
     collector that works now, `first_build` the progress of its first count. `unknown`: as in
     `KnownFields`. `assumed_lease` is how long a lease lasts by the profile, if the documents do not
@@ -68,10 +68,10 @@ class Evidence:
 
     stats: QueueStats
     hour_start: datetime
-    hour: History[str] | Missing = NO_END_TIMES
+    hour_by_type: History[str] | Missing = NO_END_TIMES
     recent: Mapping[timedelta, History[str] | Missing] = field(default_factory=dict)
-    minutes: History[datetime] | Missing = NO_END_TIMES
-    day: History[datetime] | Missing = NO_END_TIMES
+    hour_by_minute: History[datetime] | Missing = NO_END_TIMES
+    day_by_step: History[datetime] | Missing = NO_END_TIMES
     blocks: tuple[History[str], ...] | Missing = NO_END_TIMES
     blocks_start: datetime
     samples: Mapping[datetime, QueueSample]
@@ -95,20 +95,20 @@ class Evidence:
 
     def count_dead(self) -> dict[str, int]:
         """By type with `dead_per_hour` or more deaths in the last hour: how many jobs died."""
-        if isinstance(self.hour, Missing):
+        if isinstance(self.hour_by_type, Missing):
             return {}
         return {
             job_type: activity.dlq
-            for job_type, activity in self.hour.activity.items()
+            for job_type, activity in self.hour_by_type.activity.items()
             if activity.dlq >= self.rules.for_type(job_type).dead_per_hour
         }
 
     def find_dead_filter(self) -> JobFilter | None:
         """A filter for the `count_dead` jobs that are still dead; None if no filter can be made."""
         types = self.count_dead()
-        if not types or isinstance(self.hour, Missing):
+        if not types or isinstance(self.hour_by_type, Missing):
             return None
-        dead, by_type = died_since(self.hour_start), self.hour.activity
+        dead, by_type = died_since(self.hour_start), self.hour_by_type.activity
         if all(name in types for name, activity in by_type.items() if activity.dlq):
             return dead
         if len(types) > MAX_TYPES or not all(map(can_filter_by, types)):

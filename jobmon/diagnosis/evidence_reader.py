@@ -93,7 +93,7 @@ def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
     if "finishedAt" in evidence.unknown:
         return evidence
     by_type = read_history(lambda: series.history_by_type(hour), evidence)
-    evidence = replace(evidence, hour=by_type)
+    evidence = replace(evidence, hour_by_type=by_type)
     new_dead = None
     if (dead := evidence.find_dead_filter()) is not None:
         with suppress(UnknownFieldError):
@@ -104,8 +104,10 @@ def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
             length: read_recent(queue, evidence, length, now)
             for length in {limits.stalled_after for limits in evidence.rules.list_thresholds()}
         },
-        minutes=read_history(lambda: series.history_by_step(hour, ()), evidence),
-        day=read_history(lambda: series.history_by_step(day, ()), evidence, partly=True),
+        hour_by_minute=read_history(lambda: series.history_by_step(hour, ()), evidence),
+        day_by_step=read_history(
+            lambda: series.history_by_step(day, ()), evidence, allow_incomplete=True
+        ),
         new_dead=new_dead,
     )
 
@@ -119,7 +121,7 @@ def read_recent(
     return read_history(lambda: queue.series.history_by_type(window), evidence)
 
 
-def find_no_history(queue: EvidenceSources, stats: QueueStats | None) -> Missing | None:
+def explain_missing_history(queue: EvidenceSources, stats: QueueStats | None) -> Missing | None:
     """Why no collector keeps a history that is up to date; None if one does."""
     if stats is None or stats.source != "rollup":
         return NO_CURRENT_STATS
@@ -151,7 +153,7 @@ def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> E
         pauses=find_pauses(queue) or {},
         rules=queue.connection.settings.rules,
     )
-    if (missing := find_no_history(queue, stats)) is not None:
+    if (missing := explain_missing_history(queue, stats)) is not None:
         return replace(evidence, blocks=missing)
     blocks: list[History[str]] = []
     for block_start in (start + index * BLOCK_LENGTH for index in range(BLOCK_COUNT)):
@@ -184,13 +186,13 @@ def _make_forecast(
 
 
 def read_history(
-    read: Callable[[], History[K]], evidence: Evidence, *, partly: bool = False
+    read: Callable[[], History[K]], evidence: Evidence, *, allow_incomplete: bool = False
 ) -> History[K] | Missing:
-    """The history, or why it is missing; only with `partly` one that is still being counted."""
+    """The history, or why it is missing. `allow_incomplete`: also while it is being counted."""
     try:
         history = read()
     except NoCollectorError as error:
         return Missing.from_error(error, has_collector=evidence.has_collector)
     if history.is_ahead:
         return NOT_COUNTED
-    return history if history.is_complete or partly else STILL_COUNTING
+    return history if history.is_complete or allow_incomplete else STILL_COUNTING

@@ -50,13 +50,15 @@ def find_first_death(evidence: Evidence) -> datetime | None:
     If jobs also died in each of the ten-minute periods directly before, the start of the earliest
     of these. None if they reach back to the start of the last day, or if no death is known.
     """
-    if isinstance(evidence.minutes, Missing):
+    if isinstance(evidence.hour_by_minute, Missing):
         return None
-    deaths = (minute for minute, activity in evidence.minutes.activity.items() if activity.dlq)
+    deaths = (
+        minute for minute, activity in evidence.hour_by_minute.activity.items() if activity.dlq
+    )
     first_death = min(deaths, default=None)
-    if first_death is None or isinstance(evidence.day, Missing):
+    if first_death is None or isinstance(evidence.day_by_step, Missing):
         return first_death
-    day, since = evidence.day.activity, floor(first_death, 10 * MINUTE)
+    day, since = evidence.day_by_step.activity, floor(first_death, 10 * MINUTE)
     while (previous := day.get(since - 10 * MINUTE)) is not None and previous.dlq:
         since -= 10 * MINUTE
     if since == min(day, default=None):

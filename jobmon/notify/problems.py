@@ -136,9 +136,9 @@ def _select_types(evidence: Evidence, is_selected: Callable[[str], bool]) -> Evi
             evidence.stats,
             health=replace(health, overdue_by_type=select(health.overdue_by_type)),
         ),
-        hour=select_history(evidence.hour),
+        hour_by_type=select_history(evidence.hour_by_type),
         recent={length: select_history(history) for length, history in evidence.recent.items()},
-        minutes=_NOT_SELECTED,
+        hour_by_minute=_NOT_SELECTED,
         new_dead=None,
         pauses=select(evidence.pauses),
     )

@@ -38,7 +38,7 @@ def check_queues(settings: Settings, name: str | None = None) -> Iterator[Findin
         queues = select_queues(queues, name)
     own_connection = Connection(replace(settings, queue=""))  # printed commands get no --queue
     try:
-        own_findings = list(_check_own_databases(own_connection))
+        own_findings = list(_check_own_deployment(own_connection))
         yield from own_findings
         readable = own_connection if own_findings[0].level is Level.OK else None
         check = partial(_check_queue, readable, {})
@@ -49,7 +49,7 @@ def check_queues(settings: Settings, name: str | None = None) -> Iterator[Findin
         own_connection.close()
 
 
-def _check_own_databases(own_connection: Connection) -> Iterator[Finding]:
+def _check_own_deployment(own_connection: Connection) -> Iterator[Finding]:
     """Check jobmon's own databases, in the deployment of JOBMON_MONGO_URI."""
     settings = own_connection.settings
     try:

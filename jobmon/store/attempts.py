@@ -7,7 +7,7 @@ from typing import Any
 from bson import Decimal128
 
 from jobmon.domain import LAST_OUTCOMES, AttemptStatus
-from jobmon.store.bson_json import to_text, to_utc
+from jobmon.store.bson_json import make_aware, to_text
 from jobmon.store.mapping import Document
 
 MAX_COUNT = 2**53
@@ -27,7 +27,7 @@ def last_attempt(job: Document) -> list[Document]:
     is_over = outcome != AttemptStatus.RUNNING
     if isinstance(started, datetime) and isinstance(ended, datetime):
         # An end before the start belongs to the previous attempt.
-        is_over = is_over and to_utc(ended) >= to_utc(started)
+        is_over = is_over and make_aware(ended) >= make_aware(started)
     return [
         {
             "attemptNumber": recorded_count(job) or None,

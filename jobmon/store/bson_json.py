@@ -49,7 +49,7 @@ def to_json(value: Any) -> Any:
 
 def read_date(value: Any) -> datetime | None:
     """A date with its time zone, UTC if it had none; None for any other value."""
-    return to_utc(value) if isinstance(value, datetime) else None
+    return make_aware(value) if isinstance(value, datetime) else None
 
 
 def encode_key(value: Any) -> bytes:
@@ -151,7 +151,7 @@ def to_iso(moment: datetime | DatetimeMS) -> str:
     )
 
 
-def to_utc(moment: datetime) -> datetime:
+def make_aware(moment: datetime) -> datetime:
     """`moment` with its time zone, or with UTC if it has none: MongoDB's dates are in UTC."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from bson import ObjectId
 from bson.regex import Regex
 
 from jobmon.profiles.stored_values import encode_date
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import make_aware
 
 # No job is as old as this: programs store an earlier date in place of null.
 FIRST_DATE = datetime(1970, 1, 2, tzinfo=UTC)
@@ -108,7 +108,7 @@ def match_creation_time(condition: Any) -> Any:
         return "objectId"
     if isinstance(condition, datetime):
         # An ObjectId has whole seconds: the first ObjectId after 3.5 s has 4 s.
-        seconds = math.ceil(to_utc(condition).timestamp())
+        seconds = math.ceil(make_aware(condition).timestamp())
         bounded = min(max(seconds, 0), 0xFFFF_FFFF)
         return ObjectId(f"{bounded:08x}" + "0" * 16)
     return condition

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, AttemptStatus, JobStatus
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import make_aware
 from jobmon.store.mapping import Document, FieldMapping, Keys
 
 # The indexes of a log, with the newest events first.
@@ -150,14 +150,16 @@ def _list_unlogged(job: Document, logged_until: Any) -> list[Document]:
         for attempt in embedded[-1:]
         if isinstance(logged_until, datetime)
         and isinstance(started_at := attempt.get("startedAt"), datetime)
-        and to_utc(started_at) > to_utc(logged_until)
+        and make_aware(started_at) > make_aware(logged_until)
     ]
 
 
 def _sort_key(event: Document) -> tuple[float, str]:
     """The time in seconds since 1970, then the _id. An event without a date comes first."""
     time = event.get("finishedAt")
-    return to_utc(time).timestamp() if isinstance(time, datetime) else 0.0, str(event.get("_id"))
+    return make_aware(time).timestamp() if isinstance(time, datetime) else 0.0, str(
+        event.get("_id")
+    )
 
 
 def _read_or_null(path: str) -> Document:

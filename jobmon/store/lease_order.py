@@ -12,7 +12,7 @@ from pymongo.errors import ExecutionTimeout
 
 from jobmon.domain import WAITING_STATUSES, CappedCount
 from jobmon.single_flight import SingleFlightCache
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import make_aware
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import lease_index
 from jobmon.store.labels import label
@@ -296,7 +296,7 @@ def _read_value(name: str, value: Any) -> Any:
         case int() | float() if name == "priority" and not isinstance(value, bool):
             return value
         case datetime() if name != "priority":
-            return to_utc(value)
+            return make_aware(value)
     expected = "a number" if name == "priority" else "a date"
     raise UnknownPlaceError(f"{name} of the job is not {expected}")
 

@@ -10,7 +10,7 @@ from pymongo.errors import ExecutionTimeout
 
 from jobmon.domain import WAITING_STATUSES, CappedCount, JobStatus
 from jobmon.store import indexes
-from jobmon.store.bson_json import read_date, to_utc
+from jobmon.store.bson_json import make_aware, read_date
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import OLDEST_FIRST
 from jobmon.store.identity import label_values, match_any
@@ -253,7 +253,7 @@ class LiveStats:
         overdue: dict[str, datetime] = {}
         for group in groups:
             if isinstance(group["first"], datetime):
-                job_type, first = label(group["_id"]), to_utc(group["first"])
+                job_type, first = label(group["_id"]), make_aware(group["first"])
                 overdue[job_type] = min(first, overdue.get(job_type, first))
         return overdue
 
@@ -280,7 +280,7 @@ class LiveStats:
             {"$group": {"_id": "$type", "oldest": {"$min": "$createdAt"}}},
         ]
         oldest = {
-            label(group["_id"]): to_utc(group["oldest"])
+            label(group["_id"]): make_aware(group["oldest"])
             for group in self._jobs.aggregate(pipeline, index=self._waiting_index)
             if isinstance(group["oldest"], datetime)
         }

@@ -9,7 +9,7 @@ from jobmon.profiles.parser import ParsedAttempts, ParsedProfile
 from jobmon.profiles.sources import Source
 from jobmon.profiles.stored_values import get_value
 from jobmon.store.attempts import last_attempt
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import make_aware
 from jobmon.store.labels import label
 from jobmon.store.mapping import Document
 
@@ -111,7 +111,7 @@ def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> l
 def _find_outcome(outcome: Any, started: Any, ended: Any, job: Document) -> Document:
     """The last run's status, end and error; without a later end: running if leased, or expired."""
     if isinstance(ended, datetime) and (
-        not isinstance(started, datetime) or to_utc(ended) >= to_utc(started)
+        not isinstance(started, datetime) or make_aware(ended) >= make_aware(started)
     ):
         error = job.get("lastError") if outcome == AttemptStatus.FAILED else None
         return {"status": outcome, "finishedAt": ended, "error": error}

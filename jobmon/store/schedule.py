@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from jobmon.domain import WAITING_STATUSES
 from jobmon.single_flight import SingleFlight
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import make_aware
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import schedule_index
 from jobmon.store.labels import OTHER, label
@@ -110,7 +110,9 @@ class ScheduleReader:
                 by_type = counts.setdefault(int(group["_id"]["step"]), Counter())
                 by_type[label(group["_id"].get("type"))] += jobs
         has_reached_limit = sum(int(group["read"]) for group in groups) >= self._limit
-        read_until = max(to_utc(group["last"]) for group in groups) if has_reached_limit else end
+        read_until = (
+            max(make_aware(group["last"]) for group in groups) if has_reached_limit else end
+        )
         by_type = sum(counts.values(), Counter())
         named = {job_type for job_type, _ in by_type.most_common(MAX_NAMED_TYPES)}
         steps, start = [], first

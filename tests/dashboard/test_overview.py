@@ -109,10 +109,10 @@ def make_facts(
         stats=make_stats((counts or {}) if is_counted else None, source, **health),
         hour_start=START,
         blocks_start=START,
-        hour=hour,
+        hour_by_type=hour,
         recent={10 * MINUTE: make_type_history(activity, first_index=50) if has_past else missing},
-        minutes=steps,
-        day=missing,
+        hour_by_minute=steps,
+        day_by_step=missing,
         samples=by_step,
         unknown=unknown,
     )
@@ -229,7 +229,7 @@ def test_tiles_alarm_only_about_the_last_hour(
     `steps` is the activity in the window, `minutes` the activity in the last hour.
     """
     facts = make_facts({("dlq", "a"): 1}, activity=steps)
-    counted = replace(facts.evidence, minutes=make_history(minutes), new_dead=new_dead)
+    counted = replace(facts.evidence, hour_by_minute=make_history(minutes), new_dead=new_dead)
     window = PageWindow.from_range(range_name)
     tiles = read_tiles(replace(facts, evidence=counted, page_window=window))
     assert {name for name, tile in tiles.items() if tile.is_alarming} == alarming_tiles
@@ -363,7 +363,7 @@ def test_throughput_is_the_mean_of_the_counted_minutes(
     minutes = make_history({index: {"a": tally(per_minute)} for index in (57, 58, 59)}, as_of)
     facts = make_facts()
     counted = replace(
-        facts, history_by_step=minutes, evidence=replace(facts.evidence, minutes=minutes)
+        facts, history_by_step=minutes, evidence=replace(facts.evidence, hour_by_minute=minutes)
     )
     assert read_tiles(counted)["Throughput"].value == expected
 

@@ -100,10 +100,10 @@ def make_evidence(
         ),
         hour_start=START,
         blocks_start=START,
-        hour=make_history_by_type(steps, 0),
+        hour_by_type=make_history_by_type(steps, 0),
         recent={10 * MINUTE: make_history_by_type(steps, 50)},
-        minutes=make_history_by_minute(steps),
-        day=History(NOW, "rollup", {}),
+        hour_by_minute=make_history_by_minute(steps),
+        day_by_step=History(NOW, "rollup", {}),
         samples={
             at: QueueSample(status_counts={"queued": count}, oldest_queued_ms=0)
             for at, count in (samples or {NOW - HOUR: 10**9}).items()
@@ -136,9 +136,9 @@ def overdue_since(**waited: timedelta) -> dict[str, datetime]:
 def test_a_check_that_was_not_made_prevents_an_all_clear() -> None:
     assert is_all_clear(run_checks(make_evidence()))
     missing_evidence: dict[str, dict[str, Any]] = {
-        "whether jobs finish": {"minutes": MISSING},
+        "whether jobs finish": {"hour_by_minute": MISSING},
         "stalled types": {"recent": {10 * MINUTE: MISSING}},
-        "new dead jobs": {"hour": MISSING},
+        "new dead jobs": {"hour_by_type": MISSING},
         "backlog growth": {"samples": {}},
     }
     for name, changes in missing_evidence.items():
@@ -152,10 +152,10 @@ def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
     """Catches an all-clear for 86 overdue and 60 dead jobs while indexes are missing."""
     queue = replace(
         make_evidence({("queued", "a"): 86, ("dlq", "a"): 60}, due=86),
-        hour=MISSING,
+        hour_by_type=MISSING,
         recent={10 * MINUTE: MISSING},
-        minutes=MISSING,
-        day=MISSING,
+        hour_by_minute=MISSING,
+        day_by_step=MISSING,
     )
     assert list_notices(queue) == []
     assert list(group_by_reason(run_checks(queue))) == [
@@ -197,7 +197,13 @@ def test_unknown_values_give_neither_an_alarm_nor_an_all_clear(
 
 def test_without_finish_times_four_checks_are_not_made() -> None:
     queue = make_evidence(due=9, overdue_by_type=overdue_since(a=HOUR))
-    queue = replace(queue, hour=NO_END_TIMES, recent={}, minutes=NO_END_TIMES, day=NO_END_TIMES)
+    queue = replace(
+        queue,
+        hour_by_type=NO_END_TIMES,
+        recent={},
+        hour_by_minute=NO_END_TIMES,
+        day_by_step=NO_END_TIMES,
+    )
     assert list_notices(queue) == []
     assert list_unchecked(queue) == dict.fromkeys(
         ("whether jobs finish", "stalled types", "new dead jobs", "failure rates"),
@@ -207,14 +213,16 @@ def test_without_finish_times_four_checks_are_not_made() -> None:
 
 def test_silent_hour_without_earlier_history_is_unknown() -> None:
     """Catches an all-clear for a queue whose last finished job is in a history that is missing."""
-    queue = replace(make_evidence(**STOPPED), day=MISSING)
+    queue = replace(make_evidence(**STOPPED), day_by_step=MISSING)
     assert list_unchecked(queue) == {"whether jobs finish": MISSING.reason}
 
 
 def add_gap(queue: Evidence, start: datetime, end: datetime | None = None) -> Evidence:
     """The queue with a gap in each of its histories, during which runs may be missing."""
     gap = Gap(start=start, end=end, reason=GapReason.STREAM_LOST)
-    histories = {name: getattr(queue, name) for name in ("hour", "minutes", "day")}
+    histories = {
+        name: getattr(queue, name) for name in ("hour_by_type", "hour_by_minute", "day_by_step")
+    }
     changes = {name: replace(history, gaps=(gap,)) for name, history in histories.items()}
     recent = {length: replace(history, gaps=(gap,)) for length, history in queue.recent.items()}
     return replace(queue, recent=recent, **changes)
@@ -267,8 +275,8 @@ def test_the_first_notice_is_that_no_job_finishes() -> None:
     assert first.jobs == JobFilter(condition=JobCondition.DUE)
     # The last minute in which a job finished ended 50 s ago.
     as_of = START + 58 * MINUTE + timedelta(seconds=50)
-    assert isinstance(queue.minutes, History)
-    queue = replace(queue, minutes=History(as_of, "rollup", queue.minutes.activity))
+    assert isinstance(queue.hour_by_minute, History)
+    queue = replace(queue, hour_by_minute=History(as_of, "rollup", queue.hour_by_minute.activity))
     assert texts(queue)[0].startswith("Nothing has finished for 1 min")
 
 
@@ -306,21 +314,21 @@ def test_a_silence_is_compared_with_the_usual_rate(
 def test_the_usual_rate_is_known_hours_after_the_last_finished_job() -> None:
     start = NOW - 5 * HOUR
     day = {start + number * 10 * MINUTE: make_activity(20) for number in range(6)}
-    queue = replace(make_evidence(**STOPPED), day=History(NOW, "rollup", day))
+    queue = replace(make_evidence(**STOPPED), day_by_step=History(NOW, "rollup", day))
     assert texts(queue) == ["Nothing has finished for 4 h while 86 jobs are due (usually 2/min)"]
     # A job may have finished in the step of ten minutes that is not counted yet.
-    assert isinstance(queue.day, History)
-    day_with_gap = replace(queue.day, uncounted=frozenset({NOW - 2 * HOUR}))
-    text = texts(replace(queue, day=day_with_gap))[0]
+    assert isinstance(queue.day_by_step, History)
+    day_with_gap = replace(queue.day_by_step, uncounted=frozenset({NOW - 2 * HOUR}))
+    text = texts(replace(queue, day_by_step=day_with_gap))[0]
     assert text.startswith("Nothing has finished for 1 h 50 min")
 
 
 def test_a_minute_that_begins_after_the_newest_count_does_not_hide_a_silence() -> None:
     """Catches a notice that disappears at each full minute until the collector counts again."""
     queue = make_evidence(steps=make_steps(42, until=50), **STOPPED)
-    assert isinstance(queue.minutes, History)
-    with_next_minute = replace(queue.minutes, uncounted=frozenset({NOW}))
-    assert texts(replace(queue, minutes=with_next_minute)) == texts(queue) != []
+    assert isinstance(queue.hour_by_minute, History)
+    with_next_minute = replace(queue.hour_by_minute, uncounted=frozenset({NOW}))
+    assert texts(replace(queue, hour_by_minute=with_next_minute)) == texts(queue) != []
 
 
 A_OVERDUE = {"overdue_by_type": overdue_since(a=11 * MINUTE)}
@@ -441,7 +449,7 @@ def test_new_dead_jobs_have_the_time_of_the_first_consecutive_death(
     steps = {DAY_START + index * 10 * MINUTE: make_activity() for index in range(145)}
     steps |= dict.fromkeys(day, make_activity(died=1))
     queue = make_evidence(steps=dict.fromkeys(minutes, ONE_DEATH))
-    (notice,) = list_notices(replace(queue, day=History(NOW, "rollup", steps)))
+    (notice,) = list_notices(replace(queue, day_by_step=History(NOW, "rollup", steps)))
     assert notice.since == since
 
 

@@ -83,7 +83,7 @@ def test_filter_by_type_counts_only_these_types() -> None:
     previous = history({("new", "a"): 1, ("new", "b"): 100})
     summaries = index_by_id(summarize_errors(HISTORY, previous, ErrorFilter(types=("a",))))
     assert {name: error.count for name, error in summaries.items()} == {"new": 2, "old": 1}
-    assert (summaries["new"].previous, summaries["new"].growth) == (1, 1)
+    assert (summaries["new"].previous_count, summaries["new"].growth) == (1, 1)
     assert summaries["old"].growth == 1
     assert summaries["new"].workers is None
 

@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from jobmon.diagnosis.evidence import Evidence, Missing
-from jobmon.diagnosis.evidence_reader import find_no_history, gather_forecast_evidence
+from jobmon.diagnosis.evidence_reader import explain_missing_history, gather_forecast_evidence
 from jobmon.diagnosis.forecast import (
     BLOCK_LENGTH,
     Forecast,
@@ -292,12 +292,12 @@ def test_an_unknown_forecast_has_no_numbers() -> None:
 def test_collector_without_a_history_is_not_called_absent() -> None:
     """Catches "no collector" if one runs, but cannot count: its remedy would not help."""
     queue, stats = MagicMock(), make_evidence({}).stats
-    assert find_no_history(queue, stats) is None
+    assert explain_missing_history(queue, stats) is None
     queue.series.rollup.progress.return_value = None
     reasons = [
         missing.reason
         for source in ("rollup", "live")
-        if (missing := find_no_history(queue, replace(stats, source=source))) is not None
+        if (missing := explain_missing_history(queue, replace(stats, source=source))) is not None
     ]
     assert reasons == [
         "the collector has not counted the history for a minute",

@@ -656,7 +656,8 @@ def test_selected_steps_of_a_chart_keep_their_times_after_an_update(
     expect(legend).to_contain_text("succeeded 39")
     moved = selection.bounding_box()
     assert moved is not None
-    assert (moved["x"] < box["x"] - 5, moved["width"]) == (True, pytest.approx(box["width"], abs=2))
+    assert moved["x"] < box["x"] - 5
+    assert moved["width"] == pytest.approx(box["width"], abs=2)
     cursor.press("Enter")
     page.wait_for_url(re.compile("from="))
     query = parse_qs(urlsplit(page.url).query)
@@ -1289,7 +1290,7 @@ RECORD_FOCUS = """() => {
     const element = document.activeElement;
     const style = getComputedStyle(element);
     const hasRing = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
-    if (hasRing) window.reached.add(element); // a date field: if one of its parts had a ring
+    if (hasRing) window.reached.add(element); // of a date field, one part with a ring is enough
     if (element === document.body) window.rounds += 1;
   }, true);
 }"""

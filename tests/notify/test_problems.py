@@ -77,10 +77,10 @@ def test_a_mute_of_some_paused_types_does_not_hide_the_others() -> None:
 
 
 def test_checks_without_data_are_unknown() -> None:
-    hour = EVIDENCE.hour
+    hour = EVIDENCE.hour_by_type
     assert isinstance(hour, History)
     gap = Gap(start=NOW - timedelta(minutes=5), end=NOW, reason=GapReason.NO_COLLECTOR)
-    without_history = replace(make_evidence(), hour=replace(hour, activity={}, gaps=(gap,)))
+    without_history = replace(make_evidence(), hour_by_type=replace(hour, activity={}, gaps=(gap,)))
     findings = find_problems(without_history, ReceiverAddress(name="a", url="https://a/"), REDACTOR)
     assert findings == Findings({}, frozenset({CheckKind.DEAD, CheckKind.FAILURES}))
 

@@ -36,7 +36,7 @@ from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import make_aware
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, Cursor
 
 from ..conftest import DATE, NOW, SECRET, Api
@@ -526,7 +526,7 @@ def test_filtered_lists_are_in_order_forward_and_back(
         query["status"] = filters["status"]
     for name, operator in (("created_from", "$gte"), ("created_to", "$lt")):
         if name in filters:
-            moment = to_utc(datetime.fromisoformat(filters[name]))
+            moment = make_aware(datetime.fromisoformat(filters[name]))
             query.setdefault("createdAt", {})[operator] = moment
     expected = [job["jobId"] for job in database.jobs.find(query).sort(parse_order(sort))]
     assert expected
