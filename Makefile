@@ -29,7 +29,7 @@ test: .venv/dev $(NODE_TOOLS) $(ASSETS)
 test-long: .venv/dev $(NODE_TOOLS) $(ASSETS)
 	$(BIN)/pytest -m long --ignore=tests/api/test_openapi_tools.py
 	# In one process: schemathesis gives several tests the same name, and xdist runs only one of them.
-	$(BIN)/pytest -m long --numprocesses=0 tests/api/test_openapi_tools.py
+	$(BIN)/pytest -m long --numprocesses=0 -p schemathesis.pytest.plugin tests/api/test_openapi_tools.py
 
 # Test the image and every service of the compose file; skipped if no Docker engine answers.
 test-containers: .venv/dev

@@ -128,7 +128,8 @@ def fuzz_documents(
 def run_schemathesis(examples: int) -> int:
     """Run the suite's schemathesis tests over HTTP with more examples."""
     file = "tests/api/test_openapi_tools.py"
-    selection = ["-n0", "-q", "-m", "long", "-k", "schemathesis", file]
+    selection = ["-n0", "-q", "-m", "long", "-p", "schemathesis.pytest.plugin"]
+    selection += ["-k", "schemathesis", file]
     environment = os.environ | {"JOBMON_TEST_EXAMPLES": str(examples)}
     command = [sys.executable, "-m", "pytest", *selection]
     return run(command, timeout=SCHEMATHESIS_TIMEOUT_S, cwd=ROOT, env=environment).returncode
