@@ -98,6 +98,7 @@ JOBS_BY_CASE = {
     "without arrays": [job for job in JOBS if not isinstance(job.get("createdAt"), list)],
 }
 SORTS = ("-createdAt", "createdAt")
+PER_PAGE = 4
 ID_VALUES = ["b", "a", 1, 2.5, -1, True, {"n": 1}, Binary(b"id", 5), NOW, Decimal128("1.25")]
 ID_VALUES += [math.nan, MinKey(), MaxKey(), Timestamp(1, 1), Code("f()"), None, "y" * 5_000]
 # Values that PyMongo does not write, and that it decodes to different values.
@@ -198,8 +199,7 @@ def test_jobs_with_values_that_decoding_changes_are_listed_once(
         database.jobs.insert_one(RawBSONDocument(encode_pairs(pairs)))
     jobs = database.jobs.find({}, {"_id": 0, "jobId": 1}).sort(parse_order(sort))
     expected = [job["jobId"] for job in jobs]
-    for per_page in (1, 3):
-        assert list_by_cursor(real_api, per_page=per_page, sort=sort) == expected
+    assert list_by_cursor(real_api, per_page=1, sort=sort) == expected
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_the_order_is_the_same_without_an_index(
     assert list_by_cursor(real_api, per_page=7, sort=sort) == sort_ids(database, sort)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     jobs=st.one_of(
         st.lists(st.tuples(st.sampled_from(jobs), st.sampled_from(["queued", "dlq"])), max_size=30)
@@ -378,13 +378,20 @@ INVALID_CURSORS = {
 
 @pytest.mark.parametrize("cursor", INVALID_CURSORS.values(), ids=INVALID_CURSORS)
 def test_a_cursor_that_no_list_encodes_is_422(idle_api: Api, cursor: str) -> None:
-    valid_cursor = encode_document(VALID_CURSOR)
-    for path in ("/admin/jobs/queue", "/jobs", "/dashboard/jobs"):
-        assert idle_api.get_as_admin(path, cursor=cursor).status_code == 422, path
-        assert idle_api.get_as_admin(path, cursor=valid_cursor).status_code == 200, path
+    assert idle_api.get_as_admin("/admin/jobs/queue", cursor=cursor).status_code == 422
     assert list(idle_api.get_as_admin("/jobs", cursor=cursor).json["error"]["details"]) == [
         "cursor"
     ]
+
+
+def test_a_cursor_of_a_list_is_accepted_and_another_one_refused_by_all_lists(
+    idle_api: Api,
+) -> None:
+    """Catches invalid cursors above that are refused for another reason than their content."""
+    for path in ("/admin/jobs/queue", "/jobs", "/dashboard/jobs"):
+        for cursor, status in ((VALID_CURSOR, 200), (VALID_CURSOR | {"x": 1}, 422)):
+            answer = idle_api.get_as_admin(path, cursor=encode_document(cursor))
+            assert answer.status_code == status, path
 
 
 def test_jobs_with_deeply_nested_ids_and_dates_are_listed_once(
@@ -412,7 +419,7 @@ CURSOR_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     content=st.fixed_dictionaries(
         {"p": st.integers(1, 2**53 - 1), "o": st.booleans(), "b": st.booleans()},
@@ -530,7 +537,7 @@ def test_filtered_lists_are_in_order_forward_and_back(
             query.setdefault("createdAt", {})[operator] = moment
     expected = [job["jobId"] for job in database.jobs.find(query).sort(parse_order(sort))]
     assert expected
-    assert list_by_cursor(api, per_page=3, sort=sort, **filters) == expected
+    assert list_by_cursor(api, per_page=6, sort=sort, **filters) == expected
     assert list_by_page(api, 20, sort=sort, **filters) == expected
 
 
@@ -601,10 +608,10 @@ def test_a_filtered_list_has_the_same_order_by_cursor_and_by_page(
 
     def get_page(**query: Any) -> dict[str, Any]:
         token = real_api.token("ada")
-        return real_api.get(path, token=token, per_page=2, **filters, **query).json
+        return real_api.get(path, token=token, per_page=PER_PAGE, **filters, **query).json
 
     ids_by_cursor, ids_by_page, cursor = [], [], ""
-    for page_number in range(1, len(expected) + 1):
+    for page_number in range(1, -(-len(expected) // PER_PAGE) + 1):
         ids_by_page += [job["jobId"] for job in get_page(page=page_number)["data"]]
         if cursor is not None:
             page = get_page(cursor=cursor)
