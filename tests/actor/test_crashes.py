@@ -3,8 +3,7 @@ twice or never, and an outcome that does not match the document."""
 
 import math
 import os
-import subprocess
-import sys
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +22,8 @@ from jobmon.actor.job_changes import CONDITION_NOT_MET, STOPPED
 from jobmon.actor.type_pauses import NO_CHANGE
 from jobmon.collector.leader import LeaseLostError
 
+from ..support.preloaded import start_python
+from ..support.waiting import PATIENCE_S
 from .conftest import BOB, ActingQueue, run_all_rounds, select_dead
 
 JOB_COUNT = 230  # two batches of 100 jobs and a batch of 30
@@ -62,9 +63,9 @@ def run_until_killed(queue: ActingQueue, step: str, count: int, **changes: str) 
         "JOBMON_ROLLUP_DB": queue.settings.rollup_db,
         "JOBMON_ACTIONS_PER_SECOND": "100000",
     }
-    command = [sys.executable, "-m", "tests.support.dying_actor", step, str(count)]
-    result = subprocess.run(command, env=os.environ | settings | changes, check=False, timeout=120)
-    assert result.returncode == -9
+    environment = dict(os.environ) | settings | changes
+    actor = start_python("tests.support.dying_actor", step, str(count), env=environment)
+    assert actor.wait(PATIENCE_S) == -signal.SIGKILL
     # As if the lease of the killed actor had expired.
     queue.database.action_leases.delete_many({})
 
@@ -84,7 +85,14 @@ def count_changes(queue: ActingQueue) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("step", "count"),
-    [("intent", 1), ("job", 1), ("job", 150), ("changed", 2), ("outcomes", 1), ("outcomes", 3)],
+    [
+        ("intent", 1),
+        pytest.param("job", 1, marks=pytest.mark.long),
+        ("job", 150),
+        ("changed", 2),
+        ("outcomes", 1),
+        pytest.param("outcomes", 3, marks=pytest.mark.long),
+    ],
 )
 def test_each_job_is_changed_once_if_the_actor_is_killed(
     queue: ActingQueue, step: str, count: int

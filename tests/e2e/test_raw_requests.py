@@ -5,10 +5,7 @@ ambiguous, and a proxy that is trusted without the setting.
 """
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,13 +14,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from click.testing import CliRunner
 from pymongo.database import Database
 
+from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
 
 from ..conftest import SECRET, Api
 from ..support.commands import database_uri
-from ..support.preloaded import ROOT
 from ..support.services import Web, serving
 from ..support.waiting import PATIENCE_S, eventually
 
@@ -51,16 +49,8 @@ def test_every_worker_refuses_a_revoked_token_after_two_seconds(
         token, valid_token = api.token(), api.token()
         assert {web.get("/jobs", token) for _ in range(4 * WORKERS)} == {200}
         settings = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **rollup_setting}
-        process = subprocess.run(
-            [sys.executable, "-m", "jobmon.cli", "revoke", "--token-stdin"],
-            input=token,
-            text=True,
-            capture_output=True,
-            cwd=ROOT,
-            env=dict(os.environ) | settings,
-            check=False,
-        )
-        assert process.returncode == 0, process.stderr
+        result = CliRunner().invoke(main, ["revoke", "--token-stdin"], input=token, env=settings)
+        assert result.exit_code == 0, result.output
         revoked_at = time.monotonic()
         eventually(lambda: {web.get("/jobs", token) for _ in range(4 * WORKERS)} == {401})
         # After this time, each worker's cached list is newer than the revocation.
