@@ -121,8 +121,12 @@ Rule._compile_builder = _compile_builder_once  # type: ignore[method-assign]
 
 
 # No time limit for an example: its duration depends on the machine.
+# 40 examples instead of 100: most tests that draw examples also have tables of the odd ones.
 hypothesis.settings.register_profile(
-    "local", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "local",
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 # In CI Hypothesis does not shrink a failing example: on a real server that can take minutes. Every
 # run has the same examples, so that a new failure comes from a change of the code.
