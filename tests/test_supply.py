@@ -111,6 +111,7 @@ def test_audit_with_a_known_vulnerability_fails_and_names_it() -> None:
     assert npm_line.startswith("audit: npm packages: VULNERABLE htmx.org")
 
 
+@pytest.mark.long
 def test_audit_without_vulnerabilities_passes() -> None:
     with serve_advisories(are_packages_vulnerable=False) as options:
         audit = run_audit(*options)
@@ -121,6 +122,7 @@ def test_audit_without_vulnerabilities_passes() -> None:
     ]
 
 
+@pytest.mark.long
 def test_audit_without_advisories_prints_not_checked_and_passes() -> None:
     unreachable = "http://127.0.0.1:1"
     audit = run_audit(f"--osv-url={unreachable}/osv", f"--npm-registry={unreachable}")
@@ -131,6 +133,7 @@ def test_audit_without_advisories_prints_not_checked_and_passes() -> None:
     ]
 
 
+@pytest.mark.long
 def test_audit_without_npm_checks_the_python_packages() -> None:
     with serve_advisories(are_packages_vulnerable=True) as (osv_option, _):
         audit = run_audit(osv_option, PATH="/nowhere")

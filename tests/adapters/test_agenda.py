@@ -83,7 +83,7 @@ class AgendaQueue(WatchedQueue):
         return [case for case in cases if self.cases[case][0] in statuses]
 
 
-@pytest.fixture(scope="module", params=["5", "6"])
+@pytest.fixture(scope="module", params=[pytest.param("5", marks=pytest.mark.long), "6"])
 def agenda_queue(
     request: pytest.FixtureRequest,
     mongod: Mongod,
@@ -380,6 +380,7 @@ def test_the_pages_show_only_known_fields(agenda_queue: AgendaQueue) -> None:
     assert "attempt" not in never_run.text.lower().replace("attempts", "")
 
 
+@pytest.mark.long
 def test_the_collector_counts_jobs_while_agenda_runs_them(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], run_agenda: Callable[[str, str], Ids]
 ) -> None:
@@ -396,6 +397,7 @@ def test_the_collector_counts_jobs_while_agenda_runs_them(
         queue.close()
 
 
+@pytest.mark.long
 def test_the_jobs_of_a_standalone_server_are_polled(
     tmp_path: Path, run_agenda: Callable[[str, str], Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:

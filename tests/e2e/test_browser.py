@@ -239,6 +239,7 @@ def test_overview_shows_the_counts_of_the_json_api(
     assert row.locator(".number").all_inner_texts()[:4] == ["1,200", "3", "4", "5"]
 
 
+@pytest.mark.long
 def test_tile_links_to_its_jobs_and_its_scheduled_count_to_the_schedule(
     visit: Visits, empty_stack: Stack
 ) -> None:
@@ -326,6 +327,7 @@ def get_top_and_height(element: Locator) -> tuple[float, float]:
     return box["y"], box["height"]
 
 
+@pytest.mark.long
 def test_numbers_stay_in_their_place_with_nine_notices_and_3000_types(
     visit: Visits, empty_stack: Stack
 ) -> None:
@@ -449,6 +451,7 @@ def make_chart_data(succeeded: list[int | None], took_ms: int | None = 250) -> d
     return columns | {"gaps": [], "marks": [], "previous": None}
 
 
+@pytest.mark.long
 def test_charts_draw_a_single_value_and_show_a_sentence_if_there_are_none(
     visit: Visits, stack: Stack
 ) -> None:
@@ -521,6 +524,7 @@ def test_charts_that_have_no_history_any_more_are_replaced_by_the_reason(
     expect(page.locator(".chart")).to_have_count(3)
 
 
+@pytest.mark.long
 def test_charts_shade_the_time_before_the_first_data(visit: Visits, stack: Stack) -> None:
     page = visit(f"{stack.url}/dashboard/sign-in")
     shaded_pixels = []
@@ -630,6 +634,7 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
     assert query["finished_from"] == [f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"]
 
 
+@pytest.mark.long
 def test_selected_steps_of_a_chart_keep_their_times_after_an_update(
     visit: Visits, stack: Stack
 ) -> None:
@@ -665,6 +670,7 @@ def test_selected_steps_of_a_chart_keep_their_times_after_an_update(
     assert bounds == times
 
 
+@pytest.mark.long
 def test_the_address_keeps_range_order_and_search_of_the_type_table(
     visit: Visits, empty_stack: Stack
 ) -> None:
@@ -770,6 +776,7 @@ def test_filters_apply_by_a_button_without_scripts(
     expect(page.get_by_role("heading", level=1)).to_contain_text(job_type)
 
 
+@pytest.mark.long
 def test_row_opens_by_a_click_anywhere_and_is_marked_after_back(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
@@ -799,6 +806,7 @@ def test_row_opens_by_a_click_anywhere_and_is_marked_after_back(
     expect(page.locator("tr.selected")).to_have_count(0)
 
 
+@pytest.mark.long
 def test_table_head_stays_visible_and_covers_no_focused_row(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
@@ -871,6 +879,7 @@ def find_held_rows_notice(page: Page) -> Locator:
     return page.locator("#freshness", has_text="rows held")
 
 
+@pytest.mark.long
 def test_held_rows_that_no_longer_match_show_their_status(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
@@ -926,6 +935,7 @@ def add_dead_jobs(stack: Stack, job_type: str, code: str, count: int) -> None:
     )
 
 
+@pytest.mark.long
 def test_types_keep_their_order_under_the_pointer_and_with_the_focus(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
@@ -1265,6 +1275,7 @@ def test_search_box_opens_an_order_a_type_and_a_page(
     page.set_viewport_size(DESKTOP)
 
 
+@pytest.mark.long
 def test_search_box_searches_after_the_palette_was_closed(visit: Visits, stack: Stack) -> None:
     """Catches Enter that opens a page, as in the palette, instead of searching for the text."""
     page = visit(f"{stack.url}/dashboard/schedule")
@@ -1333,6 +1344,7 @@ def get_background(page: Page) -> str:
     return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
 
+@pytest.mark.long
 def test_printed_page_is_light_with_its_origin_and_absolute_times(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
@@ -1572,6 +1584,7 @@ def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
     expect(find_tile_value(page, "Queued")).to_have_text("2")
 
 
+@pytest.mark.long
 def test_long_large_and_right_to_left_texts_fit(visit: Visits, stack: Stack, job_type: str) -> None:
     arabic = "إرسال البريد الإلكتروني"
     long_texts = make_job(

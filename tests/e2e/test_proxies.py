@@ -367,9 +367,10 @@ class Walk:
         ]
 
 
-NGINX_CASES = ["root", "path", "forward auth", "names the person"]
+NGINX_CASES = ["root", "path", "names the person"]
 # Variants of these cases, which only `make test-long` runs.
 NGINX_VARIANTS = ["root on a port", "path removed, HTTP/1.0", "path in a header, HTTP/1.0"]
+NGINX_VARIANTS += ["forward auth"]
 
 
 @pytest.mark.parametrize(

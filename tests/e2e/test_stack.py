@@ -82,6 +82,7 @@ def test_ctrl_c_ends_every_process_and_the_next_run_keeps_the_data(demo: Demo) -
         second_run.interrupt()
 
 
+@pytest.mark.long
 def test_port_in_use_prints_one_line_with_alternatives(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
