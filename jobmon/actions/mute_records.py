@@ -7,7 +7,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from jobmon.actions.mutes import MAX_DURATION, ActiveMutes, Mute, MuteEnd
 from jobmon.actions.records import MUTES, ensure_record_indexes
-from jobmon.actions.request import MAX_REASON_LENGTH, Person, to_milliseconds
+from jobmon.actions.request import MAX_REASON_LENGTH, Person, truncate_to_ms
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, require_type, state_database
 from jobmon.single_flight import SingleFlight
@@ -55,7 +55,7 @@ class MuteRecords:
 
     def add(self, mute: Mute) -> Mute:
         """Record a mute; returns it as recorded."""
-        until = to_milliseconds(mute.until)
+        until = truncate_to_ms(mute.until)
         mute = replace(mute, until=until, reason=self._hide_secrets(mute.reason))
         self._insert(mute.id, MUTED, mute.dump(), mute.until)
         return mute
@@ -66,7 +66,7 @@ class MuteRecords:
         An end that is recorded already is not changed.
         """
         end = MuteEnd(
-            by=by, at=to_milliseconds(datetime.now(UTC)), reason=self._hide_secrets(reason)
+            by=by, at=truncate_to_ms(datetime.now(UTC)), reason=self._hide_secrets(reason)
         )
         fields = {"request": mute.id, "by": by.dump(), "at": end.at, "reason": end.reason}
         try:

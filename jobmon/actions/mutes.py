@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from jobmon.actions.catalog import RequestError
-from jobmon.actions.request import Person, check_reason, to_milliseconds
+from jobmon.actions.request import Person, check_reason, truncate_to_ms
 from jobmon.diagnosis.notices import KINDS_BY_TYPE, Check, CheckKind, Notice
 from jobmon.rollup.documents import require_type
 from jobmon.settings.name_patterns import matches_any
@@ -56,7 +56,7 @@ class Mute:
     by: Person
     until: datetime
     reason: str
-    at: datetime = field(default_factory=lambda: to_milliseconds(datetime.now(UTC)))
+    at: datetime = field(default_factory=lambda: truncate_to_ms(datetime.now(UTC)))
     id: str = field(default_factory=lambda: secrets.token_hex(10))
     end: MuteEnd | None = None
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
-from jobmon.actions.request import ID_FORM, Person, to_milliseconds
+from jobmon.actions.request import ID_FORM, Person, truncate_to_ms
 from jobmon.rollup.documents import OwnDatabase, index_keys, require_type
 from jobmon.store.failures import has_only_duplicates, is_unauthorized
 from jobmon.store.mapping import Document, Keys
@@ -191,7 +191,7 @@ class ActionRecords:
         *,
         after: datetime | None = None,
     ) -> bool:
-        at = to_milliseconds(datetime.now(UTC))
+        at = truncate_to_ms(datetime.now(UTC))
         if after is not None:
             with suppress(OverflowError):  # another program wrote a date near the year 9999
                 at = max(at, after + timedelta(milliseconds=1))
@@ -222,7 +222,7 @@ class ActionRecords:
                 "_id": {"request": self.own.id(request_id), "key": outcome["key"]},
                 **self.own.scope,
                 "request": request_id,
-                "at": to_milliseconds(now),
+                "at": truncate_to_ms(now),
                 "expiresAt": now + self._retention,
                 **outcome,
             }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from jobmon.actions.catalog import ACTIONS, ActionKind, RequestError, ValueKind
+from jobmon.actions.catalog import ACTIONS, RequestError, ValueKind
 from jobmon.actions.target import Target, TargetKind
 from jobmon.domain import JobAction
 from jobmon.rollup.documents import MalformedError, require_type
@@ -75,15 +75,14 @@ def explain_required_reason(target: Target, *, dry_run: bool) -> str:
     return "Required for more than one job or type."
 
 
-def check_target(action: str, target: Target) -> ActionKind:
-    """The kind of an action; RequestError if it is unknown, or not for this kind of target."""
+def check_target(action: str, target: Target) -> None:
+    """Raise RequestError if the action is unknown, or not for this kind of target."""
     kind = ACTIONS.get(action)
     if kind is None:
         raise RequestError("action", f"Unknown. These are known: {', '.join(ACTIONS)}.")
     if kind.is_for_types != (target.kind is TargetKind.TYPES):
         targets = "types of jobs" if kind.is_for_types else "jobs"
         raise RequestError("action", f"{action} is for {targets}.")
-    return kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +109,14 @@ class ActionRequest:
     dry_run: bool = False
     needs_approval: bool = False
     valid_s: int = 900
-    at: datetime = field(default_factory=lambda: to_milliseconds(datetime.now(UTC)))
+    at: datetime = field(default_factory=lambda: truncate_to_ms(datetime.now(UTC)))
     id: str = field(default_factory=lambda: secrets.token_hex(10))
 
     def __post_init__(self) -> None:
-        kind = check_target(self.action, self.target)
+        check_target(self.action, self.target)
         if (self.action == JobAction.UNDO) != (self.target.kind is TargetKind.REQUEST):
             raise RequestError("action", "undo, and only undo, is for an earlier request.")
-        self._check_value(kind.value)
+        self._check_value(ACTIONS[self.action].value)
         if self.reset_attempts and self.action != JobAction.RETRY:
             raise RequestError("reset_attempts", "Only for a retry.")
         if not 0 <= self.expected <= MAX_JOBS:
@@ -198,6 +197,6 @@ def make_id(subject: str, key: str) -> str:
     return hashlib.sha256(f"{len(subject)} {subject} {key}".encode()).hexdigest()[:20]
 
 
-def to_milliseconds(moment: datetime) -> datetime:
-    """The moment as MongoDB stores it: truncated to milliseconds."""
+def truncate_to_ms(moment: datetime) -> datetime:
+    """The moment as MongoDB stores it, without parts of a millisecond."""
     return moment.replace(microsecond=moment.microsecond // 1_000 * 1_000)

@@ -14,7 +14,7 @@ from pymongo.errors import PyMongoError
 from jobmon.actions.catalog import ACTIONS, RequestError
 from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.preview import ActionPreview, ActionPreviewer, require_suitable
-from jobmon.actions.request import ActionRequest, Person, make_id, to_milliseconds
+from jobmon.actions.request import ActionRequest, Person, make_id, truncate_to_ms
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState, Phase
 from jobmon.actions.support import ActionSupport, find_support
@@ -53,7 +53,7 @@ class IsoTime(click.ParamType[datetime]):
             moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a time in ISO 8601, such as 2026-01-31T02:40Z", param, ctx)
-        return to_milliseconds(moment)
+        return truncate_to_ms(moment)
 
 
 @click.command("act")

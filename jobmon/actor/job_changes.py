@@ -9,7 +9,7 @@ from pymongo import ReadPreference, WriteConcern
 from pymongo.collection import Collection
 
 from jobmon.actions.records import ActionRecords
-from jobmon.actions.request import ActionRequest, to_milliseconds
+from jobmon.actions.request import ActionRequest, truncate_to_ms
 from jobmon.actions.support import ActionSupport
 from jobmon.domain import JobAction, JobStatus, explain_refusal
 from jobmon.profiles.conditions import Now, resolve_now
@@ -187,7 +187,7 @@ class QueueJobChanges:
             "id": self._request.id,
             "action": self._request.action,
             "by": self._request.by.subject,
-            "at": to_milliseconds(datetime.now(UTC)),
+            "at": truncate_to_ms(datetime.now(UTC)),
         }
         job_change = JobChange(
             action=JobAction(self._request.action),
@@ -261,7 +261,7 @@ class ProfileJobChanges:
         status = stored_job.job.get("status")
         if status not in transition.statuses:
             raise RefusedActionError(f"it is {status}")
-        now = to_milliseconds(datetime.now(UTC))
+        now = truncate_to_ms(datetime.now(UTC))
         if reason := explain_refusal(self._request.action, stored_job.job, now):
             raise RefusedActionError(reason)
         if transition.when and encode_key(document["_id"]) not in self._matching:

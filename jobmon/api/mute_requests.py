@@ -9,7 +9,7 @@ from marshmallow import fields, validate
 
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.mutes import Mute, MuteMode
-from jobmon.actions.request import MAX_REASON_LENGTH, to_milliseconds
+from jobmon.actions.request import MAX_REASON_LENGTH, truncate_to_ms
 from jobmon.api import action_examples
 from jobmon.api.action_queries import describe_record_id
 from jobmon.api.body import Body
@@ -132,7 +132,7 @@ def add_mute(until: datetime, **options: Any) -> Mute:
     It does not check the caller's right.
     """
     try:
-        now = to_milliseconds(datetime.now(UTC))
+        now = truncate_to_ms(datetime.now(UTC))
         mute = Mute(by=make_person(), at=now, until=until, **options)
     except RequestError as error:
         raise invalid(error.field, str(error)) from None

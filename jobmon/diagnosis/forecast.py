@@ -23,10 +23,10 @@ BLOCK_LENGTH, BLOCK_COUNT = 10 * MINUTE, 3
 MAX_SWING, MAX_DEVIATIONS = 0.5, 3
 MIN_JOBS = 20  # if fewer jobs came and ended in the half hour (their sum), the rates are unknown
 # A difference within two standard deviations counts as zero. A forecast is for at most a day.
-NOISE, MAX_FORECAST = 2, DAY
-# There is no forecast if more jobs are scheduled for later than this share of the waiting jobs or,
-# for a whole queue, of the jobs that came in the half hour, if these are more.
-MAX_SCHEDULED = 0.1
+NOISE_DEVIATIONS, MAX_FORECAST = 2, DAY
+# There is no forecast if more than this share of the waiting jobs is scheduled for later. For a
+# whole queue it is a share of the jobs that came in the half hour, if these are more.
+MAX_SCHEDULED_SHARE = 0.1
 
 _WAITING = (JobStatus.QUEUED.value, JobStatus.FAILED.value)
 
@@ -97,12 +97,12 @@ def _forecast_due_jobs(evidence: Evidence) -> Forecast:
     blocks, due = evidence.blocks, evidence.stats.health.due
     if isinstance(blocks, Missing):
         return _make_unknown(blocks.reason)
-    flows = [_sum_flows(block.activity.values()) for block in blocks]
+    flows = [_measure_flow(block.activity.values()) for block in blocks]
     if (reason := _explain_no_forecast(evidence, flows)) or due is None:
         return _make_unknown(reason)
     scheduled = evidence.stats.health.scheduled or 0
     arrived = sum(flow.arrived for flow in flows)
-    if scheduled > MAX_SCHEDULED * max(due + scheduled, arrived):
+    if scheduled > MAX_SCHEDULED_SHARE * max(due + scheduled, arrived):
         return _make_unknown("many jobs are scheduled for later: it is unknown when they come due")
     return _forecast_backlog(due, flows, evidence.blocks_start)
 
@@ -114,10 +114,10 @@ def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
     if isinstance(blocks, Missing):
         return dict.fromkeys(waiting, _make_unknown(blocks.reason))
     if reason := _explain_no_forecast(
-        evidence, [_sum_flows(block.activity.values()) for block in blocks]
+        evidence, [_measure_flow(block.activity.values()) for block in blocks]
     ):
         return dict.fromkeys(waiting, _make_unknown(reason))
-    if (health.scheduled or 0) > MAX_SCHEDULED * sum(waiting.values()):
+    if (health.scheduled or 0) > MAX_SCHEDULED_SHARE * sum(waiting.values()):
         reason = "it is unknown how many jobs of this type are due"
         return dict.fromkeys(waiting, _make_unknown(reason))
     is_folded = any(OTHER in block.activity for block in blocks)
@@ -127,7 +127,7 @@ def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
         if is_folded and (job_type == OTHER or None in by_block):
             forecasts[job_type] = _make_unknown(COUNTED_TOGETHER.reason)
             continue
-        flows = [_sum_flows([activity] if activity else []) for activity in by_block]
+        flows = [_measure_flow([activity] if activity else []) for activity in by_block]
         forecast = _forecast_backlog(count, flows, evidence.blocks_start)
         if job_type in paused:
             forecast = _limit_to_growth(forecast, "the type is paused")
@@ -193,7 +193,7 @@ def _explain_no_forecast(evidence: Evidence, flows: Sequence[Flow]) -> str:
     return _explain_contradiction(evidence, flows)
 
 
-def _sum_flows(activities: Iterable[Activity]) -> Flow:
+def _measure_flow(activities: Iterable[Activity]) -> Flow:
     summed = list(activities)
     return Flow(
         sum(activity.enqueued for activity in summed),
@@ -235,7 +235,7 @@ def _forecast_backlog(backlog: int, flows: Sequence[Flow], start: datetime) -> F
     if any(counts_vary(counts) for counts in zip(*flows, strict=True)):
         return replace(forecast, reason="the rates varied too much in the last half hour")
     net = completed - arrived
-    if abs(net) <= NOISE * sqrt(arrived + completed):
+    if abs(net) <= NOISE_DEVIATIONS * sqrt(arrived + completed):
         return replace(forecast, outlook=Outlook.STEADY)
     if net < 0:
         return replace(forecast, outlook=Outlook.GROWS)

@@ -291,7 +291,7 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
     outcome_path = (*key_path, "outcome")
     if "outcome" in spec and place not in ("job", "log"):
         raise TomlMistakeError(outcome_path, 'is only used with in = "job" or in = "log"')
-    element_context = job_context = context
+    element_context = field_context = context
     if array is not None:
         prefix = f"{array}."
         readings = {
@@ -300,10 +300,10 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
             if path.startswith(prefix)
         }
         element_context = SourceContext(constants=context.constants, readings=readings)
-        context = replace(context, base=array)
+        field_context = replace(context, base=array)
     status = _parse_attempt_status(spec.get("status", {}), element_context, (*key_path, "status"))
     outcome = _parse_attempt_status(spec.get("outcome", {}), element_context, outcome_path).rules
-    fields = _parse_fields(spec.get("fields", {}), context, (*key_path, "fields"))
+    fields = _parse_fields(spec.get("fields", {}), field_context, (*key_path, "fields"))
     if place == "collection":
         need_path = ("jobId", "attemptNumber", "finishedAt")
         _check_paths(fields, (*key_path, "fields"), need_path, "attempts")
@@ -316,7 +316,7 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
         status=status,
         outcome=outcome,
         log=_parse_log(spec["log"], context) if place == "log" else None,
-        events=_parse_events(spec.get("events", {}), job_context, (*key_path, "events")),
+        events=_parse_events(spec.get("events", {}), context, (*key_path, "events")),
     )
 
 
@@ -364,17 +364,17 @@ def _parse_attempt_status(
 
 
 def _check_paths(
-    fields: Mapping[str, Source], key_path: KeyPath, need_path: tuple[str, ...], found: str
+    fields: Mapping[str, Source], key_path: KeyPath, need_path: tuple[str, ...], documents: str
 ) -> None:
     """Raise TomlMistakeError without jobId, or if a field in `need_path` is not at a path.
 
-    `found`: what is found by these fields, such as jobs.
+    `documents`: what is found by these fields, such as jobs.
     """
     if "jobId" not in fields:
         raise TomlMistakeError(key_path, "needs jobId")
     for name in need_path:
         if name in fields and fields[name].path is None:
-            message = f"must be a path, because {found} are found by it"
+            message = f"must be a path, because {documents} are found by it"
             raise TomlMistakeError((*key_path, name), message)
 
 

@@ -159,7 +159,7 @@ def test_nothing_is_compared_unless_a_comparison_is_requested() -> None:
     assert read_reasons(facts, None) == []
 
 
-def change_past(facts: Facts, **changes: Any) -> Facts:
+def change_current(facts: Facts, **changes: Any) -> Facts:
     assert isinstance(facts.history_by_step, History)
     return replace(facts, history_by_step=replace(facts.history_by_step, **changes))
 
@@ -184,7 +184,7 @@ def test_attempts_are_not_compared_if_one_period_has_a_gap_or_is_still_counted(
     assert read_changes(facts, previous).keys() >= {"Throughput", "Failure rate", "Queued"}
     assert read_reasons(facts, previous) == []
     for periods in (
-        (change_past(facts, **change), previous),
+        (change_current(facts, **change), previous),
         (facts, change_previous(previous, **change)),
     ):
         assert read_changes(*periods).keys() == {"Queued", "Running", "Retrying", "Dead"}

@@ -24,21 +24,21 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
-    """The URL of a provider whose users all have the role admin, and the users of its grants."""
+    """The URL of a provider whose users are admins, and a list that gets the user of each grant."""
     # The provider uses deprecated parts of Authlib.
     with warnings.catch_warnings(record=True, action="ignore"):
         from oidc_provider_mock import _app, run_server_in_thread  # noqa: PLC0415
 
-        grants: list[str] = []
+        granted: list[str] = []
         list_claims = _app._user_claims_for_scope
 
         def add_role(user: Any, scope: str) -> dict[str, object]:
-            grants.append(user.sub)
+            granted.append(user.sub)
             return {**list_claims(user, scope), "role": ["admin"]}
 
         monkeypatch.setattr(_app, "_user_claims_for_scope", add_role)
         with run_server_in_thread(access_token_max_age=timedelta(seconds=2)) as server:
-            yield f"http://localhost:{server.server_port}", grants
+            yield f"http://localhost:{server.server_port}", granted
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def authorize(page: Page, subject: str) -> None:
 def test_person_signs_in_stays_signed_in_and_signs_out(
     service_url: str, provider: tuple[str, list[str]], visit: Visits
 ) -> None:
-    issuer, grants = provider
+    issuer, granted = provider
     page = visit("about:blank", token=None)
     page.route("https://cdn.jsdelivr.net/**", lambda route: route.abort())
     page.goto(f"{service_url}/dashboard/jobs?status=dlq")
@@ -86,8 +86,8 @@ def test_person_signs_in_stays_signed_in_and_signs_out(
     expect(page.get_by_text("the-one-job")).to_be_visible()
     # Updates of the page renew the session: by redirects to the provider and back, not by a reload.
     page.evaluate("window.isSamePage = true")
-    grants_before = len(grants)
-    eventually(lambda: len(grants) >= grants_before + 3)
+    grants_before = len(granted)
+    eventually(lambda: len(granted) >= grants_before + 3)
     assert page.evaluate("window.isSamePage") is True
     expect(page.get_by_text("the-one-job")).to_be_visible()
     # A new page renews the session, too.

@@ -45,9 +45,9 @@ def demo(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 
 def test_printed_commands_work_and_statistics_change(demo: Demo) -> None:
     eventually(demo.is_ready)
-    links = re.findall(r"^http://.*/dashboard/sign-in#access_token=(\S+)$", demo.output(), re.M)
+    tokens = re.findall(r"^http://.*/dashboard/sign-in#access_token=(\S+)$", demo.output(), re.M)
     stats, dead_jobs, own_jobs, one_job, refused_request = demo.curl_lines()
-    assert links == [re.search(r"Bearer (\S+)'", line)[1] for line in (stats, own_jobs)]
+    assert tokens == [re.search(r"Bearer (\S+)'", line)[1] for line in (stats, own_jobs)]
     first_stats = eventually(lambda: (answer := run_curl(stats))["totalJobs"] and answer)
     assert first_stats["totalJobs"] == sum(first_stats["statusCounts"].values())
     eventually(lambda: run_curl(stats)["statusCounts"]["succeeded"] > 0)
@@ -57,7 +57,7 @@ def test_printed_commands_work_and_statistics_change(demo: Demo) -> None:
     assert {job["createdBy"] for job in run_curl(own_jobs)["data"]} == {"alice"}
     assert run_curl(one_job)["payload"]["provider"]["apiKey"] == "[redacted]"
     assert run_curl(refused_request)["error"]["code"] == "permission_denied"
-    bearer = {"Authorization": f"Bearer {links[0]}"}
+    bearer = {"Authorization": f"Bearer {tokens[0]}"}
     with urlopen(Request(f"http://127.0.0.1:{demo.port}/dashboard", headers=bearer)) as page:
         assert b"email.send" in page.read()
 
