@@ -40,13 +40,13 @@ MAX_CLOCK_DIFFERENCE = timedelta(seconds=40)
 # The collector pauses between two reads. It does not let the server wait for events: each write, to
 # any collection, would wake the waiting command. With 100 queues this kept a core busy.
 _AWAIT_MS = 1
-# When the stream is opened again, the jobs that changed in this last time are counted again.
+# When the stream is opened again, the jobs that changed in the time before are counted again.
 _REMEMBER_S = 30.0
 _TIMESTAMP_PREFIX = "82"  # the first characters of a resume token that begins with a timestamp
 # The most events in one batch, if they contain fields of the jobs.
 _MAX_EVENTS = 1_000
-# After so many reads in a row without an answer in time, the stream counts as lost. Each read scans
-# the server's log from the same place, and the log may be longer than one read can scan.
+# After so many timeouts in a row the stream counts as lost. Each read scans the server's log from
+# the same place, and the log may be longer than one read can scan.
 _MAX_TIMEOUTS = 3
 # From this size on, more events may wait: a batch ends before the event that would exceed 16 MB.
 _FULL_BYTES = 8_000_000
@@ -129,7 +129,7 @@ class StreamedChanges:
     def seen_until(self) -> datetime | None:
         """`read_until` if the reads may lag: on a sharded cluster, or with unread events.
 
-        A mongos holds an event until every shard, even an idle one, has passed the event's time.
+        A mongos holds back an event until every shard, even an idle one, has passed its time.
         """
         topology = self._jobs.database.client.topology_description
         may_lag = topology.topology_type_name == "Sharded" or not self.is_at_end
@@ -150,7 +150,7 @@ class StreamedChanges:
         if events is None:
             # Recent jobs may have been counted on a primary that did not have their changes yet.
             for _, job_id in self._recent:
-                segments.mark(job_id)
+                segments.mark_job(job_id)
             events = []
         for index, event in enumerate(events):
             if event["operationType"] in _ENDING_OPERATIONS:
@@ -158,7 +158,7 @@ class StreamedChanges:
                 events = events[:index]
                 break
             job_id = event["documentKey"]["_id"]
-            segments.mark(job_id)
+            segments.mark_job(job_id)
             self._recent.append((now, job_id))
         pause_s = POLL_PAUSE_S if self._recent else IDLE_POLL_PAUSE_S
         self._pause_s = pause_s if self.is_at_end else 0.0
@@ -189,8 +189,8 @@ class StreamedChanges:
     def _read_events(self) -> list[Document] | None:
         """Read the next events, and set `token` and `is_at_end`.
 
-        Returns None if the stream had to be opened again. Raises StreamLostError if the server does
-        not answer in time, again and again.
+        Returns None if the stream had to be opened again. Raises StreamLostError after
+        `_MAX_TIMEOUTS` timeouts in a row.
         """
         get_more: Document = {"getMore": self._cursor, "collection": self._jobs.name}
         if self._fields is not None:
@@ -248,7 +248,7 @@ class PolledChanges:
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         self._stop.wait(POLL_PAUSE_S)
-        segments.mark_next(POLL_PAUSE_S / SWEEP_S)
+        segments.mark_next_segments(POLL_PAUSE_S / SWEEP_S)
         now = time.monotonic()
         is_long_overlap_due = now >= self._next_long_overlap
         if is_long_overlap_due:
@@ -270,7 +270,7 @@ class PolledChanges:
             index: Keys = [(field, 1)]
             try:
                 for job in self._jobs.find(query, ("_id",), index=index, require_index=True):
-                    segments.mark(job["_id"])
+                    segments.mark_job(job["_id"])
             except NoIndexError:
                 if field not in self._unindexed:
                     message = "no index on %s: a change of only this date is found after up to %d s"

@@ -142,7 +142,7 @@ class Collector:
 
     def _must_end(self) -> bool:
         """Whether to end the work: the process stops, or must leave the lease to another one."""
-        self._must_release = self._must_release or self._share.must_release()
+        self._must_release = self._must_release or self._share.decide_release()
         return self._must_release or self._stop.is_set()
 
     def _work(self) -> None:
@@ -269,7 +269,7 @@ class Collector:
             save_at = started_at
         while not self._must_end():
             as_of, database_time = self._read_changes(segments, changes)
-            self._due_changes.mark(segments)
+            self._due_changes.mark_due_jobs(segments)
             self._lease.renew()
             self._raise_failure()
             has_changed = segments.recount() > 0

@@ -7,11 +7,11 @@ from jobmon.profiles.stored_values import encode_date
 from jobmon.store.connection import Connection
 from jobmon.store.read_collection import SIMPLE_COLLATION, request_comment
 
-_OVERLAP = timedelta(seconds=1)  # a call of `mark` begins this long before the last call
+_OVERLAP = timedelta(seconds=1)  # a search begins this long before the end of the last one
 
 
 class DueChanges:
-    """Marks the jobs in which a date has passed since the last call of `mark`.
+    """Marks the jobs in which a date has passed since the last call of `mark_due_jobs`.
 
     The profile's rules for statuses compare these dates with `$now`: the clock of the watched
     server. So this clock is read here, too.
@@ -32,8 +32,8 @@ class DueChanges:
         """Forget earlier calls, because all jobs will be counted."""
         self._since = self._connection.server_time() if self.is_needed else None
 
-    def mark(self, segments: SegmentMap) -> None:
-        """Mark jobs with a date from the last call until now. Index: the date."""
+    def mark_due_jobs(self, segments: SegmentMap) -> None:
+        """Mark the jobs with a date between the last call and now. Index: the date."""
         if not self.is_needed:
             return
         now = self._connection.server_time()
@@ -52,4 +52,4 @@ class DueChanges:
                 **request_comment(),
             )
             for job in due_jobs:
-                segments.mark(job["_id"])
+                segments.mark_job(job["_id"])

@@ -35,7 +35,7 @@ ID_TYPES = (
     IdType("binData", (bytes,), _make_binary_key),
 )
 OTHER_TYPE = IdType("other", (), lambda _: 0)  # one segment has all jobs of these types
-OTHER_TYPES = [  # the BSON types that are `OTHER_TYPE` here
+OTHER_BSON_TYPES = [  # their values have the `IdType` `OTHER_TYPE`
     "object",
     "bool",
     "date",
@@ -50,7 +50,8 @@ OTHER_TYPES = [  # the BSON types that are `OTHER_TYPE` here
 ]
 
 
-def find_id_type(job_id: Any) -> IdType:
-    if isinstance(job_id, Code | bool):  # in Python subclasses of str and int
+def find_id_type(value: Any) -> IdType:
+    """The type of an _id with this value."""
+    if isinstance(value, Code | bool):  # in Python subclasses of str and int
         return OTHER_TYPE
-    return next((kind for kind in ID_TYPES if isinstance(job_id, kind.python_types)), OTHER_TYPE)
+    return next((kind for kind in ID_TYPES if isinstance(value, kind.python_types)), OTHER_TYPE)

@@ -1,7 +1,7 @@
 """Keeps the newest runs of each recurring job; the job's document has only the last run.
 
-A stored list has the position of the last change that was counted when it was written. After a
-crash, or by another collector, changes are read again: up to that position they are not added.
+A stored list has the position of the last change that was counted when it was written. If changes
+are read again, after a crash or by another collector, those up to this position add no run.
 """
 
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class RunLists:
         run_list = lists.setdefault(name, _RunList([]))
         if run_list.position is not None and position <= run_list.position:
             return
-        runs = [*run_list.runs, self._record(run, run.repetition)]
+        runs = [*run_list.runs, self._make_recorded_run(run, run.repetition)]
         run_list.runs = sorted(runs, key=_get_time)[-MAX_RUNS:]
         run_list.at, run_list.is_changed = run.finished_at, True
 
@@ -74,10 +74,11 @@ class RunLists:
 
         Raises LeaseLostError if another collector has written one of the lists meanwhile.
         """
-        changed = {name: runs for name, runs in (self._lists or {}).items() if runs.is_changed}
+        lists = self._lists or {}
+        changed = {name: run_list for name, run_list in lists.items() if run_list.is_changed}
         if not changed:
             return
-        actions = [self._make_write(name, runs, position) for name, runs in changed.items()]
+        actions = [self._make_write(name, run_list, position) for name, run_list in changed.items()]
 
         def write() -> None:
             result = self._own[RECURRING_RUNS].bulk_write(actions, ordered=False)
@@ -104,7 +105,7 @@ class RunLists:
             return InsertOne(document)
         return ReplaceOne({"_id": document["_id"], "position": run_list.position}, document)
 
-    def _record(self, run: FinishedRun, repetition: Repetition) -> RecordedRun:
+    def _make_recorded_run(self, run: FinishedRun, repetition: Repetition) -> RecordedRun:
         error: ErrorTexts | None = None
         if run.outcome != AttemptStatus.SUCCEEDED:
             error = prepare_error(run.error, None, self._redactor)
@@ -123,7 +124,7 @@ class RunLists:
         if len(lists) < MAX_JOBS:
             return True
         idle = next(
-            (name for name, runs in lists.items() if runs.at and runs.at < now - _IDLE_AFTER), None
+            (name for name, kept in lists.items() if kept.at and kept.at < now - _IDLE_AFTER), None
         )
         if idle is None:
             return False

@@ -19,8 +19,8 @@ from bson.datetime_ms import DatetimeMS
 
 from jobmon.collector.id_types import (
     ID_TYPES,
+    OTHER_BSON_TYPES,
     OTHER_TYPE,
-    OTHER_TYPES,
     IdType,
     find_id_type,
 )
@@ -45,7 +45,7 @@ MERGE_BELOW = SEGMENT_JOBS // 2
 _BY_ID: Keys = [("_id", 1)]
 
 # The place of a segment: the type of its _ids, and its index among the segments of this type.
-Place = tuple[str, int]
+SegmentPlace = tuple[str, int]
 
 
 class TimeRange(NamedTuple):
@@ -86,7 +86,7 @@ class SegmentRange(NamedTuple):
     `has_bounds`: comparing the _id with the bounds finds these jobs and no others.
     """
 
-    place: Place
+    place: SegmentPlace
     low: Any
     high: Any
     counts: Counts
@@ -126,7 +126,7 @@ class _SegmentRow:
 
     def match(self, low: Any, high: Any) -> Document:
         if self.bson_type is OTHER_TYPE:
-            return {"_id": {"$type": OTHER_TYPES}}
+            return {"_id": {"$type": OTHER_BSON_TYPES}}
         bounds = {"$gte": low, "$lt": high}
         condition = {operator: value for operator, value in bounds.items() if value is not None}
         if self.bson_type.name == "number" and low is None and condition:
@@ -157,7 +157,7 @@ class SegmentMap:
             bson_type.name: _SegmentRow(bson_type) for bson_type in (*ID_TYPES, OTHER_TYPE)
         }
         self._marked_ids: list[Any] = []
-        self._marked_segments: set[Place] = set()
+        self._marked_segments: set[SegmentPlace] = set()
         self._swept_to = 0
         self._by_name = CountsByName(jobs.mapping)
         self.totals: Counts = Counter()
@@ -187,11 +187,11 @@ class SegmentMap:
                     self.has_new_times = True
         return True
 
-    def mark(self, job_id: Any) -> None:
-        """Mark the job with this _id: it was changed, inserted or deleted."""
+    def mark_job(self, job_id: Any) -> None:
+        """Mark the job with this _id, because it was changed, inserted or deleted."""
         self._marked_ids.append(job_id)
 
-    def mark_next(self, share: float) -> None:
+    def mark_next_segments(self, share: float) -> None:
         """Mark a `share` of all segments, in turn, to find changes that no event reported."""
         places = [(name, index) for name, row in self._rows.items() for index in row.indexes()]
         count = math.ceil(len(places) * share)
@@ -280,7 +280,7 @@ class SegmentMap:
             self.totals.update(counts)
             progress()
 
-    def _locate_marked_jobs(self) -> Iterator[Place]:
+    def _locate_marked_jobs(self) -> Iterator[SegmentPlace]:
         """The place of the segment that contains each marked job."""
         for job_id in self._marked_ids:
             name = find_id_type(job_id).name

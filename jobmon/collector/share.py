@@ -105,10 +105,10 @@ class Share:
             stop.set()
             self._lock.notify_all()
 
-    def must_release(self) -> bool:
-        """Whether the caller must end its `reserve` block: too many queues have a place here.
+    def decide_release(self) -> bool:
+        """Whether the caller must end its `reserve` block, because too many queues have a place.
 
-        With two queues too many, it is true for the next two callers.
+        If two queues are too many, only the next two calls return True.
         """
         with self._lock:
             exceeds = self._reserved - self._leaving > self._max_reserved

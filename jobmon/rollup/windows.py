@@ -83,7 +83,7 @@ class Window:
             chosen = _choose_step(start, end, lambda window: window.is_retained(retention, now))
         if chosen < MINUTE or chosen % MINUTE:
             raise WindowError("step", "Must be a multiple of 60.")
-        window = cls.widened(start, end, chosen)
+        window = cls.from_steps(start, end, chosen)
         if window.span < DAY and not window.is_retained(retention, now):
             coarser_s = seconds(HOUR if window.span < HOUR else DAY)
             days = retention[window.span].days
@@ -97,8 +97,8 @@ class Window:
         return replace(window, no_data_before=no_data_before)
 
     @classmethod
-    def widened(cls, start: datetime, end: datetime, step: timedelta) -> Self:
-        """The window of whole steps that contains `start` and `end`."""
+    def from_steps(cls, start: datetime, end: datetime, step: timedelta) -> Self:
+        """The window of the whole steps that contain the time from `start` to `end`."""
         return cls(start=floor(start, step), end=_ceil(end, step), step=step)
 
     def is_ahead(self, as_of: datetime) -> bool:
@@ -140,7 +140,7 @@ def _choose_step(
     """The finest step with at most `_MAX_POINTS`, or else the coarsest step, that is retained."""
     with_few_points = [step for step in _STEPS if (end - start) / step <= _MAX_POINTS]
     others = [step for step in reversed(_STEPS) if step not in with_few_points]
-    windows = (Window.widened(start, end, step) for step in (*with_few_points, *others))
+    windows = (Window.from_steps(start, end, step) for step in (*with_few_points, *others))
     return next((window.step for window in windows if is_retained(window)), DAY)
 
 

@@ -48,7 +48,7 @@ class Collector:
     def recount(self, *job_ids: Any) -> None:
         """Count these jobs again, and publish."""
         for job_id in job_ids:
-            self.segments.mark(job_id)
+            self.segments.mark_job(job_id)
         self.segments.recount()
         self.publish()
 

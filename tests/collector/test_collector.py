@@ -565,7 +565,7 @@ def test_polling_finds_changes_of_a_writer_with_a_wrong_clock(
     segments.build(lambda _: None)
     updated_at = datetime.now(UTC) + timedelta(seconds=clock_error_s)
     queue.jobs.update_many({}, {"$set": {"status": "dlq", "updatedAt": updated_at}})
-    monkeypatch.setattr(segments, "mark_next", lambda _: None)  # no sweep
+    monkeypatch.setattr(segments, "mark_next_segments", lambda _: None)  # no sweep
     PolledChanges(queue.connection.jobs, stop).next_batch(segments)
     segments.recount()
     assert dict(segments.totals) == queue.count_jobs()
@@ -659,7 +659,7 @@ def test_a_recount_that_fails_midway_can_be_repeated(
     segments.build(lambda _: None)
     queue.jobs.insert_many([make_job(_id=number) for number in range(15, 60)])
     for number in range(15, 60):
-        segments.mark(number)
+        segments.mark_job(number)
     count, calls = SegmentMap._count, 0
 
     def fail_every_third_time(self: SegmentMap, *arguments: Any) -> Any:
@@ -677,7 +677,7 @@ def test_a_recount_that_fails_midway_can_be_repeated(
         except ConnectionError:
             continue
     assert dict(segments.totals) == queue.count_jobs()
-    segments.mark(0)
+    segments.mark_job(0)
     monkeypatch.setattr(SegmentMap, "_count", count)
     segments.recount()
     assert dict(segments.totals) == queue.count_jobs()

@@ -34,7 +34,7 @@ def test_a_repeated_error_is_logged_when_it_changes_and_when_it_returns(
         error_log.log(error)
     refusal = "the collector waits, the database refuses: Unauthorized"
     assert caplog.messages == [UNREACHABLE, refusal, UNREACHABLE]
-    monkeypatch.setattr(error_log_module, "OVER_AFTER_S", -1.0)  # it was over for a while
+    monkeypatch.setattr(error_log_module, "OVER_AFTER_S", -1.0)  # any earlier error counts as over
     error_log.log(AutoReconnect())
     assert caplog.messages[3:] == [UNREACHABLE]
 
@@ -47,12 +47,12 @@ def test_a_collector_that_cannot_read_its_queue_logs_this_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Catches two lines each second while only the queue's own deployment is unreachable."""
-    tries, stop = 3, threading.Event()
+    tries_left, stop = 3, threading.Event()
 
     def work(_: Collector) -> None:
-        nonlocal tries
-        tries -= 1
-        if not tries:
+        nonlocal tries_left
+        tries_left -= 1
+        if not tries_left:
             stop.set()
         raise AutoReconnect
 
@@ -66,4 +66,4 @@ def test_a_collector_that_cannot_read_its_queue_logs_this_once(
     Collector(connection, rollup_database(connection), stop, share, Redactor()).run()
     connection.close()
     starts = [message for message in caplog.messages if "collecting as" in message]
-    assert (tries, len(starts), caplog.messages.count(UNREACHABLE)) == (0, 1, 1)
+    assert (tries_left, len(starts), caplog.messages.count(UNREACHABLE)) == (0, 1, 1)

@@ -106,7 +106,7 @@ class Queue:
     def read_details(self) -> RunDetails:
         """The details of the last half hour, as the web service answers."""
         rollup = RollupReader(self.connection)
-        window = Window.widened(now() - timedelta(minutes=30), now(), timedelta(minutes=1))
+        window = Window.from_steps(now() - timedelta(minutes=30), now(), timedelta(minutes=1))
         series = SeriesReader(self.connection, rollup)
         return RunHistoryReader(rollup, series).read(window).details
 
@@ -271,28 +271,23 @@ def test_a_deletion_and_a_second_lease_end_a_run(make_queue: Callable[..., Queue
         queue.jobs.update_one({"_id": job_id}, {"$set": {"receivedTime": now()}})
 
     with running_collector(queue):
-        for outcome in ("complete", "retry", "reject", "crash", "cancel"):
-            job_id = add(outcome)
-            if outcome != "cancel":
-                receive(job_id)
-            entry = {"releaseHistory": {"releasedTime": now()}}
-            if outcome == "retry":
-                retry = {"$unset": {"receivedTime": ""}, "$set": {"retryCount": 1}, "$push": entry}
-                queue.jobs.update_one({"_id": job_id}, retry)
-                receive(job_id)
-                queue.expect(outcome, "failed")
-            elif outcome == "crash":
-                receive(job_id)
-                queue.expect(outcome, "failed")
-            if outcome == "reject":
-                reject = {"$unset": {"receivedTime": ""}, "$set": {"rejectedTime": now()}}
-                queue.jobs.update_one({"_id": job_id}, reject | {"$push": entry})
-                queue.expect(outcome, "failed")
-                queue.expect(outcome, "dlq")
-                continue
-            queue.jobs.delete_one({"_id": job_id})
-            if outcome != "cancel":
-                queue.expect(outcome, "succeeded")
+        ids = {name: add(name) for name in ("complete", "retry", "reject", "crash", "cancel")}
+        for name in ("complete", "retry", "reject", "crash"):
+            receive(ids[name])
+        entry = {"releaseHistory": {"releasedTime": now()}}
+        retry = {"$unset": {"receivedTime": ""}, "$set": {"retryCount": 1}, "$push": entry}
+        queue.jobs.update_one({"_id": ids["retry"]}, retry)
+        for name in ("retry", "crash"):
+            receive(ids[name])
+            queue.expect(name, "failed")
+        reject = {"$unset": {"receivedTime": ""}, "$set": {"rejectedTime": now()}, "$push": entry}
+        queue.jobs.update_one({"_id": ids["reject"]}, reject)
+        queue.expect("reject", "failed")
+        queue.expect("reject", "dlq")
+        for name in ("complete", "retry", "crash"):
+            queue.jobs.delete_one({"_id": ids[name]})
+            queue.expect(name, "succeeded")
+        queue.jobs.delete_one({"_id": ids["cancel"]})
         queue.await_right_counts()
 
 
@@ -602,7 +597,7 @@ def test_more_running_jobs_than_are_remembered_leave_a_gap(
     assert collector.read_stored_counts() == agenda.expected
 
 
-@pytest.mark.parametrize("levels", [177, 0])
+@pytest.mark.parametrize("levels", [177, 0], ids=["nested too deeply", "too large"])
 def test_running_job_that_no_checkpoint_can_contain_is_not_remembered(
     agenda: Queue, levels: int
 ) -> None:

@@ -410,7 +410,7 @@ def read_counts(connection: Connection, step: timedelta) -> Counts | None:
     rollup = RollupReader(connection)
     reader = RunHistoryReader(rollup, SeriesReader(connection, rollup))
     now = datetime.now(UTC)
-    window = Window.widened(now - 3 * HOUR, now + MINUTE, step)
+    window = Window.from_steps(now - 3 * HOUR, now + MINUTE, step)
     try:
         details, steps = reader.read(window).details, reader.errors_by_step(window)
     except NoCollectorError:

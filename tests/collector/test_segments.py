@@ -76,7 +76,7 @@ def test_a_failure_after_a_merge_leaves_the_other_segments_marked(
     segments = SegmentMap(connection.jobs)
     segments.build(lambda _: None)
     database.jobs.delete_many({"_id": {"$gte": "e"}})
-    segments.mark_next(1.0)
+    segments.mark_next_segments(1.0)
     segments.recount()
     database.jobs.delete_many({})
     aggregate = ReadCollection.aggregate
@@ -87,7 +87,7 @@ def test_a_failure_after_a_merge_leaves_the_other_segments_marked(
             raise NotPrimaryError
         return aggregate(*arguments, **options)
 
-    segments.mark_next(1.0)
+    segments.mark_next_segments(1.0)
     with monkeypatch.context() as failing:
         failing.setattr(ReadCollection, "aggregate", fail_at_the_first_segment)
         with pytest.raises(NotPrimaryError):

@@ -463,7 +463,7 @@ class FuzzedService:
         deleted = self.database.jobs.delete_many({"priority": {"$mod": [5, 0]}})
         assert changed.matched_count + deleted.deleted_count or len(ids) < 3
         for job_id in ids:
-            segments.mark(job_id)
+            segments.mark_job(job_id)
         segments.recount()
         loaded = SegmentMap(self.connection.jobs)
         loaded.load(iter(segments.dump()), lambda: None)
