@@ -51,7 +51,7 @@ def instrument(app: Flask) -> None:
     )
 
 
-def current_ids() -> dict[str, str]:
+def current_span_ids() -> dict[str, str]:
     """`trace_id` and `span_id` of the current span, for the log; empty without a span."""
     try:
         from opentelemetry import trace  # noqa: PLC0415 - an extra

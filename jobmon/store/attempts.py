@@ -15,9 +15,9 @@ MAX_ATTEMPTS_SHOWN = 1_000
 
 
 def last_attempt(job: Document) -> list[Document]:
-    """The last attempt, from the job's own fields, for a queue that records no attempts.
+    """A list of the last attempt, from the job's own fields, if a queue records no attempts.
 
-    The list is empty if neither the job's status nor its startedAt shows an attempt. A value that
+    It is empty if neither the job's status nor its startedAt shows an attempt. A value that
     the job lacks is None.
     """
     outcome = LAST_OUTCOMES.get(to_text(job.get("status")))

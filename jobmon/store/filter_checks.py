@@ -1,4 +1,4 @@
-"""Checks whether the documents of a queue have what a filter needs."""
+"""Checks whether the documents of a queue have the fields that a filter needs."""
 
 from jobmon.store.filter import (
     STATUSES_BY_DATE,
@@ -31,8 +31,8 @@ _REMEDIES = {
 }
 
 
-def require_fields(job_filter: JobFilter, mapping: FieldMapping) -> None:
-    """Raise RefusedFilterError if the documents, or the filter itself, lack what the list needs."""
+def check_filter(job_filter: JobFilter, mapping: FieldMapping) -> None:
+    """Raise RefusedFilterError if the documents allow no list with this filter and this order."""
     for part in job_filter.parts():
         if part.field in _REFUSED_IF_MISSING and not mapping.can_query(part.field):
             raise UnknownFieldError(part.parameter)

@@ -4,7 +4,7 @@ Equality fields come first, then the order of a list: by default (createdAt, _id
 Queries name an index by its keys: this hint also finds an index that another program has created.
 """
 
-from collections.abc import Collection as Names
+from collections.abc import Container
 from typing import NamedTuple
 
 from pymongo import ASCENDING
@@ -146,7 +146,7 @@ _FILTER_INDEXES: dict[str, tuple[ListIndex, ...]] = {
 }
 
 
-def filter_indexes(mapping: FieldMapping, chosen: Names[str]) -> list[ListIndex]:
+def filter_indexes(mapping: FieldMapping, chosen: Container[str]) -> list[ListIndex]:
     """The indexes that only filters need, without those of which the documents lack a field.
 
     `chosen` is JOBMON_FILTERS.
@@ -162,7 +162,7 @@ def filter_indexes(mapping: FieldMapping, chosen: Names[str]) -> list[ListIndex]
     return result
 
 
-def list_indexes(profile: Profile, chosen: Names[str]) -> list[ListIndex]:
+def make_list_indexes(profile: Profile, chosen: Container[str]) -> list[ListIndex]:
     """Every index for lists, except lists of recurring jobs; `chosen` is JOBMON_FILTERS."""
     mapping = profile.jobs
     always = [[("_id", ASCENDING)], *(keys for _, keys in _JOB_INDEXES), BY_WAITING, BY_DUE_TIME]
@@ -234,8 +234,8 @@ def attempt_end_index(profile: Profile) -> Keys:
     return ATTEMPT_FINISHED if profile.log is None else EVENT_TIME
 
 
-def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
-    """(collection, served field, keys) of each index of all documents, with contract names."""
+def _list_full_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
+    """(collection, served field, contract keys) of each index that has all documents."""
     job_indexes = list(_JOB_INDEXES)
     by_lease = lease_index(connection.profile)
     if by_lease is not None and not isinstance(by_lease, StoredIndex):
@@ -281,7 +281,7 @@ class Index(NamedTuple):
 def required_indexes(connection: Connection) -> list[Index]:
     """Every index that jobmon needs and whose fields have a path, with the documents' names."""
     required: dict[tuple[str, tuple[tuple[str, int], ...]], Index] = {}
-    for collection, field, keys in _list_indexes(connection):
+    for collection, field, keys in _list_full_indexes(connection):
         translated = collection.mapping.translate_keys(keys)
         if translated is None or translated == [("_id", ASCENDING)]:
             continue

@@ -81,7 +81,7 @@ class JobStore:
         is_recurring = job.get("_recurring") if self._profile.is_recurring else None
         may_recur = self._profile.is_recurring if is_recurring is None else is_recurring
         # Without any number, the last attempt may not be the only one.
-        numbers = [job.get("attemptCount"), *(each.get("attemptNumber") for each in attempts)]
+        numbers = [job.get("attemptCount"), *(attempt.get("attemptNumber") for attempt in attempts)]
         is_uncounted = all(number is None for number in numbers)
         may_lack = (may_recur or is_uncounted) and not recorded
         reason = explain_missing(attempts, count, may_lack=may_lack)

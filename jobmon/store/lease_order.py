@@ -41,7 +41,7 @@ class Place:
     """The place of a job among the due jobs, in the order in which workers take them.
 
     `ahead`: the jobs before it. `tied`: the other jobs with the same place. `same_type`: how many
-    jobs of both have the job's type, a lower bound unless both are exact. `outranking`: the
+    of these jobs have the job's type, a lower bound unless both counts are exact. `outranking`: the
     jobs of this type that are ahead by their priority. `each_type`: only jobs of this type are
     counted, because workers take the jobs of each type separately.
     """
@@ -95,17 +95,17 @@ class _WaitingJobs:
             outranking=outranking,
         )
         if ahead > limit or (self.horizon is not None and date > self.horizon):
-            return counts + Counter(read=limit + 1, jobs=limit + 1)
+            return counts + Counter(read=limit + 1, waiting=limit + 1)
         tied = up_to_date - ahead
-        return counts + Counter(read=up_to_date, jobs=up_to_date, tied=tied, all_ahead=1)
+        return counts + Counter(read=up_to_date, waiting=up_to_date, tied=tied, all_ahead=1)
 
 
 class PlaceFinder:
     """Finds the place of a job by the lease order.
 
-    It reads at most about 10,000 index keys in total. If many jobs are ahead, one read can serve
-    all jobs that differ only in the last date of the order: it reads as many keys for each other
-    field, and twice as many for the last one.
+    It reads at most about 10,000 index keys. If many jobs are ahead, one read can serve all jobs
+    that differ only in the last date of the order. It then reads up to 20,000 keys for this date,
+    and up to 10,000 for each other field of the order.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -129,7 +129,7 @@ class PlaceFinder:
             SHARE_S,
             keep=lambda counts: counts["read"] > SHARE_FROM,
         )
-        is_exact, ahead = counts["read"] <= self._max_read, counts["jobs"] - counts["tied"]
+        is_exact, ahead = counts["read"] <= self._max_read, counts["waiting"] - counts["tied"]
         # Without the job itself. Pages show a lower bound as "more than", so it is one less.
         tied = max(0, counts["tied"] - (1 if is_exact else 2))
         if is_exact or (counts["all_ahead"] and tied):
@@ -187,17 +187,17 @@ class PlaceFinder:
             return waiting.count_ahead(label(key.job_type), date, self._max_read)
         # For many jobs, a query for each range costs less than one query for all ranges.
         counts.clear()
-        for ahead in ranges:
+        for range_query in ranges:
             if counts["read"] <= self._max_read:
-                counts.update(self._count(ahead, key, self._max_read - counts["read"]))
+                counts.update(self._count(range_query, key, self._max_read - counts["read"]))
         return counts
 
     def _read_waiting(self, field: str, ranges: list[Document]) -> _WaitingJobs:
         """Read the waiting jobs of the last range, with any date; count those of other ranges."""
         before, dates = Counter[str](), dict[str, list[datetime]]()
         horizon: datetime | None = None
-        for ahead in ranges[:-1]:
-            for group in self._group(ahead, {"_id": "$type", "count": {"$sum": 1}}):
+        for range_query in ranges[:-1]:
+            for group in self._group(range_query, {"_id": "$type", "count": {"$sum": 1}}):
                 before[label(group["_id"])] += group["count"]
         for status in WAITING_STATUSES:  # for one status, the index has the dates in order
             query = {name: value for name, value in ranges[-1].items() if name != field}
@@ -218,7 +218,7 @@ class PlaceFinder:
     def _count(self, query: Document, key: _OrderKey, limit: int) -> Counter[str]:
         """Counts of the first `limit + 1` jobs that match.
 
-        `read`: all of them. `jobs`: the waiting ones; the other counts are parts of it. `tied`:
+        `read`: all of them. `waiting`: the waiting ones; the other counts are parts of it. `tied`:
         jobs with the key's place. `same`: jobs of its type. `outranking`: jobs of its type with
         another priority, which is higher, because `query` selects no lower one.
         """
@@ -230,7 +230,7 @@ class PlaceFinder:
         counts = {
             "_id": None,
             "read": {"$sum": 1},
-            "jobs": _count_if(waiting_expr),
+            "waiting": _count_if(waiting_expr),
             "tied": _count_if(waiting_expr, *tied_exprs),
             "same": _count_if(waiting_expr, same_type_expr),
             "outranking": _count_if(waiting_expr, same_type_expr, outranks),

@@ -20,7 +20,7 @@ from jobmon.store import indexes
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import list_order
 from jobmon.store.filter import FilterPart, JobFilter, ListPlan, RefusedFilterError
-from jobmon.store.filter_checks import require_fields, select_dated_statuses
+from jobmon.store.filter_checks import check_filter, select_dated_statuses
 from jobmon.store.identity import LAST_CHARACTER
 from jobmon.store.indexes import ListIndex
 from jobmon.store.mapping import Document, FieldMapping, Keys
@@ -97,7 +97,7 @@ class ListPlanner:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._jobs = connection.jobs
-        self._indexes = indexes.list_indexes(connection.profile, connection.settings.filters)
+        self._indexes = indexes.make_list_indexes(connection.profile, connection.settings.filters)
         self._prepared: SingleFlightCache[JobFilter] = SingleFlightCache(MAX_CACHED)
         self._matches_few_cache: SingleFlightCache[bool] = SingleFlightCache(MAX_CACHED)
         self._values: SingleFlightCache[tuple[Any, ...] | None] = SingleFlightCache(MAX_CACHED)
@@ -115,7 +115,7 @@ class ListPlanner:
 
     def _prepare(self, job_filter: JobFilter) -> JobFilter:
         mapping = self._jobs.mapping
-        require_fields(job_filter, mapping)
+        check_filter(job_filter, mapping)
         for term in job_filter.search:
             self._require_searchable(term.field)
         prepared = replace(

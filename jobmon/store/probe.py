@@ -70,10 +70,10 @@ class DatabaseProbe:
             ping_ms = round((time.perf_counter() - started) * 1_000, 1)
             refused, is_busy = self._try_to_read()
         except Exception as error:  # noqa: BLE001 - any failure is a result
-            return self._report_failure(error, ping_ms)
+            return self._handle_failure(error, ping_ms)
         if refused:
             reason = f"not authorized to read {', '.join(refused)}"
-            self._report(reason)
+            self._log_change(reason)
             return DatabaseHealth(
                 ping_ms=ping_ms, is_up=True, is_readable=False, is_ready=False, reason=reason
             )
@@ -81,7 +81,7 @@ class DatabaseProbe:
             return DatabaseHealth(
                 ping_ms=ping_ms, is_up=True, is_readable=None, is_ready=True, reason=_BUSY
             )
-        self._report(None)
+        self._log_change(None)
         return DatabaseHealth(ping_ms=ping_ms, is_up=True, is_readable=True, is_ready=True)
 
     def _try_to_read(self) -> tuple[list[str], bool]:
@@ -102,20 +102,21 @@ class DatabaseProbe:
                     raise
         return refused, is_busy
 
-    def _report_failure(self, error: Exception, ping_ms: float | None) -> DatabaseHealth:
+    def _handle_failure(self, error: Exception, ping_ms: float | None) -> DatabaseHealth:
         failure = classify_failure(error)
         reason = _REASONS[failure]
         if isinstance(error, UnresolvedHostError):
             reason = "the host name is not resolved"
         detail = describe_error(error) if isinstance(error, PyMongoError) else None
-        self._report(reason, detail, None if failure else error)
+        self._log_change(reason, detail, None if failure else error)
         is_up = failure is not Failure.UNREACHABLE and (failure is not None or ping_ms is not None)
         is_readable = False if failure is Failure.REFUSED else None
         return DatabaseHealth(is_up=is_up, is_readable=is_readable, is_ready=False, reason=reason)
 
-    def _report(
+    def _log_change(
         self, reason: str | None, detail: str | None = None, error: Exception | None = None
     ) -> None:
+        """Log the reason of a failure, or None at its end, unless the last check had the same."""
         if reason == self._reason:
             return
         self._reason = reason

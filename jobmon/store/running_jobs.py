@@ -114,11 +114,11 @@ class RunningJobReader:
         incomplete = [
             job
             for job in jobs
-            if job["startedAt"] is None and job["attempt"] is not None and job["id"] is not None
+            if job["startedAt"] is None and job["attempt"] is not None and job["jobId"] is not None
         ]
         if self._attempts is None or not incomplete:
             return {}
-        ids = [job["jobId"] for job in incomplete]
+        ids = [job["storedId"] for job in incomplete]
         query = {
             "jobId": {"$in": list(_list_id_forms(ids))},
             "attemptNumber": {"$in": sorted({job["attempt"] for job in incomplete})},
@@ -158,8 +158,8 @@ def _extract_values(job: Document) -> Document:
     job_id = job.get("jobId")
     printed = to_text(job_id)
     return {
-        "jobId": job_id,
-        "id": printed if is_identity(job_id, printed) else None,
+        "storedId": job_id,
+        "jobId": printed if is_identity(job_id, printed) else None,
         "type": label(job.get("type")),
         "worker": worker_label(job.get("leasedBy")),
         "attempt": _read_attempt_number(job.get("attemptCount")),
@@ -170,11 +170,11 @@ def _extract_values(job: Document) -> Document:
 
 def _make_job(values: Document, starts: dict[tuple[str, int], datetime]) -> RunningJob:
     return RunningJob(
-        job_id=values["id"],
+        job_id=values["jobId"],
         type=values["type"],
         worker=values["worker"],
         attempt=values["attempt"],
-        started_at=values["startedAt"] or starts.get((values["id"], values["attempt"])),
+        started_at=values["startedAt"] or starts.get((values["jobId"], values["attempt"])),
         expires_at=values["expiresAt"],
     )
 

@@ -16,7 +16,7 @@ MAX_FIELD_LENGTH = 10_000  # in characters
 SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
 # The fields that a list of errors reads.
 ERROR_FIELDS = ("_id", "jobId", "createdAt", "createdBy", "lastError")
-_SMALL = {datetime, bool, int, float, ObjectId, type(None)}  # never truncated
+_SHORT_TYPES = {datetime, bool, int, float, ObjectId, type(None)}  # never truncated
 _NOT_SHOWN = ("attempts", "startedAt")
 
 
@@ -32,7 +32,7 @@ def summarize(job: Document) -> Document:
         job.pop(name, None)
     for name, value in job.items():
         value_type = type(value)
-        if len(value) > MAX_FIELD_LENGTH if value_type is str else value_type not in _SMALL:
+        if len(value) > MAX_FIELD_LENGTH if value_type is str else value_type not in _SHORT_TYPES:
             job[name] = _truncate(value)
     if isinstance(error, dict):
         job["lastError"] = {name: _truncate(error.get(name)) for name in ("code", "message")}
@@ -48,6 +48,6 @@ def shorten_last_error(job: Document) -> Document:
 
 def _truncate(value: Any) -> Any:
     value_type = type(value)
-    if (value_type is str and len(value) <= MAX_FIELD_LENGTH) or value_type in _SMALL:
+    if (value_type is str and len(value) <= MAX_FIELD_LENGTH) or value_type in _SHORT_TYPES:
         return value
     return CharacterBudget(MAX_FIELD_LENGTH).truncate(value)

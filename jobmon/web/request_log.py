@@ -57,7 +57,7 @@ def _end(response: Response, *, is_traced: bool) -> Response:
         **({"reason": reason} if (reason := values.get("jobmon_refusal_reason")) else {}),
         "user": auth.subject() if auth.is_authenticated() else None,
         "address": request.remote_addr,
-        **(tracing.current_ids() if is_traced else {}),
+        **(tracing.current_span_ids() if is_traced else {}),
         "request_id": request_id,
     }
     started_at = values.jobmon_began

@@ -40,7 +40,8 @@ def test_a_busy_server_that_answers_a_ping_is_ready(
     admin = database.client.admin
     admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=delay)
     try:
-        health = eventually(lambda: (health := probe.check()).is_readable is None and health)
+        eventually(lambda: probe.check().is_readable is None)
+        health = probe.check()
         assert (health.is_up, health.is_ready) == (True, True)
         assert health.reason == "the server answers too slowly"
     finally:
@@ -48,20 +49,20 @@ def test_a_busy_server_that_answers_a_ping_is_ready(
     eventually(lambda: probe.check().is_readable)
 
 
-@pytest.mark.parametrize("refused", ["jobs", "job_attempts"])
-def test_a_refused_collection_is_reported_although_the_other_one_is_slow(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, refused: str
+@pytest.mark.parametrize("forbidden", ["jobs", "job_attempts"])
+def test_a_collection_without_read_rights_is_reported_while_the_other_one_is_slow(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, forbidden: str
 ) -> None:
     """Catches a service without rights that is ready while its database is busy."""
 
     def fail(collection: ReadCollection) -> None:
-        is_refused = collection.collection.name == refused
-        raise OperationFailure("", 13) if is_refused else NetworkTimeout()
+        is_forbidden = collection.collection.name == forbidden
+        raise OperationFailure("", 13) if is_forbidden else NetworkTimeout()
 
     monkeypatch.setattr(ReadCollection, "touch", fail)
     health = DatabaseProbe(connection, 2_000).check()
     assert (health.is_readable, health.is_ready) == (False, False)
-    assert health.reason == f"not authorized to read {refused}"
+    assert health.reason == f"not authorized to read {forbidden}"
 
 
 def test_concurrent_callers_share_checks(
@@ -72,13 +73,14 @@ def test_concurrent_callers_share_checks(
     monkeypatch.setattr(ReadCollection, "touch", lambda jobs: (reads.append(jobs), touch(jobs)))
     probe = DatabaseProbe(connection, 2_000)
     with ThreadPoolExecutor(20) as pool:
-        results = set(pool.map(lambda _: probe.check(), range(200)))
-    assert len(reads) == 2 * len(results), "each check reads both collections once"
-    assert len(results) < 20
+        answers = list(pool.map(lambda _: probe.check(), range(200)))
+    check_count = len(set(map(id, answers)))
+    assert len(reads) == 2 * check_count, "each check reads both collections once"
+    assert check_count < 20
 
 
 @pytest.mark.parametrize(
-    ("fault", "is_up", "is_readable"),
+    ("error", "is_up", "is_readable"),
     [
         (OperationFailure("quoted", 13), True, False),
         (OperationFailure("quoted", 18), True, False),
@@ -91,7 +93,7 @@ def test_a_failure_has_a_reason_and_is_logged_once_until_it_ends(
     connection: Connection,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    fault: Exception,
+    error: Exception,
     *,
     is_up: bool,
     is_readable: bool | None,
@@ -101,7 +103,7 @@ def test_a_failure_has_a_reason_and_is_logged_once_until_it_ends(
     probe = DatabaseProbe(connection, 2_000)
 
     def fail(_: ReadCollection) -> None:
-        raise fault
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(ReadCollection, "touch", fail)

@@ -2,6 +2,7 @@
 collection scan, an in-memory sort, a read that grows with the queue, and a missing time limit."""
 
 import json
+import math
 import random
 import threading
 from collections.abc import Iterator
@@ -149,6 +150,15 @@ FILTERS: list[dict[str, Any]] = [
 ]
 
 
+def make_query(filters: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
+    """The MongoDB query for the jobs that a list with these filters has."""
+    query = {
+        name: {"$in": values if isinstance(values, list) else [values]}
+        for name, values in filters.items()
+    }
+    return query | ({} if owner is None else {"createdBy": {"$in": identity_values(owner)}})
+
+
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 @pytest.mark.parametrize(
     ("path", "subject"),
@@ -165,29 +175,20 @@ def test_a_list_by_status_and_type_reads_at_most_one_job_that_it_does_not_show(
         return answer.json
 
     total = large_db.jobs.count_documents(make_query(filters, subject if path == "/jobs" else None))
-    pages = -(-total // 50)
+    page_count = math.ceil(total / 50)
     with profiled(large_db) as entries:
         first = get_page()
         if first["meta"]["next_cursor"]:
             second = get_page(cursor=first["meta"]["next_cursor"])
             assert get_page(page=2)["data"] == second["data"]
-        last = get_page(page=max(1, pages))
+        last = get_page(page=max(1, page_count))
         assert len(last["data"]) == ((total - 1) % 50 + 1 if total else 0)
         assert last["meta"]["next_cursor"] is None
-        if pages > 2:
+        if page_count > 2:
             previous = get_page(cursor=last["meta"]["prev_cursor"])
-            assert previous["data"] == get_page(page=pages - 1)["data"]
+            assert previous["data"] == get_page(page=page_count - 1)["data"]
             assert get_page(cursor=previous["meta"]["next_cursor"])["data"] == last["data"]
     assert_cheap(large_db, entries)
-
-
-def make_query(filters: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
-    """The MongoDB query for the jobs that a list with these filters has."""
-    query = {
-        name: {"$in": values if isinstance(values, list) else [values]}
-        for name, values in filters.items()
-    }
-    return query | ({} if owner is None else {"createdBy": {"$in": identity_values(owner)}})
 
 
 START, END = NOW + timedelta(seconds=5_000), NOW + timedelta(seconds=9_000)
@@ -519,8 +520,8 @@ def test_without_indexes_answers_are_correct_and_each_missing_index_is_logged_on
 
 def test_a_query_that_takes_too_long_is_a_503(service: Api, large_db: MongoDb) -> None:
     admin = large_db.client.admin
-    time_out = {"failCommands": ["find", "aggregate"], "errorCode": 50, "appName": "jobmon"}
-    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=time_out)
+    timeouts = {"failCommands": ["find", "aggregate"], "errorCode": 50, "appName": "jobmon"}
+    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=timeouts)
     try:
         answer = service.get_as_admin("/admin/jobs/queue")
         assert answer.status_code == 503
