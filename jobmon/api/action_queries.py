@@ -1,4 +1,4 @@
-"""Reads bodies and queries about actions: each schema checks one and makes a typed object."""
+"""Checks the bodies and parameters of requests about actions, and makes typed objects of them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from jobmon.api.fields import EncodedCursor, IsoDate, default_none, describe
 from jobmon.api.parameters import Parameters, optional_text, page_size_field
 from jobmon.api.queries import (
     LIST_PARAMETERS,
+    NON_FILTERS,
     REPEATABLE,
     ListFormat,
     find_page_mistakes,
@@ -31,8 +32,6 @@ from jobmon.store.bson_json import to_iso
 from jobmon.store.filter import RefusedFilterError
 from jobmon.web.errors import ApiError, invalid
 
-# The parameters of a list that are no filters.
-NO_FILTERS = frozenset(("page", "per_page", "cursor", "format", "sort"))
 # `undo` has a route of its own.
 _REQUESTABLE = tuple(name for name in ACTIONS if name != JobAction.UNDO)
 # The public names of fields that `jobmon.actions` names differently.
@@ -106,7 +105,7 @@ def _read_values(name: str, content: Any) -> Any:
     one, and several values of a filter that needs one.
     """
     # Nothing must be ignored: the action would change more jobs than the caller meant.
-    if name in NO_FILTERS or (name not in LIST_PARAMETERS and not is_search(name)):
+    if name in NON_FILTERS or (name not in LIST_PARAMETERS and not is_search(name)):
         raise ValidationError(f"There is no filter {name[:100]}.")
     values = content if isinstance(content, list) else [content]
     if any(not isinstance(text, str) for text in values):

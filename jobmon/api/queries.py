@@ -374,6 +374,8 @@ class OwnListParameters(OwnFilters, _PageParameters):
 
 _ALL_JOBS, _OWN_JOBS = ListParameters(), OwnListParameters()
 LIST_PARAMETERS = tuple(field.data_key or name for name, field in _ALL_JOBS.fields.items())
+# The parameters of a list that are no filters: they do not limit its jobs.
+NON_FILTERS = ("page", "per_page", "cursor", "format", "sort")
 # The parameters that may have several values, each a label.
 REPEATABLE = tuple(
     name for name, field in _ALL_JOBS.fields.items() if isinstance(field, fields.List)

@@ -13,8 +13,8 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from jobmon.actions.catalog import ACTIONS, ActionKind
-from jobmon.api.action_queries import NO_FILTERS
 from jobmon.api.job_actions import list_possible, may_request
+from jobmon.api.queries import NON_FILTERS
 from jobmon.domain import JobAction, JobCondition, JobStatus, TypeAction
 from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
@@ -102,6 +102,6 @@ def _require_actor(kinds: list[ActionKind]) -> ActionButtons:
 def write_filter(parameters: Mapping[str, Any]) -> str:
     """The filters among the parameters of a list, as a query string that begins with `?`."""
     filters = {
-        name: value for name, value in parameters.items() if name not in NO_FILTERS and value
+        name: value for name, value in parameters.items() if name not in NON_FILTERS and value
     }
     return "?" + urlencode(filters, doseq=True)

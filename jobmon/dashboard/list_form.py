@@ -9,7 +9,7 @@ from flask import request
 from werkzeug.datastructures import MultiDict
 
 from jobmon.api.parameters import SentParameters
-from jobmon.api.queries import LIST_PARAMETERS, REPEATABLE
+from jobmon.api.queries import LIST_PARAMETERS, NON_FILTERS, REPEATABLE
 from jobmon.api.search import read_search
 from jobmon.dashboard.formatting import status_word
 from jobmon.dashboard.page_window import PRESETS
@@ -19,11 +19,9 @@ from jobmon.page_addresses import query
 Kind = Literal["text", "search", "number", "instant", "choice"]
 
 LONGEST_FIRST = "-duration"
-# On a list, a time window is a range of createdAt.
-_WINDOW = {"from": "created_from", "to": "created_to"}
+# The time window of another page is a range of createdAt on a list.
+_NAMES_ON_LIST = {"from": "created_from", "to": "created_to"}
 _PAGE_PARAMETERS = ("page", "cursor", "format")
-# The parameters that are not filters: they do not limit the jobs of a list.
-_NO_FILTERS = ("sort", "per_page", *_PAGE_PARAMETERS)
 _TYPE_HINT = "A type, or text* for the types that begin with it"
 _SEARCH_HINT = "A value, or text* for texts that begin with it"
 
@@ -150,7 +148,7 @@ def read_parameters() -> SentParameters:
     Empty texts are left out. If a parameter for one text is repeated, its first text counts.
     """
     sent = MultiDict(
-        (_WINDOW.get(name, name), text)
+        (_NAMES_ON_LIST.get(name, name), text)
         for name in LIST_PARAMETERS
         for text in request.args.getlist(name)
         if text
@@ -223,8 +221,8 @@ class ListForm:
         return {name: value for name, value in self.parameters.items() if name not in dropped}
 
     @property
-    def fields(self) -> list[ShownField]:
-        """The fields in the line of filters: see `ShownField.is_in_line`."""
+    def fields_in_line(self) -> list[ShownField]:
+        """The fields that are always visible: see `ShownField.is_in_line`."""
         return [shown for shown in self._show_fields() if shown.is_in_line]
 
     @property
@@ -275,27 +273,27 @@ class ListForm:
     @property
     def is_filtered(self) -> bool:
         """Whether a filter limits the list."""
-        return any(value for name, value in self.parameters.items() if name not in _NO_FILTERS)
+        return any(value for name, value in self.parameters.items() if name not in NON_FILTERS)
 
     @property
     def is_by_status_and_type(self) -> bool:
         """Whether all filters are by status, type or condition: then its tabs can have counts."""
-        return {chip.name for chip in self.filters} <= {"status", "type", "condition"}
+        return {chip.name for chip in self.all_chips} <= {"status", "type", "condition"}
 
     @property
-    def chips(self) -> list[Chip]:
+    def shown_chips(self) -> list[Chip]:
         """A chip for each filter, except for a single status or condition that a tab shows."""
-        filters = self.filters
-        has_several = sum(chip.name in ("status", "condition") for chip in filters) > 1
-        return [chip for chip in filters if has_several or not has_tab(chip.name, chip.value)]
+        chips = self.all_chips
+        has_several = sum(chip.name in ("status", "condition") for chip in chips) > 1
+        return [chip for chip in chips if has_several or not has_tab(chip.name, chip.value)]
 
     @property
-    def filters(self) -> list[Chip]:
+    def all_chips(self) -> list[Chip]:
         """A chip for each value of each filter."""
         return [
             self._make_chip(name, value)
             for name, values in self.parameters.items()
-            if name not in _NO_FILTERS
+            if name not in NON_FILTERS
             for value in _list_values(values)
         ]
 

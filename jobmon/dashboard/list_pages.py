@@ -111,7 +111,7 @@ class JobListPages:
         if page is not None and not page.jobs:
             context["removals"] = [
                 chip
-                for chip in form.filters[:MAX_REMOVALS]
+                for chip in form.all_chips[:MAX_REMOVALS]
                 if self._has_jobs(chip.other_parameters, owner)
             ]
         html = render_template("dashboard/jobs.html", types=_suggest_types(stats), **context)

@@ -8,7 +8,7 @@ from jobmon.dashboard.comparison import describe_uncompared
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import capitalize_first
 from jobmon.dashboard.mute_lines import MuteLine, list_mute_lines
-from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
+from jobmon.dashboard.status_strip import StatusStrip, StripNotice, make_strip
 from jobmon.dashboard.tiles import Tile, make_tiles
 from jobmon.dashboard.type_table import TypeRow, make_type_rows
 from jobmon.diagnosis.attention import failing_types, run_checks, stalled_types
@@ -40,12 +40,13 @@ class Overview:
     `total` is the number of jobs. The strip also has a notice for each reason why checks could not
     be made. `mutes` are the lines of the active mutes, `omitted_mutes` counts further lines.
     `are_types_counted`: whether `types` has all types that have jobs. `types_by_condition` has the
-    types of each `TypeCondition`. `has_past`: whether the attempts of the window are known. `gaps`
-    are the parts of the window in which runs may be missing, each with the reason. `marks` are the
-    deployments and other marks of the window, the newest first; None without the right to read
-    them. `omitted_marks` counts older marks that are not in `marks`. `uncompared` has a sentence
-    for each reason why tiles have no change. `no_forecast` is why the forecast for the due jobs is
-    unknown; empty if it is known, if few are due, or without any history. `is_over`: as in `Facts`.
+    types of each `TypeCondition`. `has_history`: whether the attempts of the window are known.
+    `gaps` are the parts of the window in which runs may be missing, each with the reason. `marks`
+    are the deployments and other marks of the window, the newest first; None without the right to
+    read them. `omitted_marks` counts older marks that are not in `marks`. `uncompared` has a
+    sentence for each reason why tiles have no change. `no_forecast_reason` is why the forecast for
+    the due jobs is unknown; empty if it is known, if few are due, or without any history.
+    `is_over`: as in `Facts`.
     """
 
     total: int
@@ -56,12 +57,12 @@ class Overview:
     types: list[TypeRow]
     are_types_counted: bool
     types_by_condition: Mapping[str, frozenset[str]]
-    has_past: bool
+    has_history: bool
     gaps: list[tuple[Gap, str]]
     marks: list[Mark] | None
     omitted_marks: int
     uncompared: list[str]
-    no_forecast: str
+    no_forecast_reason: str
     is_over: bool
 
 
@@ -80,7 +81,7 @@ def make_overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
     checks = run_checks(facts.evidence)
     notices = sorted(
         (
-            _make_chip(check.kind, notice)
+            _make_strip_notice(check.kind, notice)
             for check in mutes.leave_out_muted(checks)
             for notice in check.notices
         ),
@@ -88,7 +89,7 @@ def make_overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
     )
     are_all_muted = any(check.notices for check in checks) and not notices
     text, level = (ONLY_MUTED_TEXT, "quiet") if are_all_muted else (ALL_CLEAR_TEXT, ALL_CLEAR)
-    unchecked = [Chip(level=UNKNOWN, text=reason) for reason in describe_unchecked(checks)]
+    unchecked = [StripNotice(level=UNKNOWN, text=reason) for reason in describe_unchecked(checks)]
     forecast, mute_lines = forecast_queue(facts.evidence), list_mute_lines(checks, mutes)
     return Overview(
         total=facts.evidence.stats.total,
@@ -103,7 +104,7 @@ def make_overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
             TypeCondition.FAILING: frozenset(failing_types(facts.evidence)),
         },
         are_types_counted=facts.evidence.stats.counts is not None,
-        has_past=isinstance(facts.history_by_type, History)
+        has_history=isinstance(facts.history_by_type, History)
         and "finishedAt" not in facts.evidence.unknown,
         gaps=[(gap, GAPS[gap.reason]) for gap in facts.history_by_step.gaps]
         if isinstance(facts.history_by_step, History)
@@ -111,7 +112,7 @@ def make_overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
         marks=None if facts.marks is None else list(reversed(facts.marks.shown)),
         omitted_marks=0 if facts.marks is None else facts.marks.omitted,
         uncompared=describe_uncompared(facts),
-        no_forecast=_explain_no_forecast(facts, forecast),
+        no_forecast_reason=_explain_no_forecast(facts, forecast),
         is_over=facts.is_over,
     )
 
@@ -124,8 +125,8 @@ def _explain_no_forecast(facts: Facts, forecast: Forecast) -> str:
     return capitalize_first(forecast.text) if forecast.outlook is Outlook.UNKNOWN else ""
 
 
-def _make_chip(kind: CheckKind, notice: Notice) -> Chip:
-    return Chip(
+def _make_strip_notice(kind: CheckKind, notice: Notice) -> StripNotice:
+    return StripNotice(
         level=notice.level.value,
         text=notice.text,
         link=find_notice_address(notice),

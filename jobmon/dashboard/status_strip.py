@@ -6,11 +6,11 @@ from datetime import datetime
 
 from jobmon.diagnosis.notices import ALL_CLEAR, Level
 
-CHIPS_SHOWN = 3
+MAX_WORST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chip:
+class StripNotice:
     """A notice on the page. `link` leads to the jobs or types that it counts; empty for no link.
 
     If the notice is about one type, `link` leads to the page of the type. `since` is when the
@@ -26,24 +26,26 @@ class Chip:
 
 @dataclass(frozen=True, kw_only=True)
 class StatusStrip:
-    """`chips` are the worst notices, `more` are the others, the worst first.
+    """`worst` are the worst three notices, `others` the other notices, the worst first.
 
     Without notices it shows `sentence` with the mark of `level`.
     """
 
-    chips: Sequence[Chip] = ()
-    more: Sequence[Chip] = ()
+    worst: Sequence[StripNotice] = ()
+    others: Sequence[StripNotice] = ()
     sentence: str = ""
     level: str = ALL_CLEAR
 
     @property
     def problem_count(self) -> int:
         """The number of notices that need action."""
-        return sum(chip.level == Level.BAD for chip in (*self.chips, *self.more))
+        return sum(notice.level == Level.BAD for notice in (*self.worst, *self.others))
 
 
-def make_strip(notices: Sequence[Chip], sentence: str, level: str = ALL_CLEAR) -> StatusStrip:
+def make_strip(
+    notices: Sequence[StripNotice], sentence: str, level: str = ALL_CLEAR
+) -> StatusStrip:
     """The strip with these notices, the worst first, or with the sentence if there are none."""
     return StatusStrip(
-        chips=notices[:CHIPS_SHOWN], more=notices[CHIPS_SHOWN:], sentence=sentence, level=level
+        worst=notices[:MAX_WORST], others=notices[MAX_WORST:], sentence=sentence, level=level
     )

@@ -9,7 +9,7 @@ from jobmon.dashboard.facts import Facts, gather
 from jobmon.dashboard.formatting import capitalize_first
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.page_window import PageWindow
-from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
+from jobmon.dashboard.status_strip import StatusStrip, StripNotice, make_strip
 from jobmon.dashboard.tiles import Tile, is_worth_a_note, make_tiles
 from jobmon.diagnosis.attention import describe_stall, stalled_types
 from jobmon.diagnosis.evidence import Evidence, Missing
@@ -64,7 +64,7 @@ class TypeFacts:
             stalled_after = self.facts.evidence.rules.thresholds.stalled_after
             text = f"Stalled: {describe_stall(waited, stalled_after)}"
             since = self.facts.evidence.stats.as_of - self.stalled_for
-            notices = [Chip(level=Level.BAD.value, text=text, since=since)]
+            notices = [StripNotice(level=Level.BAD.value, text=text, since=since)]
         forecast = self.forecast
         if forecast is not None:
             sentence = capitalize_first(forecast.text)

@@ -65,6 +65,7 @@ class WorkersPage:
 def _describe_list(
     found_workers: FoundWorkers, query: WorkerQuery, page_window: PageWindow
 ) -> dict[str, Any]:
+    """The variables of the template for a page of the list."""
     workers, history = found_workers.workers or [], found_workers.history
     pages = max(1, math.ceil(len(workers) / PER_PAGE))
     page = min(query.page, pages)

@@ -35,6 +35,7 @@ from ..support.pages import Viewer
 
 NOW = conftest.NOW.replace(second=30)
 START = conftest.NOW - 59 * MINUTE  # the first minute of the window; NOW is in its last minute
+Steps = dict[int, Tallies]  # by the index of a minute, 0 to 59
 
 
 def minute(index: int) -> datetime:
@@ -44,9 +45,6 @@ def minute(index: int) -> datetime:
 
 def tally(succeeded: int = 0, failed: int = 0, **fields: Any) -> Tally:
     return Tally(outcomes=+Counter({"succeeded": succeeded, "failed": failed}), **fields)
-
-
-Steps = dict[int, Tallies]  # by the index of a minute, 0 to 59
 
 
 def make_history(steps: Steps | None = None, as_of: datetime = NOW) -> History[datetime]:
@@ -90,27 +88,28 @@ def make_facts(
     counts: dict[tuple[str, str], int] | None = None,
     *,
     is_counted: bool = True,
-    activity: dict[int, Tallies] | None = None,
+    activity: Steps | None = None,
     samples: dict[int, QueueSample] | None = None,
-    has_past: bool = True,
+    has_history: bool = True,
     source: str = "rollup",
     unknown: frozenset[str] = frozenset(),
     **health: Any,
 ) -> Facts:
     """The facts of the last hour: present jobs by status and type, activity and samples by minute.
 
-    `is_counted` is False if jobs could not be counted, `has_past` if there is no history.
+    `is_counted` is False if jobs could not be counted, `has_history` if there is no history.
     """
     by_step = {minute(index): state for index, state in (samples or {}).items()}
     missing = Missing(reason="no collector is running", remedy="Start one.")
-    steps = make_history(activity) if has_past else missing
-    hour = make_type_history(activity) if has_past else missing
+    steps = make_history(activity) if has_history else missing
+    hour = make_type_history(activity) if has_history else missing
+    last_minutes = make_type_history(activity, first_index=50)
     evidence = Evidence(
         stats=make_stats((counts or {}) if is_counted else None, source, **health),
         hour_start=START,
         blocks_start=START,
         hour_by_type=hour,
-        recent={10 * MINUTE: make_type_history(activity, first_index=50) if has_past else missing},
+        recent={10 * MINUTE: last_minutes if has_history else missing},
         hour_by_minute=steps,
         day_by_step=missing,
         samples=by_step,
@@ -162,7 +161,7 @@ def test_tiles_show_the_state_of_the_queue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "due", "note", "no_forecast"),  # blocks: jobs enqueued and finished in 10 minutes
+    ("blocks", "due", "note", "reason"),  # blocks: jobs enqueued and finished in 10 minutes
     [
         ([(100, 200)] * 3, 100, "100 due: clears in about 10 min", ""),
         ([(200, 100)] * 3, 100, "100 due: grows by 10/min and does not clear at this rate", ""),
@@ -178,11 +177,11 @@ def test_tiles_show_the_state_of_the_queue() -> None:
     ],
 )
 def test_overview_forecasts_the_due_jobs_or_gives_the_reason_why_not(
-    blocks: list[tuple[int, int]], due: int, note: str, no_forecast: str
+    blocks: list[tuple[int, int]], due: int, note: str, reason: str
 ) -> None:
     view = make_overview(replace(make_facts(), evidence=make_evidence(mail(*blocks), due)))
     assert next(tile.note for tile in view.tiles if tile.name == "Queued") == note
-    assert view.no_forecast == no_forecast
+    assert view.no_forecast_reason == reason
 
 
 @pytest.mark.parametrize(
@@ -200,9 +199,9 @@ def test_dead_tile_has_the_same_number_as_the_notice_about_the_last_hour(
 ) -> None:
     """Catches two numbers for the same jobs: the history is older than the count of the notice."""
     facts = make_facts({("dlq", "a"): 9}, activity={10: {"a": tally(0, 2, dlq=2)}})
-    counted = replace(facts.evidence, new_dead=new_dead)
+    evidence = replace(facts.evidence, new_dead=new_dead)
     window = PageWindow.from_range(range_name)
-    tiles = read_tiles(replace(facts, evidence=counted, page_window=window))
+    tiles = read_tiles(replace(facts, evidence=evidence, page_window=window))
     assert tiles["Dead"].note == note
 
 
@@ -229,9 +228,9 @@ def test_tiles_alarm_only_about_the_last_hour(
     `steps` is the activity in the window, `minutes` the activity in the last hour.
     """
     facts = make_facts({("dlq", "a"): 1}, activity=steps)
-    counted = replace(facts.evidence, hour_by_minute=make_history(minutes), new_dead=new_dead)
+    evidence = replace(facts.evidence, hour_by_minute=make_history(minutes), new_dead=new_dead)
     window = PageWindow.from_range(range_name)
-    tiles = read_tiles(replace(facts, evidence=counted, page_window=window))
+    tiles = read_tiles(replace(facts, evidence=evidence, page_window=window))
     assert {name for name, tile in tiles.items() if tile.is_alarming} == alarming_tiles
 
 
@@ -320,9 +319,9 @@ def test_types_are_unknown_if_the_jobs_could_not_be_counted(
 
 
 def test_overview_without_a_collector_has_no_trend_and_no_throughput() -> None:
-    view = make_overview(make_facts({("queued", "a"): 1}, has_past=False, source="live"))
+    view = make_overview(make_facts({("queued", "a"): 1}, has_history=False, source="live"))
     tiles = {tile.name: tile for tile in view.tiles}
-    assert not view.has_past
+    assert not view.has_history
     assert all(tile.trend == [] for tile in view.tiles)
     assert tiles["Throughput"].value == tiles["Failure rate"].value == "–"
     assert tiles["Dead"].note == ""
@@ -379,13 +378,13 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
             source="live",
         )
     )
-    assert [chip.level for chip in view.strip.chips] == ["bad"] * 3
-    assert [chip.level for chip in view.strip.more] == ["watch", "watch", "unknown"]
+    assert [notice.level for notice in view.strip.worst] == ["bad"] * 3
+    assert [notice.level for notice in view.strip.others] == ["watch", "watch", "unknown"]
     assert view.strip.problem_count == 3
-    assert view.strip.more[-1].text.startswith("Not checked: backlog growth")
+    assert view.strip.others[-1].text.startswith("Not checked: backlog growth")
     strip = make_overview(make_facts(samples={0: sample()})).strip
     sentence = "All clear: no expired leases, stalled types or new dead jobs."
-    assert (strip.chips, strip.sentence) == ([], sentence)
+    assert (strip.worst, strip.sentence) == ([], sentence)
 
 
 def test_type_with_a_name_too_long_for_a_filter_has_no_link_to_a_list() -> None:
@@ -399,7 +398,7 @@ def test_type_with_a_name_too_long_for_a_filter_has_no_link_to_a_list() -> None:
         )
     )
     # By the first 4 characters of a notice: its link, to the jobs or to the type that it is about.
-    assert {notice.text[:4]: notice.link for notice in view.strip.chips} == {
+    assert {notice.text[:4]: notice.link for notice in view.strip.worst} == {
         "Noth": "/dashboard/jobs?condition=due&sort=nextRunAt",
         "tttt": f"/dashboard/types/{name}?range=1h",
         "100%": f"/dashboard/types/{name}?range=1h",
@@ -419,7 +418,7 @@ def test_folded_types_share_one_row_without_a_link_to_a_list() -> None:
         "c": ("?type=c", None, 1),  # its jobs may be among the folded ones
         OTHER: ("", {"queued": 4, "dlq": 2}, 34),
     }
-    links = [chip.link for chip in view.strip.chips if chip.level != "unknown"]
+    links = [notice.link for notice in view.strip.worst if notice.level != "unknown"]
     assert links == ["/dashboard/types/%28other%29?range=1h"]
     other_tile = read_tiles(make_facts({("odd", "a"): 1, (OTHER, "a"): 4}))["Other"]
     assert (other_tile.note, other_tile.link) == ("4 (other), 1 odd", "?status=odd")
@@ -535,15 +534,15 @@ def test_gaps_are_shown_with_their_reason() -> None:
     ]
 
 
+def make_mute(**fields: Any) -> Mute:
+    defaults = {"kind": CheckKind.LEASES, "reason": "known", "by": Person(subject="ada"), "at": NOW}
+    return Mute(**{**defaults, "until": NOW + HOUR, **fields})
+
+
 def test_overview_counts_the_mutes_that_it_does_not_show() -> None:
     view = make_overview(make_facts(), ActiveMutes(tuple(make_mute() for _ in range(23))))
     assert (len(view.mutes), view.omitted_mutes) == (20, 3)
     assert make_overview(make_facts(), ActiveMutes((make_mute(),))).omitted_mutes == 0
-
-
-def make_mute(**fields: Any) -> Mute:
-    defaults = {"kind": CheckKind.LEASES, "reason": "known", "by": Person(subject="ada"), "at": NOW}
-    return Mute(**{**defaults, "until": NOW + HOUR, **fields})
 
 
 def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
@@ -551,7 +550,7 @@ def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
     view = make_overview(
         make_facts(expired_leases=3, samples={0: sample()}), ActiveMutes((make_mute(),))
     )
-    assert (view.strip.problem_count, view.strip.chips) == (0, [])
+    assert (view.strip.problem_count, view.strip.worst) == (0, [])
     assert (view.strip.sentence, view.strip.level) == (ONLY_MUTED_TEXT, "quiet")
     (line,) = view.mutes
     assert line.text == "3 jobs stuck: their leases expired and no worker has picked them up"
@@ -575,7 +574,7 @@ def test_notice_stays_in_the_strip_if_only_some_of_its_types_are_muted() -> None
     facts = make_facts(activity=activity, samples={0: sample()})
     mute = make_mute(kind=CheckKind.FAILURES, types="mail*")
     view = make_overview(facts, ActiveMutes((mute,)))
-    assert len(view.strip.chips) == 1
+    assert len(view.strip.worst) == 1
     assert [line.mode_text for line in view.mutes] == ["mail* muted"]
     mutes_of_both_types = ActiveMutes((mute, make_mute(kind=CheckKind.FAILURES, types="pdf")))
     assert make_overview(facts, mutes_of_both_types).strip.sentence == ONLY_MUTED_TEXT

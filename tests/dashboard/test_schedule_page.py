@@ -82,20 +82,25 @@ def test_page_refuses_an_unknown_window(admin: Viewer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "is_exact", "count", "height", "note"),
+    ("types", "is_exact", "count", "height", "note"),
     [
-        (4, True, "4", 100.0, "4 jobs: 3 a, 1 b"),
-        (1, True, "1", 25.0, "1 job: 1 a"),
-        (1, False, "1+", 25.0, "1+ jobs: 1 a"),
+        ({"a": 3, "b": 1}, True, "4", 100.0, "4 jobs: 3 a, 1 b"),
+        ({"a": 1}, True, "1", 25.0, "1 job: 1 a"),
+        ({"a": 1}, False, "1+", 25.0, "1+ jobs: 1 a"),
         (None, False, "–", None, "not counted"),
     ],
 )
 def test_bar_of_a_step_has_its_count_height_and_note(
-    jobs: int | None, is_exact: bool, count: str, height: float | None, note: str
+    types: dict[str, int] | None, is_exact: bool, count: str, height: float | None, note: str
 ) -> None:
-    types = {None: {}, 1: {"a": 1}, 4: {"a": 3, "b": 1}}[jobs]
     highest = ScheduledStep(start=NOW, end=NOW + HOUR, jobs=4, is_exact=True, types={})
-    step = ScheduledStep(start=NOW, end=NOW + HOUR, jobs=jobs, is_exact=is_exact, types=types)
+    step = ScheduledStep(
+        start=NOW,
+        end=NOW + HOUR,
+        jobs=None if types is None else sum(types.values()),
+        is_exact=is_exact,
+        types=types or {},
+    )
     window = ScheduledWindow(
         name="day",
         start=NOW,
@@ -142,6 +147,7 @@ def test_recurring_jobs_are_shown_with_their_interval_and_runs(
 def test_missed_runs_that_are_unknown_do_not_look_like_none(
     admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # By job: the missed runs, and why they, or all earlier runs, are unknown.
     missed: dict[str, tuple[int | None, str, str]] = {
         "fine": (0, "", ""),
         "late": (2, "", ""),

@@ -288,7 +288,7 @@ def test_strip_does_not_say_that_no_job_waits_if_the_jobs_are_not_counted(
 
 def make_type_facts(counts: dict[tuple[str, str], int] | None, running: RunningJobs) -> TypeFacts:
     """The facts of type a without history, and with these jobs by status and type."""
-    facts = make_facts(has_past=False)
+    facts = make_facts(has_history=False)
     stats = restrict_stats(make_stats(counts), "a", running)
     return TypeFacts(
         name="a",

@@ -23,7 +23,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from jobmon.app import create_app
-from jobmon.dashboard.status_strip import Chip, make_strip
+from jobmon.dashboard.status_strip import StripNotice, make_strip
 from jobmon.demo.mongod import Mongod
 from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.diagnosis.notices import Level
@@ -313,7 +313,7 @@ def test_notices_link_to_their_jobs(visit: Visits, empty_stack: Stack) -> None:
 
 def render_strip(texts: list[str]) -> str:
     """The HTML of the status strip with these notices."""
-    notices = [Chip(level=Level.BAD, text=text, since=datetime.now(UTC)) for text in texts]
+    notices = [StripNotice(level=Level.BAD, text=text, since=datetime.now(UTC)) for text in texts]
     app = create_app(Settings(mongo_uri="mongodb://127.0.0.1", jwt_secret_key=SECRET))
     with app.test_request_context():
         strip = make_strip(notices, "All clear.")

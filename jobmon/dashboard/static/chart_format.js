@@ -1,7 +1,7 @@
 // Values and ticks of the charts: numbers, durations and times as text, and round values for ticks.
 
 const UNITS = [["d", 86400000], ["h", 3600000], ["min", 60000], ["s", 1000], ["ms", 1]];
-// Multiples of each unit (in ms) that are round as durations: 200,000 ms is no round number of minutes.
+// For each unit in ms: its multiples that look round on an axis.
 const ROUND_MULTIPLES = [
   [1, [1, 2, 5, 10, 20, 50, 100, 200, 500]],
   [1000, [1, 2, 5, 10, 20, 30]],
@@ -10,9 +10,10 @@ const ROUND_MULTIPLES = [
   [86400000, [1, 2, 5, 10, 20, 50, 100, 200, 500]],
 ];
 const DURATION_STEPS = ROUND_MULTIPLES.flatMap(([size, multiples]) => multiples.map((multiple) => multiple * size));
-// Durations in ms for an axis over many orders of magnitude.
-const MAGNITUDES = [1, 10, 100, 1000, 10000, 60000, 600000, 3600000, 43200000, 432000000, 4320000000];
+// Fewer durations, in ms, for an axis from milliseconds to days.
+const COARSE_DURATION_STEPS = [1, 10, 100, 1000, 10000, 60000, 600000, 3600000, 43200000, 432000000, 4320000000];
 const MAX_TICKS = 6;
+// 1, 2, 5, 10, 20, 50, …
 export const COUNT_STEPS = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
 const dayFormat = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
@@ -42,7 +43,7 @@ export function formatMs(ms) {
 /** Round durations in ms for a logarithmic axis: the first is at most `low`, the last at least `high`. */
 export function durationSteps(low, high) {
   const steps = selectSteps(DURATION_STEPS, low, high);
-  return steps.length <= MAX_TICKS ? steps : selectSteps(MAGNITUDES, low, high);
+  return steps.length <= MAX_TICKS ? steps : selectSteps(COARSE_DURATION_STEPS, low, high);
 }
 
 function selectSteps(steps, low, high) {
@@ -63,7 +64,7 @@ export function formatMinute(seconds) {
 }
 
 /** Labels for the ticks of a time axis: `ticks` are in Unix seconds, `step` seconds apart. */
-export function formatTicks(ticks, step) {
+export function formatTimeTicks(ticks, step) {
   return ticks.map((tick) => {
     const moment = new Date(tick * 1000);
     const isMidnight = moment.getHours() === 0 && moment.getMinutes() === 0;

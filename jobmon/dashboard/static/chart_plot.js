@@ -1,7 +1,7 @@
 // Plots a chart with uPlot: stacked bars with lines over them, or percentiles on a logarithmic axis.
 
 /* global uPlot */
-import { COUNT_STEPS, durationSteps, formatCount, formatDurationTicks, formatTicks, isKnown } from "./chart_format.js";
+import { COUNT_STEPS, durationSteps, formatCount, formatDurationTicks, formatTimeTicks, isKnown } from "./chart_format.js";
 import { plotColumns } from "./chart_kinds.js";
 
 const HEADROOM = 1.08; // the height of the axis, as a multiple of the highest value
@@ -22,7 +22,7 @@ export function makePlot(figure, chart, data, width, plugins) {
     cursor: { sync: { key: "jobmon" }, drag: { x: true, y: false }, y: false, points: { show: false } },
     scales: { x: { range: ({ data: [middles] }) => [middles[0] - data.step / 2, middles.at(-1) + data.step / 2] }, y: chart.isDuration ? { distr: 3, range: durationRange } : { range: (_, low, high) => [0, Math.max(high || 0, 1) * HEADROOM] } },
     axes: [
-      { ...axis, grid: { show: false }, size: 28, values: (_, ticks, axisIndex, space, step) => formatTicks(ticks, step) },
+      { ...axis, grid: { show: false }, size: 28, values: (_, ticks, axisIndex, space, step) => formatTimeTicks(ticks, step) },
       chart.isDuration
         ? { ...axis, grid, size: 52, splits: (_, axisIndex, low, high) => durationSteps(low, high), filter: (_, ticks) => ticks, values: (_, ticks) => formatDurationTicks(ticks) }
         : { ...axis, grid, size: 52, incrs: COUNT_STEPS, values: (_, ticks) => ticks.map(formatCount) },
