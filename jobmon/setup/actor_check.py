@@ -12,7 +12,7 @@ from jobmon.humanize import duration
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.settings import Settings
 from jobmon.setup.deployment import Deployment
-from jobmon.setup.findings import Finding, describe, granted_actions, ok, problem, warning
+from jobmon.setup.findings import Finding, describe_cause, granted_actions, ok, problem, warning
 from jobmon.setup.rights import OWN_WRITES, WRITES, read_privileges
 from jobmon.setup.users import UserKind, list_state_rights
 from jobmon.store.connection import Connection
@@ -114,7 +114,7 @@ def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[
     except (PyMongoError, OSError, ValueError) as error:
         setting = queue_settings.uri_setting
         setting = ACTOR_URI if setting == Settings.uri_setting else setting
-        message = f"The actor's connection does not work: {describe(error)}."
+        message = f"The actor's connection does not work: {describe_cause(error)}."
         yield problem("actor", message, remedy=f"Correct {setting}.")
         return
     if not users:  # another check reports that there is no authentication

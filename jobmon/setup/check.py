@@ -30,9 +30,9 @@ from jobmon.setup.deployment import (
 from jobmon.setup.fields import Sample, expected_fields, find_used_paths, list_computed_fields
 from jobmon.setup.findings import (
     Finding,
-    describe,
     describe_address,
-    explain_unreachable,
+    describe_cause,
+    explain_failure,
     ok,
     problem,
     refused_setting,
@@ -75,7 +75,7 @@ def check_deployment(
             deployment = Deployment.inspect(settings, connection)
             yield from DeploymentCheck(deployment, connection, clock).findings()
     except (PyMongoError, OSError, ValueError) as error:
-        yield explain_unreachable(error, settings.mongo_uri, settings.uri_setting, NO_USER)
+        yield explain_failure(error, settings.mongo_uri, settings.uri_setting, NO_USER)
 
 
 def check_settings(settings: Settings, subject: str, queues: Sequence[str]) -> Iterator[Finding]:
@@ -138,7 +138,7 @@ class DeploymentCheck:
             try:
                 yield from check()
             except PyMongoError as error:
-                yield problem(name, f"could not be checked: {describe(error)}")
+                yield problem(name, f"could not be checked: {describe_cause(error)}")
                 if isinstance(error, AutoReconnect):  # later checks would fail, too
                     return
 

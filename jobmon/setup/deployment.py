@@ -16,7 +16,7 @@ from jobmon.settings import MAPPING_SETTINGS, Settings
 from jobmon.setup.findings import (
     Finding,
     SetupError,
-    explain_unreachable,
+    explain_failure,
     format_setting,
     problem,
     quote_shell,
@@ -184,7 +184,7 @@ def admin_client(settings: Settings, setting: str = ADMIN_URI) -> Iterator[Mongo
         with MongoClient[Document](uri, **options) as client:
             yield client
     except (PyMongoError, OSError, ValueError) as error:
-        raise SetupError(explain_unreachable(error, uri, setting, no_user)) from None
+        raise SetupError(explain_failure(error, uri, setting, no_user)) from None
 
 
 def explain_unsuitable_kind(name: str, kind: str, setting: str) -> Finding | None:

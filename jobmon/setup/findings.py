@@ -62,7 +62,7 @@ def refused_setting(error: SettingsError) -> Finding:
     return problem("settings", str(error), remedy=SETTINGS_REMEDY)
 
 
-def explain_unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Finding:
+def explain_failure(error: Exception, uri: str, setting: str, no_user: str) -> Finding:
     """The problem that the database at `uri`, the value of `setting`, cannot be queried.
 
     `no_user` is the remedy if the database requires a user and the connection string has none.
@@ -78,22 +78,20 @@ def explain_unreachable(error: Exception, uri: str, setting: str, no_user: str) 
                 "database", f"{address} does not know this user or password.", remedy=remedy
             )
         if error.code == UNAUTHORIZED:
-            refused = _NOT_AUTHORIZED.search(str(error))
-            if refused is None:
+            match = _NOT_AUTHORIZED.search(str(error))
+            if match is None:
                 return problem("database", f"{address} requires a user.", remedy=no_user)
             return problem(
                 "rights",
-                f"The user in {setting} may not run {refused['command']} on {refused['database']}.",
+                f"The user in {setting} may not run {match['command']} on {match['database']}.",
                 remedy="Use a user with more rights: docs/operations.md lists the required ones.",
             )
-        return problem("database", f"{address} could not run a command: {describe(error)}.")
+        return problem("database", f"{address} could not run a command: {describe_cause(error)}.")
     if not isinstance(error, PyMongoError | OSError):  # a bad option or name
-        return problem(
-            "database",
-            f"No connection to {address[0].lower() + address[1:]} is possible: {describe(error)}",
-        )
+        message = f"No connection to {address[0].lower() + address[1:]} is possible: "
+        return problem("database", message + describe_cause(error))
     remedy = f"Is it running? Is the address in {setting} correct from this machine?"
-    return problem("database", f"{address} does not answer: {describe(error)}", remedy=remedy)
+    return problem("database", f"{address} does not answer: {describe_cause(error)}", remedy=remedy)
 
 
 def describe_address(uri: str) -> str:
@@ -110,7 +108,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     return scheme, ",".join(f"{host}:{port}" if port else str(host) for host, port in nodes)
 
 
-def describe(error: Exception) -> str:
+def describe_cause(error: Exception) -> str:
     """The cause in one line, without the state that the driver appends."""
     if isinstance(error, OperationFailure):
         return f"refused with {name_error(error)}"
@@ -148,4 +146,4 @@ def quote_shell(text: str) -> str:
 
 def printable(text: str) -> str:
     """The first 60 characters of another program's text, safe for a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:60])
+    return "".join(character if character.isprintable() else "?" for character in text[:60])

@@ -15,7 +15,7 @@ from jobmon.rollup.documents import state_database
 from jobmon.settings import Settings
 from jobmon.setup import script
 from jobmon.setup.deployment import admin_client
-from jobmon.setup.findings import Finding, SetupError, describe, ok, problem, warning
+from jobmon.setup.findings import Finding, SetupError, describe_cause, ok, problem, warning
 from jobmon.setup.indexes import CreatedIndexes, PlannedIndex, State, create_index, estimate_bytes
 from jobmon.setup.init_plan import InitOptions, InitPlan, find_missing_rights, make_plan
 from jobmon.setup.replica_set import must_initiate, replica_set_config, start_replica_set
@@ -126,7 +126,7 @@ def _prepare_actions(plan: InitPlan, actions: ActionRights) -> Finding:
     except OperationFailure as error:
         return warning(
             "actions",
-            f"The records of actions could not be prepared: {describe(error)}.",
+            f"The records of actions could not be prepared: {describe_cause(error)}.",
             remedy="Use a user who may create collections and indexes in "
             f"{plan.roles.database} and {plan.deployment.settings.state_db}.",
         )
@@ -154,7 +154,7 @@ def _create_indexes(plan: InitPlan, options: InitOptions) -> Iterator[Finding]:
             )
             continue
         except OperationFailure as error:
-            yield problem("index", f"{index}: could not be created: {describe(error)}.")
+            yield problem("index", f"{index}: could not be created: {describe_cause(error)}.")
             continue
         is_unique = options.unique and index.may_be_unique
         yield ok("index", f"{index}: created{', unique' if is_unique else ''}, as {name}")
@@ -166,7 +166,7 @@ def _create_indexes(plan: InitPlan, options: InitOptions) -> Iterator[Finding]:
                 yield warning(
                     "index",
                     f"This could not be recorded in {plan.deployment.settings.state_db}: "
-                    f"{describe(error)}.",
+                    f"{describe_cause(error)}.",
                     remedy="`jobmon init --remove` will not remove the indexes created now.",
                 )
 
@@ -178,7 +178,7 @@ def _create_revocations(plan: InitPlan) -> Iterator[Finding]:
     except OperationFailure as error:
         yield warning(
             "revocations",
-            f"The list of revoked tokens could not be created: {describe(error)}.",
+            f"The list of revoked tokens could not be created: {describe_cause(error)}.",
             remedy="`jobmon revoke` creates it when the first token is revoked.",
         )
 

@@ -7,7 +7,7 @@ from pymongo.errors import OperationFailure
 from jobmon.settings import Settings
 from jobmon.setup import script
 from jobmon.setup.deployment import Deployment, admin_client
-from jobmon.setup.findings import Finding, describe, ok, problem
+from jobmon.setup.findings import Finding, describe_cause, ok, problem
 from jobmon.setup.indexes import CreatedIndexes, index_exists
 from jobmon.setup.users import list_removable_users, remove_users
 from jobmon.store.connection import Connection
@@ -59,7 +59,7 @@ def _remove_index(
         try:
             deployment.connection.database[entry["collection"]].drop_index(entry["name"])
         except OperationFailure as error:
-            yield problem("index", f"{name}: could not be removed: {describe(error)}.")
+            yield problem("index", f"{name}: could not be removed: {describe_cause(error)}.")
             return
         yield ok("index", f"{name}: removed")
     if not dry_run:

@@ -5,7 +5,7 @@ import time
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from jobmon.setup.findings import Finding, SetupError, describe, ok, problem
+from jobmon.setup.findings import Finding, SetupError, describe_cause, ok, problem
 from jobmon.store.failures import ALREADY_INITIALIZED, UNAUTHORIZED
 from jobmon.store.mapping import Document
 from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
@@ -41,7 +41,7 @@ def start_replica_set(client: MongoClient[Document], replica_set: str) -> Findin
             raise
         if error.code != ALREADY_INITIALIZED:
             raise _make_error(
-                f"{replica_set} could not be initiated: {describe(error)}.",
+                f"{replica_set} could not be initiated: {describe_cause(error)}.",
                 "NAME must be the name in --replSet. HOST:PORT must be an address at which the "
                 "server can reach itself.",
             ) from None

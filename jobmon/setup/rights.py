@@ -10,7 +10,7 @@ from jobmon.actions.records import DECISIONS
 from jobmon.rollup.documents import STATE, rollup_database, state_database
 from jobmon.settings import Settings
 from jobmon.setup.deployment import Deployment
-from jobmon.setup.findings import Finding, describe, granted_actions, ok, problem, warning
+from jobmon.setup.findings import Finding, describe_cause, granted_actions, ok, problem, warning
 from jobmon.setup.users import UserKind, list_state_rights
 from jobmon.store.connection import Connection
 from jobmon.store.failures import UNAUTHORIZED
@@ -123,7 +123,7 @@ def _check_collector_rights(deployment: Deployment) -> Iterator[Finding]:
         try:
             privileges = read_privileges(replace(settings, mongo_uri=settings.rollup_uri))[1]
         except (PyMongoError, OSError, ValueError) as error:
-            message = f"The collector's connection does not work: {describe(error)}."
+            message = f"The collector's connection does not work: {describe_cause(error)}."
             yield problem("rights", message, remedy="Correct JOBMON_ROLLUP_URI.")
             return
     needed = [(settings.rollup_db, STATE, OWN_WRITES)]
