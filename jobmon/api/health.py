@@ -155,12 +155,12 @@ def _require_revocations(revoked: RevokedTokens) -> None:
     A database that is only slow raises nothing.
     """
     try:
-        are_lost = revoked.are_lost()
+        is_lost = revoked.is_lost()
     except PyMongoError as error:
         if classify_failure(error) is Failure.TOO_SLOW:
             return
         raise
-    if are_lost:
+    if is_lost:
         message = "The list of revoked tokens is lost; the log has details."
         raise unavailable("revocations_lost", message)
 

@@ -104,6 +104,6 @@ def is_refresh_token(claims: dict[str, Any]) -> bool:
 
 def token_id(claims: dict[str, Any]) -> str:
     """The id by which a token is revoked: its `jti`, or else a hash of all its claims."""
-    if claims["jti"]:
+    if claims["jti"]:  # None in the claims of a token without one
         return str(claims["jti"])
     return "sha256:" + hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()

@@ -58,7 +58,7 @@ def read_discovery(issuer: str) -> dict[str, Any]:
 
 
 class Protocol(OpenIDMixin):
-    """Authlib's checks and parameters, for one discovery document."""
+    """Requests and checks for the provider that one discovery document describes."""
 
     def __init__(self, settings: Settings, document: dict[str, Any]) -> None:
         self.document = document
@@ -92,14 +92,15 @@ class Protocol(OpenIDMixin):
     def open_client(self) -> "_Client":
         """A client for one request."""
         methods = self.document.get("token_endpoint_auth_methods_supported")
-        is_posted = isinstance(methods, list) and "client_secret_basic" not in methods
+        has_basic = not isinstance(methods, list) or "client_secret_basic" in methods
+        auth_method = "client_secret_basic" if has_basic else "client_secret_post"
         return _Client(
             _Sender(),
             client_id=self.client_id,
             client_secret=self._client_secret,
             scope=self._scopes,
             code_challenge_method="S256",
-            token_endpoint_auth_method="client_secret_post" if is_posted else "client_secret_basic",
+            token_endpoint_auth_method=auth_method,
         )
 
     def check_id_token(self, answer: dict[str, Any], nonce: str | None, leeway_s: int) -> Claims:
@@ -153,12 +154,12 @@ def _select_usable_keys(document: Any) -> list[dict[str, Any]]:
     A key that it cannot read, such as a new kind, must not prevent the use of the other keys.
     """
     usable = []
-    listed = document.get("keys") if isinstance(document, dict) else None
-    for key in listed if isinstance(listed, list) else ():
+    keys = document.get("keys") if isinstance(document, dict) else None
+    for key in keys if isinstance(keys, list) else ():
         with suppress(JoseError, ValueError, TypeError, LookupError, AttributeError):
-            given = {name: value for name, value in key.items() if value is not None}
-            if JoseKeySet.import_key_set({"keys": [given]}).keys:
-                usable.append(given)
+            without_nulls = {name: value for name, value in key.items() if value is not None}
+            if JoseKeySet.import_key_set({"keys": [without_nulls]}).keys:
+                usable.append(without_nulls)
     if not usable:
         raise DiscoveryError("its document of keys has no usable key")
     return usable

@@ -71,7 +71,7 @@ class RevokedTokens:
         before = listed.before.get(subject)
         return token_id in listed.ids or (before is not None and issued_at < before.timestamp())
 
-    def are_lost(self) -> bool:
+    def is_lost(self) -> bool:
         """Whether the list is gone or unreadable: this process may accept some revoked tokens."""
         self._list.get()
         return self._is_gone
