@@ -72,7 +72,7 @@ class _BatchPlan:
     changes: list[PlannedChange] = field(default_factory=list)
     outcomes: list[Document] = field(default_factory=list)
 
-    def add(self, key: Any, job_id: str | None, result: Result, reason: str = "") -> None:
+    def add_outcome(self, key: Any, job_id: str | None, result: Result, reason: str = "") -> None:
         is_short = job_id is None or len(job_id) <= MAX_ID_LENGTH
         job_id = job_id if is_short else None
         self.outcomes.append(make_outcome(key, job_id, result, reason[:_MAX_REASON_LENGTH]))
@@ -126,18 +126,18 @@ class BatchRunner:
     ) -> Document | None:
         """The outcome of a planned change; None if the job has to wait. `job` is None if gone."""
         if job is not None and self._changes.is_made(job, change):
-            return self._describe(change, Result.DONE)
+            return self._make_outcome(change, Result.DONE)
         if job is None and change.deletes:
             self._apply(change)  # the earlier actor may have left the attempts of the job
-            return self._describe(change, Result.DONE, DELETED)
+            return self._make_outcome(change, Result.DONE, DELETED)
         if recovery is Recovery.COMPLETE:
             reason = self._apply(change)
             if reason is None:
-                return self._describe(change, Result.DONE)
+                return self._make_outcome(change, Result.DONE)
             reason = UNKNOWN if reason == CHANGED else reason
-            return self._describe(change, Result.SKIPPED, reason)
+            return self._make_outcome(change, Result.SKIPPED, reason)
         if recovery is Recovery.STOP:
-            return self._describe(change, Result.SKIPPED, STOPPED)
+            return self._make_outcome(change, Result.SKIPPED, STOPPED)
         return None
 
     def run(self, last_batch: Document | None, size: int, limit: int | None) -> Document:
@@ -164,7 +164,7 @@ class BatchRunner:
             intent["changes"] = [change.dump() for change in plan.changes]
         else:
             intent["outcomes"] += [
-                self._describe(change, Result.POSSIBLE) for change in plan.changes
+                self._make_outcome(change, Result.POSSIBLE) for change in plan.changes
             ]
         if not self._record_intent(intent):
             if size == 1:
@@ -182,7 +182,7 @@ class BatchRunner:
     def _limit_size(self, batch: Batch, position: Document, size: int) -> Batch:
         """The first `size` jobs without an outcome, of a list that is always read as a whole.
 
-        Jobs remain if the position is `position`: then the next batch reads the list again.
+        While more jobs remain, the position stays `position`, and the next batch reads it again.
         """
         record_keys = [_make_record_key(key) for key in batch.keys]
         recorded = self._find_recorded(record_keys)
@@ -206,13 +206,13 @@ class BatchRunner:
         recorded = self._find_recorded([*keys, *(key for key, _, _ in unusable)])
         for record_key, job_id, reason in unusable:
             if encode_key(record_key) not in recorded:
-                plan.add(record_key, job_id, Result.SKIPPED, reason)
+                plan.add_outcome(record_key, job_id, Result.SKIPPED, reason)
         keys = [key for key in keys if encode_key(key) not in recorded]
         jobs = self._changes.read(keys)
         for key in keys:
             job = jobs.get(encode_key(key))
             if job is None:
-                plan.add(key, None, Result.SKIPPED, GONE)
+                plan.add_outcome(key, None, Result.SKIPPED, GONE)
                 continue
             try:
                 self._check_suitable(job)
@@ -221,13 +221,13 @@ class BatchRunner:
                     raise RefusedActionError(MALFORMED)
                 plan.changes.append(change)
             except RefusedActionError as error:
-                plan.add(key, job.job_id, Result.SKIPPED, str(error))
+                plan.add_outcome(key, job.job_id, Result.SKIPPED, str(error))
             except (TypeError, ValueError, ArithmeticError):  # a malformed job stops no request
-                plan.add(key, job.job_id, Result.SKIPPED, MALFORMED)
+                plan.add_outcome(key, job.job_id, Result.SKIPPED, MALFORMED)
         return plan
 
     def _find_recorded(self, keys: list[Any]) -> set[bytes]:
-        """The subset of these `_id`s for which an outcome is recorded, by `encode_key`."""
+        """Those of these keys that have a recorded outcome, each encoded by `encode_key`."""
         outcomes = self._records.find_outcomes(self._request.id, keys)
         return {encode_key(outcome["key"]) for outcome in outcomes}
 
@@ -256,9 +256,9 @@ class BatchRunner:
                 is_made = job is not None and self._changes.is_made(job, change)
                 reason = reason if job is not None else GONE
             if is_made:
-                yield self._describe(change, Result.DONE)
+                yield self._make_outcome(change, Result.DONE)
             else:
-                yield self._describe(change, Result.SKIPPED, reason or "")
+                yield self._make_outcome(change, Result.SKIPPED, reason or "")
 
     def _apply(self, change: PlannedChange) -> str | None:
         """Make a change; returns why the job was not changed, None if it was.
@@ -275,7 +275,7 @@ class BatchRunner:
         self._on_step("job")
         return reason
 
-    def _describe(self, change: PlannedChange, result: Result, reason: str = "") -> Document:
+    def _make_outcome(self, change: PlannedChange, result: Result, reason: str = "") -> Document:
         if result is Result.SKIPPED:
             return make_outcome(change.key, change.job_id, result, reason)
         after = {} if change.deletes else change.new_values
