@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobmon import __version__
-from jobmon.signals import await_stop_signal, end_soon, hold_stop_signals
+from jobmon.signals import await_stop_signal, block_stop_signals, end_soon
 
 if TYPE_CHECKING:
     from jobmon.settings import Settings
@@ -206,7 +206,7 @@ def collector(*, only_check: bool, check_liveness: bool) -> None:
             click.echo(f"{name}{health.message}")
         is_failure = may_restart_help(collectors) if check_liveness else not are_good(collectors)
         sys.exit(1 if is_failure else 0)
-    hold_stop_signals()
+    block_stop_signals()
     logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
     logs.warn_of_deprecated_settings()
     try:
@@ -231,7 +231,7 @@ def actor() -> None:
     from jobmon.settings import load_queues
 
     settings = _read_settings(require_keys=False)
-    hold_stop_signals()
+    block_stop_signals()
     logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
     logs.warn_of_deprecated_settings()
     with acting(settings, _end_with_failure):
@@ -357,7 +357,7 @@ def workload(mongo_uri: str) -> None:
     from jobmon import logs
     from jobmon.demo.workload import run_workload
 
-    hold_stop_signals()
+    block_stop_signals()
     logs.configure("INFO")
     with run_workload(mongo_uri):
         await_stop_signal()

@@ -23,8 +23,7 @@ def query(**parameters: object) -> str:
 def job_address(job_id: str, /, **parameters: object) -> str:
     """The address of a job's page."""
     if job_id in ("", ".", ".."):
-        # Clients remove `.` and `..` from a path, even percent-encoded. `query` would drop an empty
-        # id.
+        # Clients remove `.` and `..` from a path, even percent-encoded; `query` drops an empty id.
         return (
             f"/dashboard/job?{urlencode({'id': job_id})}{query(**parameters).replace('?', '&', 1)}"
         )

@@ -16,7 +16,7 @@ _POLL_EVERY_S = 0.1
 _STOP_TIMEOUT_S = 1.5  # so that a command ends within two seconds
 
 
-def hold_stop_signals() -> None:
+def block_stop_signals() -> None:
     """Block SIGINT and SIGTERM, for `await_stop_signal`; call this before threads are started.
 
     A handler is no alternative: `Event.wait()` misses a signal that arrives just before it sleeps,

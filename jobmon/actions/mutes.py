@@ -20,7 +20,7 @@ from jobmon.store.mapping import Document
 
 MAX_DURATION = timedelta(days=30)
 MAX_PATTERN_LENGTH = 200  # characters
-# An acknowledgement also covers a notice that begins up to so long after it: it is the same notice.
+# A notice that begins within this time after an acknowledgement counts as the acknowledged one.
 SAME_NOTICE = timedelta(minutes=5)
 
 
@@ -133,12 +133,12 @@ class ActiveMutes:
 
     def select_muted(self, kind: CheckKind, types: Iterable[str]) -> frozenset[str]:
         """The subset of `types` that is muted for this kind of notice."""
-        mutes = list(self._list(kind, MuteMode.MUTE))
+        mutes = list(self._select(kind, MuteMode.MUTE))
         return frozenset(name for name in types if any(mute.covers(kind, name) for mute in mutes))
 
     def is_muted(self, kind: CheckKind, types: frozenset[str]) -> bool:
         """Whether a notice with these types is muted completely."""
-        return _cover_all(list(self._list(kind, MuteMode.MUTE)), kind, types)
+        return _cover_all(list(self._select(kind, MuteMode.MUTE)), kind, types)
 
     def leave_out_muted(self, checks: Iterable[Check]) -> list[Check]:
         """The checks without the notices that are muted completely."""
@@ -154,12 +154,12 @@ class ActiveMutes:
         """Whether a notice that began at `since` is acknowledged completely."""
         acknowledgements = [
             mute
-            for mute in self._list(kind, MuteMode.ACKNOWLEDGE)
+            for mute in self._select(kind, MuteMode.ACKNOWLEDGE)
             if since <= mute.at + SAME_NOTICE
         ]
         return _cover_all(acknowledgements, kind, types)
 
-    def _list(self, kind: CheckKind, mode: MuteMode) -> Iterator[Mute]:
+    def _select(self, kind: CheckKind, mode: MuteMode) -> Iterator[Mute]:
         return (mute for mute in self.mutes if mute.mode is mode and mute.kind in (None, kind))
 
 

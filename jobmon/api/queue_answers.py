@@ -56,17 +56,16 @@ class ForecastAnswer(Answer):
         """The fields of a `Forecast`."""
         if isinstance(obj, dict):
             return obj
-        forecast, clears_in = obj, obj.clears_in
         return {
-            "outlook": forecast.outlook.value,
-            "text": forecast.text,
-            "reason": forecast.reason or None,
-            "dueJobs": forecast.backlog,
-            "arrivalsPerMinute": _round_rate(forecast.arrivals),
-            "completionsPerMinute": _round_rate(forecast.completions),
-            "clearsInMs": None if clears_in is None else round(clears_in / _MILLISECOND),
-            "start": forecast.start,
-            "end": forecast.end,
+            "outlook": obj.outlook.value,
+            "text": obj.text,
+            "reason": obj.reason or None,
+            "dueJobs": obj.backlog,
+            "arrivalsPerMinute": _round_rate(obj.arrivals),
+            "completionsPerMinute": _round_rate(obj.completions),
+            "clearsInMs": None if obj.clears_in is None else round(obj.clears_in / _MILLISECOND),
+            "start": obj.start,
+            "end": obj.end,
         }
 
 

@@ -51,7 +51,7 @@ class ReceiverAddress:
 
 
 def parse_receivers(text: str) -> tuple[ReceiverAddress, ...]:
-    """The receivers in a text of addresses that are separated by blanks or line ends.
+    """The receivers in a text of addresses that are separated by spaces or line ends.
 
     Raises ValidationError, with the position of the address: the address itself is a secret.
     """
@@ -59,7 +59,7 @@ def parse_receivers(text: str) -> tuple[ReceiverAddress, ...]:
     if len(parsed) > MAX_RECEIVERS:
         raise ValidationError(f"More than {MAX_RECEIVERS} addresses.")
     name_counts = Counter(options["name"] for _, options in parsed if "name" in options)
-    if duplicates := [name for name, count in name_counts.items() if count > 1]:
+    if duplicates := [name for name, uses in name_counts.items() if uses > 1]:
         raise ValidationError(f"Two addresses have the jobmon_name {duplicates[0]}.")
     used_names = set(name_counts)
     return tuple(_make_receiver(url, options, used_names) for url, options in parsed)

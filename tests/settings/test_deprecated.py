@@ -90,7 +90,7 @@ def test_start_logs_a_warning_for_each_deprecated_name(
 
     monkeypatch.setattr("jobmon.collector.collecting.collecting", stop)
     monkeypatch.setattr("jobmon.actor.acting.acting", stop)
-    monkeypatch.setattr("jobmon.cli.hold_stop_signals", lambda: None)
+    monkeypatch.setattr("jobmon.cli.block_stop_signals", lambda: None)
     monkeypatch.setenv("JOBMON_METRICS", "off")
     # gunicorn's hook sets this variable; this makes monkeypatch restore it after the test.
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
