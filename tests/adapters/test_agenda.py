@@ -75,7 +75,7 @@ class AgendaQueue(WatchedQueue):
     def list_cases(self, **query: Any) -> list[str]:
         """The cases in the list with this query, in the list's order."""
         cases = {job_id: case for case, job_id in self.job_ids.items()}
-        return [cases[job_id] for job_id in self.ids(**query)]
+        return [cases[job_id] for job_id in self.list_ids(**query)]
 
     def list_cases_by_status(self, *statuses: str) -> list[str]:
         """The cases with these statuses, newest first."""
@@ -174,8 +174,8 @@ def test_every_field_of_a_job_equals_its_document(agenda_queue: AgendaQueue, cas
 
 def test_the_list_has_every_job_once_in_both_orders(agenda_queue: AgendaQueue) -> None:
     newest_first = sorted(agenda_queue.job_ids.values(), reverse=True)
-    assert agenda_queue.ids() == newest_first
-    assert agenda_queue.ids(sort="createdAt") == newest_first[::-1]
+    assert agenda_queue.list_ids() == newest_first
+    assert agenda_queue.list_ids(sort="createdAt") == newest_first[::-1]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,8 @@ def test_filters_can_be_combined(agenda_queue: AgendaQueue) -> None:
     assert refused.status_code == 422  # Agenda stores no error code
     runs = agenda_queue.job_ids["runs"]
     assert agenda_queue.list_cases(job_id=runs) == ["runs"]
-    assert agenda_queue.ids(job_id=runs[:8])  # the first 8 digits are the creation time in seconds
+    seconds = runs[:8]  # the first 8 digits of an ObjectId are the time of its creation
+    assert agenda_queue.list_ids(job_id=seconds)
     assert agenda_queue.list_cases(job_id=runs[:-1] + "z") == []
 
 

@@ -86,7 +86,7 @@ class Celery(WatchedQueue):
     def list_cases(self, **query: Any) -> list[str]:
         """The cases in the list with this query, in the list's order."""
         cases = {job_id: case for case, job_id in self.job_ids.items()}
-        return [cases[job_id] for job_id in self.ids(**query)]
+        return [cases[job_id] for job_id in self.list_ids(**query)]
 
     def list_expected_cases(self, matches: Callable[[str], bool] = lambda _: True) -> list[str]:
         """The cases that match, in a list's order: latest end first, cases without an end last."""

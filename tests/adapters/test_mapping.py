@@ -211,36 +211,36 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
 
 
 def test_lists_have_the_filtered_jobs_in_order(tasks: Tasks) -> None:
-    assert tasks.ids() == tasks.list_newest_first()
-    assert tasks.ids(sort="createdAt") == tasks.list_newest_first()[::-1]
+    assert tasks.list_ids() == tasks.list_newest_first()
+    assert tasks.list_ids(sort="createdAt") == tasks.list_newest_first()[::-1]
     for state, status in JOB_STATUSES.items():
-        assert tasks.ids(status=status) == tasks.list_newest_first(state=state)
+        assert tasks.list_ids(status=status) == tasks.list_newest_first(state=state)
         oldest_first = tasks.list_newest_first(state=state)[::-1]
-        assert tasks.ids(status=status, sort="createdAt") == oldest_first
-    assert tasks.ids(status="pending") == []  # the queue's name for `queued`
-    assert tasks.ids(type="kind-1") == tasks.list_newest_first(kind="kind-1")
+        assert tasks.list_ids(status=status, sort="createdAt") == oldest_first
+    assert tasks.list_ids(status="pending") == []  # the queue's name for `queued`
+    assert tasks.list_ids(type="kind-1") == tasks.list_newest_first(kind="kind-1")
     dead_lettered = tasks.list_newest_first(kind="kind-1", state="failed")
     assert dead_lettered
-    assert tasks.ids(type="kind-1", status="dlq") == dead_lettered
+    assert tasks.list_ids(type="kind-1", status="dlq") == dead_lettered
     owners = {f"user-{number}": 10 for number in range(4)}
-    assert {owner: len(tasks.ids(owner=owner)) for owner in owners} == owners
-    assert len(tasks.ids(owner="user-1", status=["dlq", "succeeded", "failed"])) > 0
-    assert len(tasks.ids(error_code="E1")) == len(
+    assert {owner: len(tasks.list_ids(owner=owner)) for owner in owners} == owners
+    assert len(tasks.list_ids(owner="user-1", status=["dlq", "succeeded", "failed"])) > 0
+    assert len(tasks.list_ids(error_code="E1")) == len(
         [task for task in tasks.tasks if task["error"] and task["error"]["code"] == "E1"]
     )
     ids_with_attempt = [
         tasks.get_job_id(task) for task in reversed(tasks.tasks) if task["state"] != "pending"
     ]
-    assert tasks.ids(worker="w-1") == ids_with_attempt
+    assert tasks.list_ids(worker="w-1") == ids_with_attempt
 
 
 def test_a_creation_range_uses_the_path_of_createdat(tasks: Tasks) -> None:
     middle = tasks.tasks[20]["created_at"]
     newer, older = tasks.list_newest_first()[:20], tasks.list_newest_first()[20:]
-    assert tasks.ids(created_from=to_iso(middle)) == newer
-    assert tasks.ids(created_to=to_iso(middle)) == older
+    assert tasks.list_ids(created_from=to_iso(middle)) == newer
+    assert tasks.list_ids(created_to=to_iso(middle)) == older
     start = to_iso(middle - timedelta(seconds=2))
-    assert tasks.ids(created_from=start, created_to=to_iso(middle)) == older[:2]
+    assert tasks.list_ids(created_from=start, created_to=to_iso(middle)) == older[:2]
 
 
 def test_an_owner_sees_their_own_jobs_and_no_others(tasks: Tasks) -> None:

@@ -244,7 +244,7 @@ def test_a_date_in_place_of_null_is_no_date(
         assert dead["explanation"]["text"] == "It died, and is not retried."
         assert queue.activity() == {"enqueued": 5, "succeeded": None, "failed": None, "dlq": None}
         assert queue.get("/admin/jobs/stats")["dueJobs"] == 3
-        assert set(queue.ids(due_to=to_iso(now))) == {"q0", "q1", "q2"}
+        assert set(queue.list_ids(due_to=to_iso(now))) == {"q0", "q1", "q2"}
         queue.close()
 
 
@@ -273,7 +273,7 @@ def test_finishedat_is_used_only_with_the_statuses_of_only_in(
         init(database_uri(mongod, database), PROFILE=str(path))
         tasks = WatchedQueue(mongod, database, profile=str(path), jobs_collection="tasks")
         hour_ago = to_iso(now - timedelta(hours=1))
-        assert set(tasks.ids(finished_from=hour_ago)) == {"succeeded", "dlq"}
+        assert set(tasks.list_ids(finished_from=hour_ago)) == {"succeeded", "dlq"}
         assert tasks.activity() == {"enqueued": 4, "succeeded": 1, "failed": 1, "dlq": 1}
         reasons = tasks.get("/jobs/dlq")["reasons"]  # the profile has no attemptCount
         assert reasons == {"attempts": "the queue does not record every attempt"}

@@ -29,8 +29,8 @@ ROLES = {"admin": frozenset({ADMIN_DASHBOARD, JOBS_RETRY, JOBS_EDIT})}
 
 def file_action(viewer: Viewer, action: str, job_id: str) -> str:
     """File an action with the forms of the pages. Return the address of the request's page."""
-    confirm = viewer.page_of_form("/dashboard/actions/confirm", {"action": action, "id": job_id})
-    fields = {field["name"]: field["value"] for field in confirm.all("input", type="hidden")}
+    form_page = viewer.page_of_form("/dashboard/actions/confirm", {"action": action, "id": job_id})
+    fields = {field["name"]: field["value"] for field in form_page.all("input", type="hidden")}
     answer = viewer.post("/dashboard/actions", fields)
     assert answer.status_code == 303, answer.text
     return str(answer.location)

@@ -408,11 +408,11 @@ def test_every_count_equals_the_jobs_that_its_filter_finds(sample: Sample) -> No
             assert len(jobs) == count, (job_type, status)
             assert {(job["type"], job["status"]) for job in jobs} == {(job_type, status)}
     for status, count in sample.get("/admin/jobs/stats")["statusCounts"].items():
-        assert len(sample.ids(status=status)) == count, status
-    assert len(sample.ids()) == sum(sample.case.jobs.values())
-    assert sample.ids(sort="createdAt") == sample.ids()[::-1]
-    assert len(sample.ids(type=job_type)) == sum(by_status.values())
-    assert sample.ids(type="none of them") == sample.ids(status="none of them") == []
+        assert len(sample.list_ids(status=status)) == count, status
+    assert len(sample.list_ids()) == sum(sample.case.jobs.values())
+    assert sample.list_ids(sort="createdAt") == sample.list_ids()[::-1]
+    assert len(sample.list_ids(type=job_type)) == sum(by_status.values())
+    assert sample.list_ids(type="none of them") == sample.list_ids(status="none of them") == []
 
 
 def test_every_job_opens_with_its_attempts(sample: Sample) -> None:
@@ -527,9 +527,9 @@ def test_errors_dates_and_owners_are_read(sample: Sample) -> None:
             job["status"] in {"succeeded", "dlq", "cancelled"} - set(sample.case.no_end)
         )
     for owner, count in sample.case.owners.items():
-        assert len(sample.ids(owner=owner)) == count
+        assert len(sample.list_ids(owner=owner)) == count
         assert len(sample.api.get_as_owner("/jobs", owner).json["data"]) == count
-    assert sample.ids(owner="nobody") == []
+    assert sample.list_ids(owner="nobody") == []
 
 
 def test_every_failed_run_that_is_counted_has_a_group(sample: Sample) -> None:
@@ -621,6 +621,6 @@ def test_collector_recounts_a_job_when_its_lease_expires(
             eventually(lambda: read_counts() == {"leased": 3, "failed": 2, "succeeded": 1})
             eventually(lambda: queue.activity()["enqueued"] == 6)
             assert queue.activity() == {"enqueued": 6, "succeeded": 1, "failed": 0, "dlq": 0}
-        assert len(queue.ids(status="leased")) == 3
-        assert len(queue.ids(status="failed")) == 2
+        assert len(queue.list_ids(status="leased")) == 3
+        assert len(queue.list_ids(status="failed")) == 2
         queue.close()

@@ -45,14 +45,14 @@ def test_profiles_of_the_tutorial_are_valid_and_read_its_documents(
         counts = {status: count for status, count in stats["statusCounts"].items() if count}
         assert counts == {"queued": 1, "leased": 1, "failed": 1, "succeeded": 1}
         assert stats["totalJobs"] == stats["estimatedTotalJobs"] == 4
-        assert shop.ids() == ["74", "73", "72", "71"]
-        assert shop.ids(sort="createdAt") == ["71", "72", "73", "74"]
+        assert shop.list_ids() == ["74", "73", "72", "71"]
+        assert shop.list_ids(sort="createdAt") == ["71", "72", "73", "74"]
         queued_at = datetime.fromtimestamp(documents[1]["queued_ms"] / 1_000, UTC)
-        assert shop.ids(created_from=to_iso(queued_at), status="leased") == ["72"]
-        assert shop.ids(created_to=to_iso(queued_at)) == ["71"]
-        assert shop.ids(owner="c-17") == ["71"]
+        assert shop.list_ids(created_from=to_iso(queued_at), status="leased") == ["72"]
+        assert shop.list_ids(created_to=to_iso(queued_at)) == ["71"]
+        assert shop.list_ids(owner="c-17") == ["71"]
         for status, job_id in (("queued", "71"), ("failed", "73"), ("succeeded", "74")):
-            assert shop.ids(status=status) == [job_id]
+            assert shop.list_ids(status=status) == [job_id]
         failed = shop.get("/jobs/73")
         assert failed["createdAt"] == to_iso(queued_at + timedelta(seconds=1))
         assert failed["nextRunAt"] == documents[2]["run_at"]

@@ -143,7 +143,7 @@ def test_prefix_finds_ids_except_numbers_beyond_64_bits(
     queue_and_ids: Any, prefix: str, expected: list[str]
 ) -> None:
     queue, _ = queue_and_ids
-    assert queue.ids(job_id=prefix) == expected
+    assert queue.list_ids(job_id=prefix) == expected
 
 
 @pytest.mark.parametrize("spelling", ["01234567", "1234567.0", "1_234_567", "1234567 ", "1.50"])
@@ -175,7 +175,7 @@ def test_job_whose_owner_is_in_an_array_or_a_document_belongs_to_nobody(
         assert [job["jobId"] for job in answer["data"]] == ["text"]
         assert answer["meta"]["total"] == 1
         for query in ({"owner": "ada"}, {"owner": "ada", "status": "queued"}):
-            assert queue.ids(**query) == ["text"]
+            assert queue.list_ids(**query) == ["text"]
         for name in ("array", "in the path", "nested", "document"):
             assert queue.api.get_as_owner(f"/jobs/{name}", "ada").status_code == 403
             assert queue.get(f"/jobs/{name}")["jobId"] == name

@@ -202,7 +202,7 @@ ENDED_ATTEMPT = {"status": "failed", "startedAt": NOW, "finishedAt": LATER}
 
 
 @pytest.mark.parametrize(
-    ("job", "stored_attempts", "count", "attempt_numbers"),
+    ("job", "stored_count", "count", "attempt_numbers"),
     [
         ({"attemptCount": 4}, 0, 4, []),
         ({"attemptCount": 4}, 2, 4, [1, 2]),
@@ -223,12 +223,12 @@ def test_attempts_are_read_from_their_collection_or_from_the_job(
     api: Api,
     watched: Any,
     job: dict[str, Any],
-    stored_attempts: int,
+    stored_count: int,
     count: int,
     attempt_numbers: list[int],
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", **job})
-    for attempt_number in range(1, stored_attempts + 1):
+    for attempt_number in range(1, stored_count + 1):
         watched.job_attempts.insert_one({"jobId": "j", "attemptNumber": attempt_number})
     detail = api.get_as_admin("/jobs/j").json
     assert detail["attemptCount"] == count
@@ -300,7 +300,7 @@ def test_owner_sees_no_attempts_that_can_be_of_another_owners_job(api: Api, watc
         (-1, 1),
     ],
 )
-def test_attemptcount_is_a_number_that_every_parser_reads(
+def test_attempt_count_is_a_number_that_every_parser_reads(
     api: Api, watched: Any, stored: Any, expected: int
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", "attemptCount": stored})
@@ -377,6 +377,7 @@ def test_payload_and_error_beyond_their_limit_are_cut_with_the_reason(
     limit = "only the first 1,000 characters are shown"
     job = api.get_as_admin("/jobs/long").json
     assert (job["payload"], job["reasons"]["payload"]) == ({"a": "x" * 999 + "…", "…": "…"}, limit)
+    # The name `message` uses 7 of the 1,000 characters; `…` is added.
     assert (len(job["lastError"]["message"]), job["reasons"]["lastError"]) == (994, limit)
     assert f"The payload is longer: {limit}." in api.get_as_admin("/dashboard/jobs/long").text
     watched.jobs.insert_one({"jobId": "tried", "attempts": [{"error": error}, {"error": error}]})

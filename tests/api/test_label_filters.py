@@ -96,11 +96,11 @@ def test_a_filter_by_a_label_finds_the_number_of_jobs_that_statistics_have(
         )
     assert counts - Counter(other=len(BSON_VALUES)) == COUNT_BY_LABEL
     for label, count in COUNT_BY_LABEL.items():
-        assert len(queue.ids(**{field: label})) == count, label
+        assert len(queue.list_ids(**{field: label})) == count, label
         second_filter = {"type" if field == "status" else "status": "other"}
-        assert len(queue.ids(**{field: label}, **second_filter, owner="ada")) == count, label
+        assert len(queue.list_ids(**{field: label}, **second_filter, owner="ada")) == count, label
     labels = ["null", "1", "true"]
-    assert len(queue.ids(**{field: labels})) == sum(COUNT_BY_LABEL[label] for label in labels)
+    assert len(queue.list_ids(**{field: labels})) == sum(COUNT_BY_LABEL[label] for label in labels)
 
 
 def test_each_link_of_the_overview_to_a_type_finds_its_jobs(queue: WatchedQueue) -> None:
@@ -143,10 +143,10 @@ def test_status_names_are_used_by_counts_lists_and_details(
     counts = {status: count for status, count in status_counts.items() if count}
     assert counts == {"succeeded": 1, "queued": 2, "cancelled": 1}
     for status, count in counts.items():
-        for job_id in queue.ids(status=status):
+        for job_id in queue.list_ids(status=status):
             assert queue.get(f"/jobs/{job_id}")["status"] == status
-        assert len(queue.ids(status=status, type="mail")) == count
-    assert queue.ids(status="true") == queue.ids(status="null") == []
+        assert len(queue.list_ids(status=status, type="mail")) == count
+    assert queue.list_ids(status="true") == queue.list_ids(status="null") == []
     queue.close()
 
 

@@ -1,6 +1,7 @@
 """The parameters of both list routes: catches a filter that matches too many jobs, a lower bound
 that is shown as an exact total, and an id that is used as a pattern."""
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +26,7 @@ def read_ids(answer: Any) -> list[str]:
 
 @pytest.fixture
 def twelve_jobs(watched: Any) -> Any:
-    """Jobs 0 to 11, one per hour, of an ObjectId, its text, or ada; every second job is dead."""
+    """Jobs 0 to 11, created each hour; their owners are in turn OWNER, its text and ada."""
     codes = ["E", 11_000, "E2", "11000"]
     watched.jobs.insert_many(
         {
@@ -173,8 +174,9 @@ def test_totals_beyond_the_count_limit_are_marked_as_lower_bounds(
         assert total == (10, matching_count == 10, 3)
         cursor = meta["next_cursor"]
     assert len(listed_ids) == len(set(listed_ids)) == matching_count
-    last_page = api.get(path, token=token, per_page=4, page=-(-matching_count // 4), **query)
-    assert read_ids(last_page) == listed_ids[-((matching_count - 1) % 4 + 1) :]
+    page_count = math.ceil(matching_count / 4)
+    last_page = api.get(path, token=token, per_page=4, page=page_count, **query)
+    assert read_ids(last_page) == listed_ids[4 * (page_count - 1) :]
     for page_beyond in (99, 10**30):
         assert read_ids(api.get(path, token=token, per_page=4, page=page_beyond, **query)) == []
 
@@ -293,11 +295,8 @@ def test_a_list_by_condition_has_the_jobs_with_that_condition_now(api: Api) -> N
 
     assert list_ids(condition="due", sort="nextRunAt") == ["due-at-once", "due-b", "due"]
     assert list_ids(condition="due", sort="createdAt") == ["due", "due-b", "due-at-once"]
-    assert (
-        list_ids(condition="due", owner="ada")
-        == list_ids(condition="expired", job_id="running")
-        == []
-    )
+    assert list_ids(condition="due", owner="ada") == []
+    assert list_ids(condition="expired", job_id="running") == []
     assert list_ids(condition="due") == ["due", "due-b", "due-at-once"]
     assert list_ids(condition="due", type="a", status=["failed", "queued"]) == [
         "due",

@@ -252,7 +252,7 @@ def test_custom_profile_declares_how_jobs_repeat(
     assert {(job["repetition"]["intervalText"], job["repetition"]["timezone"]) for job in jobs} == {
         ("every hour", "Asia/Tokyo")
     }
-    assert queue.ids(condition="scheduled", sort="nextRunAt") == ["1", "2", "3"]
+    assert queue.list_ids(condition="scheduled", sort="nextRunAt") == ["1", "2", "3"]
     assert [window["count"] for window in queue.get("/admin/jobs/schedule")["windows"]] == [3] * 3
     assert queue.get("/jobs/1")["isRecurring"] is True
     assert queue.get("/jobs/4")["repetition"] is None

@@ -274,7 +274,7 @@ def test_workers_of_other_programs_are_listed_or_unknown(
         for name in expected:
             (worker,) = get_json(queue.api, worker=name)["data"]
             running_ids = {job["jobId"] for job in worker["jobs"]}
-            assert set(queue.ids(worker=name)) == running_ids != set()
+            assert set(queue.list_ids(worker=name)) == running_ids != set()
     queue.close()
 
 

@@ -79,6 +79,7 @@ def make_evidence(
 
 
 def mail(*blocks: tuple[int, int]) -> Counts:
+    """The counts of the type `mail` in each block."""
     return {"mail": list(blocks)}
 
 

@@ -40,7 +40,7 @@ from ..conftest import NOW
 WINDOW = Window(start=NOW - HOUR, end=NOW + MINUTE, step=MINUTE)
 
 
-def tally(runs: int, ago: timedelta, failed: int = 0) -> WorkerTally:
+def make_tally(runs: int, ago: timedelta, failed: int = 0) -> WorkerTally:
     """The counts of a worker whose last run ended this long ago."""
     outcomes = Counter(succeeded=runs - failed, failed=failed)
     return WorkerTally(outcomes=outcomes, run=Counter({10: runs}), last_at=NOW - ago)
@@ -69,7 +69,7 @@ def make_stats(overdue: timedelta | None = HOUR) -> QueueStats:
     return QueueStats(as_of=NOW, source="rollup", counts={}, total=9, health=health)
 
 
-def lease(worker: str | None, ends_in: timedelta | None = MINUTE, **changes: Any) -> RunningJob:
+def make_job(worker: str | None, ends_in: timedelta | None = MINUTE, **changes: Any) -> RunningJob:
     """A running job that a worker has leased; `ends_in` is negative if the lease has expired."""
     return RunningJob(
         job_id="1",
@@ -101,8 +101,8 @@ def map_workers(
 
 
 def test_worker_with_expired_leases_is_silent_since_the_first_lease_expired() -> None:
-    jobs = [lease("w1", -3 * MINUTE), lease("w1", -MINUTE), lease("w1"), lease("w2")]
-    workers = map_workers({"w1": tally(9, MINUTE)}, jobs)
+    jobs = [make_job("w1", -3 * MINUTE), make_job("w1", -MINUTE), make_job("w1"), make_job("w2")]
+    workers = map_workers({"w1": make_tally(9, MINUTE)}, jobs)
     assert workers["w1"].state is WorkerState.EXPIRED
     assert workers["w1"].since == NOW - 3 * MINUTE
     assert workers["w1"].note == "its lease has expired"
@@ -112,7 +112,7 @@ def test_worker_with_expired_leases_is_silent_since_the_first_lease_expired() ->
 
 def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
     # A silence of under ten minutes is too short.
-    workers = map_workers({"w1": tally(50, 10 * MINUTE), "w2": tally(50, 9 * MINUTE)})
+    workers = map_workers({"w1": make_tally(50, 10 * MINUTE), "w2": make_tally(50, 9 * MINUTE)})
     assert workers["w1"].state is WorkerState.STOPPED
     assert workers["w1"].since == workers["w1"].last_seen == NOW - 10 * MINUTE
     assert workers["w2"].state is WorkerState.IDLE
@@ -124,15 +124,15 @@ def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
         {"overdue": None},
         {"overdue": timedelta(seconds=59)},
         {"pauses": ["mail"]},
-        {"jobs": [lease("w1")]},  # it runs a long job
-        {"jobs": [lease("w1", None)]},
+        {"jobs": [make_job("w1")]},  # it runs a long job
+        {"jobs": [make_job("w1", None)]},
         # The window has ended: later runs are not counted.
         {"window": Window(start=NOW - HOUR, end=NOW, step=MINUTE)},
     ],
     ids=str,
 )
 def test_worker_whose_stop_has_another_reason_is_not_silent(changes: dict[str, Any]) -> None:
-    assert map_workers({"w1": tally(50, 20 * MINUTE)}, **changes)["w1"].note == ""
+    assert map_workers({"w1": make_tally(50, 20 * MINUTE)}, **changes)["w1"].note == ""
 
 
 @pytest.mark.parametrize(
@@ -150,14 +150,14 @@ def test_worker_is_stopped_only_if_jobs_of_its_types_may_be_overdue(
     """Catches an alarm about the workers of a type that has no due jobs."""
     history, stats = make_history({}), make_stats()
     for job_type in types:
-        history.details.worker_types[WorkerType("w1", job_type)] = tally(50, 20 * MINUTE)
+        history.details.worker_types[WorkerType("w1", job_type)] = make_tally(50, 20 * MINUTE)
     stats = replace(stats, health=replace(stats.health, unknown=unknown))
     (worker,) = find_workers(WINDOW, history, RunningJobs(as_of=NOW), stats)
     assert worker.state is state
 
 
 def test_worker_whose_last_runs_may_be_missing_is_not_silent() -> None:
-    history = make_history({"w1": tally(50, 20 * MINUTE)})
+    history = make_history({"w1": make_tally(50, 20 * MINUTE)})
     gap = Gap(start=NOW - 20 * MINUTE, end=NOW, reason=GapReason.STREAM_LOST)
     running = RunningJobs(as_of=NOW)
     (worker,) = find_workers(WINDOW, history, running, make_stats())
@@ -179,7 +179,7 @@ def test_worker_whose_last_runs_may_be_missing_is_not_silent() -> None:
 def test_worker_is_silent_only_if_three_usual_runs_are_missing(
     runs: int, minutes: int, state: WorkerState
 ) -> None:
-    assert map_workers({"w1": tally(runs, minutes * MINUTE)})["w1"].state is state
+    assert map_workers({"w1": make_tally(runs, minutes * MINUTE)})["w1"].state is state
 
 
 def test_workers_that_are_not_checked_have_a_reason() -> None:
@@ -196,7 +196,7 @@ def test_workers_that_are_not_checked_have_a_reason() -> None:
 def test_worker_that_stopped_more_than_a_day_ago_is_idle() -> None:
     window = Window(start=NOW - 72 * HOUR, end=NOW + HOUR, step=HOUR)
     workers = map_workers(
-        {"old": tally(900, 25 * HOUR), "new": tally(900, 23 * HOUR)}, window=window
+        {"old": make_tally(900, 25 * HOUR), "new": make_tally(900, 23 * HOUR)}, window=window
     )
     assert workers["old"].state is WorkerState.IDLE
     assert workers["new"].state is WorkerState.STOPPED
@@ -206,14 +206,16 @@ def test_worker_that_stopped_more_than_a_day_ago_is_idle() -> None:
 def test_worker_without_a_job_has_no_state_if_not_all_jobs_are_read(
     running: dict[str, Any],
 ) -> None:
-    workers = map_workers({"w1": tally(50, 20 * MINUTE)}, [lease("w2")], **running)
+    workers = map_workers({"w1": make_tally(50, 20 * MINUTE)}, [make_job("w2")], **running)
     assert workers["w1"].state is None
     assert workers["w2"].state is WorkerState.RUNNING
 
 
 def test_workers_are_known_by_their_leases_without_a_history() -> None:
     started = NOW - 2 * MINUTE
-    workers = map_workers(None, [lease("w1", started_at=started), lease("w1"), lease(None)])
+    workers = map_workers(
+        None, [make_job("w1", started_at=started), make_job("w1"), make_job(None)]
+    )
     assert list(workers) == ["w1"]
     worker = workers["w1"]
     assert (worker.state, worker.since, worker.last_seen) == (WorkerState.RUNNING, started, started)
@@ -221,8 +223,8 @@ def test_workers_are_known_by_their_leases_without_a_history() -> None:
 
 
 def test_last_seen_is_the_newest_start_or_end() -> None:
-    tallies = {"w1": tally(1, MINUTE), "w2": tally(1, 3 * MINUTE)}
-    jobs = [lease(name, started_at=NOW - 2 * MINUTE) for name in tallies]
+    tallies = {"w1": make_tally(1, MINUTE), "w2": make_tally(1, 3 * MINUTE)}
+    jobs = [make_job(name, started_at=NOW - 2 * MINUTE) for name in tallies]
     workers = map_workers(tallies, jobs)
     ago = {name: NOW - worker.last_seen for name, worker in workers.items() if worker.last_seen}
     assert ago == {"w1": MINUTE, "w2": 2 * MINUTE}
@@ -239,18 +241,18 @@ def test_top_error_is_the_most_frequent_group() -> None:
     )
     expected = {"w1": TopError("b", 5), "w2": TopError(OTHER, 1)}
     assert find_top_errors(by_worker) == expected
-    history = make_history({"w1": tally(17, MINUTE, 17)}, by_worker=by_worker)
+    history = make_history({"w1": make_tally(17, MINUTE, 17)}, by_worker=by_worker)
     (w1,) = find_workers(WINDOW, history, RunningJobs(as_of=NOW), make_stats())
     assert (w1.top_error, w1.attempts, w1.failures) == (expected["w1"], 17, 17)
 
 
 def test_workers_of_a_type_have_only_the_runs_of_this_type() -> None:
-    history = make_history({"w1": tally(7, MINUTE, 2)}, by_worker=Counter({("g", "w1"): 2}))
+    history = make_history({"w1": make_tally(7, MINUTE, 2)}, by_worker=Counter({("g", "w1"): 2}))
     history.details.worker_types |= {
-        WorkerType("w1", "pay"): tally(5, 20 * MINUTE, 1),
-        WorkerType("w2", "pay"): tally(3, MINUTE),
+        WorkerType("w1", "pay"): make_tally(5, 20 * MINUTE, 1),
+        WorkerType("w2", "pay"): make_tally(3, MINUTE),
     }
-    running = RunningJobs(as_of=NOW, jobs=(lease("w3"), lease("w2")))
+    running = RunningJobs(as_of=NOW, jobs=(make_job("w3"), make_job("w2")))
     workers = find_workers(WINDOW, history, running, make_stats())
     runs = {worker.name: (worker.attempts, worker.failures) for worker in workers}
     assert runs == {"w1": (12, 3), "w2": (3, 0), "w3": (0, 0)}
@@ -271,13 +273,13 @@ def test_workers_of_a_type_have_only_the_runs_of_this_type() -> None:
 
 def sort_names(sort: str) -> list[str]:
     tallies = {
-        "idle": tally(7, 2 * MINUTE, 1),
-        "stopped": tally(50, 20 * MINUTE, 2),
-        OTHER: tally(999, MINUTE, 99),
-        "running": tally(6, 3 * MINUTE, 6),
-        "earlier": tally(5, 4 * MINUTE),
+        "idle": make_tally(7, 2 * MINUTE, 1),
+        "stopped": make_tally(50, 20 * MINUTE, 2),
+        OTHER: make_tally(999, MINUTE, 99),
+        "running": make_tally(6, 3 * MINUTE, 6),
+        "earlier": make_tally(5, 4 * MINUTE),
     }
-    jobs = [lease("running"), lease("expired", -MINUTE)]
+    jobs = [make_job("running"), make_job("expired", -MINUTE)]
     return [worker.name for worker in sort_workers(map_workers(tallies, jobs).values(), sort)]
 
 
@@ -297,7 +299,7 @@ def test_workers_are_sorted(sort: str, expected: list[str]) -> None:
 
 def test_thousands_of_workers_are_folded_and_every_run_is_counted() -> None:
     """Catches a list without limit (a pod has a new name at each start), and a false alarm."""
-    tallies = {f"pod-{index}": tally(1 + index % 3, 20 * MINUTE, 1) for index in range(20_000)}
+    tallies = {f"pod-{index}": make_tally(1 + index % 3, 20 * MINUTE, 1) for index in range(20_000)}
     total = sum(worker_tally.runs for worker_tally in tallies.values())
     folded = fold_details(make_history(tallies).details)
     workers = map_workers(folded.tally_workers())

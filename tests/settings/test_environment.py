@@ -26,10 +26,10 @@ EC_KEY = dump_public_key(ec.generate_private_key(ec.SECP256R1()))
 
 @pytest.fixture
 def read_env(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that adds variables (without `JOBMON_`) to the environment, and reads it."""
+    """A function that reads the settings after it has set variables; later calls keep them."""
 
-    def read_env(**environment: str) -> Settings:
-        for name, value in environment.items():
+    def read_env(**variables: str) -> Settings:
+        for name, value in variables.items():
             monkeypatch.setenv(f"JOBMON_{name}", value)
         return Settings.from_env()
 
@@ -46,8 +46,8 @@ def test_settings_with_only_the_required_variables_use_defaults(read_env: Any) -
     assert settings.role_permissions == {"admin": {"ADMIN_DASHBOARD"}}
 
 
-# By the name of a setting: the text of its variable, and the value.
-SETTINGS: dict[str, tuple[str, Any]] = {
+# By the name of a setting: the text of its variable, and the value that the text sets.
+TEXTS_AND_VALUES: dict[str, tuple[str, Any]] = {
     "jobs_collection": ("tasks", "tasks"),
     "attempts_collection": ("tries", "tries"),
     "stats_ttl_ms": ("0", 0),
@@ -92,10 +92,10 @@ SETTINGS: dict[str, tuple[str, Any]] = {
 
 
 def test_variables_set_the_settings_with_their_names(read_env: Any) -> None:
-    settings = read_env(**REQUIRED, **{name.upper(): text for name, (text, _) in SETTINGS.items()})
-    values = {name: value for name, (_, value) in SETTINGS.items()}
+    texts = {name.upper(): text for name, (text, _) in TEXTS_AND_VALUES.items()}
+    values = {name: value for name, (_, value) in TEXTS_AND_VALUES.items()}
     expected = Settings(mongo_uri=REQUIRED["MONGO_URI"], jwt_secret_key=SECRET, **values)
-    assert settings == expected
+    assert read_env(**REQUIRED, **texts) == expected
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_storages_of_rate_limits_are_those_of_the_library(read_env: Any) -> None
         assert read_env(**REQUIRED, RATE_LIMIT_STORAGE_URI=uri).rate_limit_storage_uri == uri
 
 
-def test_empty_settings_of_documents_count_as_not_set(read_env: Any, tmp_path: Path) -> None:
+def test_empty_settings_about_documents_count_as_not_set(read_env: Any, tmp_path: Path) -> None:
     """Catches an error about a variable without a value, as compose sets it."""
     assert read_env(**REQUIRED, PROFILE="", QUEUES="", RULES="").profile == "jobmon"
     queues = tmp_path / "queues.toml"
@@ -236,7 +236,7 @@ def test_mapping_with_an_unknown_name_lists_the_known_ones(read_env: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    ("mapping", "message"),
+    ("variables", "message"),
     [
         ({"ATTEMPT_FIELDS": "startedAt=_id"}, "ATTEMPT_FIELDS: startedAt cannot be at _id"),
         ({"JOB_FIELDS": "type=_id"}, "JOB_FIELDS: type cannot be at _id: only jobId and createdAt"),
@@ -261,14 +261,14 @@ def test_mapping_with_an_unknown_name_lists_the_known_ones(read_env: Any) -> Non
     ],
 )
 def test_mapping_that_cannot_be_used_is_refused_by_name(
-    read_env: Any, mapping: dict[str, str], message: str
+    read_env: Any, variables: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=f"JOBMON_.*{message}"):
-        read_env(**REQUIRED, **mapping)
+        read_env(**REQUIRED, **variables)
 
 
 @pytest.mark.parametrize(
-    "mapping",
+    "variables",
     [
         {"JOB_FIELDS": "jobId=_id,createdAt=_id"},
         {"JOB_FIELDS": "createdAt=at,updatedAt=at,nextRunAt=at,finishedAt=at,startedAt=began"},
@@ -280,8 +280,8 @@ def test_mapping_that_cannot_be_used_is_refused_by_name(
         {"PROFILE": "celery", "STATUS_NAMES": "PAUSED=queued", "ATTEMPT_FIELDS": ""},
     ],
 )
-def test_unusual_but_valid_mapping_is_accepted(read_env: Any, mapping: dict[str, str]) -> None:
-    read_env(**REQUIRED, **mapping)
+def test_unusual_but_valid_mapping_is_accepted(read_env: Any, variables: dict[str, str]) -> None:
+    read_env(**REQUIRED, **variables)
 
 
 def test_settings_for_init_need_only_the_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,17 +364,17 @@ def test_algorithm_that_does_not_match_the_key_is_refused(
 
 
 def test_public_key_that_is_too_short_is_refused(read_env: Any) -> None:
-    short = dump_public_key(rsa.generate_private_key(65_537, 1_024))
+    short_key = dump_public_key(rsa.generate_private_key(65_537, 1_024))
     for algorithm in ("RS256", "PS512"):
         with pytest.raises(
             SettingsError, match=f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}"
         ):
-            read_env(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=short, JWT_ALGORITHM=algorithm)
+            read_env(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=short_key, JWT_ALGORITHM=algorithm)
 
 
 def test_public_key_with_escaped_line_ends_is_accepted(read_env: Any) -> None:
-    escaped = RSA_KEY.replace("\n", "\\n")
-    assert read_env(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=escaped).jwt_public_key == RSA_KEY
+    escaped_key = RSA_KEY.replace("\n", "\\n")
+    assert read_env(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=escaped_key).jwt_public_key == RSA_KEY
 
 
 def test_settings_are_frozen_and_their_repr_hides_secrets() -> None:

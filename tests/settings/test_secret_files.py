@@ -43,9 +43,9 @@ def test_every_secret_setting_can_be_in_a_file(set_files: Any) -> None:
     """Catches a secret that jobmon reads only from a variable."""
     set_files(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY=SECRET, JOBMON_OIDC_CLIENT_SECRET=SECRET)
     set_files(JOBMON_OIDC_ISSUER="https://id.example", JOBMON_OIDC_CLIENT_ID="jobmon")
-    secrets = [field.name for field in dataclasses.fields(Settings) if not field.repr]
-    assert {"mongo_uri", "jwt_secret_key", "actor_mongo_uri"} <= set(secrets)
-    for name in secrets:
+    secret_names = [field.name for field in dataclasses.fields(Settings) if not field.repr]
+    assert {"mongo_uri", "jwt_secret_key", "actor_mongo_uri"} <= set(secret_names)
+    for name in secret_names:
         value = URI if name.endswith(("uri", "urls")) else SECRET
         set_files(**{f"JOBMON_{name.upper()}": value})
         setting = getattr(Settings.from_env(), name)
@@ -111,11 +111,11 @@ def test_init_reads_passwords_and_the_connection_string_from_files(
 ) -> None:
     """Catches a password that `jobmon init` reads only from a variable."""
     set_files(JOBMON_ADMIN_MONGO_URI="mongodb://127.0.0.1:1/shop?serverSelectionTimeoutMS=50\n")
-    for user in ("reader", "collector", "actor"):
-        result = CliRunner().invoke(main, ["init", f"--{user}", "someone"])
-        assert (result.exit_code, f"--{user} needs a password" in result.output) == (2, True)
-        set_files(**{f"JOBMON_{user.upper()}_PASSWORD": "a password\n"})
-        result = CliRunner().invoke(main, ["init", f"--{user}", "someone"])
+    for role in ("reader", "collector", "actor"):
+        result = CliRunner().invoke(main, ["init", f"--{role}", "someone"])
+        assert (result.exit_code, f"--{role} needs a password" in result.output) == (2, True)
+        set_files(**{f"JOBMON_{role.upper()}_PASSWORD": "a password\n"})
+        result = CliRunner().invoke(main, ["init", f"--{role}", "someone"])
         assert (result.exit_code, "127.0.0.1:1 does not answer" in result.output) == (1, True)
 
 
@@ -136,8 +136,8 @@ def test_settings_of_gunicorn_are_read_from_files(
     monkeypatch.setenv("JOBMON_WORKERS", "")
     set_files(JOBMON_BIND="0.0.0.0:80\n", JOBMON_WORKERS="5\n", JOBMON_THREADS="3\n")
     path = gunicorn_config.__file__
-    read = runpy.run_path(path)
-    assert (read["bind"], read["workers"]) == ("0.0.0.0:80", 5)
-    assert read["threads"] == pool_size(3)
+    config = runpy.run_path(path)
+    assert (config["bind"], config["workers"]) == ("0.0.0.0:80", 5)
+    assert config["threads"] == pool_size(3)
     monkeypatch.setenv("JOBMON_WORKERS_FILE", "/missing")  # `on_starting` refuses it
     assert runpy.run_path(path)["workers"] == Settings.workers

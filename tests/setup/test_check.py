@@ -29,7 +29,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..conftest import DATE, NOW, SECRET
-from ..support.commands import database_uri, guarded_server, make_uri, start_queue
+from ..support.commands import database_uri, guarded_server, init_as_root, make_uri
 from ..support.waiting import eventually
 
 Findings = list[Finding]
@@ -582,7 +582,7 @@ def test_check_of_a_standalone_server_reports_polling(
 def auth_server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
     """A server with authentication, the users of `jobmon init`, and users with other rights."""
     with guarded_server(tmp_path_factory.mktemp("authentication")) as server:
-        start_queue(server)
+        init_as_root(server)
         with MongoClient[dict[str, Any]](make_uri(server, "root", "authSource=admin")) as root:
             root.shop.command("createUser", "writer", pwd="writerpw", roles=["readWrite"])
             root.shop.command("createUser", "nobody", pwd="nobodypw", roles=[])

@@ -370,7 +370,7 @@ def test_dates_as_text_are_proposed_and_counted_in_each_form_of_utc(
     stats = queue.get("/admin/jobs/stats")
     # `pending` are 0, 6, 12, 18; `retry` are 3, 9, 15, 21: two of the eight are due in 5 hours.
     assert (stats["dueJobs"], stats["scheduledJobs"]) == (6, 2)
-    assert len(queue.ids(status="queued")) == 4
+    assert len(queue.list_ids(status="queued")) == 4
     queue.close()
 
 

@@ -43,19 +43,19 @@ from ..support.commands import (
     database_uri,
     guarded_server,
     init,
+    init_as_root,
     make_uri,
     problems,
-    start_queue,
 )
 from ..support.waiting import eventually
 
 
 def check_readable(collection: Collection[dict[str, Any]]) -> None:
-    """Raises OperationFailure if the user may not read the collection."""
+    """Raise OperationFailure if the user may not read the collection."""
     assert collection.find_one({"absent": 1}) is None
 
 
-CREATED = (
+CREATED_LINES = (
     "ok       replica set  rs0: initiated",
     "ok       role         jobmonReader.shop.jobs: created",
     "ok       user         reader@shop: may read jobs and job_attempts, "
@@ -71,19 +71,19 @@ CREATED = (
 def init_server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
     """The server after `jobmon init`."""
     with guarded_server(tmp_path_factory.mktemp("authentication")) as server:
-        lines = start_queue(server).output.splitlines()
-        assert set(CREATED) <= set(lines)
+        lines = init_as_root(server).output.splitlines()
+        assert set(CREATED_LINES) <= set(lines)
         yield server
 
 
 def test_init_run_again_reports_that_everything_exists(init_server: Mongod) -> None:
-    result = start_queue(init_server)
+    result = init_as_root(init_server)
     assert "replica set  rs0: exists" in result.output
     assert ": created" not in result.output
 
 
 def test_init_prints_connection_strings_that_work(init_server: Mongod) -> None:
-    connection_strings = re.findall(r"JOBMON_\w+_URI='(.*)'", start_queue(init_server).output)
+    connection_strings = re.findall(r"JOBMON_\w+_URI='(.*)'", init_as_root(init_server).output)
     assert len(connection_strings) == 2
     for connection_string, user in zip(connection_strings, ("reader", "collector"), strict=True):
         assert "authSource=shop" in connection_string
@@ -96,7 +96,7 @@ def test_init_prints_connection_strings_that_work(init_server: Mongod) -> None:
 def test_service_works_with_the_rights_of_the_reader(
     init_server: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
-    with MongoClient(make_uri(init_server, "root", "authSource=admin&replicaSet=rs0")) as root:
+    with MongoClient(root_uri(init_server, "shop")) as root:
         queue = JobQueue(root.shop)
         job_id = queue.enqueue("email.send", created_by="ada")
         lease = queue.lease("worker-1")
@@ -146,8 +146,8 @@ def test_a_wrong_password_returns_503_without_details(
     app.extensions["jobmon_connection"].client.close()
 
 
-def init_as(connection_string: str, *options: str, **environment: str) -> Result:
-    """Run `jobmon init` with an administrator's connection string, and passwords for two users."""
+def init_with_passwords(connection_string: str, *options: str, **environment: str) -> Result:
+    """Run `jobmon init` with the passwords of two users, and the default names of databases."""
     defaults = {
         "JOBMON_ADMIN_MONGO_URI": connection_string,
         "JOBMON_READER_PASSWORD": "readerpw",
@@ -176,7 +176,7 @@ def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
         if not root.admin.command("rolesInfo", "jobmonReader")["roles"]:
             root.admin.command("createRole", "jobmonReader", privileges=[find_jobs], roles=[])
         before = root.admin.command(query)["roles"]
-        result = init_as(
+        result = init_with_passwords(
             root_uri(init_server, name),
             *("--create", "--reader", "reader", "--collector", "collector"),
             *("--jobs", jobs, "--attempts", attempts),
@@ -196,7 +196,9 @@ def test_init_with_other_settings_only_adds_rights(init_server: Mongod) -> None:
     """Catches a removed right. The user is new: a role from another test could hide the removal."""
     options = ("--reader", "lasting", "--create")
     for rollups in ("jobmon_rollups", "more_rollups"):
-        result = init_as(root_uri(init_server, "shop"), *options, "--rollup-db", rollups)
+        result = init_with_passwords(
+            root_uri(init_server, "shop"), *options, "--rollup-db", rollups
+        )
         assert result.exit_code == 0, result.output
     with MongoClient(make_uri(init_server, "lasting").replace("lastingpw", "readerpw")) as client:
         check_readable(client.jobmon_rollups.state)
@@ -236,7 +238,7 @@ def test_init_narrows_the_roles_of_an_older_version(
         messages = [finding.message for finding in check_deployment(settings)]
         return [message for message in messages if "anybody can request" in message]
 
-    assert init_as(admin, *options).exit_code == 0
+    assert init_with_passwords(admin, *options).exit_code == 0
     foreign_right = {"resource": {"db": name, "collection": "own"}, "actions": ["find"]}
     older_right = {
         "resource": {"db": "jobmon_state", "collection": ""},
@@ -245,14 +247,14 @@ def test_init_narrows_the_roles_of_an_older_version(
     root.admin.command("grantPrivilegesToRole", role, privileges=[older_right, foreign_right])
     file_request(f"{name}/1")
     assert len(find_warnings()) == 1
-    result = init_as(admin, *options)
+    result = init_with_passwords(admin, *options)
     assert f"{role}: exists, with fewer rights than an older version granted" in result.output
     with pytest.raises(OperationFailure, match="not authorized"):
         file_request(f"{name}/2")
     assert find_warnings() == []
     (narrowed_role,) = root.admin.command("rolesInfo", role, showPrivileges=True)["roles"]
     assert foreign_right in narrowed_role["privileges"]
-    assert "fewer rights" not in init_as(admin, *options).output
+    assert "fewer rights" not in init_with_passwords(admin, *options).output
     root.jobmon_state.action_decisions.delete_many({"_id": f"{name}/1"})
 
 
@@ -260,7 +262,7 @@ def test_init_keeps_roles_and_password_of_an_existing_user(init_server: Mongod) 
     options = ("--create", "--reader", "billing")
     with MongoClient(root_uri(init_server, "shop")) as root:
         root.shop.command("createUser", "billing", pwd="billingpw", roles=["readWrite"])
-        result = init_as(root_uri(init_server, "shop"), *options)
+        result = init_with_passwords(root_uri(init_server, "shop"), *options)
         (user,) = root.shop.command("usersInfo", "billing")["users"]
     assert result.exit_code == 0, result.output
     assert {role["role"] for role in user["roles"]} == {"readWrite", "jobmonReader.shop.jobs"}
@@ -268,7 +270,7 @@ def test_init_keeps_roles_and_password_of_an_existing_user(init_server: Mongod) 
     assert "--change-passwords" in result.output
     with MongoClient(make_uri(init_server, "billing")) as client:
         client.shop.notes.insert_one({})
-    result = init_as(root_uri(init_server, "shop"), *options, "--change-passwords")
+    result = init_with_passwords(root_uri(init_server, "shop"), *options, "--change-passwords")
     assert "had the role, password set; it also has readWrite@shop" in result.output
     with MongoClient(make_uri(init_server, "billing").replace("billingpw", "readerpw")) as client:
         check_readable(client.shop.jobs)
@@ -277,8 +279,8 @@ def test_init_keeps_roles_and_password_of_an_existing_user(init_server: Mongod) 
 def test_init_changes_the_password_of_a_user_that_it_created(init_server: Mongod) -> None:
     options = ("--create", "--reader", "rotating")
     admin = root_uri(init_server, "shop")
-    assert init_as(admin, *options).exit_code == 0
-    result = init_as(admin, *options, JOBMON_READER_PASSWORD="rotatingpw")
+    assert init_with_passwords(admin, *options).exit_code == 0
+    result = init_with_passwords(admin, *options, JOBMON_READER_PASSWORD="rotatingpw")
     assert "exists, had the role, password set" in result.output
     with MongoClient(make_uri(init_server, "rotating")) as client:
         check_readable(client.shop.jobs)
@@ -286,7 +288,7 @@ def test_init_changes_the_password_of_a_user_that_it_created(init_server: Mongod
 
 def test_init_refuses_one_name_for_two_users(init_server: Mongod) -> None:
     options = ("--reader", "one", "--collector", "one")
-    result = init_as(root_uri(init_server, "shop"), *options)
+    result = init_with_passwords(root_uri(init_server, "shop"), *options)
     assert result.exit_code == 2
     assert "different names" in result.output
 
@@ -438,7 +440,7 @@ def test_users_on_another_server_than_jobmons_own_get_rights_only_on_the_queue(
     queues = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": database_uri(mongod, name)}
     options = ("--create", "--reader", "far", "--collector", "writer")
     variables = {"JOBMON_READER_PASSWORD": "farpw", **queues}
-    result = init_as(root_uri(init_server, name), *options, **variables)
+    result = init_with_passwords(root_uri(init_server, name), *options, **variables)
     assert result.exit_code == 0, result.output
     assert f"far@{name}: may read jobs and job_attempts: created" in result.output
     roles = own_queue.client.admin.command(
@@ -466,7 +468,7 @@ def test_init_of_all_queues_gives_one_user_the_rights_on_each_queue(
     variables = {"JOBMON_READER_PASSWORD": "manypw", **queues}
     admin = root_uri(init_server, "shop")
     for _ in range(2):
-        result = init_as(admin, "--create", "--reader", "many", **variables)
+        result = init_with_passwords(admin, "--create", "--reader", "many", **variables)
         assert result.exit_code == 0, result.output
     with MongoClient(make_uri(init_server, "many")) as client:
         check_readable(client.shop.one)
@@ -478,7 +480,7 @@ def test_init_of_all_queues_gives_one_user_the_rights_on_each_queue(
 def actor_server(init_server: Mongod) -> Mongod:
     """The server after `jobmon init --actor`."""
     environment = {
-        "JOBMON_ADMIN_MONGO_URI": make_uri(init_server, "root", "authSource=admin&replicaSet=rs0"),
+        "JOBMON_ADMIN_MONGO_URI": root_uri(init_server, "shop"),
         "JOBMON_ACTOR_PASSWORD": "actorpw",
     }
     result = CliRunner().invoke(main, ["init", "--create", "--actor", "actor"], env=environment)
@@ -502,7 +504,7 @@ def test_actions_need_only_the_rights_that_init_grants(actor_server: Mongod) -> 
     )
     web = Connection(settings)
     requests = ActionRequests(web, web, Redactor(()))
-    with MongoClient(make_uri(actor_server, "root", "authSource=admin&replicaSet=rs0")) as root:
+    with MongoClient(root_uri(actor_server, "shop")) as root:
         queue = JobQueue(root.shop)
         queue.enqueue("report", job_id="held")
         held_lease = queue.lease("worker-1")
@@ -527,12 +529,12 @@ def test_actions_need_only_the_rights_that_init_grants(actor_server: Mongod) -> 
             ]
             ids = [state.request.id for state in filed]
 
-            def list_counts() -> list[int] | None:
+            def count_done() -> list[int] | None:
                 states = [requests.get(request_id) for request_id in ids]
-                done = [state for state in states if state is not None and state.is_over]
-                return [state.counts.done for state in done] if len(done) == 3 else None
+                ended = [state for state in states if state is not None and state.is_over]
+                return [state.counts.done for state in ended] if len(ended) == 3 else None
 
-            assert eventually(list_counts) == [1, 1, 1]
+            assert eventually(count_done) == [1, 1, 1]
         assert root.shop.jobs.find_one({"jobId": "dead"})["status"] == "queued"
         with pytest.raises(LeaseLostError):
             queue.report_success(held_lease)
@@ -565,9 +567,10 @@ CHANGE = {"updates": [{"q": {}, "u": {"$set": {"a": 1}}, "multi": True}]}
 UPSERT = {"updates": [{"q": {"_id": 0}, "u": {"$set": {"a": 1}}, "upsert": True}]}
 DELETION = {"deletes": [{"q": {}, "limit": 0}]}
 INSERT = {"documents": [{"a": 1}]}
-RECORDS = ("action_decisions", "action_progress", "action_outcomes", "action_leases")
+ACTOR_RECORDS = ("action_progress", "action_outcomes", "action_leases")
 INDEX = {"indexes": [{"key": {"a": 1}, "name": "a"}]}
-WRITES = (("insert", INSERT), ("update", CHANGE), ("update", UPSERT), ("delete", DELETION))
+CHANGES = (("update", CHANGE), ("update", UPSERT), ("delete", DELETION))
+WRITES = (("insert", INSERT), *CHANGES)
 # Commands that the server must refuse.
 ACTOR_MAY_NOT: list[RefusedCommand] = [
     *(("shop", "insert", name, INSERT) for name in ("jobs", "job_attempts", "job_controls")),
@@ -586,7 +589,7 @@ ACTOR_MAY_NOT: list[RefusedCommand] = [
     *(
         ("jobmon_state", command, name, arguments)
         for name in ("action_decisions", "action_progress", "action_outcomes")
-        for command, arguments in (("update", CHANGE), ("update", UPSERT), ("delete", DELETION))
+        for command, arguments in CHANGES
     ),
     *(
         ("jobmon_state", "createIndexes", name, INDEX)
@@ -613,11 +616,11 @@ READER_MAY_NOT: list[RefusedCommand] = [
     *(
         ("jobmon_state", command, name, arguments)
         for name in ("action_decisions", "notice_mutes")
-        for command, arguments in (*WRITES[1:], ("drop", {}), ("createIndexes", INDEX))
+        for command, arguments in (*CHANGES, ("drop", {}), ("createIndexes", INDEX))
     ),
     *(
         ("jobmon_state", command, name, arguments)
-        for name in (*RECORDS[1:], "revoked_tokens", "marks")
+        for name in (*ACTOR_RECORDS, "revoked_tokens", "marks")
         for command, arguments in WRITES
     ),
     ("jobmon_state", "find", "init_indexes", {}),
@@ -626,10 +629,10 @@ COLLECTOR_MAY_NOT: list[RefusedCommand] = [
     *READER_AND_COLLECTOR_MAY_NOT,
     *(
         ("jobmon_state", command, name, arguments)
-        for name in RECORDS
+        for name in ("action_decisions", *ACTOR_RECORDS)
         for command, arguments in (*WRITES, ("find", {}), ("drop", {}), ("createIndexes", INDEX))
     ),
-    *(("jobmon_state", command, "notice_mutes", arguments) for command, arguments in WRITES[1:]),
+    *(("jobmon_state", command, "notice_mutes", arguments) for command, arguments in CHANGES),
     ("jobmon_state", "delete", "revoked_tokens", DELETION),
     ("jobmon_state", "find", "init_indexes", {}),
     *(
@@ -693,9 +696,7 @@ def test_check_reports_missing_and_unneeded_rights_for_actions(actor_server: Mon
 
 def test_check_warns_if_the_paused_types_cannot_be_read(actor_server: Mongod) -> None:
     jobs = {"db": "shop", "collection": "jobs"}
-    with MongoClient[dict[str, Any]](
-        make_uri(actor_server, "root", "authSource=admin&replicaSet=rs0")
-    ) as root:
+    with MongoClient[dict[str, Any]](root_uri(actor_server, "shop")) as root:
         privileges = [{"resource": jobs, "actions": ["find"]}]
         root.shop.command("createRole", "onlyJobs", privileges=privileges, roles=[])
         root.shop.command("createUser", "narrow", pwd="narrowpw", roles=["onlyJobs"])
@@ -718,7 +719,7 @@ def test_check_warns_of_an_administrator_as_the_user_of_the_actor(actor_server: 
 
 def test_only_the_setting_for_deletion_lets_the_actor_delete(actor_server: Mongod) -> None:
     environment = {
-        "JOBMON_ADMIN_MONGO_URI": make_uri(actor_server, "root", "authSource=admin&replicaSet=rs0"),
+        "JOBMON_ADMIN_MONGO_URI": root_uri(actor_server, "shop"),
         "JOBMON_ACTOR_PASSWORD": "actorpw",
         "JOBMON_ACTIONS_ALLOW_DELETE": "true",
     }

@@ -78,9 +78,9 @@ def test_lists_totals_and_exports_compare_filters_case_sensitively(
             {"job_id": IDS[index][:4]},
         ):
             # `ids` also checks the total and the export.
-            assert queue.ids(sort=sort, **query) == [IDS[index]]
+            assert queue.list_ids(sort=sort, **query) == [IDS[index]]
     assert queue.api.get_as_owner("/jobs", "U-A").json["meta"]["total"] == 0
-    assert queue.ids(owner=OWNERS[0], type="Mail") == []
+    assert queue.list_ids(owner=OWNERS[0], type="Mail") == []
 
 
 def test_counts_distinguish_values_that_differ_in_case(queue: WatchedQueue) -> None:

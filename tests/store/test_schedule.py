@@ -88,7 +88,7 @@ def test_scheduled_jobs_are_listed_in_the_order_of_their_due_time(queue: Schedul
             pages.append([job["jobId"] for job in page["data"]])
             cursor = page["meta"]["next_cursor"]
     assert [job_id for page in pages for job_id in page] == expected
-    assert queue.ids(**SCHEDULED) == expected
+    assert queue.list_ids(**SCHEDULED) == expected
     assert page["meta"]["total"] == 81
     finds = [entry for entry in entries if "find" in entry["command"]]
     assert finds
@@ -105,18 +105,18 @@ def test_waiting_jobs_with_any_due_time_are_listed_once(queue: ScheduledQueue) -
     statuses = ("queued",) if queue.is_agenda else ("queued", "failed")
     is_waiting = {"nextRunAt": {"$ne": None}} if queue.is_agenda else {"status": {"$in": statuses}}
     expected = queue.sort_ids({**is_waiting, "lastFinishedAt": None})
-    assert queue.ids(status=statuses, sort="nextRunAt") == expected
+    assert queue.list_ids(status=statuses, sort="nextRunAt") == expected
     if not queue.is_agenda:
         odd_ids = {"job-101", "job-102"}  # their nextRunAt is neither a date nor missing
         scheduled_ids = set(queue.sort_ids({"nextRunAt": {"$gt": datetime.now(UTC)}}))
         due = [job_id for job_id in expected if job_id not in scheduled_ids | odd_ids]
-        assert queue.ids(condition="due", sort="nextRunAt") == due
+        assert queue.list_ids(condition="due", sort="nextRunAt") == due
 
 
 def test_a_type_filters_the_scheduled_jobs(queue: ScheduledQueue) -> None:
     name = "name" if queue.is_agenda else "type"
     is_scheduled = {"nextRunAt": {"$gt": datetime.now(UTC)}, name: "type-1"}
-    assert queue.ids(type="type-1", **SCHEDULED) == queue.sort_ids(is_scheduled)
+    assert queue.list_ids(type="type-1", **SCHEDULED) == queue.sort_ids(is_scheduled)
 
 
 @pytest.mark.parametrize(

@@ -385,7 +385,7 @@ def test_a_search_without_its_index_is_refused_in_a_large_queue(
     )
     queue = WatchedQueue.from_settings(settings)
     try:
-        assert len(queue.ids(**{"payload.country": "de"})) == 5
+        assert len(queue.list_ids(**{"payload.country": "de"})) == 5
         monkeypatch.setattr("jobmon.store.list_plan.MAX_SCANNED", 4)
         for answer_format in ("json", "csv"):
             query = {"payload.country": "de", "format": answer_format}
@@ -469,7 +469,7 @@ def test_a_search_of_mapped_documents_finds_jobs_in_list_order(
     try:
         create_indexes(queue.connection)
         with profiled(database) as entries:
-            listed_ids = queue.ids(**{name: "ada"})
+            listed_ids = queue.list_ids(**{name: "ada"})
     finally:
         queue.close()
     id_field = "_id" if mapping_settings else "jobId"

@@ -49,8 +49,8 @@ def make_uri(server: Mongod, user: str, options: str = "replicaSet=rs0") -> str:
     return f"mongodb://{user}:{user}pw@{server.address}/shop?{options}"
 
 
-def start_queue(server: Mongod) -> Result:
-    """Run `jobmon init` as root: it starts the replica set, and creates the queue and two users."""
+def init_as_root(server: Mongod) -> Result:
+    """Run `jobmon init` as root: it starts the replica set, and creates indexes and two users."""
     environment = {
         "JOBMON_ADMIN_MONGO_URI": make_uri(
             server, "root", "authSource=admin&directConnection=true"

@@ -239,13 +239,13 @@ class Proxy:
 class Writers:
     """A producer that counts its acknowledged jobs, and queue workers in their own processes."""
 
-    def __init__(self, uri: str, *, jobs_per_second: float = 30, workers: int = 2) -> None:
+    def __init__(self, uri: str, *, jobs_per_second: float = 30, worker_count: int = 2) -> None:
         self._uri = uri
         self._client = MongoClient[Document](uri, serverSelectionTimeoutMS=1_000)
         self.database = self._client.get_default_database()
         self._queue = JobQueue(self.database, retry=RETRY)
         self._queue.create_indexes()
-        self.initial_jobs = self.database.jobs.count_documents({})
+        self.initial_count = self.database.jobs.count_documents({})
         self._stop = threading.Event()
         self._interval_s = 1 / jobs_per_second
         # A daemon: an enqueue that has begun never returns while the database is unreachable.
@@ -254,15 +254,15 @@ class Writers:
         self.begun: list[float] = []
         self.acknowledged: list[float] = []
         self.ids: list[str] = []
-        self.workers = [self._start_worker(index) for index in range(workers)]
-        self._next_worker = workers
+        self.workers = [self._start_worker(index) for index in range(worker_count)]
+        self._next_worker = worker_count
 
     def start(self) -> None:
         self._thread.start()
 
-    def known_jobs_at(self, moment: float) -> int:
+    def count_known_jobs(self, moment: float) -> int:
         """The number of initial jobs and of jobs acknowledged until a monotonic time."""
-        return self.initial_jobs + bisect_right(self.acknowledged, moment)
+        return self.initial_count + bisect_right(self.acknowledged, moment)
 
     def replace_worker(self, index: int) -> None:
         """Kill a queue worker and start another."""
@@ -320,7 +320,7 @@ class Writers:
 
 
 class Answer:
-    """The answer to a GET; its status is 0 if the connection broke or timed out."""
+    """Sends a GET, and holds its answer; `status` is 0 if the connection broke or timed out."""
 
     def __init__(
         self, port: int, path: str, token: str = "", timeout_s: float = PATIENCE_S
@@ -444,8 +444,8 @@ class Viewers:
             assert total == sum(stats["statusCounts"].values()), "the sums differ"
             by_type = (sum(counts.values()) for counts in stats["typeCounts"].values())
             assert total == sum(by_type), "the sums by type differ"
-        minimum = self._writers.known_jobs_at(answer.sent_at - MAX_STATS_AGE_S - 0.5)
-        maximum = self._writers.initial_jobs + len(self._writers.begun)
+        minimum = self._writers.count_known_jobs(answer.sent_at - MAX_STATS_AGE_S - 0.5)
+        maximum = self._writers.initial_count + len(self._writers.begun)
         message = f"{total} is not in {minimum} to {maximum} ({stats['source']})"
         assert minimum <= total <= maximum, message
 
@@ -469,7 +469,7 @@ def await_recovery(
             if in_a_row >= 10 and served_at is None:
                 served_at = first_at
             stats = answer.json
-            minimum = writers.known_jobs_at(answer.sent_at - 2)
+            minimum = writers.count_known_jobs(answer.sent_at - 2)
             is_fresh = stats["totalJobs"] >= minimum
             if served_at is not None and stats["source"] == "rollup" and is_fresh:
                 return served_at, answer.sent_at
@@ -590,7 +590,7 @@ class SystemUnderLoad:
         self.servers, self.port, self.token, self.web = servers, port, token, web
         self.writers, self.viewers = writers, viewers
         self.restart_collector = restart_collector
-        self.kill_for_s = 600.0  # how long the fault `processes` kills processes
+        self.kill_for_s = 600.0  # for the fault in which processes are killed
 
     def await_recovery(self) -> tuple[float, float]:
         """Wait until jobmon has recovered; returns two durations in seconds.

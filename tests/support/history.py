@@ -22,7 +22,7 @@ def make_history_writer(connection: Connection, **options: Any) -> HistoryWriter
 
 @contextmanager
 def writing_history(connection: Connection) -> Iterator[None]:
-    """Run a history writer in a thread during the block, with short pauses even after slow counts.
+    """Run a history writer in a thread during the block, with short pauses.
 
     No change of a job ends a pause.
     """

@@ -76,14 +76,14 @@ class WatchedQueue:
         content: Answer = answer.json
         return content
 
-    def ids(self, **query: Any) -> list[str]:
+    def list_ids(self, **query: Any) -> list[str]:
         """The ids of the jobs in a list, read by its cursors in up to three pages.
 
         Asserts that the cursors lead back through the same pages, and that the total, an export,
         the first page and the last one by its number agree with these ids.
         """
-        newest = self.get("/admin/jobs/queue", per_page=1, **query)
-        query["per_page"] = max(2, -(-newest["meta"]["total"] // 3))
+        first = self.get("/admin/jobs/queue", per_page=1, **query)
+        query["per_page"] = max(2, -(-first["meta"]["total"] // 3))
         pages, cursor = [], ""
         while cursor is not None:
             page = self.get("/admin/jobs/queue", cursor=cursor, **query)
@@ -98,14 +98,14 @@ class WatchedQueue:
         ids = [job_id for page_ids in pages for job_id in page_ids]
         assert page["meta"]["total"] == len(ids) == len(set(ids))
         assert page["meta"]["total_is_exact"] or page["meta"]["reasons"]
-        assert [job["jobId"] for job in newest["data"]] == ids[:1]
+        assert [job["jobId"] for job in first["data"]] == ids[:1]
         del query["per_page"]
         last = self.get("/admin/jobs/queue", per_page=1, page=len(ids) or 1, **query)["data"]
         assert [job["jobId"] for job in last] == ids[-1:]
-        assert self.exported_ids(**query) == ids
+        assert self.export_ids(**query) == ids
         return ids
 
-    def exported_ids(self, **query: Any) -> list[str]:
+    def export_ids(self, **query: Any) -> list[str]:
         answer = self.api.get_as_admin("/admin/jobs/queue", format="ndjson", **query)
         assert answer.status_code == 200
         *jobs, _ = map(json.loads, answer.text.splitlines())
