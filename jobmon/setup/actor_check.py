@@ -5,21 +5,30 @@ from dataclasses import replace
 
 from pymongo.errors import PyMongoError
 
-from jobmon.actions.records import DECISIONS, MUTES, OUTCOMES, PROGRESS, ActionRecords
+from jobmon.actions.records import (
+    ACTOR_LEASES,
+    DECISIONS,
+    MUTES,
+    OUTCOMES,
+    PROGRESS,
+    ActionRecords,
+)
 from jobmon.actions.support import find_support
 from jobmon.domain import CONTROLS
 from jobmon.humanize import duration
-from jobmon.rollup.documents import OwnDatabase, state_database
+from jobmon.rollup.documents import STATE, OwnDatabase, state_database
 from jobmon.settings import Settings
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import Finding, describe_cause, granted_actions, ok, problem, warning
 from jobmon.setup.rights import OWN_WRITES, WRITES, read_privileges
 from jobmon.setup.users import UserKind, list_state_rights
 from jobmon.store.connection import Connection
+from jobmon.store.failures import is_unauthorized
 
 ACTOR_URI = "JOBMON_ACTOR_MONGO_URI"
-_REQUEST_COLLECTIONS = (DECISIONS, MUTES, PROGRESS, OUTCOMES)  # for requests and mutes
-_GRANT = "Run `jobmon init --actor USER`: it also grants this to the queue's readers."
+# For requests and mutes, and to know whether an actor works.
+_REQUEST_COLLECTIONS = (DECISIONS, MUTES, PROGRESS, OUTCOMES, ACTOR_LEASES)
+_GRANT = "Run `jobmon init --actor USER`: it also grants this to the queue's other users."
 
 
 def check_requester(deployment: Deployment) -> Iterator[Finding]:
@@ -47,7 +56,13 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
         for name in _REQUEST_COLLECTIONS
         for action in sorted(set(needed[name]) - granted[name])
     ]
-    if missing:
+    if missing and not settings.has_key and _may_write_statistics(deployment):
+        yield ok(
+            "actor",
+            "This is the collector's user, who needs no right to store requests. To check the web "
+            "service's user, run `jobmon check` with the settings of the web service.",
+        )
+    elif missing:
         yield problem(
             "actor",
             f"The web service's user may not {', '.join(missing)}, in {settings.state_db}: "
@@ -64,6 +79,11 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
         )
     else:
         yield ok("actor", "The web service's user may store requests, but not change records.")
+
+
+def _may_write_statistics(deployment: Deployment) -> bool:
+    granted = granted_actions(deployment.privileges, deployment.settings.rollup_db, STATE)
+    return granted >= OWN_WRITES
 
 
 def check_actor(deployment: Deployment, own_connection: Connection) -> Iterator[Finding]:
@@ -90,14 +110,14 @@ def check_actor(deployment: Deployment, own_connection: Connection) -> Iterator[
 
 
 def _check_controls(deployment: Deployment) -> Iterator[Finding]:
-    """A warning if the web service's user may not read which types are paused."""
+    """A warning if the user may not read which types are paused."""
     database = deployment.connection.database.name
     if deployment.users and "find" not in granted_actions(
         deployment.privileges, database, CONTROLS
     ):
         yield warning(
             "actor",
-            f"The web service's user may not read {CONTROLS}: pages do not show paused types.",
+            f"The user may not read {CONTROLS}: pages and messages do not show paused types.",
             remedy=_GRANT,
             commands=(deployment.init_command("--actor"),),
         )
@@ -156,7 +176,12 @@ def _list_needed_rights(deployment: Deployment) -> Iterator[tuple[str, str, set[
 def _check_presence(deployment: Deployment, own_connection: Connection) -> Finding:
     settings = deployment.settings
     database = OwnDatabase(state_database(own_connection), deployment.connection.queue_key)
-    absence_s = ActionRecords(database, settings.actions_retention_days).find_actor_absence_s()
+    try:
+        absence_s = ActionRecords(database, settings.actions_retention_days).find_actor_absence_s()
+    except PyMongoError as error:
+        if not is_unauthorized(error):
+            raise
+        return ok("actor", f"This user may not read {ACTOR_LEASES}: an actor may work, or none.")
     if absence_s == 0:
         return ok("actor", "An actor works for this queue.")
     message = "No actor has ever worked for this queue"

@@ -671,6 +671,10 @@ def check_actions(server: Mongod, *, web: str, actor: str, options: str = "") ->
         actor_mongo_uri=make_uri(server, actor, f"replicaSet=rs0{options}"),
         actions=True,
     )
+    return find_actor_findings(settings)
+
+
+def find_actor_findings(settings: Settings) -> list[Finding]:
     return [finding for finding in check_deployment(settings) if finding.check == "actor"]
 
 
@@ -684,14 +688,27 @@ def test_check_reports_missing_and_unneeded_rights_for_actions(actor_server: Mon
         Level.OK,
         "User actor@shop may do what the actor needs.",
     )
-    web, actor, unneeded, _ = check_actions(actor_server, web="collector", actor="reader")
+    web, actor, unneeded, _ = check_actions(actor_server, web="actor", actor="reader")
     assert (web.level, actor.level) == (Level.PROBLEM, Level.PROBLEM)
-    expected = "The web service's user may not find in action_decisions, insert in action_decisions"
+    expected = "The web service's user may not insert in action_decisions, find in notice_m"
     assert web.message.startswith(expected)
     assert actor.message.startswith("The actor's user may not update in jobs, update in job_attem")
     assert "insert in action_progress" in actor.message
     assert "may also insert in action_decisions; the actor does" in unneeded.message
     assert "--actor USER" in actor.commands[0]
+
+
+def test_check_with_the_settings_of_the_collector_finds_no_problem(actor_server: Mongod) -> None:
+    """With the key for tokens, it is a web service with the wrong user: that is a problem."""
+    uri = make_uri(actor_server, "collector", "replicaSet=rs0")
+    settings = Settings(mongo_uri=uri, actions=True)
+    requester, presence = find_actor_findings(settings)
+    assert (requester.level, presence.level) == (Level.OK, Level.OK)
+    assert requester.message.startswith("This is the collector's user, who needs no right to store")
+    assert presence.message.startswith("This user may not read action_leases")
+    requester, _ = find_actor_findings(replace(settings, jwt_secret_key="k" * 32))
+    assert requester.level is Level.PROBLEM
+    assert "insert in action_decisions" in requester.message
 
 
 def test_check_warns_if_the_paused_types_cannot_be_read(actor_server: Mongod) -> None:
