@@ -13,7 +13,7 @@ from jobmon.redaction.keys import (
     has_credential_word,
     is_credential_key,
 )
-from jobmon.redaction.texts import KEY_BEFORE, TextRedactor
+from jobmon.redaction.texts import TextRedactor, find_key_before
 
 # The fields with the key and with its value, in documents such as {name: KEY, value: SECRET}.
 NAME_FIELDS = split_words(
@@ -29,6 +29,8 @@ _JSON_START = re.compile(r"[{\[]\s{0,20}[\"{\[]")
 _JSON_KEY_END = re.compile(r'"\s*:')
 _MAX_GROWTH = 16  # of JSON that is rewritten: escapes double at each level of JSON inside texts
 _MAX_FAILED_STARTS = 16  # of JSON in a text; at each, the decoder may read to the text's end
+_MAX_JSON_TEXTS = 10_000  # in one text; what follows is hidden, because each takes 10 µs
+_BEYOND_JSON = f"[redacted: only the first {_MAX_JSON_TEXTS:,} JSON texts are read]"
 
 
 def _read_int(digits: str) -> int | str:
@@ -114,20 +116,27 @@ class Redactor:
         """`text` with its secrets replaced; JSON in it is redacted as a document."""
         if '"' not in text or len(text) > _MAX_JSON_LENGTH:
             return self._text_redactor.redact(text)
-        parts, done_until, position, failures = [], 0, 0, 0
+        parts: list[str] = []
+        done_until = position = failures = count = 0
         while failures < _MAX_FAILED_STARTS and (opening := _JSON_START.search(text, position)):
             start = opening.start()
+            if count == _MAX_JSON_TEXTS:
+                return "".join([*parts, _BEYOND_JSON])
             try:
                 redacted, end = self._redact_json(text, start)
             except (ValueError, RecursionError):
                 failures += 1
                 position = start + 1
                 continue
-            key = KEY_BEFORE.search(text, max(0, start - 100), start)
-            if key is not None and self._keys.includes_name(key["key"].strip(".$-")):
+            key = find_key_before(text, start)
+            if key is not None and self._keys.includes_name(key.strip(".$-")):
                 redacted = REDACTED
-            parts += [self._text_redactor.redact(text[done_until:start]), redacted]
+            before = text[done_until:start]
+            if len(before) >= _MIN_SECRET_LENGTH:
+                before = self._text_redactor.redact(before)
+            parts += [before, redacted]
             done_until = position = end
+            count += 1
         return "".join([*parts, self._text_redactor.redact(text[done_until:])])
 
     def _redact_json(self, text: str, start: int) -> tuple[str, int]:

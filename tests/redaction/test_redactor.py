@@ -359,6 +359,22 @@ def test_secret_in_many_levels_of_json_does_not_multiply_the_text() -> None:
     assert len(redacted) <= 16 * len(text)
 
 
+@pytest.mark.parametrize("separator", ["=", ": ", " => ", "%3D", "%3a\u00a0 \t", "\uff1a"])
+def test_a_key_before_json_in_a_text_hides_it(separator: str) -> None:
+    assert Redactor().redact(f'a password{separator}{{"a": "x"}} b') == (
+        f"a password{separator}{REDACTED} b"
+    )
+
+
+def test_json_beyond_the_limit_of_a_text_is_hidden() -> None:
+    """Catches seconds of CPU for each view of a text with many lines of JSON."""
+    line = '{"a": 1}\n'
+    lines = line * 10_000
+    assert Redactor().redact(lines) == lines
+    redacted = Redactor().redact(f'{lines}{{"note": "{SECRET}"}} and {SECRET}')
+    assert redacted == f"{lines.strip()}[redacted: only the first 10,000 JSON texts are read]"
+
+
 def test_json_that_is_nested_too_deeply_is_searched_as_text() -> None:
     text = "[" * 50_000 + f'"Bearer {SECRET}"' + "]" * 50_000
     assert SECRET not in Redactor().redact(text)
