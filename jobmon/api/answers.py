@@ -247,7 +247,7 @@ class RepetitionAnswer(Answer):
     lastRun = nested(RecurringRun, "The newest run; null if none is known.", nullable=True)
     missedRuns = integer(
         "How many runs were missed between the newest runs, and after the last one if the job is "
-        "overdue; null if unknown.",
+        "overdue; a lower bound if `reasons` has it; null if unknown.",
         nullable=True,
     )
     runs = array(

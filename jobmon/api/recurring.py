@@ -90,7 +90,7 @@ class JobRepetition:
         """The fields of a `RepetitionAnswer`."""
         recurrence = self.recurrence
         reasons = {"runs": self.no_history} if self.no_history else {}
-        if recurrence.missed is None:
+        if recurrence.missed_reason:
             reasons["missedRuns"] = recurrence.missed_reason
         return {
             "interval": self.repetition.interval,

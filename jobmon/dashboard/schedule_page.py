@@ -108,19 +108,21 @@ def _render_recurring(cursor: str) -> str:
         "dashboard/_recurring.html",
         page=page,
         rows=rows,
-        notes=_count_unknown(repetition["reasons"] for _, repetition in rows),
+        notes=_count_unknown(repetition for _, repetition in rows),
         is_first_page=not cursor,
     )
 
 
-def _count_unknown(reasons_of_jobs: Iterable[Mapping[str, str]]) -> Counter[tuple[str, str]]:
+def _count_unknown(repetitions: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
     """The number of jobs by what is unknown of their runs, and why."""
     notes = Counter[tuple[str, str]]()
-    for reasons in reasons_of_jobs:
+    for repetition in repetitions:
+        reasons = repetition["reasons"]
         if "runs" in reasons:
             notes["Runs before the last one", reasons["runs"]] += 1
         elif "missedRuns" in reasons:
-            notes["Missed runs", reasons["missedRuns"]] += 1
+            unknown = "Other missed runs" if repetition["missedRuns"] else "Missed runs"
+            notes[unknown, reasons["missedRuns"]] += 1
     return notes
 
 

@@ -48,7 +48,7 @@ class Recurrence:
     """How often a job runs, and its newest runs in order, with missed runs between them.
 
     `missed` counts the missed runs after the oldest of the newest 20 runs, even those that are not
-    in `runs`; None if they are unknown, for the reason `missed_reason`.
+    in `runs`. With a `missed_reason` it is a lower bound, or None if missed runs are unknown.
     `overdue_since`: since when a waiting job has been due.
     """
 
@@ -96,8 +96,8 @@ def summarize_recurrence(
             all_runs += _find_missed(run, next_run, job, gaps, now if overdue else None)
     recurrence = replace(recurrence, runs=tuple(all_runs[-MAX_RUNS:]))
     missed = sum(run.count for run in all_runs if run.status == MISSED)
-    if not missed and any(_may_lack_runs(*pair, job, gaps) for pair in pairwise(newest_runs)):
-        return replace(recurrence, missed_reason=RUNS_NOT_STORED)
+    if any(_may_lack_runs(*pair, job, gaps) for pair in pairwise(newest_runs)):
+        return replace(recurrence, missed=missed or None, missed_reason=RUNS_NOT_STORED)
     return replace(recurrence, missed=missed)
 
 

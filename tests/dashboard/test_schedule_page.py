@@ -151,6 +151,7 @@ def test_missed_runs_that_are_unknown_do_not_look_like_none(
     missed: dict[str, tuple[int | None, str, str]] = {
         "fine": (0, "", ""),
         "late": (2, "", ""),
+        "later": (2, "not stored", ""),
         "skips": (None, "the job has days to skip", ""),
         "unseen": (None, "no run was seen", "no run was seen"),
     }
@@ -177,9 +178,10 @@ def test_missed_runs_that_are_unknown_do_not_look_like_none(
     page = admin.page("/dashboard/recurring")
     text = " ".join(page.text.split())
     assert (
-        "fine every hour none – late every hour none – 2 missed skips every hour none – missed: "
-        "unknown unseen every hour none – missed: unknown"
+        "fine every hour none – late every hour none – 2 missed later every hour none – at least "
+        "2 missed skips every hour none – missed: unknown unseen every hour none – missed: unknown"
     ) in text
+    assert "Other missed runs are unknown for 1 job on this page: not stored." in text
     assert "Missed runs are unknown for 1 job on this page: the job has days to skip." in text
     assert "Runs before the last one are unknown for 1 job on this page: no run was seen." in text
 
