@@ -9,6 +9,7 @@ from jobmon.domain import JobStatus
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store.filter import GroupJobs, JobFilter, RefusedFilterError
 from jobmon.store.mapping import Document
+from jobmon.web.admission import has_large_document
 from jobmon.web.queues import WatchedQueue
 
 MAX_SEARCHED = 500  # jobs of one search whose errors are compared with the group
@@ -42,6 +43,8 @@ class GroupJobFinder:
         if job_filter.error_group is None or job_filter.group_jobs is not None:
             return job_filter
         group_id = job_filter.error_group
+        if has_large_document():
+            return replace(job_filter, group_jobs=_search(queue, job_filter, group_id))
         key = queue.name, job_filter
         jobs = self._results.get(key, lambda: _search(queue, job_filter, group_id), CACHE_TTL_S)
         return replace(job_filter, group_jobs=jobs)

@@ -124,12 +124,11 @@ def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
         large_document_check.set(begin_large)
 
     def begin_large() -> None:
-        values = request_values()
-        if "jobmon_has_large_slot" in values:
+        if has_large_document():
             return
         if not large_limit.acquire():
             raise unavailable("overloaded", "Too many large documents at once. Try again.")
-        values.jobmon_has_large_slot = True
+        request_values().jobmon_has_large_slot = True
 
     def end(_: BaseException | None) -> None:
         large_document_check.set(None)
@@ -142,6 +141,14 @@ def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(begin)
     app.teardown_request(end)
+
+
+def has_large_document() -> bool:
+    """Whether this request has the place of a large document, until it ends.
+
+    Then it must not wait for a result of another request, which may need this place.
+    """
+    return "jobmon_has_large_slot" in request_values()
 
 
 def _receive_body() -> None:

@@ -13,13 +13,15 @@ import pytest
 from pymongo.database import Database
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from jobmon.api import queues
+from jobmon.api import group_jobs, queues
 from jobmon.api.answers import JobDetail
+from jobmon.api.group_jobs import GroupJobFinder
 from jobmon.api.queues import QueueSummary
 from jobmon.app import create_app
 from jobmon.rollup.documents import ERRORS, OwnDatabase, rollup_database
 from jobmon.settings import Settings
 from jobmon.store.decoding import LARGE_BYTES, decode
+from jobmon.store.filter import GroupJobs, JobFilter
 from jobmon.store.jobs import JobStore
 from jobmon.web import admission
 from jobmon.web.admission import MAX_BODY_BYTES, MAX_LARGE_WAITING, ConcurrencyLimit
@@ -216,6 +218,39 @@ def test_documents_of_the_collector_take_no_place_of_a_large_document(
         assert current_queue().rollup.error_groups() == {}
         _, large_limit = limits
         assert large_limit._free == 1
+
+
+def test_request_with_a_large_document_does_not_wait_for_the_search_of_another_request(
+    limits: list[ConcurrencyLimit], api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches two 503: each request waits for what the other one has."""
+    large, found = bson.encode({"text": "x" * (LARGE_BYTES + 1)}), GroupJobs(("a",), "")
+    finder, job_filter = GroupJobFinder(), JobFilter(error_group="e")
+    is_searching, has_place = threading.Event(), threading.Event()
+
+    def search(*_: Any) -> GroupJobs:
+        is_searching.set()
+        assert has_place.wait(PATIENCE_S)
+        decode(large)
+        return found
+
+    def resolve(*, has_large: bool) -> GroupJobs | None:
+        with api.app.test_request_context(
+            "/jobs", headers={"Authorization": f"Bearer {api.token()}"}
+        ):
+            assert api.app.preprocess_request() is None
+            if has_large:
+                assert is_searching.wait(PATIENCE_S)
+                decode(large)
+                has_place.set()
+            return finder.resolve(current_queue(), job_filter).group_jobs
+
+    monkeypatch.setattr(group_jobs, "_search", search)
+    with ThreadPoolExecutor(2) as threads:
+        searches = [threads.submit(resolve, has_large=has_large) for has_large in (True, False)]
+        assert [search.result(PATIENCE_S) for search in searches] == [found, found]
+    _, large_limit = limits
+    assert large_limit._free == 1
 
 
 class OpenConnection(io.RawIOBase):
