@@ -59,17 +59,23 @@ class ApiClient:
         """`GET /admin/jobs/schedule`."""
         return self.get("/admin/jobs/schedule")
 
-    def get_jobs(self, **filters: Any) -> dict[str, Any]:
-        """A page of jobs of all owners; only the caller's own jobs if this is forbidden.
+    def list_jobs(self, **filters: Any) -> tuple[dict[str, Any], str]:
+        """A page of jobs of all owners, and an empty text.
 
-        Then `meta.reasons` explains it.
+        If this is forbidden, only the caller's own jobs, and the reason.
         """
         try:
-            return self.get("/admin/jobs/queue", **filters)
+            return self.get("/admin/jobs/queue", **filters), ""
         except _ForbiddenError as error:
-            answer = self.get("/jobs", **filters)
-            answer["meta"]["reasons"]["owner"] = f"only your own jobs are listed: {error}"
-            return answer
+            return self.get("/jobs", **filters), f"only your own jobs are listed: {error}"
+
+    def get_jobs(self, **filters: Any) -> dict[str, Any]:
+        """The page of `list_jobs`, with its reason in `meta.reasons.owner`."""
+        answer, reason = self.list_jobs(**filters)
+        if reason:
+            with expecting_form(self):
+                answer["meta"]["reasons"]["owner"] = reason
+        return answer
 
     def get_job(self, job_id: str) -> dict[str, Any]:
         """`GET /job`: a job with its attempts and why it does not run."""
@@ -77,10 +83,12 @@ class ApiClient:
 
     def get_queue(self) -> dict[str, Any]:
         """The entry of the queue in `GET /queues`, with its notices; AnswerError without one."""
-        queues: list[dict[str, Any]] = self.get("/queues", has_queue_prefix=False)["data"]
-        for entry in queues:
-            if entry["name"] == self.queue or (self.queue is None and entry["isDefault"]):
-                return entry
+        answer = self.get("/queues", has_queue_prefix=False)
+        with expecting_form(self):
+            queues: list[dict[str, Any]] = answer["data"]
+            for entry in queues:
+                if entry["name"] == self.queue or (self.queue is None and entry["isDefault"]):
+                    return entry
         raise AnswerError(f"there is no queue {self.queue!r}")
 
     def get(self, path: str, *, has_queue_prefix: bool = True, **parameters: Any) -> dict[str, Any]:
@@ -131,11 +139,12 @@ class _ForbiddenError(AnswerError):
 def expecting_form(client: ApiClient) -> Iterator[None]:
     """Raise AnswerError if an answer that is read in this block lacks a field or has another form.
 
-    The service may be of another version, or no jobmon.
+    The service may be of another version, or no jobmon. Only read answers in the block: any mistake
+    of this program would look like that, too.
     """
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         message = f"{client.address} answers in an unknown form: is it another version of jobmon?"
         raise AnswerError(f"{message} ({type(error).__name__}: {error})") from error
 

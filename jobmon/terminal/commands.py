@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec
@@ -42,7 +42,7 @@ def client_command(
     """A command with --url and --queue; the function's first argument is a client for these."""
 
     def run(url: str | None, queue: str | None, *args: P.args, **kwargs: P.kwargs) -> None:
-        with _connecting(url, queue) as client, expecting_form(client):
+        with _connecting(url, queue) as client:
             function(client, *args, **kwargs)
 
     update_wrapper(run, function)
@@ -81,8 +81,10 @@ def stats_command(client: ApiClient, /, *, window: str, as_json: bool) -> None:
     if as_json:
         _print_json({"stats": stats, "queue": queue, "types": types})
         return
-    _print(show_stats(stats, queue), "", show_list(TYPES, types["data"] or ()))
-    _print_reasons(types["meta"])
+    with expecting_form(client):
+        content = [show_stats(stats, queue), "", show_list(TYPES, types["data"] or ())]
+        lines = describe_meta(types["meta"])
+    _print(content, lines)
 
 
 @client_command
@@ -101,20 +103,29 @@ def stats_command(client: ApiClient, /, *, window: str, as_json: bool) -> None:
 @json_option
 def jobs_command(client: ApiClient, /, *, as_json: bool, **filters: Any) -> None:
     """Print the jobs that match the filters of the API; without --sort the newest first."""
-    answer = client.get_jobs(**filters)
+    answer, owner_reason = client.list_jobs(**filters)
     if as_json:
         _print_json(answer)
+        if owner_reason:
+            click.echo(format_plain(owner_reason), err=True)
         return
-    _print(show_list(JOBS, answer["data"]))
-    meta = answer["meta"]
-    count, total = len(answer["data"]), meta.get("total")
-    summary = f"{count:,} of {'an unknown number of' if total is None else f'{total:,}'} jobs"
-    if total is not None and not meta.get("total_is_exact", True):
-        summary = f"{count:,} of at least {total:,} jobs"
-    click.echo(summary)
-    _print_reasons(meta)
-    if cursor := meta.get("next_cursor"):
-        click.echo(f"The next page: --cursor {format_plain(cursor)}")
+    with expecting_form(client):
+        content, meta = [show_list(JOBS, answer["data"])], answer["meta"]
+        lines = [_count_jobs(len(answer["data"]), meta), *describe_meta(meta)]
+        if owner_reason:
+            lines.append(format_plain(owner_reason))
+        if cursor := meta.get("next_cursor"):
+            lines.append(f"The next page: --cursor {format_plain(cursor)}")
+    _print(content, lines)
+
+
+def _count_jobs(count: int, meta: Mapping[str, Any]) -> str:
+    """How many jobs a page has, and how many match."""
+    total = meta.get("total")
+    if total is None:
+        return f"{count:,} of an unknown number of jobs"
+    at_least = "" if meta.get("total_is_exact", True) else "at least "
+    return f"{count:,} of {at_least}{total:,} jobs"
 
 
 @client_command
@@ -126,7 +137,9 @@ def job_command(client: ApiClient, /, *, job_id: str, as_json: bool) -> None:
     if as_json:
         _print_json(job)
         return
-    _print(show_job(job))
+    with expecting_form(client):
+        content = [show_job(job)]
+    _print(content)
 
 
 @client_command
@@ -141,13 +154,14 @@ def errors_command(client: ApiClient, /, *, window: str, as_json: bool, **filter
     if as_json:
         _print_json(answer)
         return
-    groups, meta = answer["data"], answer["meta"]
-    if groups is None:
-        click.echo("groups: unknown")
-    else:
-        _print(show_list(ERRORS, groups))
-        click.echo(f"{len(groups):,} of {meta['total']:,} groups")
-    _print_reasons(meta)
+    with expecting_form(client):
+        groups, meta = answer["data"], answer["meta"]
+        content, lines = [], ["groups: unknown"]
+        if groups is not None:
+            content = [show_list(ERRORS, groups)]
+            lines = [f"{len(groups):,} of {meta['total']:,} groups"]
+        lines += describe_meta(meta)
+    _print(content, lines)
 
 
 @client_command
@@ -170,12 +184,6 @@ def mcp_command(client: ApiClient, /) -> None:
     make_server(client).run("stdio")
 
 
-def _print_reasons(meta: Mapping[str, Any]) -> None:
-    """Print why a list, its total or its numbers are unknown or not complete."""
-    for line in describe_meta(meta):
-        click.echo(line)
-
-
 def _print_json(answer: Any) -> None:
     """Print an answer as JSON, with escapes for texts that could control the terminal."""
     text = json.dumps(answer, indent=2, ensure_ascii=False)
@@ -183,9 +191,12 @@ def _print_json(answer: Any) -> None:
     click.echo(text if is_plain else json.dumps(answer, indent=2))
 
 
-def _print(*renderables: RenderableType) -> None:
+def _print(content: Iterable[RenderableType], lines: Iterable[str] = ()) -> None:
+    """Print tables and texts, then plain lines, which are never wrapped."""
     # In a pipe the lines can be long, so that programs can read a row as one line.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
     console = Console(width=width, highlight=False, markup=False, emoji=False)
-    for renderable in renderables:
-        console.print(renderable)
+    for part in content:
+        console.print(part)
+    for line in lines:
+        click.echo(line)

@@ -86,12 +86,14 @@ TABS = {
 class ViewData:
     """The data of a view; `failure` is the reason if they could not be read, else None.
 
-    `answers`: the stats and the entry of the queue. `rows`: the key and the cells of each row.
+    `answers`: the stats and the entry of the queue, shown as the `summary`. `rows`: the key and the
+    cells of each row.
     `reasons`: why the rows are unknown or not complete.
     """
 
     view: View
     answers: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
+    summary: RenderableType | None = None
     rows: Sequence[tuple[str | None, list[Text]]] = ()
     next_cursor: str | None = None
     reasons: Sequence[str] = ()
@@ -127,8 +129,9 @@ class JobScreen(ModalScreen[None]):
     def load(self) -> None:
         """Read the job in a thread and show it."""
         try:
+            job = self._client.get_job(self._job_id)
             with expecting_form(self._client):
-                content: RenderableType = show_job(self._client.get_job(self._job_id))
+                content: RenderableType = show_job(job)
         except AnswerError as error:
             content = Text(format_plain(error), style="red")
         self.app.call_from_thread(self.query_one("#job", Static).update, content)
@@ -216,24 +219,24 @@ class Top(App[None]):
         """Read the data of the view in a thread, and show them."""
         view = self.view
         try:
-            with expecting_form(self._client):
-                data = self._read(view)
+            data = self._read(view)
         except AnswerError as error:
             data = ViewData(view, failure=str(error))
         self.call_from_thread(self._show, data)
 
     def _read(self, view: View) -> ViewData:
-        tab, queue = TABS[view.tab], _limit_notices(self._client.get_queue())
-        answers = self._client.get_stats(), queue
-        show_stats(*answers)  # here it may fail, but not while it is shown
-        answer = tab.read(self._client, view)
-        return ViewData(
-            view,
-            answers=answers,
-            rows=[(row[tab.key], tab.columns.cells(row)) for row in answer["data"] or ()],
-            next_cursor=answer["meta"].get("next_cursor"),
-            reasons=describe_meta(answer["meta"]),
-        )
+        tab, queue = TABS[view.tab], self._client.get_queue()
+        stats, answer = self._client.get_stats(), tab.read(self._client, view)
+        with expecting_form(self._client):
+            answers = stats, _limit_notices(queue)
+            return ViewData(
+                view,
+                answers=answers,
+                summary=show_stats(*answers),
+                rows=[(row[tab.key], tab.columns.cells(row)) for row in answer["data"] or ()],
+                next_cursor=answer["meta"].get("next_cursor"),
+                reasons=describe_meta(answer["meta"]),
+            )
 
     def _show(self, data: ViewData) -> None:
         if data.view != self.view:  # the viewer has chosen another view, which is being read
@@ -242,11 +245,13 @@ class Top(App[None]):
         if data.failure is not None:
             note = f"not up to date: {format_plain(data.failure)}"
         self.query_one("#note", Static).update(Text(note))
-        self._answers = data.answers or self._answers
-        if self._answers is not None:  # also after a failure: the shown age must grow
+        self._answers, summary = data.answers or self._answers, data.summary
+        if summary is None and self._answers is not None:  # after a failure the shown age must grow
+            summary = show_stats(*self._answers)
+        if summary is not None:
             heading = " ".join(filter(None, (self._client.address, self._client.queue)))
-            summary = Group(Text(heading, style="bold"), show_stats(*self._answers))
-            self.query_one("#summary", Static).update(summary)
+            content = Group(Text(heading, style="bold"), summary)
+            self.query_one("#summary", Static).update(content)
         if data.failure is None:
             self._next_cursor = data.next_cursor
             self._fill(data.view.tab, data.rows)

@@ -52,6 +52,15 @@ def test_jobs_are_filtered_and_paged(api: Api, url: str) -> None:
     assert [job["jobId"] for job in second_page["data"]] == ["queued-2", "dead"]
 
 
+def test_own_jobs_as_json_are_the_answer_of_the_api(api: Api, url: str) -> None:
+    environment = {"JOBMON_URL": url, "JOBMON_TOKEN": api.token("ada", "user")}
+    result = CliRunner().invoke(main, ["jobs", "--json"], env=environment)
+    assert json.loads(result.stdout) == api.get("/jobs", token=api.token("ada", "user")).json
+    reason = "only your own jobs are listed: This needs ADMIN_DASHBOARD.\n"
+    assert result.stderr == reason
+    assert CliRunner().invoke(main, ["jobs"], env=environment).stdout.endswith(reason)
+
+
 def test_job_prints_its_answer_and_errors_need_a_collector(api: Api, url: str) -> None:
     assert "w-1" in run_command(api, url, "job", "dead").output
     assert json.loads(run_command(api, url, "job", "dead", "--json").output)["jobId"] == "dead"
@@ -71,7 +80,7 @@ def test_unknown_list_has_its_reason_in_place_of_rows(
         "groups: unknown\ndata: A document is too large.\n",
     )
     lacking = {"data": [], "meta": {"total": 0, "total_is_exact": False, "reasons": reasons}}
-    monkeypatch.setattr(ApiClient, "get_jobs", lambda *_, **__: lacking)
+    monkeypatch.setattr(ApiClient, "list_jobs", lambda *_, **__: (lacking, ""))
     output = run_command(api, url, "jobs").output
     assert output.endswith("0 of at least 0 jobs\ndata: A document is too large.\n")
 
@@ -83,7 +92,7 @@ def test_service_cannot_control_the_terminal(
     hostile = "x\x9b2J\u202e\ud800"
     meta = {"total": 0, "next_cursor": hostile, "reasons": {hostile: hostile}}
     answer = {"data": [], "meta": meta}
-    monkeypatch.setattr(ApiClient, "get_jobs", lambda *_, **__: answer)
+    monkeypatch.setattr(ApiClient, "list_jobs", lambda *_, **__: (answer, ""))
     output = run_command(api, url, "jobs").output
     assert output.count("x\\x9b2J\\u202e\\ud800") == 3
     assert output.replace("\n", "").isprintable()
@@ -94,7 +103,7 @@ def test_service_cannot_control_the_terminal(
     def refuse(*_: Any, **__: Any) -> None:
         raise AnswerError(hostile)
 
-    monkeypatch.setattr(ApiClient, "get_jobs", refuse)
+    monkeypatch.setattr(ApiClient, "list_jobs", refuse)
     assert run_command(api, url, "jobs").output == "Error: x\\x9b2J\\u202e\\ud800\n"
 
 
@@ -128,7 +137,17 @@ def test_answer_of_another_form_is_one_line(
     api: Api, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a stack trace if the service is older, or no jobmon."""
-    monkeypatch.setattr(ApiClient, "get_jobs", lambda *_, **__: {"items": []})
-    result = run_command(api, url, "jobs")
-    assert (result.exit_code, result.output.count("\n")) == (1, 1)
-    assert "answers in an unknown form" in result.output
+    wrong_number = {"data": [], "meta": {"total": "many"}}
+    for answer in ({"items": []}, {"data": [], "meta": None}, wrong_number):
+        monkeypatch.setattr(ApiClient, "list_jobs", lambda *_, answer=answer, **__: (answer, ""))
+        result = run_command(api, url, "jobs")
+        assert (result.exit_code, result.output.count("\n")) == (1, 1)
+        assert "answers in an unknown form" in result.output
+
+
+def test_a_mistake_of_the_program_does_not_look_like_another_version(
+    api: Api, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a cause that is lost: an exception while printing is no fault of the service."""
+    monkeypatch.setattr("jobmon.terminal.commands._print", lambda *_: {}["x"])
+    assert isinstance(run_command(api, url, "jobs").exception, KeyError)
