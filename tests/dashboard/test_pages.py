@@ -17,7 +17,7 @@ from flask import render_template
 
 from jobmon.app import create_app
 from jobmon.collector.collecting import collecting
-from jobmon.dashboard import assets, overview_page
+from jobmon.dashboard import assets, overview_page, session
 from jobmon.dashboard.action_buttons import ActionButtons
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.list_form import ListForm
@@ -27,6 +27,7 @@ from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.bson_json import to_iso
 from jobmon.store.lists import JobLists
+from jobmon.web.errors import unavailable
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api
 from ..support.commands import database_uri
@@ -634,6 +635,23 @@ def test_charts_of_a_day_without_a_collector_are_unavailable(admin: Viewer) -> N
     assert answer.status_code == 503
     assert answer.text.startswith("There is no history of this window")
     assert answer.headers["X-Error-Code"] == "collector_unavailable"
+
+
+def test_form_that_is_answered_with_503_is_not_reloaded(
+    admin: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a reload by GET, which does not send the form again."""
+
+    def refuse() -> None:
+        raise unavailable("overloaded", "Too many requests at once.")
+
+    monkeypatch.setattr(session, "require_same_origin", refuse)
+    answer = admin.post("/dashboard/sign-out")
+    assert answer.status_code == 503
+    page = Page(answer.text)
+    assert "Go back and send the form again." in page.text
+    assert "data-reload-after" not in answer.text
+    assert "Reload now" not in page.text
 
 
 def test_page_without_the_database_is_503_with_the_reason(api_without_database: Api) -> None:
