@@ -270,9 +270,18 @@ def require_any_permission(*, require_revocation_check: bool = True) -> None:
 
 
 def require_permission() -> None:
-    """Raise ApiError 403 unless the checked token has the queue's permission."""
-    if not is_admin():
-        raise permission_error(_needed_permission())
+    """Raise ApiError 403 unless the checked token has the queue's permission.
+
+    For a queue that is closed to owners, the error is the same as for a queue that does not exist.
+    """
+    if is_admin():
+        return
+    settings = current_settings()
+    if settings is not None and settings.owners:
+        raise permission_error(settings.permission)
+    if has_permission(ADMIN_DASHBOARD):
+        raise no_such_queue()
+    raise permission_error(ADMIN_DASHBOARD)
 
 
 def permission_error(needed: str) -> ApiError:
@@ -283,10 +292,10 @@ def permission_error(needed: str) -> ApiError:
 def require_owners() -> None:
     """Raise ApiError 404 if the queue is closed to owners and the caller has no permission for it.
 
-    `current_queue` raises the same error for a queue that does not exist.
+    The error is the same for a queue that does not exist.
     """
     settings = current_settings()
-    if settings is not None and not may_know(settings):
+    if settings is None or not may_know(settings):
         raise no_such_queue()
 
 

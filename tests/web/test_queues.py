@@ -14,7 +14,7 @@ from jobmon.settings import load_queues
 from jobmon.web.queues import MAX_READERS, ParallelReader
 
 from ..conftest import Api
-from ..support.queues import serve_queues
+from ..support.queues import QUEUES_FILE, serve_queues
 from ..support.waiting import PATIENCE_S, eventually
 
 
@@ -67,6 +67,24 @@ def test_permission_for_one_queue_shows_no_jobs_of_another_queue(queues_api: Api
     token = queues_api.token("bob", "payroll")
     assert queues_api.get("/queues/payouts/jobs/payouts", token=token).status_code == 200
     assert queues_api.get("/queues/mails/jobs/mails", token=token).status_code == 403
+
+
+@pytest.mark.parametrize("role", ["admin", "user"])
+@pytest.mark.parametrize(
+    "path", ["/admin/jobs/stats", "/metrics", "/dashboard", "/dashboard/errors"]
+)
+def test_closed_queue_looks_missing_without_its_permission(
+    watched: Any, tmp_path: Path, path: str, role: str
+) -> None:
+    """Catches a 403 with the permission of a queue that the caller may not know."""
+    text = f"{QUEUES_FILE}permission = 'PAYOUTS'\n"
+    api = serve_queues(watched, tmp_path, text)
+    token = api.token("ada", role)
+    closed, missing = (
+        api.get(f"/queues/{name}{path}", token=token) for name in ("internal", "nothing")
+    )
+    assert closed.status_code == missing.status_code
+    assert closed.text.replace("internal", "nothing") == missing.text
 
 
 def test_queue_that_is_closed_to_owners_looks_missing_to_them(queues_api: Api) -> None:
