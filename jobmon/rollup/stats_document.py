@@ -6,6 +6,7 @@ from datetime import datetime
 from types import NoneType
 from typing import Any
 
+from jobmon.domain import WAITING_STATUSES
 from jobmon.rollup.documents import require_type
 from jobmon.rollup.milestone_document import load_changes
 from jobmon.store.mapping import Document
@@ -21,6 +22,9 @@ def dump_stats(
     as_of: datetime,
     milestones: MilestoneChanges | None = None,
 ) -> Document:
+    # The health may be some seconds older than the counts, so more jobs may have been due.
+    waiting = sum(count for (status, _), count in counts.items() if status in WAITING_STATUSES)
+    due = None if health.due is None else min(health.due, waiting)
     return {
         "asOf": as_of,
         "milestones": milestones and milestones._asdict(),
@@ -28,7 +32,7 @@ def dump_stats(
         "health": {
             "estimatedTotal": health.estimated_total,
             "expiredLeases": health.expired_leases,
-            "due": health.due,
+            "due": due,
             "scheduled": health.scheduled,
             "tooManyDue": health.too_many_due,
             "oldestQueued": health.oldest_queued,
