@@ -339,7 +339,8 @@ class JobListMeta(Answer):
     )
     reasons = mapping(
         fields.String(),
-        "`data`: why jobs may be missing in the list. `page`: why the page may begin elsewhere.",
+        "`data`: why jobs may be missing in the list. `page`: why the page may begin elsewhere. "
+        "`next_cursor`: why the next page may lack or repeat jobs.",
     )
 
 

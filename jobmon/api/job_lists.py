@@ -18,12 +18,17 @@ from jobmon.single_flight import FreshFlight
 from jobmon.store.bson_json import encode_key
 from jobmon.store.deep_pages import BusyPagesError
 from jobmon.store.filter import JobFilter, RefusedFilterError
+from jobmon.store.lists import BATCH
 from jobmon.store.mapping import Document
 from jobmon.web.errors import RETRY_SLOW_AFTER_S, invalid, too_many_requests
 from jobmon.web.json_text import encode_line
 from jobmon.web.queues import WatchedQueue, current_queue
 
 NOT_IN_LIST = "the job is not in the list of the longest runs"
+SKIPPING = (
+    "jobs are found by their number in the list: if jobs before them join or leave the list "
+    "meanwhile, some jobs are missing or listed twice"
+)
 NO_ORDER = "no index has the jobs before and after this one in the order of the list"
 
 _COLUMNS = [name for name in JobSummary().fields if name != "lastError"]
@@ -124,6 +129,8 @@ class ListResponder:
             "prev_cursor": page.prev_cursor.encode() if page.prev_cursor else None,
         }
         meta = _format_meta(page.page, query.per_page, total, job_filter.reason) | cursors
+        if page.next_cursor is not None and page.next_cursor.by_page:
+            meta["reasons"]["next_cursor"] = SKIPPING
         if page.max_shift != 0:
             meta |= _explain_shift(meta["reasons"], page.max_shift)
         return ListPage(jobs=page.jobs, meta=meta, job_filter=job_filter)
@@ -155,7 +162,11 @@ class ListResponder:
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             batches = queue.lists.batches(job_filter, oldest_first=query.oldest_first)
-            return export(JOB_ROWS, batches, query.format, job_filter.reason)
+            reason = job_filter.reason
+            if not (reason or queue.lists.has_keyset(job_filter)):
+                is_one_batch = queue.stats.count(job_filter).value <= BATCH
+                reason = "" if is_one_batch else SKIPPING
+            return export(JOB_ROWS, batches, query.format, reason)
 
     def _page_longest(self, queue: WatchedQueue, query: ListQuery) -> ListPage:
         """A page of the longest runs, by its number: such a list has no cursor."""

@@ -113,7 +113,7 @@ class JobLists:
                 page = lists.page(JobFilter(statuses=("dlq",)), cursor=page.next_cursor)
         """
         job_filter = self.prepare(job_filter)
-        has_keyset = self._has_keyset(job_filter)
+        has_keyset = self.has_keyset(job_filter)
         if cursor is not None:
             page_slice = self._read_beyond(cursor, job_filter, per_page, has_keyset)
         else:
@@ -152,7 +152,7 @@ class JobLists:
             if len(jobs) < BATCH:
                 return
             page += 1
-            has_keyset = self._has_keyset(job_filter)
+            has_keyset = self.has_keyset(job_filter)
             last_cursor = self._make_cursor(
                 jobs[-1], job_filter, has_keyset, page, oldest_first, neighbor=jobs[-2:-1]
             )
@@ -169,7 +169,7 @@ class JobLists:
         Raises the errors of `prepare`.
         """
         job_filter = self.prepare(job_filter)
-        cursor = self._make_cursor(job, job_filter, self._has_keyset(job_filter), 1, oldest_first)
+        cursor = self._make_cursor(job, job_filter, self.has_keyset(job_filter), 1, oldest_first)
         is_sorted_in_memory = get_plan(job_filter).is_sorted_in_memory
         if is_sorted_in_memory or cursor.by_page or cursor.date is None:
             return None
@@ -327,8 +327,11 @@ class JobLists:
         )
         return _select_owned(jobs, job_filter)
 
-    def _has_keyset(self, job_filter: JobFilter) -> bool:
-        """Whether the jobs beyond a job can be queried: see `store.cursor`."""
+    def has_keyset(self, job_filter: JobFilter) -> bool:
+        """Whether the jobs beyond a job can be queried: see `store.cursor`.
+
+        If not, jobs are skipped by their number, also in `batches`. The filter must be prepared.
+        """
         plan, field = get_plan(job_filter), job_filter.order_field
         if field == "createdAt":
             return self._by_id or self._jobs.has_no_arrays(field, NEWEST_FIRST, may_scan=True)

@@ -1,6 +1,7 @@
 """The parameters of both list routes: catches a filter that matches too many jobs, a lower bound
 that is shown as an exact total, and an id that is used as a pattern."""
 
+import json
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,10 +11,13 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
+from jobmon.api import job_lists
+from jobmon.api.job_lists import SKIPPING
 from jobmon.app import create_app
-from jobmon.store import list_count
+from jobmon.store import list_count, list_plan
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api
+from ..support.commands import index_queue
 
 QUEUE, OWN_JOBS = "/admin/jobs/queue", "/jobs"
 OWNER = ObjectId("65f0c0ffee0123456789abcd")
@@ -284,6 +288,31 @@ def jobs_by_condition(watched: Any) -> Any:
         }.items()
     )
     return watched
+
+
+@pytest.mark.parametrize("max_matches", [1, 1_000])
+def test_a_list_whose_pages_may_skip_jobs_names_the_reason(
+    real_api: Api,
+    database: Database[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    max_matches: int,
+) -> None:
+    """Catches a list of many leased jobs that looks complete, although others change meanwhile."""
+    index_queue(real_api.app.extensions["jobmon_settings"])
+    database.jobs.insert_many(
+        {"jobId": str(index), "status": "leased", "leaseExpiresAt": NOW} for index in range(2)
+    )
+    monkeypatch.setattr(list_plan, "MAX_MATCHES", max_matches)
+    monkeypatch.setattr(job_lists, "BATCH", 1)
+    query = {"status": "leased", "sort": "leaseExpiresAt"}
+    first_page, last_page = (
+        real_api.get_as_admin(QUEUE, **query, per_page=1, page=page).json["meta"]["reasons"]
+        for page in (1, 2)
+    )
+    *_, end = real_api.get_as_admin(QUEUE, **query, format="ndjson").text.splitlines()
+    reasons = [first_page.get("next_cursor"), json.loads(end).get("reason")]
+    assert reasons == [SKIPPING if max_matches == 1 else None] * 2
+    assert last_page == {}
 
 
 @pytest.mark.usefixtures("jobs_by_condition")
