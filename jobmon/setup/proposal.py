@@ -32,6 +32,7 @@ from jobmon.setup.vocabulary import (
     find_path,
     find_status,
     is_failure,
+    normalize,
 )
 
 _CLEARLY_KNOWN = 0.75  # share of known statuses if both waiting and running jobs have one
@@ -110,7 +111,8 @@ class _Proposer(FoundFields):
     def _propose_rules(self, signs: list[str]) -> Proposal | None:
         """A proposal for a collection without a field for the status."""
         has_queue_name = self._has_queue_name()
-        if len(signs) < 2 and not (has_queue_name and (self._payload or signs)):
+        is_outbox = "outbox" in normalize(self._sample.collection)
+        if len(signs) < 2 and not (has_queue_name and (self._payload or signs or is_outbox)):
             return None
         state = self._make_state_fields()
         rules = state.make_rules()

@@ -118,12 +118,20 @@ class StateFields:
 
     def list_signs(self) -> list[SampledField]:
         """The fields that show that a run has started, has ended or has failed."""
-        ends = (self.finished, self.error)
+        ends = (self.finished, self.error, *self._find_end_dates().values())
         starts = (self.started, self.lease_end, self.lease_start, self.worker)
         return [item for item in (*starts, *ends) if item is not None]
 
+    def _find_end_dates(self) -> dict[JobStatus, SampledField]:
+        """The date that a job gets when it dies, and when it is cancelled, by that status."""
+        flags = {status: self.find_flag(status) for status in (JobStatus.DLQ, JobStatus.CANCELLED)}
+        return {status: flag for status, flag in flags.items() if flag and flag.date_form}
+
     def infer(self, signs: list[str]) -> str | None:
         """The status of jobs that all have these of the fields in `list_signs`, or None."""
+        for status, date in self._find_end_dates().items():
+            if date.path in signs:
+                return status
         if self.finished is not None and self.finished.path in signs:
             has_error = self.error is not None and self.error.path in signs
             return JobStatus.DLQ if has_error else JobStatus.SUCCEEDED

@@ -56,7 +56,7 @@ DATES = {
     "finishedAt": _split(
         "finishedat finished finishedon completedat completed completedon endedat ended doneat "
         "done processedat lastfinishedat endtime stoptime finishtime resolvedat publishedat sentat "
-        "dispatchedat completion"
+        "dispatchedat dispatched completion"
     ),
     "leaseExpiresAt": _split(
         "leaseexpiresat leaseuntil leaseexpires leaseexpiry leasedeadline lockeduntil lockuntil "
@@ -83,12 +83,12 @@ STATE_FIELDS = {
     JobStatus.SUCCEEDED: _split(
         "done isdone completed iscompleted complete iscomplete finished isfinished succeeded "
         "success processed isprocessed handled ishandled executed published ispublished sent "
-        "issent consumed acked acknowledged"
+        "issent dispatched isdispatched consumed acked acknowledged"
     ),
     JobStatus.DLQ: _split(
         "dead isdead deadat deadlettered isdeadlettered deadletteredat buried isburied buriedat "
         "abandoned isabandoned abandonedat permanentlyfailed failedpermanently discardedat failed "
-        "isfailed hasfailed failedat failedon errored"
+        "isfailed hasfailed failedat failedon errored faulted faultedat"
     ),
     JobStatus.CANCELLED: _split(
         "cancelled iscancelled cancelledat canceled iscanceled canceledat aborted isaborted revoked"
@@ -114,7 +114,7 @@ MAX_ATTEMPTS = _split("maxattempts maxtries maxruns attemptsmax attemptlimit")
 MAX_RETRIES = _split("maxretries retrylimit retriesmax")
 QUEUE_NAMES = _split("queue queuename")
 PRIORITIES = _split("priority prio")
-FAILURE_DATES = _split("failedat failedon faileddate deadat abandonedat")
+FAILURE_DATES = _split("failedat failedon faileddate deadat abandonedat faultedat faulted")
 ERROR_COUNTS = _split("errors errcount errorcount")
 ERRORS = _split(
     "lasterror error err errormessage lasterrormessage failreason failurereason failedreason "

@@ -222,6 +222,25 @@ def test_meaning_of_numbers_follows_from_what_only_such_jobs_have(
     )
 
 
+def test_number_of_a_dead_or_cancelled_job_follows_from_its_own_date(
+    propose: Callable[..., Candidate],
+) -> None:
+    """Catches a dead job that is shown as running, because it has started and not completed."""
+    waiting: Document = {"Job": {}, "Started": None, "Completed": None, "Faulted": None}
+    started = waiting | {"Started": PAST}
+    ends = [{"Completed": NOW}, {"Faulted": NOW}, {"CancelledAt": NOW}]
+    jobs = [waiting, *(started | end for end in ends)]
+    candidate = propose("job.saga", [job | {"CurrentState": n} for n, job in enumerate(jobs)])
+    assert list_statuses(candidate)[2:] == double(["succeeded", "dlq", "cancelled"])
+
+
+def test_outbox_without_arguments_is_possibly_a_queue(propose: Callable[..., Candidate]) -> None:
+    message = {"Body": b"{}", "Topic": "order", "Dispatched": None}
+    candidate = propose("app_outbox", [message, message | {"Dispatched": NOW}])
+    assert candidate.certainty is Certainty.POSSIBLE
+    assert list_statuses(candidate) == double(["queued", "succeeded"])
+
+
 def test_numbers_that_nothing_distinguishes_have_no_meaning(
     propose: Callable[..., Candidate],
 ) -> None:
