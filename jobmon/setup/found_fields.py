@@ -53,7 +53,9 @@ class FoundFields:
         self._used: set[str] = set()
         self._doubts: list[str] = []
         self._payload: SampledField | None = None  # `_find` reads it
-        self._payload = self._find(PAYLOADS, _is_content, nested=False) or self._find(
+        self._payload = self._find(PAYLOADS, _is_content, nested=False)
+        self._has_arguments = self._payload is not None
+        self._payload = self._payload or self._find(
             PAYLOAD_DOCUMENTS,
             lambda sampled: sampled.has_only("object") or sampled.is_json,
             nested=False,

@@ -87,7 +87,7 @@ class _Proposer(FoundFields):
         has_queue_name = self._has_queue_name()
         is_clear = known_share >= _CLEARLY_KNOWN and len(active) == 2 and len(meanings) > 2
         if len(signs) >= 2:
-            has_job_sign = self._payload or has_queue_name or self._worker
+            has_job_sign = self._has_arguments or has_queue_name or self._worker
             is_probable = has_job_statuses and has_job_sign and len(statuses) > 1
             certainty = Certainty.PROBABLE if is_probable else Certainty.POSSIBLE
         elif signs and has_job_statuses and (self._payload or has_queue_name):

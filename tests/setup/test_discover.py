@@ -285,6 +285,18 @@ def test_retried_payment_is_at_most_possible(
     assert find_candidate(search(), "payments").certainty is Certainty.POSSIBLE
 
 
+def test_subscription_with_metadata_is_at_most_possible(
+    database: MongoDb, search: Callable[..., Discovery]
+) -> None:
+    """Catches a file for a collection of subscriptions: metadata are no arguments."""
+    states = ("pending", "active", "expired", "cancelled")
+    database.subscriptions.insert_many(
+        {"status": states[n % 4], "metadata": {"plan": n}, "startedAt": NOW, "retries": 0}
+        for n in range(30)
+    )
+    assert find_candidate(search(), "subscriptions").certainty is Certainty.POSSIBLE
+
+
 def test_queue_with_a_status_unknown_to_its_profile_is_only_possible(
     database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
