@@ -14,8 +14,8 @@ _UNIT = re.compile("(?:ms|millis|secs?|ts|timestamp|utc|iso|date|time)$")
 
 
 def normalize(name: str) -> str:
-    """The letters and digits of a name, in lower case and without accents."""
-    decomposed = unicodedata.normalize("NFKD", name).casefold()
+    """The letters and digits of a name, in lower case, without accents and without dotless i."""
+    decomposed = unicodedata.normalize("NFKD", name).casefold().replace("\u0131", "i")
     return "".join(character for character in decomposed if character.isalnum())
 
 
@@ -146,6 +146,8 @@ _WORDS = {
         "wartend wartet geplant enattente attente pendiente encola enespera pendente "
         "aguardando nafila inattesa вочереди ожидает ожидание новый 待处理 待执行 等待 等待中 "
         "oczekujące oczekuje wachtend wachten 대기 대기중 "
+        "bekliyor beklemede sirada väntar väntande venter afventer čeká очікує вчерзі "
+        "đangchờ chờxửlý menunggu "
         "排队中 未处理 未开始 待機中 待機 未処理"
     ),
     JobStatus.LEASED: (
@@ -154,6 +156,8 @@ _WORDS = {
         "läuft laeuft inbearbeitung inarbeit gestartet encours traitement enproceso encurso "
         "procesando ejecutando processando emandamento executando incorso inesecuzione "
         "wtrakcie bezig 진행중 처리중 실행중 "
+        "isleniyor calisiyor pågår körs igang kører kjører probíhá виконується обробляється "
+        "đangxửlý đangchạy diproses berjalan "
         "выполняется обрабатывается вработе 处理中 进行中 运行中 执行中 処理中 実行中"
     ),
     JobStatus.SUCCEEDED: (
@@ -162,6 +166,8 @@ _WORDS = {
         "erledigt fertig abgeschlossen erfolgreich terminé réussi fini completado completada "
         "terminado finalizado hecho exitoso concluído concluida completato completata finito "
         "zakończone zakończony voltooid gereed 완료 성공 "
+        "tamamlandi basarili slutförd klar færdig afsluttet fuldført ferdig fullført dokončeno "
+        "hotovo виконано завершено hoànthành thànhcông selesai berhasil "
         "выполнено завершено завершен успешно готово 已完成 完成 成功 已处理 完了 成功済み"
     ),
     JobStatus.FAILED: (
@@ -177,6 +183,7 @@ _WORDS = {
         "cancelled canceled cancel aborted abort revoked killed skipped deleted defused terminated "
         "abgebrochen storniert annulé cancelado cancelada annullato anulowane geannuleerd "
         "отменено отменен 취소 已取消 取消 "
+        "iptal iptaledildi avbruten annulleret avbrutt zrušeno скасовано đãhủy dibatalkan "
         "キャンセル キャンセル済み"
     ),
 }
@@ -185,7 +192,8 @@ _FAILED_WORDS = (
     "failed failure fail error errored timedout timeout expired stalled crashed died faulted fault "
     "rejected "
     "fizzled fehlgeschlagen fehler échoué échec erreur fallido fallida falló falhou falha fallito "
-    "errore błąd mislukt 실패 오류 ошибка неудача 失败 错误 异常 失敗 エラー"
+    "errore błąd mislukt 실패 오류 ошибка неудача 失败 错误 异常 失敗 エラー "
+    "basarisiz hata misslyckades fejlet feilet selhalo chyba помилка thấtbại lỗi gagal"
 )
 # Words that queues use, too, but for which jobmon has no status of its own.
 _OTHER_WORDS = (

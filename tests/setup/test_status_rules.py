@@ -262,6 +262,9 @@ WORDS = [
     ("status", ("в очереди", "выполняется", "завершено", "ошибка", "отменено")),
     ("状态", ("待处理", "处理中", "已完成", "失败", "已取消")),
     ("status", ("대기", "진행중", "완료", "실패", "취소")),
+    ("durum", ("bekliyor", "isleniyor", "TAMAMLANDI", "ba\u015far\u0131s\u0131z", "iptal edildi")),
+    ("status", ("đang chờ", "đang xử lý", "hoàn thành", "thất bại", "đã hủy")),
+    ("status", ("menunggu", "diproses", "selesai", "gagal", "dibatalkan")),
     ("State", ("READY", "EXECUTING", "COMPLETED", "FIZZLED", "DEFUSED")),
     ("status", ("STATE_QUEUED", "JOB_RUNNING", "TaskSucceeded", "is failed", "job.canceled")),
 ]
