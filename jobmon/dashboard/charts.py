@@ -13,7 +13,7 @@ COMPARED_LINES = ("succeeded", "waitP95", "runP95")
 
 
 def make_chart_columns(
-    past: History[datetime], step: timedelta, unknown: frozenset[str] = frozenset()
+    history: History[datetime], step: timedelta, unknown: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     """A column for each line of the charts: counts, and durations in ms.
 
@@ -23,8 +23,8 @@ def make_chart_columns(
     be missing. Counts that need one of the `unknown` fields are None, and so are all values of
     steps that are not counted yet.
     """
-    columns = make_time_columns(past.activity, step, past)
-    for start, activity in past.activity.items():
+    columns = make_time_columns(history.activity, step, history)
+    for start, activity in history.activity.items():
         row = activity.known_counts(unknown)
         for name, durations in (("wait", activity.wait), ("run", activity.run)):
             row |= {
@@ -32,7 +32,7 @@ def make_chart_columns(
                 f"{name}P95": durations.p95,
                 f"{name}P99": durations.p99,
             }
-        is_known = start <= past.as_of and start not in past.uncounted
+        is_known = start <= history.as_of and start not in history.uncounted
         for name, value in row.items():
             columns.setdefault(name, []).append(value if is_known else None)
     return columns

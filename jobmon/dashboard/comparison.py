@@ -103,19 +103,19 @@ def _find_periods(facts: Facts) -> _Periods | Missing:
         return NO_END_TIMES
     if not isinstance(facts.previous, PreviousPeriod):
         return facts.previous or _NOT_REQUESTED
-    past, previous = facts.history_by_step, facts.previous.history_by_step
-    if isinstance(past, Missing):
-        return past
-    if not (past.is_complete and previous.is_complete):
+    history, previous = facts.history_by_step, facts.previous.history_by_step
+    if isinstance(history, Missing):
+        return history
+    if not (history.is_complete and previous.is_complete):
         return STILL_COUNTING
-    if past.gaps or previous.gaps:
+    if history.gaps or previous.gaps:
         return _HAS_GAPS
     distance = facts.previous.distance
-    completed = [start for start in past.activity if start + facts.window.step <= past.as_of]
-    window_steps = [past.activity[start] for start in completed]
+    completed = [start for start in history.activity if start + facts.window.step <= history.as_of]
+    window_steps = [history.activity[start] for start in completed]
     previous_steps = [previous.activity[start - distance] for start in completed]
     has_compared = any(step.finished for step in (*window_steps, *previous_steps))
-    if not has_compared and any(step.finished for step in past.activity.values()):
+    if not has_compared and any(step.finished for step in history.activity.values()):
         return _ONLY_IN_PROGRESS
     return window_steps, previous_steps
 

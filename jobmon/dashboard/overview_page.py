@@ -150,7 +150,7 @@ class OverviewPage:
         queue = current_queue()
         window = query.window.resolve(queue.series, datetime.now(UTC))
         try:
-            past = queue.series.history_by_step(window, (query.type,) if query.type else ())
+            history = queue.series.history_by_step(window, (query.type,) if query.type else ())
         except TooManyTypesError:
             raise invalid("type", "Too many job types in this window to show one alone.") from None
         except NoCollectorError:
@@ -165,7 +165,7 @@ class OverviewPage:
                 code = "history_unavailable"
             raise unavailable(code, "There is no history of this window.") from None
         unknown = queue.known_fields.unknown
-        columns = make_chart_columns(past, window.step, unknown)
+        columns = make_chart_columns(history, window.step, unknown)
         columns["marks"] = list_marks(queue.marks.find(window.start, window.end))
         previous = None
         if query.compare and not query.type:

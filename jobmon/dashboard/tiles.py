@@ -108,9 +108,9 @@ def _make_running_tile(facts: Facts) -> Tile:
 
 
 def _make_dead_tile(facts: Facts) -> Tile:
-    past, died, note = _find_attempts(facts), 0, ""
-    if isinstance(past, History):
-        died, is_exact = sum(step.dlq for step in past.activity.values()), True
+    history, died, note = _find_attempts(facts), 0, ""
+    if isinstance(history, History):
+        died, is_exact = sum(step.dlq for step in history.activity.values()), True
         new_dead = facts.evidence.new_dead
         if facts.page_window.range == "1h" and new_dead is not None and new_dead.value > died:
             died, is_exact = new_dead  # as in the notice: the history is older
@@ -163,14 +163,14 @@ def _make_oldest_queued_tile(facts: Facts) -> Tile:
 
 
 def _make_enqueued_tile(facts: Facts) -> Tile:
-    past, rate, note = facts.history_by_step, None, ""
+    history, rate, note = facts.history_by_step, None, ""
     if "createdAt" in facts.evidence.unknown:
         note = "creation times unknown"
-    elif isinstance(past, Missing):
-        note = past.reason
+    elif isinstance(history, Missing):
+        note = history.reason
     else:
-        rate = _find_rate(facts, past, lambda step: step.enqueued)
-        enqueued = sum(step.enqueued for step in past.activity.values())
+        rate = _find_rate(facts, history, lambda step: step.enqueued)
+        enqueued = sum(step.enqueued for step in history.activity.values())
         jobs = "job" if enqueued == 1 else "jobs"
         note = f"{grouped(enqueued)} {jobs} in {_name_window(facts)}"
     return Tile(
@@ -178,40 +178,40 @@ def _make_enqueued_tile(facts: Facts) -> Tile:
         name="Enqueued",
         value=per_minute(rate),
         note=note,
-        trend=[] if rate is None else _measure_trend(facts, past, lambda step: step.enqueued),
+        trend=[] if rate is None else _measure_trend(facts, history, lambda step: step.enqueued),
     )
 
 
 def _make_throughput_tile(facts: Facts) -> Tile:
-    past = _find_attempts(facts)
-    if isinstance(past, Missing):
-        note = past.reason
+    history = _find_attempts(facts)
+    if isinstance(history, Missing):
+        note = history.reason
     else:
-        finished = sum(step.finished for step in past.activity.values())
+        finished = sum(step.finished for step in history.activity.values())
         attempts = "attempt" if finished == 1 else "attempts"
         note = f"{grouped(finished)} {attempts} in {_name_window(facts)}"
     return Tile(
         group=TileGroup.FLOW,
         name="Throughput",
-        value=per_minute(_find_rate(facts, past, lambda step: step.finished)),
+        value=per_minute(_find_rate(facts, history, lambda step: step.finished)),
         note=note,
-        trend=_measure_trend(facts, past, lambda step: step.finished),
+        trend=_measure_trend(facts, history, lambda step: step.finished),
         change=compare_attempts(facts),
     )
 
 
 def _find_rate(
-    facts: Facts, past: History[datetime] | Missing, count: Callable[[Activity], int]
+    facts: Facts, history: History[datetime] | Missing, count: Callable[[Activity], int]
 ) -> float | None:
     """The rate per minute: the mean of a window that is over, or else of the newest minutes.
 
     None if the history is unknown, or if none of the newest minutes is counted.
     """
     minutes = facts.evidence.hour_by_minute
-    if isinstance(past, Missing):
+    if isinstance(history, Missing):
         return None
     if facts.is_over:
-        return sum(map(count, past.activity.values())) / (facts.window.length / MINUTE)
+        return sum(map(count, history.activity.values())) / (facts.window.length / MINUTE)
     if isinstance(minutes, Missing):
         return None
     newest = list(minutes.activity.items())[-RATE_MINUTES:]
@@ -220,12 +220,12 @@ def _find_rate(
 
 
 def _make_failure_rate_tile(facts: Facts) -> Tile:
-    past, rate = _find_attempts(facts), None
-    if isinstance(past, Missing):
-        note = past.reason
+    history, rate = _find_attempts(facts), None
+    if isinstance(history, Missing):
+        note = history.reason
     else:
-        finished = sum(step.finished for step in past.activity.values())
-        failed = sum(step.failed for step in past.activity.values())
+        finished = sum(step.finished for step in history.activity.values())
+        failed = sum(step.failed for step in history.activity.values())
         rate = failure_rate(failed, finished)
         note = f"of attempts in {_name_window(facts)}"
     return Tile(
@@ -234,7 +234,7 @@ def _make_failure_rate_tile(facts: Facts) -> Tile:
         value=percent(rate),
         note=note,
         link=query(status=(JobStatus.FAILED.value, JobStatus.DLQ.value)),
-        trend=_measure_trend(facts, past, lambda step: step.failure_rate),
+        trend=_measure_trend(facts, history, lambda step: step.failure_rate),
         is_alarming=_is_high(facts, rate) and _fails_now(facts),
         counts_faults=True,
         change=compare_failure_rates(facts),
@@ -286,17 +286,17 @@ def _find_attempts(facts: Facts) -> History[datetime] | Missing:
 
 def _measure_trend(
     facts: Facts,
-    past: History[datetime] | Missing,
+    history: History[datetime] | Missing,
     measure: Callable[[Activity], float | None],
 ) -> list[float | None]:
     """A value for each step that is over: the step in progress would look like a drop."""
     step_length = facts.window.step
-    if isinstance(past, Missing):
+    if isinstance(history, Missing):
         return []
     return [
-        None if start in past.uncounted else measure(step)
-        for start, step in past.activity.items()
-        if start + step_length <= past.as_of
+        None if start in history.uncounted else measure(step)
+        for start, step in history.activity.items()
+        if start + step_length <= history.as_of
     ]
 
 

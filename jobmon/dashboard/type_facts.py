@@ -83,10 +83,10 @@ class TypeFacts:
     @property
     def has_jobs(self) -> bool:
         """Whether a job of the type exists or was active in the window; True if that is unknown."""
-        counts, past = self.facts.evidence.stats.counts, self.facts.history_by_step
-        if counts is None or isinstance(past, Missing) or any(counts.values()):
+        counts, history = self.facts.evidence.stats.counts, self.facts.history_by_step
+        if counts is None or isinstance(history, Missing) or any(counts.values()):
             return True
-        return any(step.enqueued or step.finished or step.dlq for step in past.activity.values())
+        return any(step.enqueued or step.finished or step.dlq for step in history.activity.values())
 
 
 def gather_type(
@@ -109,14 +109,14 @@ def gather_type(
         new_dead=None,
         rules=evidence.rules.restrict(name),
     )
-    past = _read_steps(queue, evidence, overview_facts.window, name)
+    history = _read_steps(queue, evidence, overview_facts.window, name)
     oldest, oldest_unknown = _find_oldest(queue, lists, name)
     due = None
     if evidence.stats.health.scheduled == 0 and stats.counts is not None:
         due = sum(stats.counts.get((status, name), 0) for status in WAITING_STATUSES)
     return TypeFacts(
         name=name,
-        facts=replace(overview_facts, evidence=type_evidence, history_by_step=past, samples={}),
+        facts=replace(overview_facts, evidence=type_evidence, history_by_step=history, samples={}),
         forecast=forecast_types(evidence).get(name),
         oldest=oldest,
         oldest_unknown=oldest_unknown,

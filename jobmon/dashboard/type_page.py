@@ -77,9 +77,9 @@ class TypePage:
         """The part, the same for all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
         type_facts = gather_type(queue, self._lists, name, page_window, now)
-        past, window = type_facts.facts.history_by_step, type_facts.facts.window
-        missing = past if isinstance(past, Missing) else None
-        gaps = past.gaps if isinstance(past, History) else ()
+        history, window = type_facts.facts.history_by_step, type_facts.facts.window
+        missing = history if isinstance(history, Missing) else None
+        gaps = history.gaps if isinstance(history, History) else ()
         return render_template(
             "dashboard/_type.html",
             type_facts=type_facts,

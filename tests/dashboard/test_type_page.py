@@ -224,25 +224,39 @@ def test_counts_of_a_type_that_may_be_folded_into_other_are_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("running", "expired"),
+    ("running", "types", "expired"),  # types: of the jobs that were read
     [
-        ({}, 2),
-        ({"is_complete": False}, 2),  # the last job that was read has a valid lease
-        ({"is_complete": False, "count": 3}, None),
-        ({"reason": "an index is missing"}, None),
+        ({}, "abaa", 2),
+        ({"is_complete": False}, "abaa", 2),  # the last job that was read has a valid lease
+        ({"is_complete": False}, "aba", None),
+        ({"reason": "an index is missing"}, "abaa", None),
     ],
     ids=str,
 )
 def test_expired_leases_of_a_type_are_unknown_unless_all_of_them_were_read(
-    running: dict[str, Any], expired: int | None
+    running: dict[str, Any], types: str, expired: int | None
 ) -> None:
-    types = ("a", "b", "a", "a")[: running.pop("count", 4)]
     jobs = tuple(
         RunningJob("1", job_type, expires_at=NOW + (index - 2.5) * MINUTE)
         for index, job_type in enumerate(types)
     )
     stats = restrict_stats(make_stats({}), "a", RunningJobs(as_of=NOW, jobs=jobs, **running))
     assert stats.health.expired_leases == expired
+
+
+def make_type_facts(counts: dict[tuple[str, str], int] | None, running: RunningJobs) -> TypeFacts:
+    """The facts of type a without history, and with these jobs by status and type."""
+    facts = make_facts(has_history=False)
+    stats = restrict_stats(make_stats(counts), "a", running)
+    return TypeFacts(
+        name="a",
+        facts=replace(facts, evidence=replace(facts.evidence, stats=stats)),
+        forecast=None,
+        oldest=None,
+        oldest_unknown="",
+        due=None,
+        stalled_for=None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,22 +294,7 @@ def test_expired_leases_are_unknown_if_no_job_that_was_read_has_a_known_end() ->
     ],
     ids=["counted", "folded", "estimate"],
 )
-def test_strip_does_not_say_that_no_job_waits_if_the_jobs_are_not_counted(
+def test_strip_does_not_claim_that_no_job_waits_if_the_jobs_are_not_counted(
     counts: dict[tuple[str, str], int] | None, sentence: str
 ) -> None:
     assert make_type_facts(counts, RunningJobs(as_of=NOW)).strip.sentence == sentence
-
-
-def make_type_facts(counts: dict[tuple[str, str], int] | None, running: RunningJobs) -> TypeFacts:
-    """The facts of type a without history, and with these jobs by status and type."""
-    facts = make_facts(has_history=False)
-    stats = restrict_stats(make_stats(counts), "a", running)
-    return TypeFacts(
-        name="a",
-        facts=replace(facts, evidence=replace(facts.evidence, stats=stats)),
-        forecast=None,
-        oldest=None,
-        oldest_unknown="",
-        due=None,
-        stalled_for=None,
-    )
