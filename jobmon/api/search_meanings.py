@@ -18,7 +18,7 @@ from jobmon.api.search_text import (
     format_filters,
     list_keys,
     parse_search,
-    shortest_key,
+    shown_key,
     to_parameters,
 )
 from jobmon.domain import JOB_STATUS_WORDS, CappedCount
@@ -175,7 +175,7 @@ class _Finder:
             if count is None or not count.value:
                 continue
             if parameter != "worker" or self._queue.known_fields.can_filter_by_worker:
-                note = shortest_key(parameter, self._fields)
+                note = shown_key(parameter, self._fields)
                 filters = {**self._filters, parameter: [value]}
                 yield replace(
                     self._make_list(_show_value(parameter, value), note, filters, is_exact=True),
@@ -266,7 +266,7 @@ class _Finder:
                 if has_list:
                     values = [*other_filters.get(parameter, ()), name]
                     filters = {**other_filters, parameter: values}
-                    note = shortest_key(parameter, self._fields)
+                    note = shown_key(parameter, self._fields)
                     yield self._make_list(_show_value(parameter, name), note, filters)
                 is_first = index == 0 and not any(other_filters.values())
                 if parameter in ("type", "worker") and (is_first or not has_list):

@@ -138,7 +138,7 @@ def explain_refused(search: SearchText, fields: Sequence[str]) -> SearchText:
     except ValidationError as error:
         messages = invalid_parameters(error.messages_dict).details or {}
         problems = (
-            f"`{shortest_key(parameter, fields)}:{values[0] if len(values) == 1 else ''}` "
+            f"`{shown_key(parameter, fields)}:{values[0] if len(values) == 1 else ''}` "
             f"cannot be searched: {message}"
             for parameter, values in filters.items()
             for message in messages.get(parameter, ())
@@ -181,12 +181,12 @@ def _make_part(parameter: str, raw: str, start: int) -> Part:
     value = STATUSES.get(raw.lower(), raw) if parameter == "status" else raw
     if quoted is not None:
         inner, star = quoted[1], quoted[2] or ""
-        keeps_quotes = not star and _changes_by_quotes(parameter, inner)
+        keeps_quotes = not star and _needs_quotes(parameter, inner)
         value = f'"{inner}"' if keeps_quotes else f"{inner}{star}"
     return Part(parameter=parameter, value=value, start=start)
 
 
-def _changes_by_quotes(parameter: str, inner: str) -> bool:
+def _needs_quotes(parameter: str, inner: str) -> bool:
     """Whether the text in quotes means something else without them: then they are kept."""
     is_label = parameter in REPEATABLE and (inner in ("null", "") or inner.endswith("*"))
     return is_label or parameter.startswith(f"{PAYLOAD}.")
@@ -195,15 +195,15 @@ def _changes_by_quotes(parameter: str, inner: str) -> bool:
 def _check_values(filters: Mapping[str, list[str]], fields: Sequence[str]) -> Iterator[str]:
     """A sentence about each parameter that has no value, or too many values."""
     for parameter, values in filters.items():
-        key = shortest_key(parameter, fields)
+        key = shown_key(parameter, fields)
         if "" in values:
             yield f"Write a value after `{key}:`."
         elif len(values) > 1 and parameter not in (*REPEATABLE, *fields):
             yield f"Write `{key}:` only once."
 
 
-def shortest_key(parameter: str, fields: Sequence[str]) -> str:
-    """The shortest key that means this parameter."""
+def shown_key(parameter: str, fields: Sequence[str]) -> str:
+    """The key that is shown for a parameter: of a field, the shortest one that means it."""
     if parameter in _FIRST_KEYS:
         return _FIRST_KEYS[parameter]
     names = parameter.split(".")
@@ -212,10 +212,10 @@ def shortest_key(parameter: str, fields: Sequence[str]) -> str:
 
 
 def list_keys(fields: Sequence[str], *, is_operator: bool) -> list[str]:
-    """The shortest key of every parameter, for operators or for owners of jobs."""
+    """The shown key of every parameter, for operators or for owners of jobs."""
     keys = [key for key in _FIRST_KEYS.values() if is_operator or key not in OPERATOR_KEYS]
     order = list(KEYS)
-    return sorted(keys, key=order.index) + [shortest_key(name, fields) for name in fields]
+    return sorted(keys, key=order.index) + [shown_key(name, fields) for name in fields]
 
 
 def format_filters(filters: Mapping[str, list[str]], fields: Sequence[str]) -> str | None:
@@ -236,7 +236,7 @@ def format_filters(filters: Mapping[str, list[str]], fields: Sequence[str]) -> s
 def _format_part(parameter: str, value: str, fields: Sequence[str]) -> str | None:
     """The part of a search text for one value of a filter; None if no text has this meaning."""
     shown = JOB_STATUS_WORDS.get(value, value) if parameter == "status" else value
-    key = shortest_key(parameter, fields)
+    key = shown_key(parameter, fields)
     for form in (shown, f'"{shown}"', f'"{shown.removesuffix("*")}"*'):
         part = f"{key}:{form}"
         if parse_search(part, fields).filters == {parameter: [value]}:

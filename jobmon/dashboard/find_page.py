@@ -15,7 +15,7 @@ from jobmon.api.search_meanings import (
     find_meanings,
     make_list_query,
 )
-from jobmon.api.search_text import list_keys, parse_search, shortest_key, to_parameters
+from jobmon.api.search_text import list_keys, parse_search, shown_key, to_parameters
 from jobmon.dashboard import session
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.queues_page import queue_address
@@ -100,7 +100,7 @@ def find() -> BaseResponse | str:
     return render_template(
         "dashboard/find.html",
         keys=list_keys(fields, is_operator=owner is None),
-        field=shortest_key(fields[0], fields) if fields else None,
+        field=shown_key(fields[0], fields) if fields else None,
         **context,
     )
 

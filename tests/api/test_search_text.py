@@ -10,7 +10,7 @@ from jobmon.api.search_text import (
     format_filters,
     list_keys,
     parse_search,
-    shortest_key,
+    shown_key,
     to_parameters,
 )
 
@@ -111,15 +111,15 @@ def test_key_of_several_fields_is_ambiguous_unless_one_matches_exactly() -> None
     assert exact.filters == {"job_id": ["1"], "payload.orderID": ["2"]}
 
 
-def test_each_parameter_is_listed_under_the_shortest_key_that_means_it() -> None:
+def test_each_parameter_is_listed_under_the_key_that_is_shown_for_it() -> None:
     """Catches a suggestion that searches another field: `id:` is the job's id, not `user.id`."""
-    assert [shortest_key(field, FIELDS) for field in FIELDS] == [
+    assert [shown_key(field, FIELDS) for field in FIELDS] == [
         "orderId",
         "email",
         "user.id",
         "team.id",
     ]
-    assert shortest_key("payload.type", ("payload.type",)) == "payload.type"
+    assert shown_key("payload.type", ("payload.type",)) == "payload.type"
     assert list_keys(FIELDS[:1], is_operator=True) == [
         *("id", "type", "status", "owner", "worker", "code", "group", "is"),
         *("attempts", "priority"),
