@@ -104,7 +104,7 @@ def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:
     """The secrets in the settings of a process and of its queues.
 
     These are the keys for tokens and webhooks, the client secret, the passwords in connection
-    strings, and the parts of notification addresses that may be tokens. It omits short secrets.
+    strings, and the parts of notification addresses that may be tokens. Short secrets are left out.
     """
     uris = [settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri]
     uris += (queue.actor_mongo_uri for queue in (settings, *queues))
@@ -254,8 +254,8 @@ def _escape_json(_: Any, __: str, line: Any) -> str:
 def _escape_for_terminal(_: Any, __: str, event: EventDict) -> EventDict:
     escaped: EventDict = {}
     for name, value in event.items():
-        characters = _ESCAPED_IN_STACK if name == "exception" else _ESCAPED_ON_TERMINAL
-        escaped[name] = _change_texts(value, partial(characters.sub, _escape))
+        pattern = _ESCAPED_IN_STACK if name == "exception" else _ESCAPED_ON_TERMINAL
+        escaped[name] = _change_texts(value, partial(pattern.sub, _escape))
     return escaped
 
 

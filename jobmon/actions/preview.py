@@ -15,7 +15,7 @@ from jobmon.store.list_count import ListCounter
 from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 
-SAMPLE = 5  # jobs that a preview shows
+SAMPLE_SIZE = 5  # jobs
 _CREATED_BEFORE_STEP = timedelta(seconds=2)
 
 
@@ -80,8 +80,8 @@ class ActionPreviewer:
             ]
             # Several jobs can have one id: as a number and as a text, or without a unique index.
             unsuitable = len(target.job_ids) - len({to_text(job.get("jobId")) for job in jobs})
-            return ActionPreview(count=len(jobs), sample=jobs[:SAMPLE], unsuitable=unsuitable)
-        # In steps, so that equal previews share a count.
+            return ActionPreview(count=len(jobs), sample=jobs[:SAMPLE_SIZE], unsuitable=unsuitable)
+        # Rounded up to whole steps, so that equal previews share a count.
         until = now + (datetime.min.replace(tzinfo=UTC) - now) % _CREATED_BEFORE_STEP
         job_filter = narrow_to_action(action, target.job_filter, self._support, until)
         if job_filter is None:
@@ -94,15 +94,15 @@ class ActionPreviewer:
         if not count.is_exact:
             message = f"More than {MAX_JOBS:,} jobs match: use a filter that fewer jobs match."
             raise RequestError("expected", message)
-        page = self._lists.page(job_filter, per_page=SAMPLE)
+        page = self._lists.page(job_filter, per_page=SAMPLE_SIZE)
         return ActionPreview(count=count.value, sample=page.jobs)
 
     def _preview_group(self, job_filter: JobFilter, group_id: str) -> ActionPreview:
         jobs = self._groups.find(job_filter, group_id)
-        ids = [job_id for job in jobs[:SAMPLE] if (job_id := to_text(job.get("jobId")))]
+        ids = [job_id for job in jobs[:SAMPLE_SIZE] if (job_id := to_text(job.get("jobId")))]
         # Jobs of several owners can have the same printed id.
         selected = self._lists.look_up(ids, JobFilter(), job_filter.owner)
-        return ActionPreview(count=len(jobs), sample=[job for job, _ in selected][:SAMPLE])
+        return ActionPreview(count=len(jobs), sample=[job for job, _ in selected][:SAMPLE_SIZE])
 
 
 def require_suitable(action: str, job_filter: JobFilter, support: ActionSupport) -> JobFilter:

@@ -19,14 +19,14 @@ ONLY_DELETIONS = f"All actions of this queue delete jobs. {DELETION_OFF}"
 class ActionSupport:
     """The actions of a queue. `statuses`: by action, the statuses of the jobs that it changes.
 
-    `deletions_off`: the actions that delete documents, if the settings do not allow this. `reason`:
-    why the queue has no actions; else empty. `transitions`: the profile's transitions, by action;
-    None for the documents of jobmon's own library. `has_creation_time`: whether jobs record when
-    they were created.
+    `disabled_deletions`: the actions that delete documents, if the settings do not allow this.
+    `reason`: why the queue has no actions; else empty. `transitions`: the profile's transitions, by
+    action; None for the documents of jobmon's own library. `has_type_actions`: whether types can be
+    paused. `has_creation_time`: whether jobs record when they were created.
     """
 
     statuses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    deletions_off: Collection[str] = ()
+    disabled_deletions: Collection[str] = ()
     reason: str = ""
     transitions: Mapping[str, Transition] | None = None
     has_type_actions: bool = False
@@ -52,7 +52,7 @@ class ActionSupport:
 
     def require(self, action: str) -> None:
         """Raise RequestError with the reason unless the queue has this action."""
-        if action in self.deletions_off:
+        if action in self.disabled_deletions:
             raise RequestError("action", DELETION_OFF)
         if not self.has(action):
             available = ", ".join(self.list_actions())
@@ -61,6 +61,7 @@ class ActionSupport:
 
 
 def find_support(settings: Settings) -> ActionSupport:
+    """The actions of the queue that these settings watch."""
     profile = Profile.from_settings(settings)
     transitions: Mapping[str, Transition] | None = None
     mappings = (profile.jobs, profile.attempts)
@@ -75,13 +76,13 @@ def find_support(settings: Settings) -> ActionSupport:
             return ActionSupport(reason=CELERY if is_celery else NO_TRANSITIONS, transitions={})
         statuses = {name: transition.statuses for name, transition in transitions.items()}
         deletions = {name for name, transition in transitions.items() if transition.deletes}
-    deletions_off = set[str]() if settings.actions_allow_delete else deletions
+    disabled_deletions = set[str]() if settings.actions_allow_delete else deletions
     allowed_statuses = {
-        name: value for name, value in statuses.items() if name not in deletions_off
+        name: value for name, value in statuses.items() if name not in disabled_deletions
     }
     return ActionSupport(
         statuses=allowed_statuses,
-        deletions_off=deletions_off,
+        disabled_deletions=disabled_deletions,
         reason="" if allowed_statuses else ONLY_DELETIONS,
         transitions=transitions,
         has_type_actions=transitions is None,

@@ -6,7 +6,7 @@ from typing import Any
 from marshmallow import fields
 
 from jobmon.actions.catalog import ACTIONS
-from jobmon.actions.preview import SAMPLE
+from jobmon.actions.preview import SAMPLE_SIZE
 from jobmon.actions.records import HISTORY_KINDS, Result
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.requests import JobOutcome
@@ -143,7 +143,7 @@ class ActionPreviewAnswer(Answer):
     )
     isActorRunning = boolean("Whether an actor is running.")
     expiresAfterMinutes = integer("Minutes that a request waits for an actor; then it expires.")
-    sample = array(JobSummary, f"The first jobs that would be changed: at most {SAMPLE}.")
+    sample = array(JobSummary, f"The first jobs that would be changed: at most {SAMPLE_SIZE}.")
 
 
 class JobOutcomeAnswer(Answer):

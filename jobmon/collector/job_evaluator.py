@@ -26,7 +26,7 @@ BATCH = 500  # documents in one command
 
 
 class _SnapshotAt(ReadConcern):
-    """Reads documents as of one moment, by default at most five minutes ago."""
+    """Reads documents as of one moment, of which servers keep the last five minutes by default."""
 
     def __init__(self, at: Timestamp) -> None:
         super().__init__("snapshot")

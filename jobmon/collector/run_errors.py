@@ -54,7 +54,9 @@ def complete_errors(
     }
     now = datetime.now(UTC)
     versions = evaluator.evaluate([(document, now) for document in shown.values()])
-    errors = {index: job.error for index, job in zip(shown, versions, strict=True) if job}
+    errors = {
+        index: version.error for index, version in zip(shown, versions, strict=True) if version
+    }
     for index, ended in incomplete.items():
         if index in errors:
             runs[index] = ended.run._replace(error=errors[index])
@@ -78,5 +80,5 @@ def _shows_run(document: Document, ended: EndedRun, rules: RunRules) -> bool:
     """
     if rules.finished_path is None or not ended.change.has_written(rules.finished_path):
         return False
-    shown = select_paths(document, rules.remembered)
-    return shown == select_paths(ended.document, rules.remembered)
+    present = select_paths(document, rules.remembered)
+    return present == select_paths(ended.document, rules.remembered)

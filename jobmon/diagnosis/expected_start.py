@@ -26,6 +26,7 @@ from jobmon.store.lease_order import Place
 
 # If three or more attempts of a type usually end in three minutes, one must have ended lately.
 RECENT_LENGTH, MIN_EXPECTED = 3 * MINUTE, 3
+MAX_EXTRA = 3  # jobs of other types that may be ahead beyond twice their usual number
 
 
 class StartRate(NamedTuple):
@@ -106,7 +107,7 @@ def estimate_wait(job: JobFacts, queue: QueueFacts) -> timedelta | str:
     wait = (place.same_type + 1) / rate.same_type * MINUTE
     other_types = max(0, place.ahead.value + place.tied.value - place.same_type)
     # While many jobs of other types come first, jobs of its type start less often than before.
-    if other_types > 2 * rate.other_types * (wait / MINUTE) + MIN_EXPECTED:
+    if other_types > 2 * rate.other_types * (wait / MINUTE) + MAX_EXTRA:
         return "more jobs of other types are ahead than usual"
     return wait if wait <= MAX_FORECAST else "it does not start within a day at the present rate"
 

@@ -11,9 +11,10 @@ K = TypeVar("K", bound=Hashable)
 class StepCache(Generic[V]):
     """Values by owner and key, at most `size` in total: the values added first are dropped.
 
-    cache = StepCache[int](size=20_000)
-    cache.add("payouts", {1: 10})
-    cache.find("payouts", [1, 2])  # {1: 10}
+    >>> cache = StepCache[int](size=20_000)
+    >>> cache.add("payouts", {1: 10})
+    >>> cache.find("payouts", [1, 2])
+    {1: 10}
     """
 
     def __init__(self, size: int) -> None:

@@ -107,8 +107,8 @@ class ScheduleReader:
         counts: dict[int, Counter[str]] = {}
         for group in groups:
             if jobs := int(group["jobs"]):
-                by_type = counts.setdefault(int(group["_id"]["step"]), Counter())
-                by_type[label(group["_id"].get("type"))] += jobs
+                in_step = counts.setdefault(int(group["_id"]["step"]), Counter())
+                in_step[label(group["_id"].get("type"))] += jobs
         has_reached_limit = sum(int(group["read"]) for group in groups) >= self._limit
         read_until = (
             max(make_aware(group["last"]) for group in groups) if has_reached_limit else end

@@ -131,7 +131,7 @@ def accept_token(token: str) -> float | None:
 def read_claims(token: str) -> dict[str, Any]:
     """The claims of a valid token, revoked or not; raises ApiError 401 if it is not valid."""
     with _refusing_with_401():
-        claims = _check(token)
+        claims = _verify(token)
         _read_access(claims)
         return claims
 
@@ -168,12 +168,12 @@ def _decode(token: str) -> AccessToken:
     checked: CheckedTokens = extension("jobmon_checked_tokens")
     if (checked_token := checked.find(token)) is not None:
         return checked_token
-    access = _read_access(_check(token))
+    access = _read_access(_verify(token))
     checked.add(token, access, *g.pop("jobmon_token_key", ()))
     return access
 
 
-def _check(token: str) -> dict[str, Any]:
+def _verify(token: str) -> dict[str, Any]:
     """The claims of a token with the right signature, times, issuer, audience and type."""
     if len(token) > MAX_TOKEN_LENGTH:
         raise RefusedTokenError("size")

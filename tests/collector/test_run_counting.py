@@ -55,41 +55,42 @@ class Fakes:
     """A `RunCounting` with fake parts, before it begins to count."""
 
     def __init__(self) -> None:
-        self.connection, self.events, self.share = FakeConnection(), FakeEventCounter(), FakeShare()
-        parts: Any = (self.connection, self.events, self.share)
+        self.connection, self.share = FakeConnection(), FakeShare()
+        self.counter = FakeEventCounter()
+        parts: Any = (self.connection, self.counter, self.share)
         self.counting = RunCounting(*parts)
 
 
 def test_counting_begins_when_all_queues_have_stats_and_a_slot_is_free() -> None:
     fakes = Fakes()
-    counting, events = fakes.counting, fakes.events
+    counting, counter = fakes.counting, fakes.counter
     counting.count()
     fakes.share.has_starting_queues = False
     counting.count()
-    assert (counting.is_waiting, counting.has_begun.is_set(), events.calls) == (True, False, [])
+    assert (counting.is_waiting, counting.has_begun.is_set(), counter.calls) == (True, False, [])
     fakes.share.slots = 1
     counting.count()
     assert (counting.is_waiting, counting.has_begun.is_set()) == (False, True)
-    assert events.calls == ["begin", "count"]
+    assert counter.calls == ["begin", "count"]
 
 
 def test_counting_begins_at_once_if_it_is_urgent() -> None:
     fakes = Fakes()
-    fakes.events.is_begin_urgent = True
+    fakes.counter.is_begin_urgent = True
     fakes.counting.count()
-    assert fakes.events.calls == ["begin", "count"]
+    assert fakes.counter.calls == ["begin", "count"]
 
 
 def test_counting_ends_when_an_attempt_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_counting_module, "CHECK_EVERY_S", -1.0)
     fakes = Fakes()
-    counting, events = fakes.counting, fakes.events
+    counting, counter = fakes.counting, fakes.counter
     counting.begin()
     counting.count()
     assert counting.counter is not None
     fakes.connection.has_attempts = True
     counting.count()
-    assert events.calls[-2:] == ["count", "stop"]
+    assert counter.calls[-2:] == ["count", "stop"]
     assert counting.counter is None
 
 

@@ -33,6 +33,17 @@ def run_curl(line: str) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
+def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobmon.cli", "demo", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=clean_environment(**environment),
+        timeout=PATIENCE_S,
+    )
+
+
 @pytest.fixture(scope="module")
 def demo(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """The demo of the first two tests; the second ends it."""
@@ -129,14 +140,3 @@ def test_configured_database_is_watched_and_not_written(
     assert operations == {"query", "command"}
     database["system.profile"].drop()
     assert database.command("dbHash")["md5"] == hash_before
-
-
-def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "jobmon.cli", "demo", *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=clean_environment(**environment),
-        timeout=PATIENCE_S,
-    )

@@ -45,13 +45,13 @@ DERIVED_MAPPING = FieldMapping(
 MATCHES_NOTHING = {"_id": {"$in": []}}
 
 
-def map_jobs(**paths: str) -> FieldMapping:
+def make_mapping(**paths: str) -> FieldMapping:
     """A mapping with these paths, and the contract's names for the other fields."""
     return FieldMapping(paths={name: name for name in MAPPED_JOB_FIELDS} | paths)
 
 
 def test_documents_with_the_names_of_the_contract_are_not_translated() -> None:
-    mapping = map_jobs()
+    mapping = make_mapping()
     query: dict[str, Any] = {
         "status": {"$in": ["dlq", "failed"]},
         "$nor": [{"createdBy": IS_ARRAY}],
@@ -64,7 +64,7 @@ def test_documents_with_the_names_of_the_contract_are_not_translated() -> None:
     assert mapping.to_contract(job) is job
     assert mapping.projection(None) is None
     assert mapping.unknown == frozenset()
-    assert map_jobs(jobId="job_id").translates
+    assert make_mapping(jobId="job_id").translates
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_document_gets_the_names_and_values_of_the_contract() -> None:
 
 
 STATUS_MAPPING = replace(
-    map_jobs(status="done"),
+    make_mapping(status="done"),
     statuses={"true": "succeeded", "false": "queued", "null": "unseen", "1": "leased"},
 )
 
@@ -251,10 +251,10 @@ def test_status_names_map_each_stored_value_by_its_label(value: Any, status: Any
 
 def test_label_null_means_a_missing_status_and_not_the_text_null() -> None:
     assert STATUS_MAPPING.to_contract({"_id": 1})["status"] == "unseen"
-    assert "status" not in map_jobs().to_contract({"_id": 1})
-    assert map_jobs().translate_query({"status": "null"}) == {"status": None}
+    assert "status" not in make_mapping().to_contract({"_id": 1})
+    assert make_mapping().translate_query({"status": "null"}) == {"status": None}
     # In quotes, the label means the text `null`.
-    assert map_jobs().translate_query({"status": '"null"'}) == {
+    assert make_mapping().translate_query({"status": '"null"'}) == {
         "status": {"$in": ['"null"', "null"]}
     }
 

@@ -38,7 +38,7 @@ def make_api(watched: Any, make_settings: Callable[..., Settings], monkeypatch: 
     return make
 
 
-ACTIONS = {
+ACTION_SETTINGS = {
     "actions": True,
     "role_permissions": {"admin": frozenset({"ADMIN_DASHBOARD", "JOBS_RETRY", "NOTICES_MUTE"})},
 }
@@ -75,7 +75,7 @@ def read_addresses(html: str) -> set[str]:
 def test_every_address_of_a_page_begins_with_the_prefix(
     make_api: Any, queue: str, is_prefix_removed: bool
 ) -> None:
-    viewer = signed_in(make_api(path_prefix=PREFIX, **ACTIONS))
+    viewer = signed_in(make_api(path_prefix=PREFIX, **ACTION_SETTINGS))
     start = queue if is_prefix_removed else PREFIX + queue
     for path in PAGE_PATHS:
         answer = viewer.get(start + path)
@@ -87,7 +87,7 @@ def test_every_address_of_a_page_begins_with_the_prefix(
 
 
 def test_every_linked_page_and_file_is_served_below_the_prefix(make_api: Any) -> None:
-    viewer = signed_in(make_api(path_prefix=PREFIX, **ACTIONS))
+    viewer = signed_in(make_api(path_prefix=PREFIX, **ACTION_SETTINGS))
     pages = [viewer.get(path).text for path in PAGE_PATHS]
     form_addresses = {
         form["action"] for page in pages for form in Page(page).all("form", method="post")
@@ -102,8 +102,8 @@ def test_every_linked_page_and_file_is_served_below_the_prefix(make_api: Any) ->
 def test_redirects_of_the_root_keep_the_prefix(make_api: Any) -> None:
     viewer = signed_in(make_api(path_prefix=PREFIX))
     for path in ("", "/", PREFIX, f"{PREFIX}/", f"{PREFIX}/dashboard/"):
-        raw_path = {"environ_overrides": {"PATH_INFO": path}}
-        location = viewer.client.get("/", **raw_path).headers["Location"]
+        environ = {"PATH_INFO": path}  # unlike a URL, it may be empty
+        location = viewer.client.get("/", environ_overrides=environ).headers["Location"]
         assert location in (f"{PREFIX}/dashboard", f"{PREFIX}/"), path
     for path in (f"{PREFIX}s/dashboard", "/tools/dashboard", f"{PREFIX}{PREFIX}/dashboard"):
         assert viewer.get(path).status_code == 404
@@ -156,22 +156,22 @@ def read_cookie(answer: Any) -> Any:
 
 def test_session_cookie_is_sent_only_below_the_prefix(make_api: Any) -> None:
     api = make_api(path_prefix=PREFIX)
-    for url, name, secure in (
+    for options, name, secure in (
         ({}, "jobmon_session", ""),
         (TLS, "__Secure-jobmon_session", True),
     ):
         client = api.app.test_client()
         form = {"token": api.token(), "then": f"{PREFIX}/queues/default/dashboard/jobs?page=1"}
-        answer = client.post(f"{PREFIX}/dashboard/session", data=form, **url)
+        answer = client.post(f"{PREFIX}/dashboard/session", data=form, **options)
         assert answer.location == form["then"]
         cookie = read_cookie(answer)
         assert (cookie.key, cookie["path"], cookie["secure"]) == (name, PREFIX, secure)
         for path in ("/dashboard", "/queues/default/dashboard"):
-            assert client.get(PREFIX + path, **url).status_code == 200
-        assert client.get("/dashboard", **url).status_code == 401  # the browser sends no cookie
-        deleted = read_cookie(client.post(f"{PREFIX}/dashboard/sign-out", **url))
+            assert client.get(PREFIX + path, **options).status_code == 200
+        assert client.get("/dashboard", **options).status_code == 401  # the browser sends no cookie
+        deleted = read_cookie(client.post(f"{PREFIX}/dashboard/sign-out", **options))
         assert (deleted.key, deleted["path"], deleted["max-age"]) == (name, PREFIX, "0")
-        assert client.get(f"{PREFIX}/dashboard", **url).status_code == 401
+        assert client.get(f"{PREFIX}/dashboard", **options).status_code == 401
 
 
 def test_cookie_of_the_theme_has_the_prefix_as_its_path(make_api: Any) -> None:
