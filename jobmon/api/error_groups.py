@@ -29,7 +29,7 @@ from jobmon.diagnosis.error_groups import (
     summarize_errors,
 )
 from jobmon.diagnosis.evidence import NO_END_TIMES, NOT_COUNTED
-from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.error_group_document import ErrorGroup
 from jobmon.rollup.run_history import ErrorSteps, RunHistory
 from jobmon.rollup.series import MAX_CACHED_ANSWERS
 from jobmon.rollup.windows import Window, WindowError

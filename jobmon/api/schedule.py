@@ -90,5 +90,5 @@ def explain_schedule(queue: WatchedQueue, schedule: Schedule) -> dict[str, str]:
     if not all(window.is_exact for window in schedule.windows):
         return {"windows": f"only the soonest {schedule.limit:,} jobs of a window are read"}
     stats = queue.stats.cached_stats()
-    unreadable = "" if stats is None else stats.health.unknown.get("scheduled", "")
-    return {"windows": unreadable} if unreadable else {}
+    reason = "" if stats is None else stats.health.unknown.get("scheduled", "")
+    return {"windows": reason} if reason else {}

@@ -31,7 +31,7 @@ from jobmon.diagnosis.workers import (
 )
 from jobmon.domain import failure_rate
 from jobmon.humanize import grouped
-from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.error_group_document import ErrorGroup
 from jobmon.rollup.run_details import MAX_WORKER_TYPES
 from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.series import Durations, NoCollectorError

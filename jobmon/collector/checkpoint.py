@@ -43,7 +43,7 @@ class Checkpoints:
         self._parts = own[CHECKPOINTS]
         self._keep_alive = keep_alive
         self._saving: Future[None] | None = None
-        # Of the stored checkpoint; None if it lacks counted changes: `move` has no effect then.
+        # Of the stored checkpoint; None if the latest is not stored: no position is saved then.
         self._version: str | None = None
         self.took_s = 0.0  # how long the last write took
 
@@ -91,7 +91,7 @@ class Checkpoints:
         self._parts.delete_many({**self._own.scope, "version": {"$ne": version}})
         self.took_s = time.monotonic() - started
 
-    def move(self, token: Document | None, seen_until: datetime | None) -> None:
+    def save_position(self, token: Document | None, seen_until: datetime | None) -> None:
         """Replace only the position: while no job changes, the stored token would become too old.
 
         This has no effect if the latest checkpoint could not be stored.

@@ -317,7 +317,7 @@ class Collector:
     def _start_saving(self, segments: SegmentMap, changes: Changes, *, has_changed: bool) -> float:
         """Start to save a checkpoint, or move its position; returns the pause after that, in s."""
         if not has_changed:
-            self._checkpoints.move(changes.token, self._runs.seen_until)
+            self._checkpoints.save_position(changes.token, self._runs.seen_until)
             return CHECKPOINT_EVERY_S
         pause_s = max(CHECKPOINT_EVERY_S, self._checkpoints.took_s * CHECKPOINT_PAUSE_FACTOR)
         self._checkpoints.start_saving(self._make_checkpoint(segments, changes))

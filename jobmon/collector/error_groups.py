@@ -17,7 +17,7 @@ from jobmon.diagnosis.error_kinds import ONGOING_FOR, ErrorKind, classify_error,
 from jobmon.diagnosis.error_texts import ErrorTexts, prepare_error, prepare_stack
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import ERRORS, OwnDatabase
-from jobmon.rollup.error_registry import (
+from jobmon.rollup.error_group_document import (
     MAX_RECENT_JOBS,
     WITHOUT_SAMPLE,
     ErrorGroup,

@@ -24,7 +24,7 @@ from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.diagnosis.evidence import Missing
 from jobmon.domain import JobStatus
 from jobmon.page_addresses import error_address
-from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.error_group_document import ErrorGroup
 from jobmon.rollup.run_history import is_over
 from jobmon.rollup.series import NoCollectorError
 from jobmon.single_flight import TTL_FACTOR, SingleFlightCache

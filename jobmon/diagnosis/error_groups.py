@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from jobmon.diagnosis.error_kinds import GroupStatus, group_status
-from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.error_group_document import ErrorGroup
 from jobmon.rollup.run_details import ErrorPair
 from jobmon.rollup.run_history import ErrorSteps, RunHistory
 

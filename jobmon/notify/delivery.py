@@ -6,8 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
+from jobmon.notify.apprise_receiver import AppriseReceiver
 from jobmon.notify.message import Message
-from jobmon.notify.services import AppriseReceiver
 from jobmon.notify.webhook import DeliveryError, send_webhook
 from jobmon.settings import Settings
 from jobmon.settings.receivers import ReceiverAddress, decode_signing_secret

@@ -39,7 +39,7 @@ from jobmon.rollup.documents import (
     require_type,
     rollup_database,
 )
-from jobmon.rollup.error_registry import (
+from jobmon.rollup.error_group_document import (
     WITHOUT_SAMPLE,
     ErrorGroup,
     error_group_name,

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from jobmon.rollup.buckets import HistoryProgress
-from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.error_group_document import ErrorGroup
 from jobmon.rollup.gaps import Gap
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.run_details import RunDetails, merge_details

@@ -31,7 +31,7 @@ _FAILED_ATTEMPTS: Document = {"status": {"$in": _FAILED_OUTCOMES}}
 
 @dataclass(frozen=True, kw_only=True)
 class RunSource:
-    """Runs that finished in some time: `stages` find them by `index`; each document is one run.
+    """Runs that finished in a period: `stages` find them by `index`; each document is one run.
 
     `type`, `outcome` and the fields from `eligible_at` to `worker` are expressions about a run;
     `error_field` is the name of a field. `read_outcome` converts a value of `outcome`; it returns
@@ -99,9 +99,9 @@ def find_run_sources(
 def aggregate_by_minute(
     watched: ReadCollection, pipeline: list[Document], index: Keys
 ) -> Iterator[Document]:
-    """The groups that have a minute; none if no document has finishedAt and its index is missing.
+    """The groups that have a minute; none if the index is missing and no document has finishedAt.
 
-    The missing index is no mistake then: `jobmon init` creates none for a field without values.
+    `jobmon init` creates no index for a field without values, so a missing one is no mistake.
     """
     try:
         groups = watched.aggregate(pipeline, index=index, require_index=True)
@@ -149,7 +149,7 @@ def _make_job_source(connection: Connection, jobs: ReadCollection, within: Docum
     if job_outcome is not None:
         ended, index = {"finishedAt": within}, ATTEMPT_FINISHED
         failed: Document = {"$expr": {"$in": [job_outcome, _FAILED_OUTCOMES]}}
-        read_outcome: Callable[[Any], str | None] = _select_final
+        read_outcome: Callable[[Any], str | None] = _read_final_status
     else:
         statuses = jobs.mapping.select_statuses("finishedAt", STATUSES_AFTER_ATTEMPT)
         ended, index = {"status": {"$in": list(statuses)}, "finishedAt": within}, BY_FINISH
@@ -241,12 +241,12 @@ def _find_in_both_events(
 
 def _make_attempt_reader(attempts: ReadCollection) -> Callable[[Any], str | None]:
     def read_outcome(status: Any) -> str | None:
-        return _select_final(attempts.mapping.to_contract_status(status))
+        return _read_final_status(attempts.mapping.to_contract_status(status))
 
     return read_outcome
 
 
-def _select_final(status: Any) -> str | None:
+def _read_final_status(status: Any) -> str | None:
     """The status of an attempt; None if the attempt has not ended."""
     outcome = to_text(status)
     return outcome if outcome in FINAL_ATTEMPT_STATUSES else None

@@ -275,7 +275,7 @@ def test_request_without_the_right_to_change_jobs_is_interrupted_with_the_reason
         state = queue.state(filed)
         assert (state.phase, "lacks a right (Unauthorized)" in state.reason) == (Phase.PAUSED, True)
         queue.requests.resume(filed.request.id, BOB)
-        queue.act()  # as an actor that starts now
+        queue.act()  # by a new actor
         assert queue.state(filed).phase is Phase.PAUSED
         queue.requests.stop(stopped.request.id, BOB)
         queue.act()

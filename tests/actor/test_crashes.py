@@ -55,7 +55,7 @@ def add_dead_jobs(queue: ActingQueue, count: int = JOB_COUNT) -> None:
     )
 
 
-def run_until_killed(queue: ActingQueue, step: str, count: int, **changes: str) -> None:
+def run_until_killed(queue: ActingQueue, step: str, count: int, **variables: str) -> None:
     """Run an actor in a process that kills itself when it reaches a step for the `count`th time."""
     settings = {
         "JOBMON_MONGO_URI": queue.settings.mongo_uri,
@@ -63,7 +63,7 @@ def run_until_killed(queue: ActingQueue, step: str, count: int, **changes: str) 
         "JOBMON_ROLLUP_DB": queue.settings.rollup_db,
         "JOBMON_ACTIONS_PER_SECOND": "100000",
     }
-    environment = dict(os.environ) | settings | changes
+    environment = dict(os.environ) | settings | variables
     actor = start_python("tests.support.dying_actor", step, str(count), env=environment)
     assert actor.wait(PATIENCE_S) == -signal.SIGKILL
     # As if the lease of the killed actor had expired.

@@ -23,7 +23,7 @@ from jobmon.api import queue_metrics
 from jobmon.api.queue_metrics import QueueMetrics, Scrape
 from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.rollup.buckets import QueueSample, Tally
-from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.error_group_document import ErrorGroup
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.notification_health import ReceiverHealth
 from jobmon.rollup.reader import Totals

@@ -89,14 +89,14 @@ def test_a_checkpoint_that_cannot_be_stored_leaves_the_last_one_and_its_position
     checkpoints.save(CHECKPOINT)
     jobs = [{"_id": number, "text": "x" * 2**17} for number in range(200)]  # 26 MB: too large
     checkpoints.save(Checkpoint(CHECKPOINT.segments, {"_data": "83"}, jobs))
-    checkpoints.move({"_data": "84"}, None)
+    checkpoints.save_position({"_data": "84"}, None)
     assert Checkpoints(rollups).load() == CHECKPOINT
     versions = rollups[CHECKPOINTS].distinct("version")
     assert len(versions) == 1
     later = Checkpoint(CHECKPOINT.segments, {"_data": "85"})
     checkpoints.save(later)
     assert Checkpoints(rollups).load() == later
-    checkpoints.move({"_data": "86"}, None)
+    checkpoints.save_position({"_data": "86"}, None)
     assert Checkpoints(rollups).load() == Checkpoint(later.segments, {"_data": "86"})
 
 

@@ -14,7 +14,7 @@ from jobmon.diagnosis.error_kinds import ONGOING_FOR, OTHER_MESSAGES, classify_e
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.rollup.documents import OwnDatabase
-from jobmon.rollup.error_registry import ErrorGroup, load_error_group
+from jobmon.rollup.error_group_document import ErrorGroup, load_error_group
 from jobmon.store.labels import OTHER
 
 from ..conftest import NOW

@@ -11,7 +11,7 @@ from bson import ObjectId
 
 from jobmon.collector import job_memory as job_memory_module
 from jobmon.rollup.buckets import load_bucket_details
-from jobmon.rollup.error_registry import load_error_group
+from jobmon.rollup.error_group_document import load_error_group
 from jobmon.rollup.run_details import merge_details
 from jobmon.store.labels import OTHER
 

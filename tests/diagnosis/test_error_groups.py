@@ -9,7 +9,7 @@ import pytest
 from jobmon.diagnosis.error_groups import ErrorFilter, ErrorSummary, sort_errors, summarize_errors
 from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.rollup.buckets import HOUR, MINUTE
-from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.error_group_document import ErrorGroup
 from jobmon.rollup.run_details import ErrorPair, RunDetails
 from jobmon.rollup.run_history import RunHistory
 from jobmon.store.labels import OTHER

@@ -9,7 +9,7 @@ import pytest
 from jobmon.collector.run_details_counter import add_run
 from jobmon.collector.runs import FinishedRun
 from jobmon.diagnosis.error_kinds import classify_error
-from jobmon.rollup.error_registry import MAX_RECENT_JOBS, ErrorGroup, FailedJob
+from jobmon.rollup.error_group_document import MAX_RECENT_JOBS, ErrorGroup, FailedJob
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.run_history import ErrorSteps, RunHistory, RunHistoryReader

@@ -18,7 +18,7 @@ from apprise import Apprise, NotifyBase
 
 from jobmon.demo.mongod import free_port
 from jobmon.diagnosis.notices import Level
-from jobmon.notify import services
+from jobmon.notify import apprise_receiver
 from jobmon.notify.delivery import Receiver, open_receivers
 from jobmon.notify.webhook import DeliveryError
 from jobmon.settings import Settings, SettingsError
@@ -149,7 +149,7 @@ def test_name_of_a_type_calls_nobody_in_a_chat(
 def test_attempt_ends_if_the_service_does_not_answer(
     open_receiver: OpenReceiver, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(apprise_receiver, "TIMEOUT_S", 0.3)
     service = open_receiver(receiver.url.replace("http://", "json://"))
     receiver.may_answer.clear()
     with pytest.raises(DeliveryError):
