@@ -256,7 +256,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
     def register_views_in_doc(self, api: "DocumentedApi", *arguments: Any, **options: Any) -> None:
         """Postpone the documentation of the routes until the document is requested."""
         document = super().register_views_in_doc
-        api.undocumented.append(lambda: document(api, *arguments, **options))
+        api.postponed.append(lambda: document(api, *arguments, **options))
 
     def _document_access(self, doc: dict[str, Any], _: dict[str, Any], **__: Any) -> dict[str, Any]:
         responses = doc.setdefault("responses", {})
@@ -280,7 +280,7 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
     DEFAULT_ERROR_RESPONSE_NAME = None  # every error is documented by name
 
     def __init__(self, app: Flask) -> None:
-        self.undocumented: list[Callable[[], None]] = []
+        self.postponed: list[Callable[[], None]] = []
         self._lock = Lock()
         info = {"description": _ABOUT, "license": {"name": "MIT", "identifier": "MIT"}}
         plugin = MarshmallowPlugin(schema_name_resolver=_name_component)
@@ -306,8 +306,8 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
     def to_dict(self, root: str = "") -> dict[str, Any]:
         """The whole document, for a service below the path `root`; `root` may be empty."""
         with self._lock:
-            while self.undocumented:
-                self.undocumented.pop(0)()
+            while self.postponed:
+                self.postponed.pop(0)()
             document: dict[str, Any] = deepcopy(self.spec.to_dict())
         document["servers"] = _list_servers(root)
         self._add_search_fields(document)

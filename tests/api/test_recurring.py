@@ -69,7 +69,7 @@ def list_all_jobs(queue: WatchedQueue, per_page: int) -> list[dict[str, Any]]:
     jobs, cursor = [], ""
     while cursor is not None:
         page = queue.get(PATH, per_page=per_page, cursor=cursor)
-        assert page["data"] or not jobs
+        assert page["data"] or not jobs  # only the first page may be empty
         assert len(page["data"]) <= per_page
         jobs += page["data"]
         cursor = page["meta"]["next_cursor"]
