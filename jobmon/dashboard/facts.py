@@ -59,7 +59,7 @@ class Facts:
         return is_over(self.window, history)
 
 
-def gather(
+def gather_facts(
     queue: WatchedQueue, page_window: PageWindow, now: datetime, *, compares: bool = False
 ) -> Facts:
     """Read everything that the overview shows for a window; raises ApiError 422 and PyMongoError.

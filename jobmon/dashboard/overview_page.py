@@ -15,7 +15,7 @@ from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_type_buttons
 from jobmon.dashboard.charts import list_marks, make_chart_columns, make_past_columns
 from jobmon.dashboard.error_rows import read_top_errors
-from jobmon.dashboard.facts import PreviousPeriod, gather, read_previous
+from jobmon.dashboard.facts import PreviousPeriod, gather_facts, read_previous
 from jobmon.dashboard.overview import make_overview
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.type_table import MAX_SEARCH_LENGTH, SORTS, TYPES_SHOWN, select_types
@@ -129,7 +129,7 @@ class OverviewPage:
     def _render(self, query: OverviewQuery) -> str:
         """The part, the same for all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
-        facts = gather(queue, query.window, now, compares=bool(query.compare))
+        facts = gather_facts(queue, query.window, now, compares=bool(query.compare))
         view = make_overview(facts, queue.mutes.find_active(now))
         only = view.types_by_condition[query.only] if query.only else None
         rows = select_types(view.types, query.by, query.text, only)

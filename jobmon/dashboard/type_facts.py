@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.queries import ListQuery
-from jobmon.dashboard.facts import Facts, gather
+from jobmon.dashboard.facts import Facts, gather_facts
 from jobmon.dashboard.formatting import capitalize_first
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.page_window import PageWindow
@@ -98,7 +98,7 @@ def gather_type(
 ) -> TypeFacts:
     """Read the facts of a type, by its label; raises ApiError 422 and PyMongoError."""
     hour = queue.series.window(now - HOUR, now, MINUTE)
-    overview_facts = gather(queue, page_window, now)
+    overview_facts = gather_facts(queue, page_window, now)
     evidence = overview_facts.evidence
     stats = restrict_stats(evidence.stats, name, queue.running.read())
     type_evidence = replace(

@@ -24,7 +24,7 @@ from jobmon.actions.support import find_support
 from jobmon.diagnosis.evidence_reader import EvidenceSources, gather_evidence
 from jobmon.notify.delivery import Receiver
 from jobmon.notify.message import Message, Sender
-from jobmon.notify.problems import Findings, find_problems
+from jobmon.notify.problems import FoundProblems, find_problems
 from jobmon.notify.state import PendingMessage, ReceiverState, StateStore
 from jobmon.notify.tracking import Timing, find_open_level, list_news, record_sent, track
 from jobmon.notify.webhook import DeliveryError
@@ -191,16 +191,16 @@ class Notifier:
         now = self._clock()
         mutes = self._mutes.find_active(now)
         for receiver in self._receivers:
-            findings = find_problems(evidence, receiver.address, self._redactor, mutes)
-            self._follow(receiver.name, findings, mutes, now)
+            found = find_problems(evidence, receiver.address, self._redactor, mutes)
+            self._follow(receiver.name, found, mutes, now)
         took_s = time.monotonic() - started
         interval_s = min(took_s * CHECK_INTERVAL_FACTOR, took_s + MAX_CHECK_PAUSE_S)
         self._check_at = started + max(CHECK_EVERY_S, interval_s)
 
-    def _follow(self, name: str, findings: Findings, mutes: ActiveMutes, now: datetime) -> None:
+    def _follow(self, name: str, found: FoundProblems, mutes: ActiveMutes, now: datetime) -> None:
         """Track the problems of a receiver, and write its next message if there is news."""
         state = self._states[name]
-        tracked = track(state.tracked, findings, now, self._timing)
+        tracked = track(state.tracked, found, now, self._timing)
         pending = state.pending
         if pending is not None and name not in self._attempts:
             is_old = pending.made_at <= now - REWRITE_AFTER
@@ -208,7 +208,7 @@ class Notifier:
             if is_old or any(mutes.is_muted(problem.kind, problem.types) for problem in problems):
                 pending = None
         if pending is None:
-            news = tuple(list_news(tracked, findings, now, self._timing, mutes))
+            news = tuple(list_news(tracked, found, now, self._timing, mutes))
             if news:
                 pending = PendingMessage(
                     id=f"msg_{uuid.uuid4().hex}",

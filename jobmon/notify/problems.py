@@ -41,7 +41,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Findings:
+class FoundProblems:
     """The problems of a queue, without muted ones, and the kinds that were not checked completely.
 
     `muted`: the muted types of each kind that is muted completely or for some types. `problems`
@@ -58,7 +58,7 @@ def find_problems(
     receiver: ReceiverAddress,
     redactor: Redactor,
     mutes: ActiveMutes = NO_MUTES,
-) -> Findings:
+) -> FoundProblems:
     """The problems for a receiver: of its level or a worse one, of its types, and not muted."""
     kinds = frozenset(CheckKind)
     if receiver.types:
@@ -81,7 +81,7 @@ def find_problems(
             other_types = _select_types(evidence, partial(_is_not_in, types))
             rechecks = [new for new in run_checks(other_types) if new.kind is check.kind]
             problems |= _select_problems(rechecks, kinds, receiver, redactor).problems
-    return Findings(problems, with_muted.unknown, muted)
+    return FoundProblems(problems, with_muted.unknown, muted)
 
 
 def _is_not_in(types: frozenset[str], name: str) -> bool:
@@ -93,7 +93,7 @@ def _select_problems(
     kinds: frozenset[CheckKind],
     receiver: ReceiverAddress,
     redactor: Redactor,
-) -> Findings:
+) -> FoundProblems:
     """The problems of these kinds that are urgent enough for a receiver."""
     problems, unknown = {}, set()
     for check in checks:
@@ -115,7 +115,7 @@ def _select_problems(
                 )
         if check.not_checked:
             unknown.add(check.kind)
-    return Findings(problems, frozenset(unknown))
+    return FoundProblems(problems, frozenset(unknown))
 
 
 def _select_types(evidence: Evidence, is_selected: Callable[[str], bool]) -> Evidence:

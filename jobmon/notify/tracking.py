@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from jobmon.actions.mutes import NO_MUTES, ActiveMutes
 from jobmon.diagnosis.notices import CheckKind, Level
-from jobmon.notify.problems import Findings, Problem
+from jobmon.notify.problems import FoundProblems, Problem
 
 # A problem that is gone for this time is over.
 CLEAR_FOR = timedelta(minutes=5)
@@ -70,24 +70,24 @@ TrackedProblems = Mapping[CheckKind, TrackedProblem]
 
 
 def track(
-    tracked: TrackedProblems, findings: Findings, now: datetime, timing: Timing
+    tracked: TrackedProblems, found: FoundProblems, now: datetime, timing: Timing
 ) -> dict[CheckKind, TrackedProblem]:
     """The tracked problems after a check; a problem that was not checked completely stays open."""
     updated: dict[CheckKind, TrackedProblem] = {}
     for kind in CheckKind:
-        entry, problem = tracked.get(kind), findings.problems.get(kind)
+        entry, problem = tracked.get(kind), found.problems.get(kind)
         if entry is not None:
             entry = _limit_to_past(entry, now)
         if problem is not None:
             if entry is not None:
-                entry = _forget_types(entry, findings.muted.get(kind, frozenset()))
+                entry = _forget_types(entry, found.muted.get(kind, frozenset()))
             entry = entry or TrackedProblem(problem=problem, seen_at=now)
             entry = _update(entry, problem, now, timing)
-        elif kind in findings.muted:
+        elif kind in found.muted:
             # A problem that was not sent yet begins again when the mute ends.
             is_known = entry is not None and entry.reported_at is not None
             entry = _mark_muted(entry) if entry is not None and is_known else None
-        elif entry is not None and kind in findings.unknown:
+        elif entry is not None and kind in found.unknown:
             entry = replace(entry, gone_at=None)
         elif entry is not None:
             entry = replace(entry, gone_at=entry.gone_at or now) if entry.is_confirmed else None
@@ -98,7 +98,7 @@ def track(
 
 def list_news(
     tracked: TrackedProblems,
-    findings: Findings,
+    found: FoundProblems,
     now: datetime,
     timing: Timing,
     mutes: ActiveMutes = NO_MUTES,
@@ -109,7 +109,7 @@ def list_news(
     """
     news = []
     for kind, entry in tracked.items():
-        problem = findings.problems.get(kind)
+        problem = found.problems.get(kind)
         if entry.gone_at is not None:
             is_over = now >= entry.gone_at + CLEAR_FOR
             if is_over and not mutes.is_muted(kind, entry.problem.types):

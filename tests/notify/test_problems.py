@@ -6,7 +6,7 @@ from datetime import timedelta
 from jobmon.actions.mutes import ActiveMutes, Mute
 from jobmon.actions.request import Person
 from jobmon.diagnosis.notices import CheckKind, Level
-from jobmon.notify.problems import Findings, find_problems
+from jobmon.notify.problems import FoundProblems, find_problems
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.series import History
@@ -26,36 +26,34 @@ EVIDENCE = make_evidence(
 )
 
 
-def list_findings(receiver: ReceiverAddress) -> Findings:
+def find_problems_for(receiver: ReceiverAddress) -> FoundProblems:
     return find_problems(EVIDENCE, receiver, REDACTOR)
 
 
 def test_receiver_of_everything_gets_the_notices_of_the_pages() -> None:
-    findings = list_findings(ReceiverAddress(name="a", url="https://a/"))
-    assert sorted(problem.text for problem in findings.problems.values()) == sorted(texts(EVIDENCE))
-    assert findings.unknown == frozenset()
-    failures = findings.problems[CheckKind.FAILURES]
+    found = find_problems_for(ReceiverAddress(name="a", url="https://a/"))
+    assert sorted(problem.text for problem in found.problems.values()) == sorted(texts(EVIDENCE))
+    assert found.unknown == frozenset()
+    failures = found.problems[CheckKind.FAILURES]
     assert (failures.level, failures.count) == (Level.WATCH, 2)
     assert failures.types == {"mail.a", "pdf"}
-    assert findings.problems[CheckKind.LEASES].address.startswith(
-        "/dashboard/jobs?condition=expired"
-    )
+    assert found.problems[CheckKind.LEASES].address.startswith("/dashboard/jobs?condition=expired")
     assert failures.address == "/dashboard?range=1h&only=failing#types-title"
 
 
 def test_a_receiver_of_urgent_notices_gets_only_urgent_notices() -> None:
-    findings = list_findings(ReceiverAddress(name="a", url="https://a/", level="bad"))
-    assert findings.problems.keys() == {CheckKind.LEASES, CheckKind.STALLED, CheckKind.DEAD}
+    found = find_problems_for(ReceiverAddress(name="a", url="https://a/", level="bad"))
+    assert found.problems.keys() == {CheckKind.LEASES, CheckKind.STALLED, CheckKind.DEAD}
 
 
 def test_a_receiver_of_some_types_gets_only_notices_about_these_types() -> None:
     """Catches a notice about all types, and a count that includes other types."""
-    findings = list_findings(ReceiverAddress(name="a", url="https://a/", types=("mail.*", "x")))
-    assert {kind: problem.text for kind, problem in findings.problems.items()} == {
+    found = find_problems_for(ReceiverAddress(name="a", url="https://a/", types=("mail.*", "x")))
+    assert {kind: problem.text for kind, problem in found.problems.items()} == {
         CheckKind.DEAD: "2 jobs died in the last hour, all mail.a",
         CheckKind.FAILURES: "100% of mail.a attempts failed in the last hour",
     }
-    assert all(problem.types == {"mail.a"} for problem in findings.problems.values())
+    assert all(problem.types == {"mail.a"} for problem in found.problems.values())
 
 
 def test_a_mute_of_some_paused_types_does_not_hide_the_others() -> None:
@@ -65,15 +63,15 @@ def test_a_mute_of_some_paused_types_does_not_hide_the_others() -> None:
     mute = Mute(
         kind=CheckKind.PAUSED, types="mail.*", by=person, at=NOW, until=until, reason="known"
     )
-    findings = find_problems(
+    found = find_problems(
         replace(EVIDENCE, pauses=pauses),
         ReceiverAddress(name="a", url="https://a/"),
         REDACTOR,
         ActiveMutes((mute,)),
     )
-    assert findings.problems[CheckKind.PAUSED].text == "slow is paused"
-    assert findings.muted == {CheckKind.PAUSED: frozenset({"mail.a"})}
-    assert CheckKind.STALLED not in findings.problems
+    assert found.problems[CheckKind.PAUSED].text == "slow is paused"
+    assert found.muted == {CheckKind.PAUSED: frozenset({"mail.a"})}
+    assert CheckKind.STALLED not in found.problems
 
 
 def test_checks_without_data_are_unknown() -> None:
@@ -81,13 +79,13 @@ def test_checks_without_data_are_unknown() -> None:
     assert isinstance(hour, History)
     gap = Gap(start=NOW - timedelta(minutes=5), end=NOW, reason=GapReason.NO_COLLECTOR)
     without_history = replace(make_evidence(), hour_by_type=replace(hour, activity={}, gaps=(gap,)))
-    findings = find_problems(without_history, ReceiverAddress(name="a", url="https://a/"), REDACTOR)
-    assert findings == Findings({}, frozenset({CheckKind.DEAD, CheckKind.FAILURES}))
+    found = find_problems(without_history, ReceiverAddress(name="a", url="https://a/"), REDACTOR)
+    assert found == FoundProblems({}, frozenset({CheckKind.DEAD, CheckKind.FAILURES}))
 
 
 def test_a_secret_in_the_name_of_a_type_is_hidden() -> None:
     name = "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLW9mLWEtdG9rZW4"
     with_secret = make_evidence({}, {59: {name: (0, 40, 0)}})
-    findings = find_problems(with_secret, ReceiverAddress(name="a", url="https://a/"), REDACTOR)
-    assert "eyJ" not in repr(findings)
-    assert "[redacted]" in findings.problems[CheckKind.FAILURES].text
+    found = find_problems(with_secret, ReceiverAddress(name="a", url="https://a/"), REDACTOR)
+    assert "eyJ" not in repr(found)
+    assert "[redacted]" in found.problems[CheckKind.FAILURES].text

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from jobmon.diagnosis.notices import CheckKind, Level
-from jobmon.notify.problems import Findings, Problem
+from jobmon.notify.problems import FoundProblems, Problem
 from jobmon.notify.tracking import (
     CLEAR_FOR,
     Timing,
@@ -35,9 +35,9 @@ class Receiver:
 
     def check(self, *problems: Problem, unknown: frozenset[CheckKind] = frozenset()) -> list[str]:
         """Send the news of a check that finds these problems; returns "change kind" for each."""
-        findings = Findings({problem.kind: problem for problem in problems}, unknown)
-        self.tracked = track(self.tracked, findings, self.now, self.timing)
-        news = list_news(self.tracked, findings, self.now, self.timing)
+        found = FoundProblems({problem.kind: problem for problem in problems}, unknown)
+        self.tracked = track(self.tracked, found, self.now, self.timing)
+        news = list_news(self.tracked, found, self.now, self.timing)
         self.tracked = record_sent(self.tracked, news, self.now)
         return [f"{item.change} {item.problem.kind}" for item in news]
 
@@ -180,12 +180,12 @@ def test_a_problem_that_returned_before_its_end_was_delivered_begins_again() -> 
     receiver.check_for(3 * MINUTE, STUCK)
     receiver.check()
     receiver.now += CLEAR_FOR
-    findings = Findings()
-    tracked = track(receiver.tracked, findings, receiver.now, TIMING)
-    news = list_news(tracked, findings, receiver.now, TIMING)
+    found = FoundProblems()
+    tracked = track(receiver.tracked, found, receiver.now, TIMING)
+    news = list_news(tracked, found, receiver.now, TIMING)
     assert [item.change for item in news] == ["over"]
     # The problem returns while this message is being delivered.
-    returned = Findings({STUCK.kind: STUCK})
+    returned = FoundProblems({STUCK.kind: STUCK})
     tracked = track(tracked, returned, receiver.now + MINUTE, TIMING)
     delivered_at: datetime = receiver.now + 2 * MINUTE
     receiver.tracked, receiver.now = record_sent(tracked, news, delivered_at), delivered_at
