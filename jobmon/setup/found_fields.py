@@ -18,6 +18,7 @@ from jobmon.setup.vocabulary import (
     ERRORS,
     LEASE_STARTS,
     MAX_ATTEMPTS,
+    OTHER_CONTENTS,
     PAYLOAD_DOCUMENTS,
     PAYLOADS,
     QUEUE_NAMES,
@@ -53,12 +54,13 @@ class FoundFields:
         self._used: set[str] = set()
         self._doubts: list[str] = []
         self._payload: SampledField | None = None  # `_find` reads it
-        self._payload = self._find(PAYLOADS, _is_content, nested=False)
-        self._has_arguments = self._payload is not None
-        self._payload = self._payload or self._find(
+        self._payload = self._find(PAYLOADS, _is_content, nested=False) or self._find(
             PAYLOAD_DOCUMENTS,
             lambda sampled: sampled.has_only("object") or sampled.is_json,
             nested=False,
+        )
+        self._has_arguments = (
+            self._payload is not None and normalize(self._payload.path) not in OTHER_CONTENTS
         )
         self._status_counts = Counter[str]()
         self._status = self._find_status()

@@ -85,7 +85,10 @@ class _Proposer(FoundFields):
         active = meanings & {JobStatus.QUEUED, JobStatus.LEASED}
         has_job_statuses = known_share >= MOST_DOCUMENTS and bool(active)
         has_queue_name = self._has_queue_name()
-        is_clear = known_share >= _CLEARLY_KNOWN and len(active) == 2 and len(meanings) > 2
+        is_clear = len(meanings) > 2 and (
+            (known_share >= _CLEARLY_KNOWN and len(active) == 2)
+            or (has_job_statuses and self._has_arguments)
+        )
         if len(signs) >= 2:
             has_job_sign = self._has_arguments or has_queue_name or self._worker
             is_probable = has_job_statuses and has_job_sign and len(statuses) > 1

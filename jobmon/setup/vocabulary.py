@@ -131,6 +131,8 @@ PAYLOADS = _split(
 )
 # They hold arguments only if they are documents or JSON texts.
 PAYLOAD_DOCUMENTS = _split("job spec content metadata event")
+# Payloads that documents of other kinds have, too.
+OTHER_CONTENTS = _split("content metadata event")
 _OWNERS = _split("createdby ownerid owner userid user accountid customerid requestedby")
 ATTEMPT_ARRAYS = _split("attempts runs history log logs executions statuses failures")
 

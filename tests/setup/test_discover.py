@@ -285,6 +285,20 @@ def test_retried_payment_is_at_most_possible(
     assert find_candidate(search(), "payments").certainty is Certainty.POSSIBLE
 
 
+@pytest.mark.parametrize(("payload", "is_queue"), [("spec", True), ("metadata", False)])
+def test_idle_queue_with_arguments_is_possible(
+    payload: str, is_queue: bool, database: MongoDb, search: Callable[..., Discovery]
+) -> None:
+    """Catches a queue without leases and dates that is none as long as no job runs."""
+    states = ("WAITING", "PAUSED", "COMPLETED", "FIZZLED", "DEFUSED")
+    database.fireworks.insert_many(
+        {"name": "relax", "state": states[n % 5], payload: {"n": n}} for n in range(30)
+    )
+    assert [candidate.certainty for candidate in search().candidates] == (
+        [Certainty.POSSIBLE] if is_queue else []
+    )
+
+
 def test_subscription_with_metadata_is_at_most_possible(
     database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
