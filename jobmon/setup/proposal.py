@@ -168,11 +168,12 @@ class _Proposer(FoundFields):
             status=status, names=statuses, resample=self._resample, state=state, doubts=self._doubts
         )
         meanings = found.find()
-        rules: list[StatusRule] = []
-        if not {meaning for meaning, _ in meanings.values()} & {JobStatus.LEASED}:
-            rules = found.make_lease_rules(meanings)
-        if rules:
-            return self._format_rules(rules, anchor=status.path)
+        if JobStatus.LEASED not in {meaning for meaning, _ in meanings.values()}:
+            if rules := found.make_lease_rules(meanings):
+                return self._format_rules(rules, anchor=status.path)
+            self._doubts.append(
+                f"no value of {status.path} is for jobs that run: if one is, name it leased"
+            )
         lines = ["", "[status]", f"path = {_quote(status.path)}", "", "[status.names]"]
         for name in statuses:
             if name in meanings:

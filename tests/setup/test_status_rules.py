@@ -308,6 +308,16 @@ def test_other_statuses_decide_what_a_word_with_two_meanings_means(
     assert list_statuses(propose("jobs", jobs)) == double(statuses)
 
 
+@pytest.mark.parametrize("has_running", [True, False])
+def test_statuses_without_one_for_running_jobs_are_reported(
+    has_running: bool, propose: Callable[..., Candidate]
+) -> None:
+    """Catches a running job that counts as queued, because the program calls it pending."""
+    states = ["new", "pending", "successful", *(["running"] if has_running else [])]
+    candidate = propose("tasks", [{"payload": {}, "retries": 0, "status": s} for s in states])
+    assert ("no value of status is for jobs that run" in str(candidate.doubts)) is not has_running
+
+
 def test_status_that_only_started_jobs_have_leaves_the_others_queued(
     propose: Callable[..., Candidate],
 ) -> None:
