@@ -64,7 +64,10 @@ def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Expla
             place = str(error)
         activity = QueueFacts() if queue_facts.pause else _read_type_activity(queue, facts, now)
         queue_facts = replace(
-            activity, place=place, pause=queue_facts.pause, paused_others=queue_facts.paused_others
+            activity,
+            place=place,
+            pause=queue_facts.pause,
+            has_other_pauses=queue_facts.has_other_pauses,
         )
     elif facts.status == JobStatus.LEASED:
         queue_facts = QueueFacts(runs=_read_runs(queue, facts.job_type, now))
@@ -145,7 +148,7 @@ def _read_pause(queue: WatchedQueue, job: Document) -> QueueFacts:
     pause = pauses.get(job["type"]) if type(job.get("type")) is str else None
     if pause is not None and not auth.is_admin():
         pause = replace(pause, by=None, reason="")
-    return QueueFacts(pause=pause, paused_others=len(pauses) > (pause is not None))
+    return QueueFacts(pause=pause, has_other_pauses=len(pauses) > (pause is not None))
 
 
 def _read_type_activity(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:
@@ -162,8 +165,8 @@ def _read_type_activity(queue: WatchedQueue, job: JobFacts, now: datetime) -> Qu
         if is_stalled(job, evidence):
             return QueueFacts(
                 evidence=evidence,
-                hour=_read_steps(queue, evidence, job.job_type, now, MINUTE),
-                day=_read_steps(queue, evidence, job.job_type, now, HOUR),
+                hour_by_minute=_read_steps(queue, evidence, job.job_type, now, MINUTE),
+                day_by_hour=_read_steps(queue, evidence, job.job_type, now, HOUR),
             )
         return QueueFacts(
             evidence=evidence, recent=read_recent(queue, evidence, RECENT_LENGTH, now)

@@ -46,7 +46,7 @@ class ActionButtons:
 
 def list_job_buttons(job: Document, now: datetime) -> ActionButtons:
     """The buttons for a job from the store."""
-    return _require_actor([ACTIONS[name] for name in list_possible(job, now)])
+    return _make_buttons([ACTIONS[name] for name in list_possible(job, now)])
 
 
 def list_selection_buttons(parameters: Mapping[str, Any], *, is_own: bool = False) -> ActionButtons:
@@ -57,7 +57,7 @@ def list_selection_buttons(parameters: Mapping[str, Any], *, is_own: bool = Fals
     statuses = parameters.get("status") or [None]
     possible = {name for status in statuses for name in actions.support.list_actions(status)}
     suitable = _SUITABLE_ACTIONS.get(parameters.get("condition") or "", tuple(ACTIONS))
-    return _require_actor(
+    return _make_buttons(
         [
             kind
             for name, kind in ACTIONS.items()
@@ -76,7 +76,7 @@ def list_type_buttons(*, is_paused: bool | None) -> ActionButtons:
         True: (TypeAction.RESUME,),
         False: (TypeAction.PAUSE,),
     }
-    return _require_actor(
+    return _make_buttons(
         [ACTIONS[name] for name in suitable[is_paused] if may_request(ACTIONS[name].name)]
     )
 
@@ -86,7 +86,7 @@ def list_group_buttons() -> ActionButtons:
     return list_selection_buttons({"status": [JobStatus.DLQ.value]})
 
 
-def _require_actor(kinds: list[ActionKind]) -> ActionButtons:
+def _make_buttons(kinds: list[ActionKind]) -> ActionButtons:
     """Buttons for these actions, if an actor worked within the last minute."""
     actions = current_queue().actions
     if actions is None or not kinds:

@@ -125,7 +125,7 @@ def measure_silence(queue: QueueFacts) -> Silence:
     A silence of more than an hour can be measured up to an hour too short.
     """
     shortest = MINUTE
-    for history, step in ((queue.hour, MINUTE), (queue.day, HOUR)):
+    for history, step in ((queue.hour_by_minute, MINUTE), (queue.day_by_hour, HOUR)):
         if isinstance(history, Missing) or history.gaps:
             continue
         busy_steps = [start for start, activity in history.activity.items() if activity.finished]
@@ -133,7 +133,7 @@ def measure_silence(queue: QueueFacts) -> Silence:
             length = history.as_of - max(busy_steps) - step
             return Silence(max(shortest, length // MINUTE * MINUTE), is_exact=True)
         shortest = HOUR  # none has ended in the last hour
-    for history, length in ((queue.day, DAY), (queue.hour, HOUR)):
+    for history, length in ((queue.day_by_hour, DAY), (queue.hour_by_minute, HOUR)):
         if isinstance(history, History) and not history.gaps:
             return Silence(length, is_exact=False)
     # A stalled type has ended nothing in the shortest time that the evidence covers.

@@ -141,7 +141,11 @@ def _explain_due(job: JobFacts, queue: QueueFacts, now: datetime) -> Explanation
                 if place.ahead.is_exact
                 else "more jobs are ahead than are counted"
             )
-    if queue.paused_others and not isinstance(place, str) and place.ahead.value > place.same_type:
+    if (
+        queue.has_other_pauses
+        and not isinstance(place, str)
+        and place.ahead.value > place.same_type
+    ):
         reasons.setdefault("ahead", "jobs of paused types are counted, too")
     if queue.pause is not None:
         reasons["expectedStart"] = "its type is paused"

@@ -1,6 +1,6 @@
 """The facts that explain a job: the values in its document, and facts about its queue."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobmon.diagnosis.evidence import Evidence, Missing
@@ -8,6 +8,8 @@ from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.rollup.series import Activity, History
 from jobmon.store.lease_order import Place
 from jobmon.store.paused_types import TypePause
+
+_NOT_READ = Missing(reason="it was not read")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +59,17 @@ class QueueFacts:
     """Facts about a job's queue; a text or a `Missing` is the reason why a fact is unknown.
 
     `evidence` has the stats, the blocks and the newest activity by type; `recent` is the last three
-    minutes by type, `hour` the last hour of the job's type by the minute, `day` its last day by the
-    hour. `runs`: for periods of different length, the shortest first, the words for the period and
-    the activity of the job's type. `pause`: the pause of its type; None if the type is not paused.
-    `paused_others`: whether other types are paused.
+    minutes by type. `hour_by_minute` and `day_by_hour` are of the job's type. `runs`: for periods
+    of different length, the shortest first, the words for the period and the activity of the job's
+    type. `pause`: the pause of its type; None if the type is not paused. `has_other_pauses`:
+    whether other types are paused.
     """
 
     place: Place | str = "it was not counted"
-    evidence: Evidence | Missing = field(default_factory=lambda: Missing(reason="it was not read"))
-    recent: History[str] | Missing = field(default_factory=lambda: Missing(reason="not read"))
-    hour: History[datetime] | Missing = field(default_factory=lambda: Missing(reason="not read"))
-    day: History[datetime] | Missing = field(default_factory=lambda: Missing(reason="not read"))
+    evidence: Evidence | Missing = _NOT_READ
+    recent: History[str] | Missing = _NOT_READ
+    hour_by_minute: History[datetime] | Missing = _NOT_READ
+    day_by_hour: History[datetime] | Missing = _NOT_READ
     runs: tuple[tuple[str, Activity], ...] = ()
     pause: TypePause | None = None
-    paused_others: bool = False
+    has_other_pauses: bool = False

@@ -149,9 +149,9 @@ class JobQueue:
     ) -> Lease | None:
         """Lease the most urgent job that is due, of `types` if given; None if there is none.
 
-        The most urgent job is, among those with the highest priority, the one that has been due
-        longest. Jobs of paused types are skipped: see `list_paused_types`. The result is also None
-        if this process stalled after the update, and the job was recovered or cancelled meanwhile.
+        The most urgent job has the highest priority and, among equals, has been due longest. Jobs
+        of paused types are skipped: see `list_paused_types`. The result is also None if this
+        process stalled after the update, and the job was recovered or cancelled meanwhile.
         """
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)

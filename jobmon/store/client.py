@@ -23,7 +23,7 @@ from jobmon.store.slow_queries import SlowQueries
 
 log = logging.getLogger(__name__)
 
-# A frozen server neither answers nor closes its sockets: these time out this long after a query.
+# Of a socket, after the time limit of a query: a frozen server neither answers nor closes it.
 _SOCKET_GRACE_MS = 1_000
 # The driver's monitors check each server at this interval. With the default of 10 s, they would
 # notice too late that a server is frozen, or is back.

@@ -334,12 +334,21 @@ STALLED = {"evidence": make_evidence(0, 0, 0)}
 @pytest.mark.parametrize(
     ("histories", "length"),
     [
-        ({"hour": steps(MINUTE, ago_32=5, ago_5=0)}, "for 31 min."),
-        ({"hour": steps(MINUTE, ago_5=0), "day": steps(HOUR, ago_6=2)}, "for 5 h."),
-        ({"hour": steps(MINUTE, ago_5=0), "day": steps(HOUR, ago_1=2)}, "for 1 h."),
-        ({"hour": steps(MINUTE, ago_5=0), "day": steps(HOUR, ago_6=0)}, "for more than 1 d."),
-        ({"hour": steps(MINUTE, ago_5=0)}, "for more than 1 h."),
-        ({"hour": replace(steps(MINUTE, ago_9=3), gaps=(GAP,))}, "for more than 10 min."),
+        ({"hour_by_minute": steps(MINUTE, ago_32=5, ago_5=0)}, "for 31 min."),
+        (
+            {"hour_by_minute": steps(MINUTE, ago_5=0), "day_by_hour": steps(HOUR, ago_6=2)},
+            "for 5 h.",
+        ),
+        (
+            {"hour_by_minute": steps(MINUTE, ago_5=0), "day_by_hour": steps(HOUR, ago_1=2)},
+            "for 1 h.",
+        ),
+        (
+            {"hour_by_minute": steps(MINUTE, ago_5=0), "day_by_hour": steps(HOUR, ago_6=0)},
+            "for more than 1 d.",
+        ),
+        ({"hour_by_minute": steps(MINUTE, ago_5=0)}, "for more than 1 h."),
+        ({"hour_by_minute": replace(steps(MINUTE, ago_9=3), gaps=(GAP,))}, "for more than 10 min."),
         ({}, "for more than 10 min."),
     ],
 )
@@ -502,7 +511,7 @@ def test_a_job_of_a_paused_type_that_is_not_due_yet_shows_the_pause() -> None:
 
 def test_jobs_ahead_are_not_exact_while_other_types_are_paused() -> None:
     due = job(next_run_at=NOW - MINUTE)
-    with_others = facts(place=place(7, same_type=2), paused_others=True)
+    with_others = facts(place=place(7, same_type=2), has_other_pauses=True)
     reasons = explain(due, with_others, NOW).reasons
     assert reasons["ahead"] == "jobs of paused types are counted, too"
-    assert "ahead" not in explain(due, facts(place=place(7), paused_others=True), NOW).reasons
+    assert "ahead" not in explain(due, facts(place=place(7), has_other_pauses=True), NOW).reasons

@@ -493,9 +493,9 @@ def test_unexpected_exception_in_a_thread_is_logged_with_its_stack(
         monkeypatch.setattr(collector_module.SegmentMap, "recount", fail)
     else:
         monkeypatch.setattr(collector_module.HistoryWriter, "_count_young", fail)
-    called = threading.Event()
-    with collecting(queue.settings, called.set) as failed:
-        assert called.wait(PATIENCE_S)
+    reported = threading.Event()
+    with collecting(queue.settings, reported.set) as failed:
+        assert reported.wait(PATIENCE_S)
         assert failed.is_set()
     (record,) = [line for line in caplog.records if line.message == "the collector failed"]
     assert record.exc_info is not None
