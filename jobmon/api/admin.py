@@ -33,7 +33,12 @@ from jobmon.api.queries import ListParameters, ListQuery
 from jobmon.api.queue_answers import JobStats, TimeSeries, TypeList
 from jobmon.api.shared_response import SharedResponse
 from jobmon.api.window_queries import TimeSeriesParameters, WindowParameters, WindowQuery
-from jobmon.api.windows import explain_history_errors, format_window, resolve_window
+from jobmon.api.windows import (
+    explain_history_errors,
+    explain_untyped_runs,
+    format_window,
+    resolve_window,
+)
 from jobmon.diagnosis.evidence import NOT_COUNTED
 from jobmon.diagnosis.evidence_reader import read_forecast, read_type_forecasts
 from jobmon.rollup.buckets import MINUTE, QueueSample
@@ -148,6 +153,8 @@ def blueprint(
             meta = _format_meta(window, history)
             if stats.counts is None:
                 meta["reasons"]["statusCounts"] = UNCOUNTED
+            if reason := explain_untyped_runs(history, stats):
+                meta["reasons"]["type"] = reason
             return {"meta": meta, "data": data}
 
         return types_response.respond(history, make_answer, stats.as_of)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobmon.api.window_queries import WindowQuery
+from jobmon.humanize import count
 from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.series import (
     History,
@@ -15,9 +16,15 @@ from jobmon.rollup.series import (
     TooManyTypesError,
 )
 from jobmon.rollup.windows import Window, WindowError
+from jobmon.store.labels import label
+from jobmon.store.stats import QueueStats
 from jobmon.web.errors import invalid, unavailable
 
 TOO_LONG = "Without a collector a window has at most six hours."
+UNTYPED = (
+    "Of {runs} the type is null, but no job has this type now: perhaps jobs were deleted before "
+    "their runs were counted. Then their deaths may be missing, too."
+)
 NO_COLLECTOR = "Only a collector knows this, and none has counted in the last minute."
 
 
@@ -65,3 +72,17 @@ def explain_history_errors(no_collector: str = TOO_LONG) -> Iterator[None]:
         raise unavailable("collector_unavailable", no_collector) from None
     except TooManyTypesError:
         raise invalid("type", "Too many job types in this window to filter by type.") from None
+
+
+def explain_untyped_runs(history: History[str], stats: QueueStats) -> str:
+    """Why runs of a window have no type, and deaths may be missing; empty if neither is likely.
+
+    A run that is recorded as an attempt has the type of its job, which may have been deleted.
+    """
+    no_type = label(None)
+    untyped = history.activity.get(no_type)
+    if untyped is None or not untyped.finished or untyped.enqueued or stats.counts is None:
+        return ""
+    if any(job_type == no_type for _, job_type in stats.counts):
+        return ""
+    return UNTYPED.format(runs=count(untyped.finished, "run"))

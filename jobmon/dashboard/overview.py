@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobmon.actions.mutes import NO_MUTES, ActiveMutes
+from jobmon.api.windows import explain_untyped_runs
 from jobmon.dashboard.comparison import describe_uncompared
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import capitalize_first
@@ -46,7 +47,7 @@ class Overview:
     read them. `omitted_marks` counts older marks that are not in `marks`. `uncompared` has a
     sentence for each reason why tiles have no change. `no_forecast_reason` is why the forecast for
     the due jobs is unknown; empty if it is known, if few are due, or without any history.
-    `is_over`: as in `Facts`.
+    `is_over`: as in `Facts`. `untyped_reason` is why runs have no type; empty if all have one.
     """
 
     total: int
@@ -64,6 +65,7 @@ class Overview:
     uncompared: list[str]
     no_forecast_reason: str
     is_over: bool
+    untyped_reason: str = ""
 
 
 # The words for each reason why runs may be missing from a part of the history.
@@ -114,6 +116,9 @@ def make_overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
         uncompared=describe_uncompared(facts),
         no_forecast_reason=_explain_no_forecast(facts, forecast),
         is_over=facts.is_over,
+        untyped_reason=explain_untyped_runs(facts.history_by_type, facts.evidence.stats)
+        if isinstance(facts.history_by_type, History)
+        else "",
     )
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode, urljoin
 import brotli
 import pytest
 from flask import render_template
+from pymongo.database import Database
 
 from jobmon.app import create_app
 from jobmon.collector.collecting import collecting
@@ -30,7 +31,7 @@ from jobmon.store.lists import JobLists
 from jobmon.web.errors import unavailable
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api
-from ..support.commands import database_uri
+from ..support.commands import database_uri, index_queue
 from ..support.pages import Page, Viewer
 from ..support.waiting import PATIENCE_S, eventually
 from .conftest import MakeApi, signed_in
@@ -635,6 +636,25 @@ def test_charts_of_a_day_without_a_collector_are_unavailable(admin: Viewer) -> N
     assert answer.status_code == 503
     assert answer.text.startswith("There is no history of this window")
     assert answer.headers["X-Error-Code"] == "collector_unavailable"
+
+
+def test_runs_of_jobs_that_were_deleted_have_a_reason_for_their_type(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    """Catches a number of a type, or of deaths, that is too low and looks right."""
+    index_queue(real_api.app.extensions["jobmon_settings"])
+    now = datetime.now(UTC)
+    run = {"status": "failed", "startedAt": now, "finishedAt": now, "attemptNumber": 1}
+    database.job_attempts.insert_one({"jobId": "deleted", **run})
+
+    def read_reason() -> str:
+        meta = real_api.get_as_admin("/admin/jobs/types").json["meta"]
+        return str(meta["reasons"].get("type", ""))
+
+    eventually(lambda: read_reason().startswith("Of 1 run the type is null"))
+    assert "Of 1 run the type is null" in signed_in(real_api).page(OVERVIEW).text
+    database.jobs.insert_one({"jobId": "typeless", "createdAt": now - timedelta(days=1)})
+    eventually(lambda: not read_reason())
 
 
 def test_form_that_is_answered_with_503_is_not_reloaded(
