@@ -9,6 +9,7 @@ import pytest
 from bson import ObjectId
 from pymongo.errors import ExecutionTimeout
 
+from jobmon.api.job_lists import SKIPPING
 from jobmon.rollup.stats import StatsReader
 from jobmon.store import list_count
 from jobmon.store import stats as stats_module
@@ -63,7 +64,7 @@ def test_an_admin_gets_the_newest_jobs_first_and_equal_dates_by_id(
         "total_pages": 3,
         "prev_cursor": None,
         "page_is_exact": True,
-        "reasons": {},
+        "reasons": {"next_cursor": SKIPPING},  # mongomock's index may hold arrays
     }
 
 
