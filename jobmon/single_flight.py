@@ -73,12 +73,12 @@ class SingleFlight(Generic[T]):
             with self._lock:
                 self._running = None
                 now = time.monotonic()
-                kept_s = _keep_s(self._ttl_s, self._ttl_factor, now - started)
+                kept_s = _find_ttl_s(self._ttl_s, self._ttl_factor, now - started)
                 self._kept = (value, now + kept_s)
             outcome.set_result(value)
 
 
-def _keep_s(ttl_s: float, ttl_factor: float, took_s: float) -> float:
+def _find_ttl_s(ttl_s: float, ttl_factor: float, took_s: float) -> float:
     """How long to keep a value, in seconds."""
     return max(ttl_s, min(ttl_factor * took_s, MAX_FACTOR_TTL_S)) if ttl_s else 0.0
 
@@ -126,7 +126,7 @@ class SingleFlightCache(Generic[T]):
         now = time.monotonic()
         with self._lock:
             kept = self._values.pop(key, None)
-            must_run = kept is None or now - kept.begun_at >= _keep_s(
+            must_run = kept is None or now - kept.begun_at >= _find_ttl_s(
                 max_age_s, ttl_factor, kept.took_s
             )
             if kept is None or must_run:
@@ -155,8 +155,8 @@ class SingleFlightCache(Generic[T]):
     def _evict(self, used_before: float) -> None:
         while True:
             oldest = next(iter(self._values))
-            is_used = self._values[oldest].used_at >= used_before
-            if len(self._values) <= self._size and is_used:
+            is_recent = self._values[oldest].used_at >= used_before
+            if len(self._values) <= self._size and is_recent:
                 return
             del self._values[oldest]
 

@@ -87,8 +87,7 @@ class ViewData:
     """The data of a view; `failure` is the reason if they could not be read, else None.
 
     `answers`: the stats and the entry of the queue, shown as the `summary`. `rows`: the key and the
-    cells of each row.
-    `reasons`: why the rows are unknown or not complete.
+    cells of each row. `reasons`: why the rows are unknown or not complete.
     """
 
     view: View

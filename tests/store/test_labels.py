@@ -67,7 +67,7 @@ def test_a_budget_gives_labels_only_to_the_first_values() -> None:
         "a",
         "queued",
     ]
-    budget.forget(all_but=["a", OTHER])  # frees none: `b` is counted in (other)
+    budget.forget(all_but=["a", OTHER])  # frees no label while jobs are counted as (other)
     assert budget.label("c") == OTHER
     budget.forget(all_but=["a"])
     assert [budget.label(value) for value in ("c", "queued", "d")] == ["c", "queued", OTHER]

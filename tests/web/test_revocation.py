@@ -145,7 +145,7 @@ def test_only_earlier_tokens_of_a_subject_are_revoked(api: Api, revoke: Revoke) 
     # A token's iat is in whole seconds.
     eventually(lambda: read_outcome(api, api.token("ada")) == 200)
     assert read_outcome(api, issued) == "token_invalid"
-    # Here `sub adam` is the id of a token, though `--list` writes the subject adam like this.
+    # A token may have the id `sub adam`: `--list` writes the subject adam in the same way.
     assert revoke("sub adam").exit_code == 0
     assert read_outcome(api, adams_token) == 200
 
