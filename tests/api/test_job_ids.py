@@ -13,7 +13,7 @@ from jobmon.page_addresses import job_address
 
 from ..conftest import NOW, Api
 from ..dashboard.conftest import signed_in
-from ..support.watched_queue import WatchedQueue
+from ..support.watched_queue import WatchedQueue, temporary_database
 
 A_UUID = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
 TEXT_IDS = [
@@ -69,22 +69,21 @@ def read_ids_by_cursors(queue: WatchedQueue) -> list[str]:
     return ids
 
 
-@pytest.fixture(params=["jobId", "_id"])
-def queue_and_ids(
-    request: pytest.FixtureRequest, mongod: Any, database: Database[dict[str, Any]]
-) -> Any:
+@pytest.fixture(scope="module", params=["jobId", "_id"])
+def queue_and_ids(request: pytest.FixtureRequest, mongod: Any, mongo: Any) -> Any:
     """A queue, and the ids of its jobs; each job has the same value as its id and its owner."""
     mapping = {} if request.param == "jobId" else {"job_fields": {"jobId": "_id"}}
-    queue = WatchedQueue(mongod, database, **mapping)
     ids = [*TEXT_IDS, *NON_TEXT_IDS]
-    database.jobs.insert_many(
-        {request.param: job_id, "createdBy": job_id, "createdAt": NOW} for job_id in ids
-    )
-    database.job_attempts.insert_many(
-        {"jobId": job_id, "attemptNumber": 1, "workerId": repr(job_id)} for job_id in ids
-    )
-    yield queue, ids
-    queue.close()
+    with temporary_database(mongo) as database:
+        database.jobs.insert_many(
+            {request.param: job_id, "createdBy": job_id, "createdAt": NOW} for job_id in ids
+        )
+        database.job_attempts.insert_many(
+            {"jobId": job_id, "attemptNumber": 1, "workerId": repr(job_id)} for job_id in ids
+        )
+        queue = WatchedQueue(mongod, database, **mapping)
+        yield queue, ids
+        queue.close()
 
 
 def test_every_listed_id_opens_in_the_api_and_on_the_page(queue_and_ids: Any) -> None:
