@@ -34,7 +34,7 @@ from ..conftest import NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
 
 MongoDb = Database[dict[str, Any]]
-JOB_COUNT = 50_000
+JOB_COUNT = 30_000
 OWNER = "owner-1"
 BIG_OWNER = str(ObjectId("65f0c0ffee0123456789abcd"))
 STATUSES = ["succeeded"] * 93 + ["queued"] * 3 + ["failed", "dlq", "cancelled", "leased"]
@@ -47,7 +47,7 @@ def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Mon
     owners = [f"owner-{number}" for number in range(50)] + [ObjectId(BIG_OWNER)] * 50
     database.jobs.insert_many(
         {
-            "jobId": str(number) if number < 40_000 else f"job-{number}",
+            "jobId": str(number) if number < 20_000 else f"job-{number}",
             "type": f"type-{generator.randrange(8)}",
             "status": generator.choice(STATUSES),
             "createdBy": generator.choice(owners),
@@ -160,10 +160,7 @@ def make_query(filters: dict[str, Any], owner: str | None = None) -> dict[str, A
 
 
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
-@pytest.mark.parametrize(
-    ("path", "subject"),
-    [("/admin/jobs/queue", OWNER), ("/jobs", OWNER), ("/jobs", BIG_OWNER)],
-)
+@pytest.mark.parametrize(("path", "subject"), [("/admin/jobs/queue", OWNER), ("/jobs", BIG_OWNER)])
 def test_a_list_by_status_and_type_reads_at_most_one_job_that_it_does_not_show(
     service: Api, large_db: MongoDb, path: str, subject: str, filters: dict[str, Any]
 ) -> None:
@@ -178,6 +175,8 @@ def test_a_list_by_status_and_type_reads_at_most_one_job_that_it_does_not_show(
     page_count = math.ceil(total / 50)
     with profiled(large_db) as entries:
         first = get_page()
+        if path != "/jobs":  # the statistics have the totals of lists without an owner
+            assert (first["meta"]["total"], first["meta"]["total_is_exact"]) == (total, True)
         if first["meta"]["next_cursor"]:
             second = get_page(cursor=first["meta"]["next_cursor"])
             assert get_page(page=2)["data"] == second["data"]
@@ -233,22 +232,22 @@ INDEXED_FILTERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
 ]
 ID_FILTERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({"job_id": "job-412"}, {"jobId": {"$regex": "^job-412"}}),
+    ({"job_id": "job-212"}, {"jobId": {"$regex": "^job-212"}}),
     ({"job_id": "1234"}, {"jobId": {"$regex": "^1234"}}),
     (
-        {"job_id": "job-42", "status": "succeeded", "type": "type-1", "owner": BIG_OWNER}
-        | {"created_from": to_iso(NOW + timedelta(seconds=14_100))},
+        {"job_id": "job-22", "status": "succeeded", "type": "type-1", "owner": BIG_OWNER}
+        | {"created_from": to_iso(NOW + timedelta(seconds=7_400))},
         {
-            "jobId": {"$regex": "^job-42"},
+            "jobId": {"$regex": "^job-22"},
             "status": "succeeded",
             "type": "type-1",
-            "createdAt": {"$gte": NOW + timedelta(seconds=14_100)},
+            "createdAt": {"$gte": NOW + timedelta(seconds=7_400)},
         }
         | BY_BIG_OWNER,
     ),
     (
-        {"job_id": "job-42", "error_code": "E1"},
-        {"jobId": {"$regex": "^job-42"}, "lastError.code": "E1"},
+        {"job_id": "job-22", "error_code": "E1"},
+        {"jobId": {"$regex": "^job-22"}, "lastError.code": "E1"},
     ),
 ]
 
@@ -327,8 +326,8 @@ def test_a_prefix_of_too_many_ids_is_refused(service: Api, large_db: MongoDb) ->
     # For an owner, only the owner's jobs are compared with the prefix.
     page = service.get_as_owner("/jobs", "nobody", job_id="job-").json
     assert (page["data"], page["meta"]["total"]) == ([], 0)
-    assert service.get_as_admin("/admin/jobs/queue", job_id="job-4").status_code == 422
-    assert service.get_as_admin("/admin/jobs/queue", job_id="job-42").json["meta"]["total"] == 1_000
+    assert service.get_as_admin("/admin/jobs/queue", job_id="job-2").status_code == 422
+    assert service.get_as_admin("/admin/jobs/queue", job_id="job-22").json["meta"]["total"] == 1_000
 
 
 def test_an_export_reads_each_job_once_in_batches(service: Api, large_db: MongoDb) -> None:
@@ -347,15 +346,6 @@ def test_an_export_reads_each_job_once_in_batches(service: Api, large_db: MongoD
     assert finds
     assert all("skip" not in entry["command"] for entry in finds)
     assert sum(entry["docsExamined"] for entry in finds) <= len(ids) + len(finds)
-
-
-@pytest.mark.parametrize("filters", FILTERS, ids=str)
-def test_totals_are_exact_at_any_size(
-    service: Api, large_db: MongoDb, filters: dict[str, Any]
-) -> None:
-    meta = service.get_as_admin("/admin/jobs/queue", **filters).json["meta"]
-    assert meta["total"] == large_db.jobs.count_documents(make_query(filters))
-    assert meta["total_is_exact"] is True
 
 
 def test_one_command_reads_a_job_and_its_attempts_by_indexes(
@@ -478,7 +468,7 @@ def test_jobs_that_change_while_they_are_counted_are_counted_once(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "is_known"), [(47_500, True), (2_500, True), (25_000, False), (-1, True)]
+    ("seconds", "is_known"), [(27_500, True), (2_500, True), (15_000, False), (-1, True)]
 )
 def test_due_and_scheduled_jobs_are_counted_if_few_are_due_or_few_are_scheduled(
     large_db: MongoDb,
