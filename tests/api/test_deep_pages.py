@@ -29,7 +29,7 @@ from ..support.commands import database_uri, index_queue
 from ..support.waiting import PATIENCE_S
 
 JOB_COUNT, SEGMENT_JOBS, MILESTONE_STEP, CHEAP_SKIP = 300, 20, 25, 10
-PATH, PER_PAGE = "/admin/jobs/queue", 11
+PATH, PER_PAGE = "/admin/jobs/queue", 17
 # Values of createdAt that are not a date; `...`: the job has no createdAt.
 ODD_DATES = [None, 5, "a text", {"a": 1}, ObjectId("65f0c0ffee0123456789abcd"), True, ...]
 

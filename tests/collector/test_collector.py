@@ -191,7 +191,7 @@ def apply_change(queue: Queue, change: tuple[str, Any]) -> None:
             jobs.insert_one({"_id": Decimal128(str(time.time_ns())), "status": None})
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(changes=CHANGES)
 def test_counts_after_any_changes_equal_a_recount(
     collected_queue: Queue, changes: list[tuple[str, Any]]

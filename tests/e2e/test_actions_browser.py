@@ -136,6 +136,7 @@ def test_all_jobs_of_an_error_group_are_retried_and_undone(
     assert stack.count_jobs(job_type, "dlq") == 30
 
 
+@pytest.mark.long
 def test_toast_of_an_action_stays_until_it_is_dismissed(
     stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
@@ -286,6 +287,7 @@ def check_phone(page: Page) -> None:
     page.emulate_media(color_scheme="light")
 
 
+@pytest.mark.long
 def test_pages_of_an_action_fit_a_phone(stack: ActingStack, visit: Visits, job_type: str) -> None:
     stack.add_dead_jobs(job_type, 1)
     page = visit(f"{stack.url}/dashboard/jobs?status=dlq&type={job_type}", viewport=PHONE)

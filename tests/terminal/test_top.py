@@ -44,7 +44,13 @@ def read_rows(top: Top, tab: str) -> list[list[str]]:
     return [[str(cell) for cell in table.get_row_at(row)] for row in range(table.row_count)]
 
 
-@pytest.mark.parametrize("size", [(80, 24), (200, 50)], ids=["80x24", "200x50"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param((80, 24), id="80x24"),
+        pytest.param((200, 50), id="200x50", marks=pytest.mark.long),
+    ],
+)
 def test_types_are_shown_and_follow_the_queue(
     client: ApiClient, queue: Database[dict[str, Any]], size: tuple[int, int]
 ) -> None:
