@@ -128,7 +128,7 @@ class StateFields:
         return {status: flag for status, flag in flags.items() if flag and flag.date_form}
 
     def infer(self, signs: list[str]) -> str | None:
-        """The status of jobs that all have these of the fields in `list_signs`, or None."""
+        """The status of jobs that have only these fields of `list_signs`; None if it is unclear."""
         for status, date in self._find_end_dates().items():
             if date.path in signs:
                 return status

@@ -101,7 +101,7 @@ class LiveStats:
             for (status, job_type), count in counts.items():
                 if status == _QUEUED:
                     queued[job_type] = count
-        readable = _find_readable(unchanged)
+        readable = _list_readable_counts(unchanged)
         waiting = self._count_waiting(now, all_waiting, unknown, are_dates="due" in readable)
         types = [job_type for job_type, _ in queued.most_common(MAX_AGES)]
         is_any_queued = self._has_any(JobStatus.QUEUED, counts)
@@ -157,7 +157,7 @@ class LiveStats:
             return CappedCount(counted, counted < MAX_COUNTED)
 
         can_query = self._jobs.mapping.can_query("leaseExpiresAt")
-        # Without counts, only a query shows whether jobs are leased: the query for leases does.
+        # Without counts, the queries below are enough: they count 0 if no job is leased.
         if (counts is not None or not can_query) and not self._has_any(JobStatus.LEASED, counts):
             return 0
         if not can_query:
@@ -295,7 +295,7 @@ class LiveStats:
     def _is_age_unknown(self, job_type: str | None) -> bool:
         """Whether a queued job (of this type) without a readable createdAt exists.
 
-        A queued job that was counted may have started before its age was looked up.
+        If there is none, the job that was counted has started before its age was looked up.
         """
         mapping = self._jobs.mapping
         if not mapping.has_status or "createdAt" in mapping.unknown:
@@ -306,7 +306,7 @@ class LiveStats:
         return bool(first) and read_date(first[0].get("createdAt")) is None
 
     def _find_first_queued(self, job_type: str | None, condition: Document) -> list[Document]:
-        """The first queued job by createdAt that matches, as a list; with `job_type`, of it."""
+        """The first queued job by createdAt (of `job_type`, if given) that matches, as a list."""
         query: Document = {"status": _QUEUED, **condition}
         index = indexes.BY_STATUS
         if job_type is not None:
@@ -319,6 +319,6 @@ def _describe(count: CappedCount) -> str:
     return f"{count.value:,}" if count.is_exact else f"{count.value:,} or more"
 
 
-def _find_readable(health: QueueHealth | None) -> set[str]:
+def _list_readable_counts(health: QueueHealth | None) -> set[str]:
     """The names of the counts without a reason in `unknown`: all their dates are readable."""
     return set() if health is None else {"due", "expired_leases"} - health.unknown.keys()
