@@ -175,7 +175,7 @@ class Notifier:
             name: states.get(name) or ReceiverState(health=ReceiverHealth(name=name))
             for name in names
         }
-        # A removed receiver's failure would be reported for ever.
+        # Save it without removed receivers: their failures would be reported for ever.
         self._is_changed = not states.keys() <= self._states.keys()
         self._version, self._due = stored.version, set()
 
@@ -234,9 +234,9 @@ class Notifier:
             # A retry that is further away was planned before the clock was set back: it is due.
             if now < pending.retry_at <= now + 2 * LAST_RETRY:
                 continue
-            wait = min(FIRST_RETRY * 2 ** min(pending.attempts, 10), LAST_RETRY)
-            wait *= random.uniform(0.9, 1.1)  # noqa: S311 - no secret
-            pending = replace(pending, attempts=pending.attempts + 1, retry_at=now + wait)
+            delay = min(FIRST_RETRY * 2 ** min(pending.attempts, 10), LAST_RETRY)
+            delay *= random.uniform(0.9, 1.1)  # noqa: S311 - no secret
+            pending = replace(pending, attempts=pending.attempts + 1, retry_at=now + delay)
             self._update(name, replace(state, pending=pending))
             self._due.add(name)
 

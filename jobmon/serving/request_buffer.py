@@ -107,7 +107,7 @@ class RequestBuffer(RequestParser):
         self._failure: Exception | None = None
         self._body_bytes = 0
         self.is_too_large = False
-        self._chunks: _ChunkScanner | None = None
+        self._chunk_scanner: _ChunkScanner | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -184,14 +184,14 @@ class RequestBuffer(RequestParser):
         if isinstance(reader, LengthReader):
             self._body_bytes = reader.length
         elif isinstance(reader, ChunkedReader):
-            self._chunks = _ChunkScanner()
+            self._chunk_scanner = _ChunkScanner()
 
     def _body_ends(self, data: bytes) -> bool:
         """Whether the body ends in `data`, the last bytes received, or is too large."""
         assert self._request is not None  # noqa: S101
-        if self._chunks is not None:
-            ends = self._chunks.scan(data)
-            self.is_too_large = self._chunks.is_too_large
+        if self._chunk_scanner is not None:
+            ends = self._chunk_scanner.scan(data)
+            self.is_too_large = self._chunk_scanner.is_too_large
         else:
             ends = len(self.unreader) >= self._body_bytes
             self.is_too_large = self._body_bytes > MAX_BODY_BYTES

@@ -90,7 +90,7 @@ def close_schema(part: Any) -> Any:
 
 
 class ClosedComponents:
-    """The components of the last document, closed: this takes longer than checking a value."""
+    """Keeps the closed components of a document: closing takes longer than checking a value."""
 
     def __init__(self) -> None:
         self._components: Any = None
