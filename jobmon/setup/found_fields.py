@@ -19,6 +19,7 @@ from jobmon.setup.vocabulary import (
     LEASE_STARTS,
     MAX_ATTEMPTS,
     OTHER_CONTENTS,
+    OUTCOMES,
     PAYLOAD_DOCUMENTS,
     PAYLOADS,
     QUEUE_NAMES,
@@ -30,6 +31,7 @@ from jobmon.setup.vocabulary import (
     WORKERS,
     find_path,
     find_status,
+    is_failure,
     is_known,
     normalize,
 )
@@ -64,6 +66,7 @@ class FoundFields:
         )
         self._status_counts = Counter[str]()
         self._status = self._find_status()
+        self._outcome = self._find(OUTCOMES, _has_failures) if self._status else None
         self._dates = {name: self._find_date(name) for name in DATES}
         if self._status is None and hides_leased(self._dates["nextRunAt"]):
             self._read_removal_as_end()
@@ -242,6 +245,11 @@ def is_mixed_date(sampled: SampledField) -> bool:
 
 def is_number(sampled: SampledField) -> bool:
     return sampled.has_only("number")
+
+
+def _has_failures(sampled: SampledField) -> bool:
+    """Whether the values are a few texts, and one is a word for a failure."""
+    return sampled.has_only("string") and any(map(is_failure, sampled.value_counts or ()))
 
 
 def _is_status(sampled: SampledField) -> bool:

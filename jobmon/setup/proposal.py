@@ -165,9 +165,16 @@ class _Proposer(FoundFields):
     def _format_profile(self, status: SampledField, statuses: list[str]) -> str:
         state = self._make_state_fields()
         found = StatusMeanings(
-            status=status, names=statuses, resample=self._resample, state=state, doubts=self._doubts
+            status=status,
+            names=statuses,
+            resample=self._resample,
+            state=state,
+            outcome=self._outcome,
+            doubts=self._doubts,
         )
         meanings = found.find()
+        if rules := found.make_outcome_rules(meanings):
+            return self._format_rules(rules, anchor=status.path)
         if JobStatus.LEASED not in {meaning for meaning, _ in meanings.values()}:
             if rules := found.make_lease_rules(meanings):
                 return self._format_rules(rules, anchor=status.path)

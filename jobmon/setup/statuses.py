@@ -43,13 +43,15 @@ def add_rare_statuses(
 class StatusMeanings:
     """The meanings of the statuses that `status` holds.
 
-    `state`: the fields that also show the state. `doubts`: what a person should check.
+    `state`: the fields that also show the state. `outcome`: how an ended job ended. `doubts`: what
+    a person should check.
     """
 
     status: SampledField
     names: list[str]
     resample: Resample
     state: StateFields
+    outcome: SampledField | None = None
     doubts: list[str] = field(default_factory=list)
     _signs: dict[str, list[str]] = field(default_factory=dict)
 
@@ -105,11 +107,33 @@ class StatusMeanings:
             f"no status is for jobs that run: those with {', '.join(waiting)} count as running "
             f"by {', '.join(lease)}"
         )
+        return [leased, *self._list_name_rules(meanings)]
+
+    def make_outcome_rules(self, meanings: dict[str, tuple[str, str]]) -> list[StatusRule]:
+        """Rules, if only the outcome shows that an ended job failed; else none. Adds a doubt."""
+        outcome = self.outcome
+        found = {meaning for meaning, _ in meanings.values()}
+        ended = [name for name in self.names if meanings.get(name, ("",))[0] == JobStatus.SUCCEEDED]
+        if outcome is None or not ended or found & {JobStatus.FAILED, JobStatus.DLQ}:
+            return []
+        rules = []
+        for name in sorted(outcome.value_counts or ()):
+            meaning = JobStatus.DLQ if is_failure(name) else find_status(name)
+            if meaning in (JobStatus.DLQ, JobStatus.CANCELLED):
+                when = {self.status.path: {"$in": ended}, outcome.path: name}
+                rules.append(StatusRule(meaning, when))
+                self.doubts.append(
+                    f"jobs with {', '.join(ended)} count as {meaning} if {outcome.path} is {name}"
+                )
+        return [*rules, *self._list_name_rules(meanings)]
+
+    def _list_name_rules(self, meanings: dict[str, tuple[str, str]]) -> list[StatusRule]:
+        """The rules for all values of the status, the last one for all other jobs."""
         rules = [
             StatusRule(meanings.get(name, (name,))[0], {self.status.path: name})
             for name in self.names
         ]
-        return [leased, *rules, StatusRule("other", {})]
+        return [*rules, StatusRule("other", {})]
 
     def _list_signs(self, name: str) -> list[str] | None:
         """The fields that show the state and that all documents with a status have.

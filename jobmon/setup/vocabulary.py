@@ -33,6 +33,10 @@ STATUS = _split(
     "currentstatus statusname statuscode statusvalue statusstate statusphase statuscurrent "
     "statecode statevalue statestatus statephase"
 )
+# How an ended job ended, if its status does not show it.
+OUTCOMES = _split(
+    "conclusion outcome substatus substate endstate result resultstatus finalstatus exitstatus"
+)
 DATES = {
     "createdAt": _split(
         "createdat created createdon datecreated creationdate createtime creationtime "

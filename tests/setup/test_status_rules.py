@@ -308,6 +308,18 @@ def test_other_statuses_decide_what_a_word_with_two_meanings_means(
     assert list_statuses(propose("jobs", jobs)) == double(statuses)
 
 
+def test_outcome_shows_which_ended_jobs_are_dead(propose: Callable[..., Candidate]) -> None:
+    """Catches a failed job that is shown as succeeded, because it is completed."""
+    job: Document = {"args": {}, "attempts": 1, "run_at": PAST, "conclusion": None}
+    jobs = [job | {"status": "queued"}, job | {"status": "in_progress"}]
+    ends = ("success", "failure", "cancelled")
+    jobs += [job | {"status": "completed", "conclusion": end} for end in ends]
+    candidate = propose("jobs", jobs)
+    statuses = ["queued", "leased", "succeeded", "dlq", "cancelled"]
+    assert list_statuses(candidate) == double(statuses)
+    assert "count as dlq if conclusion is failure" in " ".join(candidate.doubts)
+
+
 @pytest.mark.parametrize("has_running", [True, False])
 def test_statuses_without_one_for_running_jobs_are_reported(
     has_running: bool, propose: Callable[..., Candidate]
