@@ -64,7 +64,7 @@ class Message:
         if not self.news:
             subject = "this is a test of notifications"
         elif len(self.news) == 1:
-            subject = f"{_prefix(self.news[0])}{self.news[0].problem.text}"
+            subject = f"{_format_prefix(self.news[0])}{self.news[0].problem.text}"
         elif all(item.change is Change.OVER for item in self.news):
             subject = f"{count(len(self.news), 'notice')} over"
         else:
@@ -113,7 +113,7 @@ class Message:
         return orjson.dumps(document, option=orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS)
 
 
-def _prefix(item: News) -> str:
+def _format_prefix(item: News) -> str:
     return "" if item.change is Change.BEGINS else f"{_CHANGE_WORDS[item.change].lower()}: "
 
 

@@ -48,8 +48,8 @@ LEADER = "collector"
 
 _MAX_REPORTS = 100
 # What `load` raises for odd values, OverflowError among them.
-_NOT_LOADED = (TypeError, ValueError, ArithmeticError, AttributeError, IndexError)
-_NOT_BSON = (InvalidDocument, InvalidStringData, OverflowError, UnicodeError)
+_LOAD_ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, IndexError)
+_ENCODING_ERRORS = (InvalidDocument, InvalidStringData, OverflowError, UnicodeError)
 
 
 class MalformedError(ValueError):
@@ -158,7 +158,7 @@ class OwnDatabase:
             ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents
         ]
         if len(writes) > 1:
-            with suppress(BulkWriteError, DocumentTooLarge, *_NOT_BSON):
+            with suppress(BulkWriteError, DocumentTooLarge, *_ENCODING_ERRORS):
                 self[name].bulk_write(writes, ordered=False)
                 return True
         # One by one, so that every document that can be stored is stored.
@@ -183,7 +183,7 @@ class OwnDatabase:
             if error.code not in DOCUMENT_TOO_LARGE:
                 raise
             self.report(name, "not written: it is larger than a document may be")
-        except _NOT_BSON as error:
+        except _ENCODING_ERRORS as error:
             self.report(name, f"not written: BSON cannot hold it ({type(error).__name__})")
         else:
             return True
@@ -208,7 +208,7 @@ class OwnDatabase:
                 loaded = load(document)
             except KeyError as error:
                 self.report(name, f"skipped: no {_shorten(error.args[0])}")
-            except _NOT_LOADED as error:
+            except _LOAD_ERRORS as error:
                 self.report(name, f"skipped: {_shorten(error)}")
             else:
                 yield loaded
