@@ -46,82 +46,82 @@ _MAX_STATUSES = 15
 class FoundFields:
     """The fields of jobs in a sample; None for those that the documents do not have.
 
-    `resample` reads a sample of the documents that match a query. `_doubts`: what a person should
+    `resample` reads a sample of the documents that match a query. `doubts`: what a person should
     check.
     """
 
     def __init__(self, sample: CollectionSample, resample: Resample) -> None:
         self._sample = sample
         self._resample = resample
-        self._used: set[str] = set()
-        self._doubts: list[str] = []
-        self._payload: SampledField | None = None  # `_find` reads it
-        self._payload = self._find(PAYLOADS, _is_content, nested=False) or self._find(
+        self.used: set[str] = set()
+        self.doubts: list[str] = []
+        self.payload: SampledField | None = None  # `find` reads it
+        self.payload = self.find(PAYLOADS, _is_content, nested=False) or self.find(
             PAYLOAD_DOCUMENTS,
             lambda sampled: sampled.has_only("object") or sampled.is_json,
             nested=False,
         )
-        self._has_arguments = (
-            self._payload is not None and normalize(self._payload.path) not in OTHER_CONTENTS
+        self.has_arguments = (
+            self.payload is not None and normalize(self.payload.path) not in OTHER_CONTENTS
         )
         self._status_counts = Counter[str]()
-        self._status = self._find_status()
-        self._outcome = self._find(OUTCOMES, _has_failures) if self._status else None
-        self._dates = {name: self._find_date(name) for name in DATES}
-        if self._status is None and hides_leased(self._dates["nextRunAt"]):
+        self.status = self._find_status()
+        self.outcome = self.find(OUTCOMES, _has_failures) if self.status else None
+        self.dates = {name: self._find_date(name) for name in DATES}
+        if self.status is None and hides_leased(self.dates["nextRunAt"]):
             self._read_removal_as_end()
-        self._lease_start = self._find(LEASE_STARTS, is_date, are_dates=True)
-        self._worker = self._find(WORKERS, lambda sampled: sampled.has_only(*IDS))
-        self._attempts = self._find(ATTEMPT_COUNTS, is_number)
-        self._retries = self._find(RETRY_COUNTS, is_number)
-        self._remaining = self._find(REMAINING_COUNTS, is_number)
-        self._max_attempts = self._find(MAX_ATTEMPTS, is_number)
-        if self._max_attempts is None and self._is_limit(self._attempts):
-            self._attempts, self._max_attempts = None, self._attempts
-        self._error = self._find(
+        self.lease_start = self.find(LEASE_STARTS, is_date, are_dates=True)
+        self.worker = self.find(WORKERS, lambda sampled: sampled.has_only(*IDS))
+        self.attempts = self.find(ATTEMPT_COUNTS, is_number)
+        self.retries = self.find(RETRY_COUNTS, is_number)
+        self._remaining = self.find(REMAINING_COUNTS, is_number)
+        self.max_attempts = self.find(MAX_ATTEMPTS, is_number)
+        if self.max_attempts is None and self._is_limit(self.attempts):
+            self.attempts, self.max_attempts = None, self.attempts
+        self.error = self.find(
             ERRORS, lambda sampled: sampled.has_only("string", "object", "array")
         )
-        self._error_count = self._find(
+        self.error_count = self.find(
             ERROR_COUNTS, lambda sampled: sampled.has_only("number", "array")
         )
-        self._running = self._find(STATE_FIELDS[JobStatus.LEASED], is_flag)
+        self._running = self.find(STATE_FIELDS[JobStatus.LEASED], is_flag)
 
     def _is_limit(self, attempts: SampledField | None) -> bool:
         """Whether jobs that never started have attempts, and another field counts the retries."""
-        started = self._dates["startedAt"]
-        if attempts is None or self._retries is None or started is None:
+        started = self.dates["startedAt"]
+        if attempts is None or self.retries is None or started is None:
             return False
         try:
-            query = {started.path: None, self._retries.path: 0, attempts.path: {"$gt": 0}}
+            query = {started.path: None, self.retries.path: 0, attempts.path: {"$gt": 0}}
             return self._resample(query).documents > 0
         except PyMongoError:
             return False
 
     def _read_removal_as_end(self) -> None:
         """Read the date of a removal as the end, if no other date is one; adds a doubt."""
-        removal = None if self._dates["finishedAt"] else self._find(REMOVALS, is_date)
+        removal = None if self.dates["finishedAt"] else self.find(REMOVALS, is_date)
         if removal is not None:
-            self._dates["finishedAt"] = removal
-            self._doubts.append(
+            self.dates["finishedAt"] = removal
+            self.doubts.append(
                 f"a job with {removal.path} counts as succeeded: if the program also removes jobs "
                 "after their last attempt, add a rule of dlq before that of succeeded"
             )
 
-    def _has_queue_name(self) -> bool:
+    def has_queue_name(self) -> bool:
         """Whether the collection is named like a queue, or its documents name their queue."""
         has_word = COLLECTION_WORDS.search(self._sample.collection) is not None
         # The payload may be the whole message.
         names = {path.rpartition(".")[2] for path in self._sample.fields if path.count(".") < 2}
         return has_word or find_path(QUEUE_NAMES, names) is not None
 
-    def _has_state_array(self) -> bool:
+    def has_state_array(self) -> bool:
         """Whether an array has a document for each state that a job had."""
         arrays = (sampled for sampled in self._sample.fields.values() if sampled.types["array"])
         return any(normalize(key) in STATUS for sampled in arrays for key in sampled.keys)
 
-    def _make_state_fields(self) -> StateFields:
-        count = self._attempts or self._retries
-        payload = f"{self._payload.path}." if self._payload else None
+    def make_state_fields(self) -> StateFields:
+        count = self.attempts or self.retries
+        payload = f"{self.payload.path}." if self.payload else None
         return StateFields(
             sample=self._sample,
             paths=[
@@ -129,20 +129,20 @@ class FoundFields:
                 for path, sampled in self._sample.fields.items()
                 if sampled.documents and not (payload and path.startswith(payload))
             ],
-            due=self._dates["nextRunAt"],
-            started=self._dates["startedAt"],
-            finished=self._dates["finishedAt"],
-            updated=self._dates["updatedAt"],
-            lease_end=self._dates["leaseExpiresAt"],
-            lease_start=self._lease_start,
-            worker=self._worker,
+            due=self.dates["nextRunAt"],
+            started=self.dates["startedAt"],
+            finished=self.dates["finishedAt"],
+            updated=self.dates["updatedAt"],
+            lease_end=self.dates["leaseExpiresAt"],
+            lease_start=self.lease_start,
+            worker=self.worker,
             count=count,
-            max_attempts=self._max_attempts if self._attempts else None,
-            error=self._error or self._error_count,
-            doubts=self._doubts,
+            max_attempts=self.max_attempts if self.attempts else None,
+            error=self.error or self.error_count,
+            doubts=self.doubts,
         )
 
-    def _find(
+    def find(
         self,
         names: Iterable[str],
         accept: Callable[[SampledField], bool],
@@ -158,30 +158,30 @@ class FoundFields:
         paths = [
             path
             for path, sampled in self._sample.fields.items()
-            if path not in self._used
+            if path not in self.used
             and path.count(".") <= (1 if nested else 0)
             and not path.startswith("_id.")
             and sampled.documents
             and self._sample.share(path) >= share
             and accept(sampled)
         ]
-        if self._payload is not None:  # a field of the payload is no field of the job
-            paths = [path for path in paths if not path.startswith(f"{self._payload.path}.")]
+        if self.payload is not None:  # a field of the payload is no field of the job
+            paths = [path for path in paths if not path.startswith(f"{self.payload.path}.")]
         path = find_path(names, paths, are_dates=are_dates)
         if path is None:
             return None
-        self._used.add(path)
+        self.used.add(path)
         return self._sample.fields[path]
 
     def _find_status(self) -> SampledField | None:
         """The field of the status; adds documents with rare statuses to the sample."""
-        status = self._find(STATUS, _is_status, share=MOST_DOCUMENTS) or self._find_by_values()
+        status = self.find(STATUS, _is_status, share=MOST_DOCUMENTS) or self._find_by_values()
         if status is None:
             return None
         # The counts without the documents that are added are those of a random sample.
         self._status_counts.update(status.value_counts)
         if doubt := add_rare_statuses(self._sample, status, self._resample):
-            self._doubts.append(doubt)
+            self.doubts.append(doubt)
         return status if _is_status(status) else None
 
     def _find_by_values(self) -> SampledField | None:
@@ -197,32 +197,32 @@ class FoundFields:
             return is_active and len(meanings) > 1 and known >= MOST_DOCUMENTS * counts.total()
 
         names = [normalize(path) for path in self._sample.fields]
-        return self._find(names, has_status_words, share=_LEAST_STATUS_SHARE)
+        return self.find(names, has_status_words, share=_LEAST_STATUS_SHARE)
 
     def _find_date(self, name: str) -> SampledField | None:
         share = _NEARLY_ALL if name == "createdAt" else 0.0
-        return self._find(DATES[name], is_date, share=share, are_dates=True)
+        return self.find(DATES[name], is_date, share=share, are_dates=True)
 
-    def _list_signs(self) -> list[str]:
+    def list_signs(self) -> list[str]:
         """The signs of a queue that the documents have, each with its fields."""
         groups = {
             "a worker's lease": (
-                *(self._worker, self._dates["leaseExpiresAt"], self._lease_start),
-                self._running if self._status is None else None,
+                *(self.worker, self.dates["leaseExpiresAt"], self.lease_start),
+                self._running if self.status is None else None,
             ),
-            "attempts": (self._attempts, self._retries, self._remaining, self._max_attempts),
-            "a due date": (self._dates["nextRunAt"],),
-            "the start of a run": (self._dates["startedAt"],),
+            "attempts": (self.attempts, self.retries, self._remaining, self.max_attempts),
+            "a due date": (self.dates["nextRunAt"],),
+            "the start of a run": (self.dates["startedAt"],),
         }
         signs = {sign: [item.path for item in group if item] for sign, group in groups.items()}
         return [f"{sign} ({', '.join(paths)})" for sign, paths in signs.items() if paths]
 
-    def _list_statuses(self) -> list[str]:
-        if self._status is None or self._status.value_counts is None:
+    def list_statuses(self) -> list[str]:
+        if self.status is None or self.status.value_counts is None:
             return []
-        return [status for status, _ in self._status.value_counts.most_common()]
+        return [status for status, _ in self.status.value_counts.most_common()]
 
-    def _recognize_statuses(self, statuses: list[str]) -> tuple[float, set[str | None]]:
+    def recognize_statuses(self, statuses: list[str]) -> tuple[float, set[str | None]]:
         """The share of documents with a known status, and the meanings of the known statuses."""
         known = [name for name in statuses if is_known(name)]
         total = self._status_counts.total()

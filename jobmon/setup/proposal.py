@@ -65,38 +65,41 @@ def propose(sample: CollectionSample, resample: Resample) -> Proposal | None:
     return _Proposer(sample, resample).propose()
 
 
-class _Proposer(FoundFields):
+class _Proposer:
     def __init__(self, sample: CollectionSample, resample: Resample) -> None:
-        super().__init__(sample, resample)
+        self._sample, self._resample = sample, resample
+        self._found = FoundFields(sample, resample)
+        self._doubts = self._found.doubts
         self._readings: dict[str, str] = {}
 
     def propose(self) -> Proposal | None:
-        signs = self._list_signs()
-        statuses = self._list_statuses()
-        known_share, meanings = self._recognize_statuses(statuses)
+        found = self._found
+        signs = found.list_signs()
+        statuses = found.list_statuses()
+        known_share, meanings = found.recognize_statuses(statuses)
         if self._is_log(statuses):
             return Proposal(
                 certainty=None,
                 reasons=["its documents refer to jobs in another collection: attempts, or a log"],
             )
-        if self._status is None:
+        if found.status is None:
             return self._propose_rules(signs)
-        values = f"{self._status.path} has {count(len(statuses), 'distinct value')}"
+        values = f"{found.status.path} has {count(len(statuses), 'distinct value')}"
         active = meanings & {JobStatus.QUEUED, JobStatus.LEASED}
         has_job_statuses = known_share >= MOST_DOCUMENTS and bool(active)
-        has_queue_name = self._has_queue_name()
+        has_queue_name = found.has_queue_name()
         is_clear = len(meanings) > 2 and (
             (known_share >= _CLEARLY_KNOWN and len(active) == 2)
-            or (has_job_statuses and self._has_arguments)
+            or (has_job_statuses and found.has_arguments)
         )
         if len(signs) >= 2:
-            has_job_sign = self._has_arguments or has_queue_name or self._worker
+            has_job_sign = found.has_arguments or has_queue_name or found.worker
             is_probable = has_job_statuses and has_job_sign and len(statuses) > 1
             certainty = Certainty.PROBABLE if is_probable else Certainty.POSSIBLE
-        elif signs and has_job_statuses and (self._payload or has_queue_name):
-            is_probable = len(active) == 2 and self._payload and has_queue_name
+        elif signs and has_job_statuses and (found.payload or has_queue_name):
+            is_probable = len(active) == 2 and found.payload and has_queue_name
             certainty = Certainty.PROBABLE if is_probable else Certainty.POSSIBLE
-        elif is_clear or (self._payload and (has_queue_name or self._worker)):
+        elif is_clear or (found.payload and (has_queue_name or found.worker)):
             certainty = Certainty.POSSIBLE
         else:
             present = f"only {signs[0]}" if signs else "no worker, attempts, due date or start"
@@ -108,20 +111,21 @@ class _Proposer(FoundFields):
             reasons.append("these are words for the statuses of jobs")
         if signs:
             reasons.append(f"it has {', '.join(signs)}")
-        profile = self._format_profile(self._status, statuses)
+        profile = self._format_profile(found.status, statuses)
         return Proposal(certainty=certainty, reasons=reasons, doubts=self._doubts, profile=profile)
 
     def _propose_rules(self, signs: list[str]) -> Proposal | None:
         """A proposal for a collection without a field for the status."""
-        has_queue_name = self._has_queue_name()
+        found = self._found
+        has_queue_name = found.has_queue_name()
         is_outbox = "outbox" in normalize(self._sample.collection)
-        if len(signs) < 2 and not (has_queue_name and (self._payload or signs or is_outbox)):
+        if len(signs) < 2 and not (has_queue_name and (found.payload or signs or is_outbox)):
             return None
-        state = self._make_state_fields()
+        state = found.make_state_fields()
         rules = state.make_rules()
         reasons = [f"it has {', '.join(signs)}"] if signs else []
         statuses = {rule.status for rule in rules} & _SHOWN_BY_FIELDS
-        if not statuses and self._has_state_array():
+        if not statuses and found.has_state_array():
             return Proposal(
                 certainty=Certainty.POSSIBLE,
                 reasons=reasons,
@@ -137,14 +141,14 @@ class _Proposer(FoundFields):
                 "collections, watch each as a queue: docs/operations.md, “Several queues”"
             ]
             reasons.append(f"its name has a word for jobs that are {status}")
-            is_clear = bool(signs and self._payload)
+            is_clear = bool(signs and found.payload)
         else:
             has_job_sign = bool(
-                has_queue_name or self._worker or (self._payload and self._attempts)
+                has_queue_name or found.worker or (found.payload and found.attempts)
             )
             is_clear = len(signs) >= 2 and bool(statuses) and has_job_sign and state.is_clear
-        if self._payload is not None:
-            reasons.append(f"{self._payload.path} may hold arguments")
+        if found.payload is not None:
+            reasons.append(f"{found.payload.path} may hold arguments")
         return Proposal(
             certainty=Certainty.PROBABLE if is_clear else Certainty.POSSIBLE,
             reasons=reasons,
@@ -155,7 +159,7 @@ class _Proposer(FoundFields):
     def _is_log(self, statuses: list[str]) -> bool:
         """Whether the documents refer to jobs, each of which may have several documents."""
         path = find_path(_JOB_REFERENCES, self._sample.top_level)
-        if path is None or self._dates["nextRunAt"] is not None or self._payload is not None:
+        if path is None or self._found.dates["nextRunAt"] or self._found.payload:
             return False
         reference = self._sample.fields[path]
         is_unique = len(reference.distinct) == reference.documents
@@ -163,13 +167,13 @@ class _Proposer(FoundFields):
         return not (reference.types["object"] or (is_unique and has_queued))
 
     def _format_profile(self, status: SampledField, statuses: list[str]) -> str:
-        state = self._make_state_fields()
+        state = self._found.make_state_fields()
         found = StatusMeanings(
             status=status,
             names=statuses,
             resample=self._resample,
             state=state,
-            outcome=self._outcome,
+            outcome=self._found.outcome,
             doubts=self._doubts,
         )
         meanings = found.find()
@@ -196,7 +200,8 @@ class _Proposer(FoundFields):
         return self._format(where + lines, names)
 
     def _format_rules(self, rules: list[StatusRule], anchor: str | None = None) -> str:
-        paths = (self._payload, self._dates["nextRunAt"], self._attempts, self._dates["createdAt"])
+        found = self._found
+        paths = (found.payload, found.dates["nextRunAt"], found.attempts, found.dates["createdAt"])
         anchors = [anchor] if anchor else [item.path for item in paths if item]
         partial = [path for path in anchors if 0.5 < self._sample.share(path) < 1]
         where = self._make_where(partial[0]) if partial else []
@@ -241,31 +246,31 @@ class _Proposer(FoundFields):
         except PyMongoError:
             return False
         least_share = MOST_DOCUMENTS * self._sample.share(status)
-        common = [path for path in self._used if self._sample.share(path) >= least_share]
+        common = [path for path in self._found.used if self._sample.share(path) >= least_share]
         is_other = any(others.share(path) < MOST_DOCUMENTS for path in common if path != status)
-        if others.documents and (is_other or self._status is not None):
+        if others.documents and (is_other or self._found.status is not None):
             meaning = "left out" if is_other else "jobs with the status null"
             self._doubts.append(f"documents without {status} are {meaning}")
         return bool(others.documents) and is_other
 
     def _map_fields(self, statuses: set[str]) -> list[str]:
         lines = [_format_line("jobId", '"_id"', "every document has it"), self._map_type()]
-        if self._payload is not None:
-            lines.append(self._map_payload(self._payload))
-        priority = self._find(PRIORITIES, is_number)
+        if self._found.payload is not None:
+            lines.append(self._map_payload(self._found.payload))
+        priority = self._found.find(PRIORITIES, is_number)
         waiting = ["queued", "failed"] if "queued" in statuses else []
         leased = ["leased"] if "leased" in statuses else []
         lines += self._map_creation()
         for name, sampled, only_in in (
             ("priority", priority, []),
-            ("updatedAt", self._dates["updatedAt"], []),
-            ("nextRunAt", self._dates["nextRunAt"], waiting),
-            ("startedAt", self._dates["startedAt"], []),
+            ("updatedAt", self._found.dates["updatedAt"], []),
+            ("nextRunAt", self._found.dates["nextRunAt"], waiting),
+            ("startedAt", self._found.dates["startedAt"], []),
             ("finishedAt", *self._find_end(statuses)),
-            ("leasedBy", self._worker, leased),
-            ("leaseExpiresAt", self._dates["leaseExpiresAt"], leased),
-            ("attemptCount", self._attempts, []),
-            ("maxAttempts", self._max_attempts, []),
+            ("leasedBy", self._found.worker, leased),
+            ("leaseExpiresAt", self._found.dates["leaseExpiresAt"], leased),
+            ("attemptCount", self._found.attempts, []),
+            ("maxAttempts", self._found.max_attempts, []),
         ):
             if sampled is not None:
                 lines.append(self._make_line(name, sampled, only_in))
@@ -281,9 +286,9 @@ class _Proposer(FoundFields):
 
     def _find_end(self, statuses: set[str]) -> tuple[SampledField | None, list[str]]:
         """The date of the end of a run; without one, the date when a job died."""
-        if (finished := self._dates["finishedAt"]) is not None:
+        if (finished := self._found.dates["finishedAt"]) is not None:
             return finished, []
-        return self._find(FAILURE_DATES, is_date), ["dlq"] if "dlq" in statuses else []
+        return self._found.find(FAILURE_DATES, is_date), ["dlq"] if "dlq" in statuses else []
 
     def _make_line(self, name: str, sampled: SampledField, only_in: Sequence[str] = ()) -> str:
         value = _quote(sampled.path)
@@ -309,14 +314,14 @@ class _Proposer(FoundFields):
             has_few_values = sampled.value_counts is not None and len(sampled.distinct) <= limit
             return sampled.has_only("string") and has_few_values
 
-        type_field = self._find(TYPES, has_types, share=MOST_DOCUMENTS, nested=False)
+        type_field = self._found.find(TYPES, has_types, share=MOST_DOCUMENTS, nested=False)
         if type_field is None:
             return _format_line("type", '{ constant = "$collection" }', "no field names the types")
         comment = f"{self._describe(type_field)}, {len(type_field.distinct)} distinct"
         return _format_line("type", _quote(type_field.path), comment)
 
     def _map_creation(self) -> list[str]:
-        if (created := self._dates["createdAt"]) is not None:
+        if (created := self._found.dates["createdAt"]) is not None:
             return [self._make_line("createdAt", created)]
         id_field = self._sample.fields.get("_id")
         if id_field is not None and id_field.has_only("objectId"):
@@ -325,7 +330,7 @@ class _Proposer(FoundFields):
         return []
 
     def _map_error(self) -> list[str]:
-        error = self._error or self._error_count
+        error = self._found.error or self._found.error_count
         if error is None or error.has_only("number") or (error.types["array"] and error.keys):
             return []
         if error.has_only("array"):
@@ -338,36 +343,37 @@ class _Proposer(FoundFields):
 
     def _note_unmapped(self) -> None:
         """Add doubts about useful fields whose meaning their names do not show."""
-        if self._attempts is None and self._retries is not None:
+        found = self._found
+        if found.attempts is None and found.retries is not None:
             self._doubts.append(
-                f"{self._retries.path} may count retries or failures: if it counts retries, add "
-                f"attemptCount = {{ path = {_quote(self._retries.path)}, plus = 1 }}"
+                f"{found.retries.path} may count retries or failures: if it counts retries, add "
+                f"attemptCount = {{ path = {_quote(found.retries.path)}, plus = 1 }}"
             )
         for name in DATES:
-            if self._dates[name] is None and (date := self._find(DATES[name], is_mixed_date)):
+            if found.dates[name] is None and (date := found.find(DATES[name], is_mixed_date)):
                 self._doubts.append(
                     f"{date.path} has dates in several forms, or in one that jobmon cannot read: "
                     "it is not mapped"
                 )
-        max_retries = self._find(MAX_RETRIES, is_number)
-        if max_retries is not None and self._max_attempts is None:
+        max_retries = found.find(MAX_RETRIES, is_number)
+        if max_retries is not None and found.max_attempts is None:
             self._doubts.append(
                 f"{max_retries.path} may limit retries: then add maxAttempts = "
                 f"{{ path = {_quote(max_retries.path)}, plus = 1 }}"
             )
-        if self._lease_start is not None and self._dates["leaseExpiresAt"] is None:
+        if found.lease_start is not None and found.dates["leaseExpiresAt"] is None:
             self._doubts.append(
-                f"how long a lease lasts after {self._lease_start.path} is in the program: add "
-                f'leaseExpiresAt = {{ path = {_quote(self._lease_start.path)}, plus = "… min" }}'
-                f"{self._explain_reading(self._lease_start)}"
+                f"how long a lease lasts after {found.lease_start.path} is in the program: add "
+                f'leaseExpiresAt = {{ path = {_quote(found.lease_start.path)}, plus = "… min" }}'
+                f"{self._explain_reading(found.lease_start)}"
             )
         paths = [path for path, sampled in self._sample.fields.items() if sampled.has_only(*IDS)]
-        if (owner := find_owner(paths, self._payload.path if self._payload else None)) is not None:
+        if (owner := find_owner(paths, found.payload.path if found.payload else None)) is not None:
             self._doubts.append(
                 f"{owner} may be a job's owner: users would see the jobs with their id there. If "
                 f"that is right, add createdBy = {_quote(owner)}"
             )
-        array = self._find(
+        array = found.find(
             ATTEMPT_ARRAYS, lambda sampled: sampled.has_only("array") and bool(sampled.keys)
         )
         if array is not None:
