@@ -72,8 +72,8 @@ class JobStore:
             recorded = []
         log = self._profile.log
         attempts = self._list_attempts(recorded, job, self._max_read)
-        recorded_number = recorded_count(job)
-        count = len(attempts) if recorded_number is None else recorded_number
+        count_in_job = recorded_count(job)
+        count = len(attempts) if count_in_job is None else count_in_job
         if log is not None:  # a log may have more runs than the job counts
             count = max(count, len(attempts))
         attempts, cut_reasons = _truncate_attempts(attempts[-MAX_ATTEMPTS_SHOWN:])
@@ -113,7 +113,7 @@ class JobStore:
             if joined is not None:
                 accepted = ((job, attempts) for job, attempts in joined if accept(job))
                 job, newest_first = next(accepted, (None, []))
-                return None if job is None else (job, _keep_recorded(newest_first, job_id))
+                return None if job is None else (job, _keep_exact(newest_first, job_id))
         jobs = self._jobs.find(query, accept, limit=1)
         return (jobs[0], self._read_recorded(job_id, self._max_read)) if jobs else None
 
@@ -202,7 +202,7 @@ def _truncate_attempt(budget: CharacterBudget, attempt: Document) -> Document:
     }
 
 
-def _keep_recorded(newest_first: list[Document], job_id: str) -> list[Document]:
+def _keep_exact(newest_first: list[Document], job_id: str) -> list[Document]:
     """The attempts with exactly this job id, the oldest first."""
     return [
         attempt for attempt in reversed(newest_first) if is_identity(attempt.get("jobId"), job_id)

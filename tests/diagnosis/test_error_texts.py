@@ -20,7 +20,7 @@ def prepare(error: Any) -> ErrorTexts:
     return texts
 
 
-def python_stack(frames: int, end: str = "shop.errors.CardDeclined: card 7 declined") -> str:
+def make_python_stack(frames: int, end: str = "shop.errors.CardDeclined: card 7 declined") -> str:
     libraries = "".join(
         f'  File "/usr/lib/python3.12/site-packages/celery/app/trace.py", line {number}, in call\n'
         f"    return self.run(*args, number={number}, **kwargs)\n"
@@ -34,7 +34,7 @@ def python_stack(frames: int, end: str = "shop.errors.CardDeclined: card 7 decli
     )
 
 
-def java_stack(causes: int) -> str:
+def make_java_stack(causes: int) -> str:
     def make_part(number: int) -> str:
         frames = "".join(
             f"\tat org.springframework.aop.Proxy{line}.invoke(Proxy.java:{line})\n"
@@ -52,13 +52,14 @@ def java_stack(causes: int) -> str:
     )
 
 
-def node_stack(message: str, frames: int) -> str:
+def make_node_stack(message: str, frames: int) -> str:
     calls = "".join(f"\n    at step{number} (/app/flow.js:{number}:1)" for number in range(frames))
     return f"{message}\n    at Cart.total (/app/cart.js:3:14){calls}"
 
 
-PYTHON, JAVA = python_stack(280), java_stack(90)
-NODE, LONG_MESSAGE = node_stack("RangeError: too deep", 2_000), node_stack("E" * 60_000, 3)
+PYTHON, JAVA = make_python_stack(280), make_java_stack(90)
+NODE = make_node_stack("RangeError: too deep", 2_000)
+LONG_MESSAGE = make_node_stack("E" * 60_000, 3)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ NODE, LONG_MESSAGE = node_stack("RangeError: too deep", 2_000), node_stack("E" *
         ),
         (
             {
-                "stack": python_stack(
+                "stack": make_python_stack(
                     280, "app.IntegrityError: duplicate key\nDETAIL: x\n\n[SQL: y]"
                 )
             },
@@ -88,7 +89,7 @@ NODE, LONG_MESSAGE = node_stack("RangeError: too deep", 2_000), node_stack("E" *
             "charge (app/shop/pay.py)",
         ),
         # Code and message are unknown if the message is longer than the part that is kept.
-        (python_stack(280, f"ValueError: {'a b ' * 9_000}"), None, "", "start (/app/main.py)"),
+        (make_python_stack(280, f"ValueError: {'a b ' * 9_000}"), None, "", "start (/app/main.py)"),
         (
             JAVA,
             "com.shop.Failure0Exception",
@@ -122,7 +123,13 @@ def test_a_long_stack_is_shortened_to_complete_lines(stack: str) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [PYTHON, f"Order failed\n{PYTHON}", {"stack": JAVA}, node_stack("TypeError: a is b", 2), "x"],
+    [
+        PYTHON,
+        f"Order failed\n{PYTHON}",
+        {"stack": JAVA},
+        make_node_stack("TypeError: a is b", 2),
+        "x",
+    ],
     ids=lambda value: str(value)[:30],
 )
 def test_prepared_texts_have_the_kind_of_the_original_error(error: Any) -> None:
@@ -191,7 +198,7 @@ def test_text_without_spaces_keeps_its_beginning() -> None:
 
 
 def test_a_stack_in_the_message_is_separated_from_it() -> None:
-    text = node_stack("TypeError: a is\nno function", 2)
+    text = make_node_stack("TypeError: a is\nno function", 2)
     assert prepare(text) == ErrorTexts(None, "TypeError: a is\nno function", text)
     assert prepare({"message": text, "stack": "s"}).stack == "s"
     assert prepare({"stack": text}).message == "TypeError: a is"
