@@ -190,57 +190,56 @@ def test_same_key_files_one_request_although_settings_changed(
     assert (repeated.json["id"], repeated.json["phase"]) == (answer.json["id"], "awaiting_approval")
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ([1], "body"),
-        ({}, "action"),
-        ({"action": "explode", "ids": ["d1"]}, "action"),
-        ({"action": "undo", "ids": ["d1"]}, "action"),  # it has its own route
-        ({"action": "disable", "ids": ["d1"]}, "action"),  # this queue does not support it
-        ({"action": "delete", "ids": ["d1"]}, "action"),  # the settings do not allow it
-        ({"action": "retry"}, "ids"),
-        ({"action": "retry", "ids": ["d1"], "filter": DEAD}, "ids"),
-        ({"action": "retry", "ids": ["d1", "d1"], "reason": "x"}, "ids"),
-        ({"action": "retry", "ids": ["d1", "d2"]}, "reason"),
-        ({"action": "retry", "ids": ["d1"], "reason": "a\x00b"}, "reason"),
-        ({"action": "retry", "ids": ["d1"], "isReset": 1}, "isReset"),
-        ({"action": "retry", "ids": ["d1"], "reasons": "a typing error"}, "reasons"),
-        ({"action": "cancel", "ids": ["d1"], "isReset": True}, "isReset"),
-        ({"action": "reschedule", "ids": ["d1"]}, "runAt"),
-        ({"action": "prioritize", "ids": ["d1"], "priority": "1"}, "priority"),
-        ({"action": "prioritize", "ids": ["d1"], "priority": 1.5}, "priority"),
-        ({"action": "pause_type", "ids": ["d1"]}, "action"),
-        ({"action": "pause_type", "filter": DEAD, "expected": 3, "reason": "x"}, "action"),
-        ({"action": "retry", "filter": DEAD, "reason": "x"}, "expected"),
-        ({"action": "retry", "filter": DEAD, "expected": 3}, "reason"),
-        ({"action": "retry", "filter": {"status": "queued"}, "expected": 1}, "filter.status"),
-        (
-            {"action": "run_now", "filter": {"condition": "due"}, "expected": 1},
-            "filter.condition",
-        ),
-        (
-            {
-                "action": "run_now",
-                "filter": {"condition": "scheduled", "status": "dlq"},
-                "expected": 1,
-            },
-            "filter.status",
-        ),
-        ({"action": "retry", "filter": {"state": "dlq"}, "expected": 3}, "filter"),
-        ({"action": "retry", "filter": {"per_page": "5"}, "expected": 3}, "filter"),
-        ({"action": "retry", "filter": {"owner": {"$ne": 1}}, "expected": 3}, "filter"),
-        ({"action": "retry", "filter": {"owner": ["a", "b"]}, "expected": 3}, "filter"),
-        ({"action": "retry", "filter": {"range": "x"}, "expected": 3}, "filter.range"),
-        ({"action": "retry", "filter": {"payload.x": "1"}, "expected": 3}, "filter.payload.x"),
-    ],
-)
-def test_bad_request_is_refused_with_the_field_and_not_filed(
-    actions_api: ActionApi, body: Any, field: str
-) -> None:
-    answer = actions_api.post("/admin/actions", body)
-    assert (answer.status_code, list(answer.json["error"]["details"])) == (422, [field])
-    assert actions_api.read("/admin/actions")["data"] == []
+BAD_REQUESTS: list[tuple[Any, str]] = [
+    ([1], "body"),
+    ({}, "action"),
+    ({"action": "explode", "ids": ["d1"]}, "action"),
+    ({"action": "undo", "ids": ["d1"]}, "action"),  # it has its own route
+    ({"action": "disable", "ids": ["d1"]}, "action"),  # this queue does not support it
+    ({"action": "delete", "ids": ["d1"]}, "action"),  # the settings do not allow it
+    ({"action": "retry"}, "ids"),
+    ({"action": "retry", "ids": ["d1"], "filter": DEAD}, "ids"),
+    ({"action": "retry", "ids": ["d1", "d1"], "reason": "x"}, "ids"),
+    ({"action": "retry", "ids": ["d1", "d2"]}, "reason"),
+    ({"action": "retry", "ids": ["d1"], "reason": "a\x00b"}, "reason"),
+    ({"action": "retry", "ids": ["d1"], "isReset": 1}, "isReset"),
+    ({"action": "retry", "ids": ["d1"], "reasons": "a typing error"}, "reasons"),
+    ({"action": "cancel", "ids": ["d1"], "isReset": True}, "isReset"),
+    ({"action": "reschedule", "ids": ["d1"]}, "runAt"),
+    ({"action": "prioritize", "ids": ["d1"], "priority": "1"}, "priority"),
+    ({"action": "prioritize", "ids": ["d1"], "priority": 1.5}, "priority"),
+    ({"action": "pause_type", "ids": ["d1"]}, "action"),
+    ({"action": "pause_type", "filter": DEAD, "expected": 3, "reason": "x"}, "action"),
+    ({"action": "retry", "filter": DEAD, "reason": "x"}, "expected"),
+    ({"action": "retry", "filter": DEAD, "expected": 3}, "reason"),
+    ({"action": "retry", "filter": {"status": "queued"}, "expected": 1}, "filter.status"),
+    (
+        {"action": "run_now", "filter": {"condition": "due"}, "expected": 1},
+        "filter.condition",
+    ),
+    (
+        {
+            "action": "run_now",
+            "filter": {"condition": "scheduled", "status": "dlq"},
+            "expected": 1,
+        },
+        "filter.status",
+    ),
+    ({"action": "retry", "filter": {"state": "dlq"}, "expected": 3}, "filter"),
+    ({"action": "retry", "filter": {"per_page": "5"}, "expected": 3}, "filter"),
+    ({"action": "retry", "filter": {"owner": {"$ne": 1}}, "expected": 3}, "filter"),
+    ({"action": "retry", "filter": {"owner": ["a", "b"]}, "expected": 3}, "filter"),
+    ({"action": "retry", "filter": {"range": "x"}, "expected": 3}, "filter.range"),
+    ({"action": "retry", "filter": {"payload.x": "1"}, "expected": 3}, "filter.payload.x"),
+]
+
+
+def test_bad_request_is_refused_with_the_field_and_not_filed(actions_api: ActionApi) -> None:
+    for body, field in BAD_REQUESTS:
+        answer = actions_api.post("/admin/actions", body)
+        assert answer.status_code == 422, body
+        assert list(answer.json["error"]["details"]) == [field], body
+        assert actions_api.read("/admin/actions")["data"] == [], body
 
 
 @pytest.mark.parametrize(
