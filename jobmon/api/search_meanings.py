@@ -33,7 +33,8 @@ from jobmon.store.search import is_prefix
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
-MAX_PER_KIND = 4  # inexact meanings of one kind; for lists of jobs, with one note
+# Inexact meanings of one kind. Lists of jobs are of one kind if they have the same note.
+MAX_PER_KIND = 4
 MAX_MEANINGS = 12  # in total
 NO_STATISTICS = "no collector keeps statistics"
 NO_HISTORY = "no collector keeps a history"

@@ -2,9 +2,9 @@
 
 The minutes of the last quarter of an hour are counted from the watched collections again and again.
 Older minutes are final once they are counted, so their counts outlive the jobs. The time is the
-watched server's: this machine's clock may be wrong. If runs are counted
-from changes, an `EventCounter` writes the minutes instead. The bucket of ten minutes is the sum of
-its minutes, and so on: hours, six hours and days. Buckets of longer spans are kept longer.
+watched server's: this machine's clock may be wrong. If runs are counted from changes, an
+`EventCounter` writes the minutes instead. The bucket of ten minutes is the sum of its minutes, and
+so on: hours, six hours and days. Buckets of longer spans are kept longer.
 """
 
 import logging

@@ -34,7 +34,7 @@ class Receiver:
         return self.address.name
 
     def submit(self, message: Message) -> Future[None]:
-        """Send a message soon; the future raises DeliveryError if the receiver refused it."""
+        """Send a message soon; the future raises DeliveryError if the receiver did not take it."""
         result = Future[None]()
         # A pool would wait for a slow receiver when the process ends.
         threading.Thread(target=self._deliver, args=(message, result), daemon=True).start()

@@ -13,7 +13,7 @@ _ENDS = ('"""', "'''", *("".join(ends) for n in range(5) for ends in product("]}
 
 
 def find_line(text: str, path: KeyPath) -> int:
-    """The first line of a valid TOML text with which it has the value at a path.
+    """The number of the line where the value at a path begins, in a valid TOML text.
 
     The path of an array's element has its index: 'a = 1\\nb = [\\n{c = 2}]' has ("b", 0, "c") on
     line 3. If the text lacks the path, it is the line of the nearest value that contains it.

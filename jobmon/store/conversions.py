@@ -130,7 +130,7 @@ def get_at_path(value: Any, path: str, default: Any = None) -> Any:
     return value
 
 
-def split_path(path: str) -> list[str]:
+def list_prefixes(path: str) -> list[str]:
     """The paths that contain a path, and the path itself: `a`, `a.b` and `a.b.c` for `a.b.c`."""
     parts = path.split(".")
     return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]

@@ -19,11 +19,11 @@ from jobmon.store.conversions import (
     get_at_path,
     is_unset,
     list_paths,
+    list_prefixes,
     match_creation_time,
     matches_constant,
     prefix_expression,
     replace_references,
-    split_path,
     subtract_offset,
     to_stored,
 )
@@ -241,7 +241,7 @@ class FieldMapping:
         names = set(all_fields if fields is None else fields)
         paths = {path for name in names if (path := self._find_path(name)) is not None}
         paths = paths.union(*(self.reads.get(name, ()) for name in names)) - {"_id"}
-        outer = {path for path in paths if paths.isdisjoint(split_path(path)[:-1])}
+        outer = {path for path in paths if paths.isdisjoint(list_prefixes(path)[:-1])}
         has_id = any(self._find_path(name) == "_id" for name in names)
         read: Document = {"_id": has_id} | dict.fromkeys(sorted(outer), True)
         if "status" in names and self.derived is not None:
@@ -315,7 +315,7 @@ class FieldMapping:
         if path == "_id" and name == "createdAt":
             return {"_id": match_creation_time(condition)}
         if condition == IS_ARRAY and "." in path:
-            return {"$or": [{part: condition} for part in split_path(path)]}
+            return {"$or": [{part: condition} for part in list_prefixes(path)]}
         return {path: condition}
 
     def _match_status(self, condition: Any) -> Document:

@@ -57,7 +57,7 @@ def test_a_slow_query_with_the_name_of_an_index_as_hint_is_logged(
 ) -> None:
     """Catches a listener that expects a mapping as the hint, fails, and logs nothing."""
     database.jobs.insert_one({"jobId": "a"})
-    listener = SlowQueries(-1)
+    listener = SlowQueries(slow_ms=-1)  # logs every query
     with (
         capture_logs() as lines,
         MongoClient[dict[str, Any]](mongod.uri, event_listeners=[listener]) as client,
