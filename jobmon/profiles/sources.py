@@ -252,7 +252,11 @@ def _parse_json(spec: Any, context: SourceContext, _: KeyPath) -> Source:
         value = get_value(document, path)
         if isinstance(value, str):
             with suppress(ValueError, RecursionError):
-                value = json.loads(value)
+                decoded = json.loads(value)
+                if "\\ud" in value.lower():  # perhaps half of a surrogate pair, which is no text
+                    text = json.dumps(decoded, ensure_ascii=False)
+                    decoded = json.loads(text.encode(errors="replace"))
+                value = decoded
         return parse_date(value if inner is None else get_value(value, inner), reading)
 
     return Source(read=read, inputs=(path,))

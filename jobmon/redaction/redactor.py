@@ -26,7 +26,8 @@ _MIN_SECRET_LENGTH = 4  # characters
 _MAX_CACHED_LENGTH = 1_000  # characters; texts up to this length are cached, because errors repeat
 _MAX_JSON_LENGTH = 1_000_000  # characters; JSON in a longer text is not decoded
 _JSON_START = re.compile(r"[{\[]\s{0,20}[\"{\[]")
-_JSON_KEY_END = re.compile(r'"\s*:')
+_JSON_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*:)?')  # the group: it is a key
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_GROWTH = 16  # of JSON that is rewritten: escapes double at each level of JSON inside texts
 _MAX_FAILED_STARTS = 16  # of JSON in a text; at each, the decoder may read to the text's end
 _MAX_JSON_TEXTS = 10_000  # in one text; what follows is hidden, because each takes 10 µs
@@ -153,10 +154,12 @@ class Redactor:
         # Only once: texts in JSON can contain JSON, and the time would double at each level.
         redacted = self.redact(content)
         # `document` has only the last value of a repeated key: the earlier values may be secret.
-        has_repeated_key = len(_JSON_KEY_END.findall(json_text)) > _count_keys(document)
-        if redacted == document and not has_repeated_key:
+        key_count = sum(map(bool, _JSON_STRING.findall(json_text)))
+        if redacted == document and key_count == _count_keys(document):
             return json_text, end
         rewritten = json.dumps(redacted, ensure_ascii=False)
+        if _SURROGATE.search(rewritten):  # half of a pair, which only an escape can represent
+            rewritten = json.dumps(redacted)
         return rewritten if len(rewritten) <= _MAX_GROWTH * len(json_text) else REDACTED, end
 
 

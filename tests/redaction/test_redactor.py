@@ -248,8 +248,14 @@ def test_json_in_a_text_is_redacted_as_json() -> None:
         "auth": {"x": REDACTED},
         "n": REDACTED,
     }
-    unchanged = '{ "a":1,\n"b": [2, "é"] }'
-    assert Redactor().redact(unchanged) == unchanged
+    for unchanged in (
+        '{ "a":1,\n"b": [2, "é"] }',
+        r'{"a": "{\"b\" : 1}", "n": 1.10}',
+        r'{"a": "\ud800"}',
+    ):
+        assert Redactor().redact(unchanged) == unchanged
+    half = r'{"pin": 4711, "a": "\ud800"}'
+    assert Redactor().redact(half) == rf'{{"pin": "{REDACTED}", "a": "\ud800"}}'
     assert SECRET not in Redactor().redact(f'{{"a": "Bearer {SECRET}", "a": 1}}')
 
 
