@@ -112,27 +112,26 @@ def test_list_has_jobs_and_attempts_of_each_worker_and_silent_workers_first(api:
     assert meta["reasons"] == {"runningJobs": "1 running job does not name the worker"}
 
 
+LISTS_OF_WORKERS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"worker": "w1"}, ["w1"]),
+    ({"worker": "w"}, []),
+    ({"text": "W"}, ["w3", "w1", "w2"]),
+    ({"text": "3"}, ["w3"]),
+    ({"type": "mail"}, ["w1"]),
+    ({"type": "pay"}, ["w3", "w1", "w2"]),
+    ({"type": ["mail", "none"], "from": to_iso(NOW - 4 * HOUR)}, ["w1", "long gone"]),
+    ({"type": "pay", "sort": "-failures", "per_page": 1}, ["w1"]),
+    ({"type": "none"}, []),
+    ({"sort": "-attempts"}, ["w1", "w2", "w3"]),
+    ({"sort": "name", "per_page": 2, "page": 2}, ["w3"]),
+    ({"from": to_iso(NOW - 4 * HOUR)}, ["w3", "w1", "w2", "long gone"]),
+]
+
+
 @pytest.mark.usefixtures("history", "running_jobs")
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ({"worker": "w1"}, ["w1"]),
-        ({"worker": "w"}, []),
-        ({"text": "W"}, ["w3", "w1", "w2"]),
-        ({"text": "3"}, ["w3"]),
-        ({"type": "mail"}, ["w1"]),
-        ({"type": "pay"}, ["w3", "w1", "w2"]),
-        ({"type": ["mail", "none"], "from": to_iso(NOW - 4 * HOUR)}, ["w1", "long gone"]),
-        ({"type": "pay", "sort": "-failures", "per_page": 1}, ["w1"]),
-        ({"type": "none"}, []),
-        ({"sort": "-attempts"}, ["w1", "w2", "w3"]),
-        ({"sort": "name", "per_page": 2, "page": 2}, ["w3"]),
-        ({"from": to_iso(NOW - 4 * HOUR)}, ["w3", "w1", "w2", "long gone"]),
-    ],
-    ids="-".join,
-)
-def test_list_is_filtered_and_sorted(api: Api, query: dict[str, Any], expected: list[str]) -> None:
-    assert list_names(get_json(api, **query)) == expected
+def test_list_is_filtered_and_sorted(api: Api) -> None:
+    for query, expected in LISTS_OF_WORKERS:
+        assert list_names(get_json(api, **query)) == expected, query
 
 
 @pytest.mark.usefixtures("history", "running_jobs")
@@ -187,9 +186,9 @@ def test_list_of_a_type_has_the_reason_why_workers_may_be_missing(
     ids=str,
 )
 def test_error_details_name_the_bad_parameter(
-    api: Api, query: dict[str, Any], parameter: str
+    idle_api: Api, query: dict[str, Any], parameter: str
 ) -> None:
-    answer = api.get_as_admin(WORKERS, **query)
+    answer = idle_api.get_as_admin(WORKERS, **query)
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == [parameter]
 
@@ -278,46 +277,41 @@ def test_workers_of_other_programs_are_listed_or_unknown(
     queue.close()
 
 
-@pytest.mark.usefixtures("running_jobs")
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ({"worker": "w3"}, ["b", "a"]),
-        ({"worker": "w3", "job_id": "aaaa"}, []),
-        ({"worker": "w4"}, ["e"]),
-        ({"worker": "w4", "status": "leased"}, []),
-        ({"worker": "w1", "type": ["mail", "pay"]}, ["c"]),
-        ({"worker": "null"}, []),
-        ({"worker": ""}, ["e", "d", "c", "b", "a"]),
-    ],
-    ids=str,
-)
-def test_list_and_export_have_only_the_jobs_of_a_worker(
-    api: Api, query: dict[str, Any], expected: list[str]
-) -> None:
-    answer = get_json(api, "/admin/jobs/queue", **query)
-    assert [job["jobId"] for job in answer["data"]] == expected
-    assert answer["meta"]["total"] == len(expected)
-    *lines, _ = api.get_as_admin("/admin/jobs/queue", format="ndjson", **query).text.splitlines()
-    assert [json.loads(line)["jobId"] for line in lines] == expected
+JOBS_OF_WORKERS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"worker": "w3"}, ["b", "a"]),
+    ({"worker": "w3", "job_id": "aaaa"}, []),
+    ({"worker": "w4"}, ["e"]),
+    ({"worker": "w4", "status": "leased"}, []),
+    ({"worker": "w1", "type": ["mail", "pay"]}, ["c"]),
+    ({"worker": "null"}, []),
+    ({"worker": ""}, ["e", "d", "c", "b", "a"]),
+]
 
 
 @pytest.mark.usefixtures("running_jobs")
-@pytest.mark.parametrize(
-    ("parameters", "expected"),
-    [
-        ({"owner": "nobody"}, []),
-        ({"error_code": "no such code"}, []),
-        ({"condition": "scheduled"}, []),
-        ({"sort": "createdAt"}, ["a", "b"]),
-    ],
-    ids=str,
-)
-def test_worker_filter_can_be_combined_with_other_parameters(
-    api: Api, parameters: dict[str, Any], expected: list[str]
-) -> None:
-    answer = get_json(api, "/admin/jobs/queue", worker="w3", **parameters)
-    assert [job["jobId"] for job in answer["data"]] == expected
+def test_list_and_export_have_only_the_jobs_of_a_worker(api: Api) -> None:
+    for query, expected in JOBS_OF_WORKERS:
+        answer = get_json(api, "/admin/jobs/queue", **query)
+        assert [job["jobId"] for job in answer["data"]] == expected, query
+        assert answer["meta"]["total"] == len(expected), query
+        export = api.get_as_admin("/admin/jobs/queue", format="ndjson", **query)
+        *lines, _ = export.text.splitlines()
+        assert [json.loads(line)["jobId"] for line in lines] == expected, query
+
+
+COMBINED_FILTERS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"owner": "nobody"}, []),
+    ({"error_code": "no such code"}, []),
+    ({"condition": "scheduled"}, []),
+    ({"sort": "createdAt"}, ["a", "b"]),
+]
+
+
+@pytest.mark.usefixtures("running_jobs")
+def test_worker_filter_can_be_combined_with_other_parameters(api: Api) -> None:
+    for parameters, expected in COMBINED_FILTERS:
+        answer = get_json(api, "/admin/jobs/queue", worker="w3", **parameters)
+        assert [job["jobId"] for job in answer["data"]] == expected, parameters
 
 
 def test_owners_cannot_filter_by_worker(api: Api) -> None:
