@@ -124,8 +124,8 @@ def test_a_repeated_query_is_cached_unless_it_has_a_range(
 
 
 def test_the_number_of_cached_queries_is_limited() -> None:
-    parameters = ListParameters()
+    parameters, app = ListParameters(), Flask("test")
     for page in range(1, 3 * MAX_CACHED):
-        with Flask("test").test_request_context(f"/?page={page}"):
+        with app.test_request_context(f"/?page={page}"):
             assert parameters.read(request).page == page
     assert len(parameters._cached) <= MAX_CACHED

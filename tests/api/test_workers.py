@@ -231,13 +231,14 @@ def test_thousands_of_names_are_listed_page_by_page(
         history.succeed("mail", f"pod-{index:04}", at=NOW - MINUTE)
     history.succeed("mail", OTHER, at=NOW)
     history.serve(monkeypatch)
-    answer, names = get_json(api, per_page=100), list[str]()
+    answer = get_json(api, per_page=100)
     assert (answer["meta"]["total"], answer["meta"]["total_pages"]) == (3_001, 31)
     assert not answer["meta"]["total_is_exact"]
     assert str(MAX_WORKER_TYPES) in answer["meta"]["reasons"]["attempts"]
-    for page in range(1, 32):
-        names += list_names(get_json(api, per_page=100, page=page))
-    assert names == [*(f"pod-{index:04}" for index in range(3_000)), OTHER]
+    names = [*(f"pod-{index:04}" for index in range(3_000)), OTHER]
+    for page in (1, 2, 30, 31):
+        expected = names[100 * (page - 1) : 100 * page]
+        assert list_names(get_json(api, per_page=100, page=page)) == expected
     folded = get_json(api, worker=OTHER)["data"][0]
     assert (folded["attempts"], folded["state"], folded["runningJobs"]) == (1, None, None)
 
