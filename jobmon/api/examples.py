@@ -43,9 +43,10 @@ JOB = {
     "leasedBy": None,
     "leaseExpiresAt": None,
     "finishedAt": None,
-    "lastError": {"code": "RATE_LIMITED", "message": "The provider asks us to slow down."},
+    "lastError": {"code": "RATE_LIMITED", "message": "The provider asks us to wait 30 s."},
 }
-_ERROR = {**JOB["lastError"], "stack": "at pay (payout.js:12)"}  # type: ignore[dict-item]
+STACK = "Error: The provider asks us to wait 30 s.\n    at pay (/app/payout.js:12:3)"
+_ERROR = {**JOB["lastError"], "stack": STACK}  # type: ignore[dict-item]
 
 JOB_LIST = {
     "meta": {

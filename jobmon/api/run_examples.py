@@ -1,6 +1,6 @@
 """Example answers for the OpenAPI document: groups of errors, slow attempts, workers."""
 
-from jobmon.api.examples import JOB
+from jobmon.api.examples import JOB, STACK
 from jobmon.api.queue_examples import ACTIVITY, WINDOW
 
 _ERROR_WINDOW = {
@@ -47,7 +47,7 @@ ERROR_DETAIL = {
     "data": {
         **_ERROR_GROUP,
         "message": "The provider asks us to wait 30 s.",
-        "stack": "Error: The provider asks us to wait 30 s.\n    at pay (/app/payout.js:12:3)",
+        "stack": STACK,
     },
 }
 
@@ -84,20 +84,20 @@ WORKER_LIST = {
         {
             "name": "worker-2",
             "state": "expired",
-            "since": "2026-11-24T01:10:02.000Z",
+            "since": "2026-11-24T01:09:41.000Z",
             "note": "its lease has expired",
             "runningJobs": 1,
             "jobs": [
                 {
-                    "jobId": JOB["jobId"],
+                    "jobId": "0f4c8f0a-2b7d-4c55-9a3e-6d1e7f20b4c2",
                     "type": "payout.execute",
                     "attemptNumber": 2,
-                    "startedAt": "2026-11-24T01:09:32.000Z",
-                    "leaseExpiresAt": "2026-11-24T01:10:02.000Z",
-                    "leaseLeftMs": -129_120,
+                    "startedAt": "2026-11-24T01:09:11.000Z",
+                    "leaseExpiresAt": "2026-11-24T01:09:41.000Z",
+                    "leaseLeftMs": -150_120,
                 }
             ],
-            "lastSeen": "2026-11-24T01:09:32.000Z",
+            "lastSeen": "2026-11-24T01:12:07.866Z",
             "attempts": 120,
             "failures": 40,
             "failureRate": 0.3333,
