@@ -226,11 +226,11 @@ class _RunReader:
         """The newest runs of a job in order of time; and why earlier runs are unknown, if so."""
         attempts = job.get("attempts") or []
         if self._has_attempts_in_job:
-            return list(map(_run_from_attempt, attempts[-MAX_RUNS:])), ""
+            return list(map(_make_run, attempts[-MAX_RUNS:])), ""
         if self._has_attempts:
             recorded = self._jobs.list_runs(job, MAX_RUNS)
-            return list(map(_run_from_attempt, recorded or attempts)), ""
-        last_run = [_run_from_attempt(attempt) for attempt in attempts[-1:]]
+            return list(map(_make_run, recorded or attempts)), ""
+        last_run = [_make_run(attempt) for attempt in attempts[-1:]]
         if self._no_history:
             return last_run, self._no_history
         seen_runs = self._seen_runs.get(run_list_name(job["_id"]))
@@ -253,7 +253,7 @@ def _is_newer(run: Run, last_seen: Sequence[Run]) -> bool:
     return all(seen.started_at is None or run.started_at > seen.started_at for seen in last_seen)
 
 
-def _run_from_attempt(attempt: Document) -> Run:
+def _make_run(attempt: Document) -> Run:
     error = clean_error(attempt.get("error"), stack=False) or {}
     return Run(
         status=to_text(attempt.get("status")),

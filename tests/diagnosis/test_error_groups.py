@@ -31,7 +31,7 @@ GROUPS = {
 }
 
 
-def history(
+def make_history(
     by_type: dict[tuple[str, str], int],
     by_worker: dict[tuple[str, str], int] | None = None,
     **options: Any,
@@ -43,7 +43,7 @@ def history(
     return RunHistory(as_of=NOW, is_complete=True, details=details, groups=GROUPS, **options)
 
 
-HISTORY = history(
+HISTORY = make_history(
     {("old", "a"): 1, ("new", "a"): 2, ("new", "b"): 4, ("ongoing", "b"): 3, (OTHER, OTHER): 5},
     {("old", "w1"): 1, ("new", "w1"): 3, ("new", "w2"): 2},
 )
@@ -74,13 +74,13 @@ def test_groups_have_their_counts_types_workers_and_status() -> None:
 
 
 def test_group_first_seen_soon_after_counting_began_is_not_new() -> None:
-    recent_history = history({("new", "a"): 1}, counting_since=NOW - 30 * MINUTE)
+    recent_history = make_history({("new", "a"): 1}, counting_since=NOW - 30 * MINUTE)
     summaries = summarize_errors(recent_history, None, ErrorFilter())
     assert summaries[0].status is GroupStatus.ONGOING
 
 
 def test_filter_by_type_counts_only_these_types() -> None:
-    previous = history({("new", "a"): 1, ("new", "b"): 100})
+    previous = make_history({("new", "a"): 1, ("new", "b"): 100})
     summaries = index_by_id(summarize_errors(HISTORY, previous, ErrorFilter(types=("a",))))
     assert {name: error.count for name, error in summaries.items()} == {"new": 2, "old": 1}
     assert (summaries["new"].previous_count, summaries["new"].growth) == (1, 1)
@@ -109,7 +109,7 @@ def test_filter_by_worker_counts_only_the_errors_of_this_worker() -> None:
     ],
 )
 def test_sort_errors_puts_unknown_values_last(sort: str, order: list[str]) -> None:
-    previous = history({("ongoing", "b"): 2, (OTHER, OTHER): 9})
+    previous = make_history({("ongoing", "b"): 2, (OTHER, OTHER): 9})
     summaries = summarize_errors(HISTORY, previous, ErrorFilter())
     assert [error.id for error in sort_errors(summaries, sort)] == order
 
