@@ -292,8 +292,8 @@ class QueueMetrics:
             name = label(job_type)
             earliest[name] = min(due_at, earliest.get(name, due_at))
         help_text = (
-            "Time since the oldest due job of each type became due; absent if the type is paused, "
-            "or if none is among the 50,000 jobs that have been due longest."
+            "Time since the oldest due job of each type became due; absent if the type is known to "
+            "be paused, or if none is among the 50,000 jobs that have been due longest."
         )
         for name, due_at in sorted(earliest.items()):
             age_s = stats.age_ms(due_at) / 1_000

@@ -20,9 +20,14 @@ from jobmon.setup.findings import (
     format_setting,
     problem,
     quote_shell,
-    split_uri,
 )
-from jobmon.setup.users import ActionRights, OwnNames, QueueRoles, UserKind
+from jobmon.setup.users import (
+    ActionRights,
+    OwnNames,
+    QueueRoles,
+    UserKind,
+    connection_string,
+)
 from jobmon.store.connection import DEFAULT_DATABASE, Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
@@ -158,15 +163,10 @@ class Deployment:
                 yield f"JOBMON_{name.upper()}={quote_shell(format_setting(value))}"
 
     def _make_admin_uri(self) -> str:
-        scheme, hosts = split_uri(self.settings.mongo_uri)
-        options = []
-        if self.replica_set is not None and scheme == "mongodb":
-            options.append(f"replicaSet={self.replica_set}")
-        if self.users:
-            options.append("authSource=admin")
-            hosts = f"ADMIN:PASSWORD@{hosts}"
-        query = f"?{'&'.join(options)}" if options else ""
-        return f"{scheme}://{hosts}/{self.connection.database.name}{query}"
+        user = "ADMIN" if self.users else ""
+        name = self.connection.database.name
+        uri = self.settings.mongo_uri
+        return connection_string(uri, user, name, self.replica_set, auth_source="admin")
 
 
 @contextmanager

@@ -105,7 +105,8 @@ def split_uri(uri: str) -> tuple[str, str]:
     if scheme == "mongodb+srv":  # parsing it would query the DNS
         return scheme, re.split(r"[/?]", rest)[0].rpartition("@")[2]
     nodes = parse_uri(uri, warn=False)["nodelist"]
-    return scheme, ",".join(f"{host}:{port}" if port else str(host) for host, port in nodes)
+    hosts = ((f"[{host}]" if ":" in host else host, port) for host, port in nodes)  # IPv6
+    return scheme, ",".join(f"{host}:{port}" if port else host for host, port in hosts)
 
 
 def describe_cause(error: Exception) -> str:

@@ -23,8 +23,8 @@ from jobmon.web.revocation import REVOKED
 READING = ("find", "changeStream", "listIndexes", "collStats")
 WRITING = ("find", "insert", "update", "remove", "createCollection", "createIndex")
 MADE_BY = {"madeBy": "jobmon init"}  # stored with each user that `jobmon init` creates
-# Options of an administrator's connection string that are not copied for other users.
-_ADMIN_ONLY_OPTIONS = frozenset(
+# Options of a user's connection string that are not copied for another user.
+_USERS_OPTIONS = frozenset(
     {"authsource", "authmechanism", "authmechanismproperties", "directconnection", "replicaset"}
     | {"tlscertificatekeyfile", "tlscertificatekeyfilepassword", "serverselectiontimeoutms"}
 )
@@ -292,20 +292,25 @@ def _is_made_by_init(user: Document) -> bool:
     return bool(user.get("customData", {}).get("madeBy") == MADE_BY["madeBy"])
 
 
-def connection_string(admin_uri: str, user: str, database: str, replica_set: str | None) -> str:
-    """The connection string of a user of `database`, with PASSWORD in place of the password.
+def connection_string(
+    uri: str, user: str, database: str, replica_set: str | None, auth_source: str | None = None
+) -> str:
+    """The connection string of another user, with PASSWORD in place of the password.
 
-    It has the addresses and the options of the administrator's connection string, except
-    `_ADMIN_ONLY_OPTIONS`.
+    It has the addresses and the options of `uri`, except `_USERS_OPTIONS`. `auth_source`: the
+    database of the user, by default `database`. An empty `user` is for a server without users.
     """
-    scheme, hosts = split_uri(admin_uri)
-    options = {"authSource": database}
+    scheme, hosts = split_uri(uri)
+    options = []
+    if user:
+        options.append(f"authSource={auth_source or database}")
+        hosts = f"{quote_plus(user)}:PASSWORD@{hosts}"
     if replica_set is not None and scheme == "mongodb":
-        options["replicaSet"] = replica_set
-    kept = [
+        options.append(f"replicaSet={replica_set}")
+    options += [
         option
-        for option in admin_uri.partition("?")[2].split("&")
-        if option and option.partition("=")[0].lower() not in _ADMIN_ONLY_OPTIONS
+        for option in uri.partition("?")[2].split("&")
+        if option and option.partition("=")[0].lower() not in _USERS_OPTIONS
     ]
-    query = "&".join([*(f"{name}={value}" for name, value in options.items()), *kept])
-    return f"{scheme}://{quote_plus(user)}:PASSWORD@{hosts}/{database}?{query}"
+    query = f"?{'&'.join(options)}" if options else ""
+    return f"{scheme}://{hosts}/{database}{query}"

@@ -32,7 +32,7 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings
 from jobmon.setup.check import check_deployment
 from jobmon.setup.findings import Finding, Level
-from jobmon.setup.users import WRITING
+from jobmon.setup.users import WRITING, connection_string
 from jobmon.store.connection import Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.filter import JobFilter
@@ -82,14 +82,34 @@ def test_init_run_again_reports_that_everything_exists(init_server: Mongod) -> N
     assert ": created" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        (
+            "mongodb://a:b@[::1],db2:27018/?tls=true&appName=x&authSource=x&replicaSet=old",
+            "mongodb://ADMIN:PASSWORD@[::1]:27017,db2:27018/shop?authSource=admin&replicaSet=rs0"
+            "&tls=true&appName=x",
+        ),
+        (
+            "mongodb+srv://a:b@db.example/?w=majority",
+            "mongodb+srv://ADMIN:PASSWORD@db.example/shop?authSource=admin&w=majority",
+        ),
+    ],
+)
+def test_a_connection_string_for_another_user_keeps_addresses_and_tls(
+    uri: str, expected: str
+) -> None:
+    assert connection_string(uri, "ADMIN", "shop", "rs0", auth_source="admin") == expected
+
+
 def test_init_prints_connection_strings_that_work(init_server: Mongod) -> None:
-    connection_strings = re.findall(r"JOBMON_\w+_URI='(.*)'", init_as_root(init_server).output)
-    assert len(connection_strings) == 2
-    for connection_string, user in zip(connection_strings, ("reader", "collector"), strict=True):
-        assert "authSource=shop" in connection_string
-        assert "replicaSet=rs0" in connection_string
-        assert "directConnection" not in connection_string
-        with MongoClient(connection_string.replace("PASSWORD", f"{user}pw")) as client:
+    uris = re.findall(r"JOBMON_\w+_URI='(.*)'", init_as_root(init_server).output)
+    assert len(uris) == 2
+    for uri, user in zip(uris, ("reader", "collector"), strict=True):
+        assert "authSource=shop" in uri
+        assert "replicaSet=rs0" in uri
+        assert "directConnection" not in uri
+        with MongoClient(uri.replace("PASSWORD", f"{user}pw")) as client:
             check_readable(client.get_default_database().jobs)
 
 
