@@ -116,7 +116,7 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
             for fact, name in date_fields.items()
             if fact not in dates and job.get(name) is not None
         ),
-        unknown=mapping.unknown,
+        unknown=mapping.missing_fields,
         has_shipped_rules=profile.has_shipped_rules,
         assumed_lease=mapping.offsets.get("leaseExpiresAt"),
         **dates,

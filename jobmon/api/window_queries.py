@@ -44,7 +44,7 @@ class WindowQuery:
 
 
 class WindowParameters(Parameters):
-    """A time window: from `from` to before `to`, or a `range` until now; by default an hour."""
+    """A time window: `from` <= time < `to`, or a `range` until now; by default an hour."""
 
     start = OptionalDate(
         data_key="from",

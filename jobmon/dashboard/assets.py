@@ -36,7 +36,7 @@ def _read_files(folder: Path) -> tuple[dict[str, SharedContent], str]:
 
 
 def asset_address(name: str) -> str:
-    """The address of a static file; empty if there is none: `make assets` builds some of them.
+    """The address of a static file; empty if it is missing: `make assets` builds some files.
 
     Every address contains a hash over all files. Browsers may keep a file, because any change gives
     all files new addresses. Modules that import each other by relative paths have the same version.

@@ -57,11 +57,11 @@ def mark_commands(text: str) -> Markup:
 MIN_TREND_POINTS = 20  # fewer points do not show a trend
 
 
-def spark(values: list[float | None]) -> str:
+def sparkline(values: list[float | None]) -> str:
     """A line through the values, as the path of an SVG that is 100 wide and 24 high.
 
-    The value 0 is 1 above the lower edge, the highest value 2 below the upper edge. The line begins
-    at the first known value and ends at the last. An unknown value makes a gap; a value between
+    Zero is drawn at y = 23, the highest value at y = 2. The line begins at the first known value
+    and ends at the last. An unknown value makes a gap; a value between
     gaps is drawn as a dot. The path is empty if fewer than `MIN_TREND_POINTS` values are known.
     """
     known_indexes = [index for index, value in enumerate(values) if value is not None]

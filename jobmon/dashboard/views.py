@@ -53,7 +53,7 @@ FILTERS = (
     formatting.capitalize_first,
     formatting.environment_kind,
     formatting.mark_commands,
-    formatting.spark,
+    formatting.sparkline,
     label,
 )
 

@@ -78,7 +78,7 @@ class ProfileFile:
         return isinstance(self.content.get("status"), dict)
 
     @property
-    def has_shipped_rules(self) -> bool:
+    def has_shipped_status(self) -> bool:
         """Whether its `status` is unchanged from the shipped profile that it is or extends."""
         shipped = self.base or self.name
         if shipped not in shipped_profiles():
@@ -133,7 +133,7 @@ class ProfileFile:
                 attempts["status"] = {"names": dict(attempt_statuses)}
             changes["attempts"] = attempts
         content = _merge(self.content, changes)
-        # The documents of another program: the order of its leases is unknown.
+        # Renamed: another program's documents, whose lease order is unknown.
         if statuses or fields.keys() - {"createdBy"}:
             content.pop("lease", None)
             content.pop("transitions", None)  # they would write to the profile's own fields
@@ -191,7 +191,7 @@ def parse_file(name: str, text: str) -> ProfileFile:
 def _merge(base: Content, changes: Content) -> Content:
     """`base` with `changes`: `_MERGED_TABLES` and `status` are merged, other values are replaced.
 
-    `attempts` is replaced if its attempts are elsewhere.
+    `attempts` is replaced if `changes` moves the attempts.
     """
     merged = dict(base)
     for name, value in changes.items():
@@ -199,15 +199,15 @@ def _merge(base: Content, changes: Content) -> Content:
         merged[name] = value
         if isinstance(inner, dict) and isinstance(value, dict):
             is_merged = name in (*_MERGED_TABLES, "status")
-            if is_merged and not (name == "attempts" and _are_elsewhere(inner, value)):
+            if is_merged and not (name == "attempts" and _moves_attempts(inner, value)):
                 merged[name] = _merge(inner, value)
     return merged
 
 
-def _are_elsewhere(base: Content, changes: Content) -> bool:
-    """Whether attempts are in another place than in the base: then the base's paths do not apply.
+def _moves_attempts(base: Content, changes: Content) -> bool:
+    """Whether `changes` puts attempts in another place, where the base's paths do not apply.
 
-    The job and a log count as one place, because a job without events in the log is read itself.
+    "job" and "log" are one place: a job without events in the log is read as with "job".
     """
     places = {base.get("in"), changes.get("in", base.get("in"))}
     return len(places) > 1 and not places <= {"job", "log"}

@@ -20,7 +20,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _ACRONYM = re.compile(r"[A-Z]{2,}(?=[a-z])")  # PIN in PINcode, where _WORD finds PI
 _SHORT_LENGTH = 4  # characters; a name of this length or less matches only a whole word of a key
 # A number under a key with such a word is no secret: max_tokens, password_attempts.
-_MEASURE_WORDS = split_words(
+_QUANTITY_WORDS = split_words(
     """count counts max min limit total used usage remaining budget length size age ttl days
     seconds ms expires expiry expiration attempts retries rate ratio score required enabled is
     has"""
@@ -38,7 +38,7 @@ _PROGRAM_SUFFIXES = split_words(
     expired invalid failed failure missing required type policy url uri endpoint method store js
     ts jsx tsx mjs cjs py rb go java kt php cs rs ex c h cpp html json yml yaml"""
 )
-_MAX_KEY_LENGTH = 200  # characters that are cached, or searched for measure and credential words
+_MAX_KEY_LENGTH = 200  # characters that are cached, or searched for words
 _KEY = re.compile(r"[^\s=:]{1,200}")
 
 
@@ -69,7 +69,7 @@ class SecretKeys:
         }
         self._long_names = tuple(name for name in normalized if len(name) > _SHORT_LENGTH)
         self._short_names = frozenset(name for name in normalized if len(name) <= _SHORT_LENGTH)
-        self._measure_words = _MEASURE_WORDS.difference(*map(_find_words, names))
+        self._quantity_words = _QUANTITY_WORDS.difference(*map(_find_words, names))
         # The first word of each name. A text that contains none of these is not searched for keys.
         self.hints = _CREDENTIAL_WORDS | {
             (*_find_words(name), _normalize(name))[0] for name in names
@@ -84,7 +84,7 @@ class SecretKeys:
     def find_secret_part(self, path: str) -> str | None:
         """The first key in a path whose values redaction may hide; None if there is no such key."""
         parts = path.split(".")
-        return next((key for key in parts if self.includes(key) or has_credential_word(key)), None)
+        return next((key for key in parts if self.includes(key) or holds_credentials(key)), None)
 
     def includes_in_text(self, name: str) -> bool:
         """Whether `name`, which precedes a value in a text, is a secret key."""
@@ -93,9 +93,9 @@ class SecretKeys:
             return False
         return self.includes_name(name.strip(".$-"))
 
-    def is_measure(self, key: str) -> bool:
+    def is_quantity(self, key: str) -> bool:
         """Whether the key is for a count or a limit (`max_tokens`): its number is no secret."""
-        return not self._measure_words.isdisjoint(_find_words(key[:_MAX_KEY_LENGTH]))
+        return not self._quantity_words.isdisjoint(_find_words(key[:_MAX_KEY_LENGTH]))
 
     def _match_name(self, name: str) -> bool:
         """Whether the text `name`, such as an option or the name in a pair, is a secret key."""
@@ -126,7 +126,7 @@ def is_credential_key(key: str) -> bool:
     return bool(words) and words[-1] in _CREDENTIAL_WORDS
 
 
-def has_credential_word(key: str) -> bool:
+def holds_credentials(key: str) -> bool:
     """Whether a document or an array under this key contains credentials: `authConfig`."""
     return not _CREDENTIAL_WORDS.isdisjoint(_find_words(key[:_MAX_KEY_LENGTH]))
 

@@ -10,18 +10,18 @@ from jobmon.redaction.forms import REDACTED, hide_cards, may_have_card, split_wo
 from jobmon.redaction.keys import (
     DEFAULT_REDACT_KEYS,
     SecretKeys,
-    has_credential_word,
+    holds_credentials,
     is_credential_key,
 )
 from jobmon.redaction.texts import TextRedactor, find_key_before
 
-# The fields with the key and with its value, in documents such as {name: KEY, value: SECRET}.
+# Fields that hold a key or its value, in documents such as {name: KEY, value: SECRET}.
 NAME_FIELDS = split_words(
     """name key k n header field param parameter property attribute option label variable var id
     type headername fieldname"""
 )
 _VALUE_FIELDS = split_words("value v val values")
-_SCALAR_FIELDS = frozenset(("content", "data"))  # also for the value, unless it is a dict or a list
+_SCALAR_FIELDS = frozenset(("content", "data"))  # hold a value, unless that is a dict or list
 _MIN_SECRET_LENGTH = 4  # characters
 _MAX_CACHED_LENGTH = 1_000  # characters; texts up to this length are cached, because errors repeat
 _MAX_JSON_LENGTH = 1_000_000  # characters; JSON in a longer text is not decoded
@@ -29,7 +29,7 @@ _JSON_START = re.compile(r"[{\[]\s{0,20}[\"{\[]")
 _JSON_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*:)?')  # the group: it is a key
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_GROWTH = 16  # of JSON that is rewritten: escapes double at each level of JSON inside texts
-_MAX_FAILED_STARTS = 16  # of JSON in a text; at each, the decoder may read to the text's end
+_MAX_FAILED_STARTS = 16  # failed JSON decodings; each may read to the text's end
 _MAX_JSON_TEXTS = 10_000  # in one text; what follows is hidden, because each takes 10 µs
 _BEYOND_JSON = f"[redacted: only the first {_MAX_JSON_TEXTS:,} JSON texts are read]"
 
@@ -82,9 +82,9 @@ class Redactor:
         }
         if len(document) > 1 and any(
             str(field).lower() in NAME_FIELDS
-            and isinstance(key, str)
-            and self._keys.includes_name(key)
-            for field, key in document.items()
+            and isinstance(name, str)
+            and self._keys.includes_name(name)
+            for field, name in document.items()
         ):
             redacted |= {
                 field: REDACTED
@@ -96,10 +96,10 @@ class Redactor:
 
     def _redact_member(self, key: str, value: Any) -> Any:
         if self._keys.includes(key):
-            is_measure = isinstance(value, int | float) and self._keys.is_measure(key)
-            return value if is_measure else REDACTED
+            is_quantity = isinstance(value, int | float) and self._keys.is_quantity(key)
+            return value if is_quantity else REDACTED
         is_credential = (
-            has_credential_word(key) if isinstance(value, dict | list) else is_credential_key(key)
+            holds_credentials(key) if isinstance(value, dict | list) else is_credential_key(key)
         )
         return _hide_all_values(value) if is_credential else self.redact(value)
 
@@ -151,7 +151,7 @@ class Redactor:
         json_text, content = text[start:end], document
         if may_have_card(json_text):
             content = _CARD_DECODER.raw_decode(text, start)[0]
-        # Only once: texts in JSON can contain JSON, and the time would double at each level.
+        # Not `document` too: JSON nested in JSON would double the time at each level.
         redacted = self.redact(content)
         # `document` has only the last value of a repeated key: the earlier values may be secret.
         key_count = sum(map(bool, _JSON_STRING.findall(json_text)))

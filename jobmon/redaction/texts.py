@@ -119,8 +119,8 @@ class TextRedactor:
         """A pair of a secret key with its value replaced, unless the value is harmless."""
         key, between, value = pair["key"], pair["between"], pair["value"]
         unquoted = value.strip("\\\"'").rstrip(".")
-        is_measure = unquoted.isdigit() and self._keys.is_measure(key)
-        if not unquoted or is_measure or unquoted.lower() in HARMLESS_WORDS:
+        is_quantity = unquoted.isdigit() and self._keys.is_quantity(key)
+        if not unquoted or is_quantity or unquoted.lower() in HARMLESS_WORDS:
             return pair[0]
         prefix = re.match(r"[burBUR]{0,2}(?=[\"'])[\"']|[\\\"']*", value)
         opening = prefix[0] if prefix else ""

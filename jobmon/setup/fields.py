@@ -159,7 +159,7 @@ def list_computed_fields(mapping: FieldMapping) -> list[str]:
     return [
         f"{name} ({limit})"
         for name, limit in _COMPUTED_LIMITS.items()
-        if name not in mapping.unknown
+        if name not in mapping.missing_fields
         and not mapping.can_query(name)
         and name not in (*mapping.alternatives, *mapping.constants)
     ]

@@ -22,11 +22,11 @@ _REFUSED_IF_MISSING = (
 )
 # What to add to the filter of a list in the order of a date.
 _REMEDIES = {
-    "nextRunAt": "Only waiting jobs are in this order: add `condition=scheduled`, `condition=due`, "
+    "nextRunAt": "This order is for waiting jobs only: add `condition=scheduled`, `condition=due`, "
     "due_from, due_to, or `status` with queued or failed.",
-    "finishedAt": "Only finished jobs are in this order: add finished_from, finished_to, or "
+    "finishedAt": "This order is for finished jobs only: add finished_from, finished_to, or "
     "`status` with succeeded, dlq or cancelled.",
-    "leaseExpiresAt": "Only leased jobs are in this order: add `condition=expired`, or `status` "
+    "leaseExpiresAt": "This order is for leased jobs only: add `condition=expired`, or `status` "
     "with leased.",
 }
 
@@ -47,7 +47,7 @@ def check_filter(job_filter: JobFilter, mapping: FieldMapping) -> None:
         raise UnknownFieldError("sort")
     if date is not None and date != order:
         raise RefusedFilterError("sort", f"A list filtered by {date} cannot be sorted by {order}.")
-    has_order = mapping.has_status or mapping.waits_by_date or job_filter.has_due_start
+    has_order = mapping.has_status or mapping.date_decides_waiting or job_filter.has_due_start
     if order == "nextRunAt" and not has_order:
         raise RefusedFilterError("sort", "Needs `condition=scheduled` or `due_from` in this queue.")
     statuses = job_filter.statuses
@@ -56,7 +56,7 @@ def check_filter(job_filter: JobFilter, mapping: FieldMapping) -> None:
 
 
 def select_dated_statuses(job_filter: JobFilter, mapping: FieldMapping) -> tuple[str, ...] | None:
-    """The statuses with which jobs have the filter's date; None if it excludes no status."""
+    """The statuses of jobs that have the filter's date; None if the date excludes none."""
     date = job_filter.date_field
     if date is None:
         return None

@@ -73,7 +73,7 @@ def schedule_index(mapping: FieldMapping) -> Keys:
     """The index that has the scheduled jobs in the order of nextRunAt."""
     if mapping.has_status:
         return BY_NEXT_RUN
-    return BY_WAITING if mapping.waits_by_date else BY_DUE_TIME
+    return BY_WAITING if mapping.date_decides_waiting else BY_DUE_TIME
 
 
 def date_index(field: str, mapping: FieldMapping) -> Keys:

@@ -38,9 +38,9 @@ class KnownFields:
         mapping = self._connection.jobs.mapping
         derived = () if mapping.derived is None else mapping.derived.needs
         if JobStatus.LEASED in {*mapping.statuses.values(), *derived} and self._counts_changes():
-            return mapping.unknown - {"finishedAt"}
+            return mapping.missing_fields - {"finishedAt"}
         known = self._finish_time_cache.get()
-        return mapping.unknown if known else mapping.unknown | {"finishedAt"}
+        return mapping.missing_fields if known else mapping.missing_fields | {"finishedAt"}
 
     def can_query(self, field: str) -> bool:
         return self._connection.jobs.mapping.can_query(field)
@@ -54,7 +54,7 @@ class KnownFields:
     def has_worker_names(self) -> bool:
         """Whether jobs or recorded attempts have a field for the name of their worker."""
         jobs, attempts = self._connection.jobs, self._connection.attempts
-        if "leasedBy" not in jobs.mapping.unknown:
+        if "leasedBy" not in jobs.mapping.missing_fields:
             return True
         return attempts is not None and attempts.mapping.holds("workerId")
 

@@ -259,7 +259,7 @@ class PlaceFinder:
             common["type"] = key.job_type
         if self._has_status:
             common["status"] = {"$in": list(WAITING_STATUSES)}
-        due = {"$lte": now} if self._jobs.mapping.waits_by_date else {"$not": {"$gt": now}}
+        due = {"$lte": now} if self._jobs.mapping.date_decides_waiting else {"$not": {"$gt": now}}
         common["nextRunAt"] = due
         ranges: list[Document] = []
         for name, value, direction in key.order:
@@ -283,7 +283,7 @@ class PlaceFinder:
         if direction < 0:
             return {"$not": {"$lt" if or_equal else "$lte": value}, "$ne": None}
         # `$not` would also read the jobs without nextRunAt, which do not wait in such a queue.
-        if name == "nextRunAt" and self._jobs.mapping.waits_by_date:
+        if name == "nextRunAt" and self._jobs.mapping.date_decides_waiting:
             return {"$lte" if or_equal else "$lt": value}
         return {"$not": {"$gt" if or_equal else "$gte": value}}
 

@@ -343,7 +343,7 @@ def _choose_due_index(job_filter: JobFilter, mapping: FieldMapping) -> Keys:
     if mapping.has_status or job_filter.has_due_start:
         return indexes.schedule_index(mapping)
     # BY_NEXT_RUN needs the status: without that field it is no hint, and the server chooses.
-    return indexes.BY_WAITING if mapping.waits_by_date else indexes.BY_NEXT_RUN
+    return indexes.BY_WAITING if mapping.date_decides_waiting else indexes.BY_NEXT_RUN
 
 
 def _needs_no_index(part: FilterPart, job_filter: JobFilter, mapping: FieldMapping) -> bool:
@@ -354,7 +354,7 @@ def _needs_no_index(part: FilterPart, job_filter: JobFilter, mapping: FieldMappi
         case "leasedBy":  # only running jobs have a worker: they are found by their status
             return indexes.worker_index(mapping) is None
         case "type":  # a constant or missing type matches all jobs or none
-            return part.field in mapping.constants or part.field in mapping.unknown
+            return part.field in mapping.constants or part.field in mapping.missing_fields
         case _:
             return False
 

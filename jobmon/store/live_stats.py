@@ -45,7 +45,9 @@ class LiveStats:
         self._jobs = connection.jobs
         self._is_recurring = connection.profile.is_recurring
         self._waiting_index = (
-            indexes.BY_WAITING if connection.jobs.mapping.waits_by_date else indexes.BY_NEXT_RUN
+            indexes.BY_WAITING
+            if connection.jobs.mapping.date_decides_waiting
+            else indexes.BY_NEXT_RUN
         )
 
     def count(self) -> QueueStats:
@@ -178,7 +180,7 @@ class LiveStats:
         return self._jobs.count({"status": status.value}, index=indexes.BY_STATUS, limit=1) > 0
 
     def _explain_unknown_age(self) -> str:
-        if "createdAt" in self._jobs.mapping.unknown:
+        if "createdAt" in self._jobs.mapping.missing_fields:
             return "the documents do not record when a job was created"
         if not self._jobs.mapping.has_status:
             return "the documents do not record since when a repeated job has waited"
@@ -200,7 +202,7 @@ class LiveStats:
         both, mapping = ("due", "scheduled"), self._jobs.mapping
         can_query = mapping.can_query("nextRunAt")
         # With neither date, as in Celery, the documents are results: waiting jobs are elsewhere.
-        if all_waiting == 0 and (can_query or "createdAt" not in mapping.unknown):
+        if all_waiting == 0 and (can_query or "createdAt" not in mapping.missing_fields):
             return _WaitingCounts(0, 0)
         if not can_query:
             unknown |= dict.fromkeys(both, "the documents do not record when a job is due")
@@ -298,7 +300,7 @@ class LiveStats:
         If there is none, the job that was counted has started before its age was looked up.
         """
         mapping = self._jobs.mapping
-        if not mapping.has_status or "createdAt" in mapping.unknown:
+        if not mapping.has_status or "createdAt" in mapping.missing_fields:
             return True
         if job_type is not None and not can_filter_by(job_type):
             return True

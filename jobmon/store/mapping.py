@@ -119,7 +119,7 @@ class FieldMapping:
         return self.paths.get("createdAt") == "_id"
 
     @cached_property
-    def unknown(self) -> frozenset[str]:
+    def missing_fields(self) -> frozenset[str]:
         """The fields of a job that no document holds."""
         held = {*self.paths, *self.reads, *self.computed, "attemptCount"}
         held |= {"status"} if self.derived is not None else set()
@@ -132,8 +132,8 @@ class FieldMapping:
         return self.derived is None
 
     @property
-    def waits_by_date(self) -> bool:
-        """Whether an index on nextRunAt has all waiting jobs, because it decides their status."""
+    def date_decides_waiting(self) -> bool:
+        """Whether nextRunAt decides which jobs wait, so that an index on it has all of them."""
         path = self.paths.get("nextRunAt")
         needs = {} if self.derived is None else self.derived.needs
         return bool(needs) and all(

@@ -42,6 +42,6 @@ def _list_waiting_keys(jobs: FieldMapping) -> Keys:
     """The keys that have waiting jobs in the order of nextRunAt; empty if that has no path."""
     if (due := jobs.paths.get("nextRunAt")) is None:
         return []
-    finished = jobs.paths.get("finishedAt") if jobs.waits_by_date else None
+    finished = jobs.paths.get("finishedAt") if jobs.date_decides_waiting else None
     paths = dict.fromkeys(path for path in (due, "_id", finished) if path is not None)
     return [(path, 1) for path in paths]

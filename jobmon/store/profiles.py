@@ -94,7 +94,7 @@ class Profile:
             lease=parsed.lease,
             has_attempt_array=parsed.attempts.array is not None,
             is_recurring=parsed.is_recurring,
-            has_shipped_rules=bool(rules) and file.has_shipped_rules,
+            has_shipped_rules=bool(rules) and file.has_shipped_status,
             always=parsed.always,
             identity=file.identity,
             runs=RunRules.from_profile(

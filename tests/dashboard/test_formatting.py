@@ -7,7 +7,7 @@ import pytest
 from jobmon.dashboard.formatting import (
     environment_kind,
     mark_commands,
-    spark,
+    sparkline,
     status_word,
     to_datetime_local,
 )
@@ -134,14 +134,14 @@ FLAT_PATH = "M0.0,2.0" + "".join(f"L{index * 100 / 19:.1f},2.0" for index in ran
         ([None, *FLAT_VALUES, None, None], FLAT_PATH),
     ],
 )
-def test_spark_is_a_line_from_zero_over_the_full_width(
+def test_sparkline_is_a_line_from_zero_over_the_full_width(
     values: list[float | None], path: str
 ) -> None:
-    assert spark(values) == path
+    assert sparkline(values) == path
 
 
-def test_spark_has_gaps_and_a_dot_for_a_value_between_two_gaps() -> None:
-    path = spark([*FLAT_VALUES, None, 2.5, None, 5.0])
+def test_sparkline_has_gaps_and_a_dot_for_a_value_between_two_gaps() -> None:
+    path = sparkline([*FLAT_VALUES, None, 2.5, None, 5.0])
     assert path.endswith("M91.3,12.5h0M100.0,2.0h0")  # `h0` draws a dot
 
 

@@ -63,7 +63,7 @@ def test_documents_with_the_names_of_the_contract_are_not_translated() -> None:
     assert mapping.translate_pipeline(stages) == stages
     assert mapping.to_contract(job) is job
     assert mapping.projection(None) is None
-    assert mapping.unknown == frozenset()
+    assert mapping.missing_fields == frozenset()
     assert make_mapping(jobId="job_id").translates
 
 
@@ -284,13 +284,13 @@ def test_settings_replace_fields_and_add_status_names_to_a_profile() -> None:
         return Profile.from_settings(Settings(mongo_uri="mongodb://db", **settings)).jobs
 
     celery = load_mapping(profile="celery")
-    assert "createdAt" in celery.unknown
+    assert "createdAt" in celery.missing_fields
     assert load_mapping(profile="celery", job_fields={"createdAt": "made"}).has_creation_time
     celery_with_progress = load_mapping(profile="celery", status_names={"PROGRESS": "leased"})
     assert celery_with_progress.to_contract_status("PROGRESS") == "leased"
     assert celery.to_contract_status("PROGRESS") == "PROGRESS"
     agenda = load_mapping(profile="agenda")
-    assert agenda.unknown == {"createdBy", "maxAttempts", "updatedAt"}
+    assert agenda.missing_fields == {"createdBy", "maxAttempts", "updatedAt"}
     fields = {"status": "state", "leaseExpiresAt": "until"}
     mapping = load_mapping(profile="agenda", job_fields=fields)
     assert mapping.translate_query({"status": "dlq"}) == {"state": "dlq"}
