@@ -177,14 +177,8 @@ class _Proposer:
             doubts=self._doubts,
         )
         meanings = found.find()
-        if rules := found.make_outcome_rules(meanings):
+        if rules := found.make_rules(meanings):
             return self._format_rules(rules, anchor=status.path)
-        if JobStatus.LEASED not in {meaning for meaning, _ in meanings.values()}:
-            if rules := found.make_lease_rules(meanings):
-                return self._format_rules(rules, anchor=status.path)
-            self._doubts.append(
-                f"no value of {status.path} is for jobs that run: if one is, name it leased"
-            )
         lines = ["", "[status]", f"path = {_quote(status.path)}", "", "[status.names]"]
         for name in statuses:
             if name in meanings:

@@ -1,6 +1,6 @@
 """Finds out what the statuses of a collection mean to jobmon, for a proposed profile."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,15 +87,35 @@ class StatusMeanings:
         signs = self._signs.get(name)
         return f": such jobs have {', '.join(signs)}" if signs else ""
 
-    def make_lease_rules(self, meanings: dict[str, tuple[str, str]]) -> list[StatusRule]:
-        """Rules, if jobs with a status for waiting jobs are leased; else none. Adds a doubt."""
-        waiting = [
-            name
-            for name in self.names
-            if meanings.get(name, ("",))[0] == JobStatus.QUEUED and not name.startswith("$")
+    def make_rules(self, meanings: dict[str, tuple[str, str]]) -> list[StatusRule]:
+        """Rules, if other fields show which jobs run or how a job ended; else none. Adds doubts."""
+        # In a rule, a text with a `$` is a constant, and the label of a number matches no number.
+        is_text = self.status.has_only("string")
+        names = [name for name in self.names if is_text and not name.startswith("$")]
+        by_meaning: dict[str, list[str]] = {}
+        for name in names:
+            by_meaning.setdefault(meanings.get(name, (name,))[0], []).append(name)
+        rules: list[StatusRule] = []
+        if JobStatus.LEASED not in {meaning for meaning, _ in meanings.values()}:
+            rules += self._list_lease_rules(by_meaning.get(JobStatus.QUEUED, []))
+            if not rules:
+                self.doubts.append(
+                    f"no value of {self.status.path} is for jobs that run: if one is, name it "
+                    "leased"
+                )
+        if not by_meaning.keys() & {JobStatus.FAILED, JobStatus.DLQ}:
+            rules += self._list_outcome_rules(by_meaning.get(JobStatus.SUCCEEDED, []))
+        if not rules:
+            return []
+        rules += [
+            StatusRule(meanings.get(name, (name,))[0], {self.status.path: name}) for name in names
         ]
+        return [*rules, StatusRule("other", {})]
+
+    def _list_lease_rules(self, waiting: list[str]) -> list[StatusRule]:
+        """The rule for leased jobs with one of these statuses, if there are any; adds a doubt."""
         lease = self.state.find_lease()
-        if not waiting or not lease or not self.status.has_only("string"):
+        if not waiting or not lease:
             return []
         leased = StatusRule(JobStatus.LEASED, {self.status.path: {"$in": waiting}} | lease)
         try:
@@ -107,33 +127,21 @@ class StatusMeanings:
             f"no status is for jobs that run: those with {', '.join(waiting)} count as running "
             f"by {', '.join(lease)}"
         )
-        return [leased, *self._list_name_rules(meanings)]
+        return [leased]
 
-    def make_outcome_rules(self, meanings: dict[str, tuple[str, str]]) -> list[StatusRule]:
-        """Rules, if only the outcome shows that an ended job failed; else none. Adds a doubt."""
+    def _list_outcome_rules(self, ended: list[str]) -> Iterator[StatusRule]:
+        """Rules for jobs with one of these statuses that did not succeed; adds doubts."""
         outcome = self.outcome
-        found = {meaning for meaning, _ in meanings.values()}
-        ended = [name for name in self.names if meanings.get(name, ("",))[0] == JobStatus.SUCCEEDED]
-        if outcome is None or not ended or found & {JobStatus.FAILED, JobStatus.DLQ}:
-            return []
-        rules = []
+        if outcome is None or not ended:
+            return
         for name in sorted(outcome.value_counts or ()):
             meaning = JobStatus.DLQ if is_failure(name) else find_status(name)
-            if meaning in (JobStatus.DLQ, JobStatus.CANCELLED):
+            if meaning in (JobStatus.DLQ, JobStatus.CANCELLED) and not name.startswith("$"):
                 when = {self.status.path: {"$in": ended}, outcome.path: name}
-                rules.append(StatusRule(meaning, when))
                 self.doubts.append(
                     f"jobs with {', '.join(ended)} count as {meaning} if {outcome.path} is {name}"
                 )
-        return [*rules, *self._list_name_rules(meanings)]
-
-    def _list_name_rules(self, meanings: dict[str, tuple[str, str]]) -> list[StatusRule]:
-        """The rules for all values of the status, the last one for all other jobs."""
-        rules = [
-            StatusRule(meanings.get(name, (name,))[0], {self.status.path: name})
-            for name in self.names
-        ]
-        return [*rules, StatusRule("other", {})]
+                yield StatusRule(meaning, when)
 
     def _list_signs(self, name: str) -> list[str] | None:
         """The fields that show the state and that all documents with a status have.

@@ -320,6 +320,45 @@ def test_outcome_shows_which_ended_jobs_are_dead(propose: Callable[..., Candidat
     assert "count as dlq if conclusion is failure" in " ".join(candidate.doubts)
 
 
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_outcome_does_not_hide_that_no_status_is_for_running_jobs(
+    has_lock: bool, propose: Callable[..., Candidate]
+) -> None:
+    """Catches a running job that is shown as queued, in a queue with outcomes."""
+    job: Document = {"data": {}, "attempts": 1, "conclusion": None}
+    running = job | {"status": "pending", "attempts": 2} | ({"locked_at": NOW} if has_lock else {})
+    ends = ("success", "failure")
+    jobs = [job | {"status": "pending"}, running]
+    jobs += [job | {"status": "done", "conclusion": end} for end in ends]
+    candidate = propose("jobs", jobs)
+    statuses = ["queued", "leased" if has_lock else "queued", "succeeded", "dlq"]
+    assert list_statuses(candidate) == double(statuses)
+    doubts = " ".join(candidate.doubts)
+    assert ("pending count as running by locked_at" in doubts) is has_lock
+    assert ("no value of status is for jobs that run" in doubts) is not has_lock
+
+
+def test_outcome_makes_no_rules_for_numbers(propose: Callable[..., Candidate]) -> None:
+    """Catches jobs that are all in the status `other`, because no number matches a text."""
+    job: Document = {"data": {}, "worker": None, "finished": None, "outcome": None}
+    running, ended = job | {"worker": "w"}, job | {"worker": "w", "finished": NOW}
+    jobs = [job | {"state": 0}, running | {"state": 1}]
+    jobs += [ended | {"state": 2, "outcome": outcome} for outcome in ("success", "failure")]
+    candidate = propose("jobs", jobs)
+    assert list_statuses(candidate)[:4] == double(["queued", "leased"])
+    assert "other" not in list_statuses(candidate)
+
+
+def test_text_with_a_dollar_sign_gets_no_rule(propose: Callable[..., Candidate]) -> None:
+    """Catches a rule that compares with a constant, so that the profile cannot be read."""
+    job: Document = {"data": {}, "attempts": 1, "run_at": PAST, "conclusion": None}
+    jobs = [job | {"status": status} for status in ("queued", "running", "$done")]
+    ends = ("$failure", "failure")
+    jobs += [job | {"status": "done", "conclusion": end} for end in ends]
+    statuses = ["queued", "leased", "other", "succeeded", "dlq"]
+    assert list_statuses(propose("jobs", jobs)) == double(statuses)
+
+
 @pytest.mark.parametrize("has_running", [True, False])
 def test_statuses_without_one_for_running_jobs_are_reported(
     has_running: bool, propose: Callable[..., Candidate]
