@@ -215,7 +215,7 @@ class _RunReader:
             self._no_history = _NOT_FOLLOWED if is_readable else _NOT_READABLE
             return
         self.gaps = events.gaps
-        if events.boundary is None:
+        if events.first_minute is None:
             is_standalone = any(gap.reason is GapReason.NO_CHANGE_STREAM for gap in events.gaps)
             reason = "a standalone server has no change stream" if is_standalone else _NOT_FOLLOWED
             self._no_history = f"the job holds only its last run, and {reason}"

@@ -22,14 +22,14 @@ _JOBS_PER_DOCUMENT = 200
 class Checkpoint:
     """The dumped segments, and the change stream's resume token (None without a stream).
 
-    `jobs`: the jobs that the `EventCounter` remembers. `seen_until`: the time (UTC) before which it
-    has counted all changes; None without an `EventCounter`.
+    `jobs`: the jobs that the `EventCounter` remembers. `counted_until`: the time (UTC) before
+    which it has counted all changes; None without an `EventCounter`.
     """
 
     segments: list[Document]
     token: Document | None
     jobs: list[Document] = field(default_factory=list)
-    seen_until: datetime | None = None
+    counted_until: datetime | None = None
 
 
 class Checkpoints:
@@ -86,18 +86,18 @@ class Checkpoints:
             count += 1
             keep_alive()
         head = {"version": version, "parts": count, "token": checkpoint.token}
-        self._own.write_state(CHECKPOINT, head | {"seenUntil": checkpoint.seen_until})
+        self._own.write_state(CHECKPOINT, head | {"seenUntil": checkpoint.counted_until})
         self._version = version
         self._parts.delete_many({**self._own.scope, "version": {"$ne": version}})
         self.took_s = time.monotonic() - started
 
-    def save_position(self, token: Document | None, seen_until: datetime | None) -> None:
+    def save_position(self, token: Document | None, counted_until: datetime | None) -> None:
         """Replace only the position: while no job changes, the stored token would become too old.
 
         This has no effect if the latest checkpoint could not be stored.
         """
         stored = {"_id": self._own.id(CHECKPOINT), "version": self._version}
-        position = {"token": token, "seenUntil": seen_until}
+        position = {"token": token, "seenUntil": counted_until}
         self._own[STATE].update_one(stored, {"$set": position})
 
     def load(self) -> Checkpoint | None:
@@ -105,7 +105,7 @@ class Checkpoints:
         head = self._own.find_state(CHECKPOINT, _load_head)
         if head is None:
             return None
-        version, count, token, seen_until = head
+        version, count, token, counted_until = head
         documents = self._parts.find({**self._own.scope, "version": version}).sort("number")
         parts = []
         for part in self._own.read(CHECKPOINTS, documents, _load_part):
@@ -115,7 +115,7 @@ class Checkpoints:
             raise ValueError("parts of the checkpoint are missing, or of another version")
         self._version = version
         segments, jobs = zip(*parts, strict=True)
-        return Checkpoint(list(chain(*segments)), token, list(chain(*jobs)), seen_until)
+        return Checkpoint(list(chain(*segments)), token, list(chain(*jobs)), counted_until)
 
 
 def _split_segments(segments: list[Document]) -> Iterator[list[Document]]:
@@ -137,7 +137,7 @@ def _split_jobs(jobs: list[Document]) -> Iterator[list[Document]]:
 
 
 def _load_head(document: Document) -> tuple[str, int, Document | None, datetime | None]:
-    """The version, the number of parts, the resume token and `seen_until`."""
+    """The version, the number of parts, the resume token and `counted_until`."""
     return (
         require_type(document["version"], str),
         require_type(document["parts"], int),

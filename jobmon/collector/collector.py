@@ -157,7 +157,7 @@ class Collector:
                     except StreamLostError as error:
                         log.warning("counting all jobs again, the change stream ended: %s", error)
                         changes.close()
-                        changes = self._runs.open_new_changes(self._runs.seen_until, self._stop)
+                        changes = self._runs.open_new_changes(self._runs.counted_until, self._stop)
                         self._runs.begin()
                     segments = None
         finally:
@@ -188,8 +188,8 @@ class Collector:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             name = type(error).__name__
             log.warning("counting all jobs again, the checkpoint cannot be read: %s", name)
-        seen_until = None if checkpoint is None else checkpoint.seen_until
-        return None, self._runs.open_new_changes(seen_until, self._stop)
+        counted_until = None if checkpoint is None else checkpoint.counted_until
+        return None, self._runs.open_new_changes(counted_until, self._stop)
 
     def _resume(self, checkpoint: Checkpoint, token: Document) -> tuple[SegmentMap | None, Changes]:
         """The segments (None if all jobs must be counted), and the changes since this checkpoint.
@@ -213,7 +213,7 @@ class Collector:
 
         def count() -> None:
             self._share.await_start(stop)
-            self._runs.has_begun.wait()
+            self._runs.begun.wait()
             while not stop.is_set():
                 try:
                     writer = HistoryWriter(
@@ -242,7 +242,7 @@ class Collector:
         finally:
             self._share.end(stop)
             self._changed.set()
-            self._runs.has_begun.set()
+            self._runs.begun.set()
             thread.join(STOP_TIMEOUT_S)
 
     def _notifying(self) -> AbstractContextManager[None]:
@@ -317,7 +317,7 @@ class Collector:
     def _start_saving(self, segments: SegmentMap, changes: Changes, *, has_changed: bool) -> float:
         """Start to save a checkpoint, or move its position; returns the pause after that, in s."""
         if not has_changed:
-            self._checkpoints.save_position(changes.token, self._runs.seen_until)
+            self._checkpoints.save_position(changes.token, self._runs.counted_until)
             return CHECKPOINT_EVERY_S
         pause_s = max(CHECKPOINT_EVERY_S, self._checkpoints.took_s * CHECKPOINT_PAUSE_FACTOR)
         self._checkpoints.start_saving(self._make_checkpoint(segments, changes))
@@ -326,7 +326,7 @@ class Collector:
     def _make_checkpoint(self, segments: SegmentMap, changes: Changes) -> Checkpoint:
         """A checkpoint of all counts, with the token of the last change that they include."""
         jobs = self._runs.dump()
-        return Checkpoint(segments.dump(), changes.token, jobs, self._runs.seen_until)
+        return Checkpoint(segments.dump(), changes.token, jobs, self._runs.counted_until)
 
     def _count_all(self) -> SegmentMap:
         """Count all jobs; meanwhile, changes wait in the stream."""

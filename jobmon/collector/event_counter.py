@@ -106,15 +106,15 @@ class EventCounter:
         self._write_at = self._load_at = 0.0
         self._caught_up_at = -math.inf
         self._has_stopped = False
-        self.seen_until: datetime | None = None  # all changes before this time are counted
+        self.counted_until: datetime | None = None  # all changes before this time are counted
         stored = own.find_state(EVENTS, load_event_history)
         self._has_history = stored is not None
         self._history = stored or EventHistory()
 
     @property
-    def boundary(self) -> datetime | None:
+    def first_minute(self) -> datetime | None:
         """The first minute that is counted from changes; None if changes are not counted."""
-        return self._history.boundary
+        return self._history.first_minute
 
     @property
     def is_behind(self) -> bool:
@@ -140,15 +140,15 @@ class EventCounter:
         gap = Gap(start=start, end=None, reason=GapReason.NO_CHANGE_STREAM)
         self._write_history(EventHistory(gaps=self._history.add(gap).gaps))
 
-    def resume(self, position: str, jobs: Iterable[Document], seen_until: datetime) -> None:
+    def resume(self, position: str, jobs: Iterable[Document], counted_until: datetime) -> None:
         """Continue after the change at `position`, with the jobs that `dump` returned then."""
-        self._position, self.seen_until = position, seen_until
+        self._position, self.counted_until = position, counted_until
         self._remember_jobs((entry["job"], entry["at"], entry["knowsError"]) for entry in jobs)
 
-    def prepare(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
+    def prepare(self, at: Timestamp, position: str, counted_until: datetime | None) -> None:
         """Prepare a new stream of the changes after `at` (cluster time): `begin` will count it.
 
-        `position`: where the stream begins. `seen_until`: the time up to which an earlier stream
+        `position`: where the stream begins. `counted_until`: the time up to which an earlier stream
         was counted; None without such a stream.
         """
         if self.must_begin:  # the kept events of the previous stream are older than `at`
@@ -157,7 +157,7 @@ class EventCounter:
         else:
             self.count()
             self.write()
-        self._prepared, self.seen_until = (at, position), seen_until
+        self._prepared, self.counted_until = (at, position), counted_until
         self._begin_by = time.monotonic() + BEGIN_WITHIN_S
 
     @property
@@ -173,26 +173,26 @@ class EventCounter:
     def begin(self) -> None:
         """Count the prepared stream from now on, and the last minutes before it from documents."""
         assert self._prepared is not None  # noqa: S101
-        (at, position), seen_until = self._prepared, self.seen_until
+        (at, position), counted_until = self._prepared, self.counted_until
         moment, jobs = at.as_datetime(), self._evaluator.snapshot(at)
         self._position = position
         self._memory = JobMemory()
         running_filter = self.rules.select_running(jobs.mapping)
         self._memory.has_overflowed = self._load_jobs(jobs, running_filter, MAX_RUNNING, moment)
         self._load_waiting(jobs, moment)
-        boundary = floor(moment - FINAL_AFTER, MINUTE)
+        first_minute = floor(moment - FINAL_AFTER, MINUTE)
         end = floor(moment, MINUTE) + 2 * MINUTE
-        counted = self._count_documents(jobs, boundary, end)
+        counted = self._count_documents(jobs, first_minute, end)
         self._buckets.begin(counted, self._details.count(counted, MINUTE, jobs=jobs))
         gap = Gap(start=None, end=moment, reason=GapReason.BEFORE_COLLECTOR)
         if self._has_history:
-            start = min(seen_until or boundary, moment)
+            start = min(counted_until or first_minute, moment)
             # In whole seconds both times may be equal, but a gap has a length.
             lost_until = moment + timedelta(seconds=1)
             gap = Gap(start=start, end=lost_until, reason=GapReason.STREAM_LOST)
         history = self._history.close(moment).add(gap)
-        self._write_history(EventHistory(boundary=boundary, gaps=history.gaps))
-        self.seen_until, self._prepared = moment, None
+        self._write_history(EventHistory(first_minute=first_minute, gaps=history.gaps))
+        self.counted_until, self._prepared = moment, None
         self.write()
 
     def _count_documents(
@@ -231,10 +231,10 @@ class EventCounter:
             for _ in batch:
                 self._pending.popleft()
             if changes:
-                self.seen_until = changes[-1].at
+                self.counted_until = changes[-1].at
             self._renew()
         if not self._pending and self._end_at is not None:
-            (self._caught_up_at, self.seen_until), self._end_at = self._end_at, None
+            (self._caught_up_at, self.counted_until), self._end_at = self._end_at, None
         if self._memory.should_load_waiting and time.monotonic() >= self._load_at:
             self._load_waiting(self._jobs, self._connection.server_time())
         if time.monotonic() >= self._write_at:
@@ -245,9 +245,9 @@ class EventCounter:
         self._groups.write()
         self._buckets.write(self._position)
         self._run_lists.write(self._position)
-        if self._memory.has_overflowed and self.seen_until is not None:
+        if self._memory.has_overflowed and self.counted_until is not None:
             self._memory.has_overflowed = False
-            start, end = self.seen_until - MINUTE, self.seen_until + MINUTE
+            start, end = self.counted_until - MINUTE, self.counted_until + MINUTE
             gap = Gap(start=start, end=end, reason=GapReason.TOO_MANY_RUNNING)
             self._write_history(self._history.add(gap))
 

@@ -20,8 +20,8 @@ COUNT_FOR_S = 0.5  # the time for which a call of `count` counts; meanwhile, the
 class RunCounting:
     """Counts runs with `counter`, which is None if attempts are recorded or there is no stream.
 
-    Counting begins when no queue of this process waits for its first stats (for up to 15 s), or
-    once it is urgent. Methods raise PyMongoError, and LeaseLostError if another collector counts.
+    Counting waits until all queues of this process have stats (15 s at most) and few others begin,
+    unless it is urgent. Methods raise PyMongoError, and LeaseLostError if another collector counts.
     """
 
     def __init__(self, connection: Connection, counter: EventCounter | None, share: Share) -> None:
@@ -29,7 +29,8 @@ class RunCounting:
         self._share = share
         self.counter = counter
         self._check_at = time.monotonic() + CHECK_EVERY_S
-        self.has_begun = threading.Event()  # also set if nothing is counted from changes
+        # Set when counting begins, when nothing is counted from changes, and when the work ends.
+        self.begun = threading.Event()
 
     @property
     def is_waiting(self) -> bool:
@@ -37,15 +38,15 @@ class RunCounting:
         return self.counter is not None and self.counter.must_begin
 
     @property
-    def seen_until(self) -> datetime | None:
+    def counted_until(self) -> datetime | None:
         """The time up to which changes are counted; None if they are not counted."""
-        return None if self.counter is None else self.counter.seen_until
+        return None if self.counter is None else self.counter.counted_until
 
-    def open_new_changes(self, seen_until: datetime | None, stop: threading.Event) -> Changes:
+    def open_new_changes(self, counted_until: datetime | None, stop: threading.Event) -> Changes:
         """The changes from now on; call `begin` to count them.
 
         Without a stream, a gap is recorded, and runs are not counted from changes any more.
-        `seen_until`: the time up to which earlier changes were counted; None if none were counted.
+        `counted_until`: the time up to which earlier changes were counted; None if none were.
         """
         if self.counter is None:
             return open_changes(self._connection.jobs, None, stop)
@@ -58,17 +59,17 @@ class RunCounting:
                 self.counter.record_missing_stream()
                 self.counter = None
             else:
-                self.counter.prepare(now, changes.token["_data"], seen_until)
+                self.counter.prepare(now, changes.token["_data"], counted_until)
         except BaseException:
             changes.close()
             raise
         return changes
 
     def can_resume(self, checkpoint: Checkpoint) -> bool:
-        """Whether the checkpoint has what `resume` needs to count the changes since then."""
+        """Whether `resume` can count the changes since this checkpoint."""
         if self.counter is None:
             return True
-        return checkpoint.seen_until is not None and self.counter.boundary is not None
+        return checkpoint.counted_until is not None and self.counter.first_minute is not None
 
     def resume(self, checkpoint: Checkpoint, token: Document, stop: threading.Event) -> Changes:
         """The changes since this checkpoint.
@@ -76,16 +77,16 @@ class RunCounting:
         Raises StreamLostError, and for a malformed checkpoint KeyError or TypeError.
         """
         jobs, counter = self._connection.jobs, self.counter
-        if counter is None or checkpoint.seen_until is None:
+        if counter is None or checkpoint.counted_until is None:
             return open_changes(jobs, token, stop)
-        counter.resume(token["_data"], checkpoint.jobs, checkpoint.seen_until)
+        counter.resume(token["_data"], checkpoint.jobs, checkpoint.counted_until)
         return open_changes(jobs, token, stop, fields=counter.rules.top_level_fields)
 
     def begin(self) -> None:
         """Begin to count the changes that were prepared, if any."""
         if self.counter is not None and self.counter.must_begin:
             self.counter.begin()
-        self.has_begun.set()
+        self.begun.set()
 
     def begin_if_allowed(self) -> None:
         """Begin if it is urgent, or if no queue waits for its first stats and few others begin."""

@@ -42,11 +42,11 @@ class Gap:
 class EventHistory:
     """What is known of the history that is counted from changes.
 
-    Minutes from `boundary` on are counted from changes, earlier minutes from documents. `boundary`
-    is None if no minute is counted from changes.
+    Minutes from `first_minute` on are counted from changes, earlier minutes from documents.
+    `first_minute` is None if no minute is counted from changes.
     """
 
-    boundary: datetime | None = None
+    first_minute: datetime | None = None
     gaps: tuple[Gap, ...] = ()
 
     def add(self, gap: Gap) -> "EventHistory":
@@ -80,13 +80,13 @@ def _touches(earlier: Gap, later: Gap) -> bool:
 def write_event_history(own: OwnDatabase, history: EventHistory) -> None:
     """Store the history; raises PyMongoError."""
     gaps = [[gap.start, gap.end, gap.reason.value] for gap in history.gaps]
-    own.write_state(EVENTS, {"boundary": history.boundary, "gaps": gaps})
+    own.write_state(EVENTS, {"boundary": history.first_minute, "gaps": gaps})
 
 
 def load_event_history(document: Document) -> EventHistory:
     """The stored history; raises KeyError or ValueError for another document."""
     return EventHistory(
-        boundary=require_type(document["boundary"], datetime, NoneType),
+        first_minute=require_type(document["boundary"], datetime, NoneType),
         gaps=tuple(
             Gap(
                 start=require_type(start, datetime, NoneType),

@@ -142,7 +142,7 @@ class RollupReader:
     def counts_changes(self) -> bool:
         """Whether runs are counted from the changes of jobs."""
         history = self.event_history()
-        return history is not None and history.boundary is not None
+        return history is not None and history.first_minute is not None
 
     def stats_age_s(self) -> float | None:
         """The age of the newest stats; None if there are none."""

@@ -130,5 +130,5 @@ class RunHistoryReader:
 
     def _find_counting_start(self, progress: HistoryProgress) -> datetime | None:
         events = self._rollup.event_history()
-        starts = [progress.counted_from, None if events is None else events.boundary]
+        starts = [progress.counted_from, None if events is None else events.first_minute]
         return max((at for at in starts if at is not None), default=None)

@@ -577,7 +577,7 @@ def test_changes_are_counted_up_to_the_time_that_all_shards_have_reached(
         agenda.await_right_counts()
     checkpoint = Checkpoints(agenda.rollups, lambda: None).load()
     assert checkpoint is not None
-    assert checkpoint.seen_until == reached
+    assert checkpoint.counted_until == reached
 
 
 def test_more_running_jobs_than_are_remembered_leave_a_gap(

@@ -67,10 +67,10 @@ def test_counting_begins_when_all_queues_have_stats_and_a_slot_is_free() -> None
     counting.count()
     fakes.share.has_starting_queues = False
     counting.count()
-    assert (counting.is_waiting, counting.has_begun.is_set(), counter.calls) == (True, False, [])
+    assert (counting.is_waiting, counting.begun.is_set(), counter.calls) == (True, False, [])
     fakes.share.slots = 1
     counting.count()
-    assert (counting.is_waiting, counting.has_begun.is_set()) == (False, True)
+    assert (counting.is_waiting, counting.begun.is_set()) == (False, True)
     assert counter.calls == ["begin", "count"]
 
 
