@@ -60,4 +60,4 @@ def export_requests(file_format: ListFormat) -> Response:
 def export_outcomes(state: ActionState, file_format: ListFormat, result: Result | None) -> Response:
     """A file of the outcomes of a request; with `result`, only of those with this result."""
     outcomes = queue_actions().requests.list_all_outcomes(state.request.id, result)
-    return export(OUTCOME_ROWS, outcomes, file_format, "" if state.is_over else UNFINISHED)
+    return export(OUTCOME_ROWS, outcomes, file_format, () if state.is_over else (UNFINISHED,))

@@ -340,7 +340,7 @@ class JobListMeta(Answer):
     reasons = mapping(
         fields.String(),
         "`data`: why jobs may be missing in the list. `page`: why the page may begin elsewhere. "
-        "`next_cursor`: why the next page may lack or repeat jobs.",
+        "`next_cursor`, `prev_cursor`: why that page may lack or repeat jobs.",
     )
 
 

@@ -12,7 +12,7 @@ import logging
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -120,11 +120,11 @@ _LAYOUTS = {
 
 
 class _File(NamedTuple):
-    """A file to write; `reason`: why rows may be missing, or empty."""
+    """A file to write; `reasons`: why rows may be missing."""
 
     rows: FileRows
     layout: _Layout
-    reason: str
+    reasons: Collection[str]
 
 
 class ExportSlots:
@@ -153,13 +153,13 @@ class ExportSlots:
 
 
 def export(
-    rows: FileRows, batches: Iterator[list[Any]], file_format: str, reason: str = ""
+    rows: FileRows, batches: Iterator[list[Any]], file_format: str, reasons: Collection[str] = ()
 ) -> Response:
     """A file of all batches; `file_format` is csv or ndjson. Raises ApiError 429.
 
-    `rows.answer` serializes the items of the batches. `reason`: why rows may be missing; the last
-    line of the file has it. The first batch is read before the response begins, so that a failure
-    to read it becomes a normal error.
+    `rows.answer` serializes the items of the batches. `reasons`: why rows may be missing; the last
+    line of the file has them, also those that are added while batches are read. The first batch is
+    read before the response begins, so that a failure to read it becomes a normal error.
     """
     slots: ExportSlots = current_app.extensions[EXPORTS]
     caller = auth.subject()
@@ -170,7 +170,7 @@ def export(
         slot = stack.pop_all()  # closed once: at the end of the file, or when the caller leaves
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     layout = _LAYOUTS[file_format]
-    content = _render(app, _File(rows, layout, reason), batches, str(request.endpoint))
+    content = _render(app, _File(rows, layout, reasons), batches, str(request.endpoint))
     response = Response(_hold_slot(slot, content), mimetype=layout.mimetype)
     response.call_on_close(slot.close)
     name = f"{rows.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{file_format}"
@@ -187,7 +187,7 @@ def _hold_slot(slot: ExitStack, content: Iterator[bytes]) -> Iterator[bytes]:
 def _render(
     app: Flask, file: _File, batches: Iterator[list[Any]], endpoint: str
 ) -> Iterator[bytes]:
-    rows, layout, reason = file
+    rows, layout, reasons = file
     count = 0
     if header := layout.header(rows):
         yield header
@@ -203,4 +203,4 @@ def _render(
         log.error("%s: export aborted: %s", endpoint, describe_error(error))
         # gunicorn then closes the connection without the last chunk.
         raise ConnectionResetError(errno.ECONNRESET, "export aborted") from None
-    yield layout.end(rows, count, reason)
+    yield layout.end(rows, count, "; ".join(reasons))

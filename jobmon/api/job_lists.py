@@ -18,7 +18,6 @@ from jobmon.single_flight import FreshFlight
 from jobmon.store.bson_json import encode_key
 from jobmon.store.deep_pages import BusyPagesError
 from jobmon.store.filter import JobFilter, RefusedFilterError
-from jobmon.store.lists import BATCH
 from jobmon.store.mapping import Document
 from jobmon.web.errors import RETRY_SLOW_AFTER_S, invalid, too_many_requests
 from jobmon.web.json_text import encode_line
@@ -129,8 +128,9 @@ class ListResponder:
             "prev_cursor": page.prev_cursor.encode() if page.prev_cursor else None,
         }
         meta = _format_meta(page.page, query.per_page, total, job_filter.reason) | cursors
-        if page.next_cursor is not None and page.next_cursor.by_page:
-            meta["reasons"]["next_cursor"] = SKIPPING
+        for name, end in (("next_cursor", page.next_cursor), ("prev_cursor", page.prev_cursor)):
+            if end is not None and end.by_page:
+                meta["reasons"][name] = SKIPPING
         if page.max_shift != 0:
             meta |= _explain_shift(meta["reasons"], page.max_shift)
         return ListPage(jobs=page.jobs, meta=meta, job_filter=job_filter)
@@ -158,15 +158,16 @@ class ListResponder:
         queue = current_queue()
         if query.by_duration:
             jobs, reason = self._longest.list(queue, query.job_filter)
-            return export(JOB_ROWS, iter([jobs]), query.format, reason)
+            return export(JOB_ROWS, iter([jobs]), query.format, [reason] if reason else ())
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
-            batches = queue.lists.batches(job_filter, oldest_first=query.oldest_first)
-            reason = job_filter.reason
-            if not (reason or queue.lists.has_keyset(job_filter)):
-                is_one_batch = queue.stats.count(job_filter).value <= BATCH
-                reason = "" if is_one_batch else SKIPPING
-            return export(JOB_ROWS, batches, query.format, reason)
+            reasons = dict.fromkeys([job_filter.reason] if job_filter.reason else ())
+            batches = queue.lists.batches(
+                job_filter,
+                oldest_first=query.oldest_first,
+                on_skip=lambda: reasons.setdefault(SKIPPING),
+            )
+            return export(JOB_ROWS, batches, query.format, reasons)
 
     def _page_longest(self, queue: WatchedQueue, query: ListQuery) -> ListPage:
         """A page of the longest runs, by its number: such a list has no cursor."""

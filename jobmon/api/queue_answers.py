@@ -263,8 +263,8 @@ class WindowMeta(WindowBounds):
     reasons = mapping(
         fields.String(),
         "`data`: why all activity is null, if the window begins at `as_of` or later. "
-        "`statusCounts`: why the counts of jobs by type and status are null. `type`: why runs may "
-        "have lost their type, and deaths may be missing.",
+        "`statusCounts`: why the counts of jobs by type and status are null. `type`, for "
+        "`/types` only: why runs may have lost their type, and deaths may be missing.",
     )
 
 

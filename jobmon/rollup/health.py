@@ -115,10 +115,10 @@ def _check_queue(queue: str, watched: Connection, reader: RollupReader) -> Colle
 
 
 def _lacks_indexes(watched: Connection) -> bool:
-    """Whether an index is missing that the history needs."""
+    """Whether an index is missing that the history needs; False if that is unknown."""
     now = datetime.now(UTC)
     try:
         count_activity(watched, now, now, MINUTE)
-    except OperationFailure as error:
-        return is_bad_hint(error)
+    except PyMongoError as error:
+        return isinstance(error, OperationFailure) and is_bad_hint(error)
     return False

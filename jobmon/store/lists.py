@@ -1,6 +1,6 @@
 """Lists of jobs, page by page or all of them."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -113,7 +113,7 @@ class JobLists:
                 page = lists.page(JobFilter(statuses=("dlq",)), cursor=page.next_cursor)
         """
         job_filter = self.prepare(job_filter)
-        has_keyset = self.has_keyset(job_filter)
+        has_keyset = self._has_keyset(job_filter)
         if cursor is not None:
             page_slice = self._read_beyond(cursor, job_filter, per_page, has_keyset)
         else:
@@ -138,12 +138,18 @@ class JobLists:
         )
 
     def batches(
-        self, job_filter: JobFilter, *, oldest_first: bool = False
+        self,
+        job_filter: JobFilter,
+        *,
+        oldest_first: bool = False,
+        on_skip: Callable[[], object] = lambda: None,
     ) -> Iterator[list[Document]]:
         """The jobs that match, in list order, 500 at a time; a batch is read when it is needed.
 
         Dates are in UTC and may have no time zone: decoding such dates takes a third of the time.
-        Raises the errors of `prepare` before the first batch.
+        `on_skip` is called before each batch that is found by its number: jobs are missing or
+        repeated there if others before them join or leave the list meanwhile. Raises the errors of
+        `prepare` before the first batch.
         """
         job_filter = self.prepare(job_filter)
         cursor, page, skip = None, 0, 0
@@ -152,12 +158,14 @@ class JobLists:
             if len(jobs) < BATCH:
                 return
             page += 1
-            has_keyset = self.has_keyset(job_filter)
+            has_keyset = self._has_keyset(job_filter)
             last_cursor = self._make_cursor(
                 jobs[-1], job_filter, has_keyset, page, oldest_first, neighbor=jobs[-2:-1]
             )
-            cursor = None if last_cursor.by_page else last_cursor
-            skip = 0 if cursor else page * BATCH
+            cursor, skip = last_cursor, 0
+            if last_cursor.by_page:
+                cursor, skip = None, page * BATCH
+                on_skip()
 
     def find_neighbors(
         self, job: Document, job_filter: JobFilter, *, oldest_first: bool = False
@@ -169,7 +177,7 @@ class JobLists:
         Raises the errors of `prepare`.
         """
         job_filter = self.prepare(job_filter)
-        cursor = self._make_cursor(job, job_filter, self.has_keyset(job_filter), 1, oldest_first)
+        cursor = self._make_cursor(job, job_filter, self._has_keyset(job_filter), 1, oldest_first)
         is_sorted_in_memory = get_plan(job_filter).is_sorted_in_memory
         if is_sorted_in_memory or cursor.by_page or cursor.date is None:
             return None
@@ -327,11 +335,8 @@ class JobLists:
         )
         return _select_owned(jobs, job_filter)
 
-    def has_keyset(self, job_filter: JobFilter) -> bool:
-        """Whether the jobs beyond a job can be queried: see `store.cursor`.
-
-        If not, jobs are skipped by their number, also in `batches`. The filter must be prepared.
-        """
+    def _has_keyset(self, job_filter: JobFilter) -> bool:
+        """Whether the jobs beyond a job can be queried: see `store.cursor`."""
         plan, field = get_plan(job_filter), job_filter.order_field
         if field == "createdAt":
             return self._by_id or self._jobs.has_no_arrays(field, NEWEST_FIRST, may_scan=True)

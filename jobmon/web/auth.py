@@ -272,12 +272,13 @@ def require_any_permission(*, require_revocation_check: bool = True) -> None:
 def require_permission() -> None:
     """Raise ApiError 403 unless the checked token has the queue's permission.
 
-    For a queue that is closed to owners, the error is the same as for a queue that does not exist.
+    If the path names a queue that is closed to owners, the error is the same as for a queue that
+    does not exist.
     """
     if is_admin():
         return
     settings = current_settings()
-    if settings is not None and settings.owners:
+    if settings is not None and (settings.owners or named_queue() is None):
         raise permission_error(settings.permission)
     if has_permission(ADMIN_DASHBOARD):
         raise no_such_queue()

@@ -11,10 +11,9 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
-from jobmon.api import job_lists
 from jobmon.api.job_lists import SKIPPING
 from jobmon.app import create_app
-from jobmon.store import list_count, list_plan
+from jobmon.store import list_count, list_plan, lists
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api
 from ..support.commands import index_queue
@@ -287,29 +286,40 @@ def jobs_by_condition(watched: Any) -> Any:
     return watched
 
 
-@pytest.mark.parametrize("max_matches", [1, 1_000])
+@pytest.mark.parametrize(
+    ("id_prefix", "max_matches", "sort", "may_skip"),
+    [
+        ("", 1, "leaseExpiresAt", True),
+        ("", 1_000, "leaseExpiresAt", False),
+        ("", 1, "createdAt", False),
+        ("https://user:password@host/", 1, "createdAt", True),
+    ],
+    ids=["many", "few", "by creation", "secret ids"],
+)
 def test_a_list_whose_pages_may_skip_jobs_names_the_reason(
     real_api: Api,
     database: Database[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
+    id_prefix: str,
     max_matches: int,
+    sort: str,
+    may_skip: bool,
 ) -> None:
-    """Catches a list of many leased jobs that looks complete, although others change meanwhile."""
+    """Catches a list that looks complete, although its pages are found by their numbers."""
     index_queue(real_api.app.extensions["jobmon_settings"])
-    database.jobs.insert_many(
-        {"jobId": str(index), "status": "leased", "leaseExpiresAt": NOW} for index in range(2)
-    )
+    job = {"status": "leased", "leaseExpiresAt": NOW, "createdAt": NOW}
+    database.jobs.insert_many({"_id": f"{id_prefix}{index}", **job} for index in range(2))
     monkeypatch.setattr(list_plan, "MAX_MATCHES", max_matches)
-    monkeypatch.setattr(job_lists, "BATCH", 1)
-    query = {"status": "leased", "sort": "leaseExpiresAt"}
+    monkeypatch.setattr(lists, "BATCH", 1)
+    query = {"status": "leased", "sort": sort}
     first_page, last_page = (
         real_api.get_as_admin(QUEUE, **query, per_page=1, page=page).json["meta"]["reasons"]
         for page in (1, 2)
     )
     *_, end = real_api.get_as_admin(QUEUE, **query, format="ndjson").text.splitlines()
-    reasons = [first_page.get("next_cursor"), json.loads(end).get("reason")]
-    assert reasons == [SKIPPING if max_matches == 1 else None] * 2
-    assert last_page == {}
+    assert first_page == ({"next_cursor": SKIPPING} if may_skip else {})
+    assert last_page == ({"prev_cursor": SKIPPING} if may_skip else {})
+    assert json.loads(end).get("reason") == (SKIPPING if may_skip else None)
 
 
 @pytest.mark.usefixtures("jobs_by_condition")

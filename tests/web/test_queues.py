@@ -87,6 +87,21 @@ def test_closed_queue_looks_missing_without_its_permission(
     assert closed.text.replace("internal", "nothing") == missing.text
 
 
+@pytest.mark.parametrize("role", ["admin", "user"])
+def test_closed_default_queue_names_its_permission_on_a_path_without_a_name(
+    watched: Any, tmp_path: Path, role: str
+) -> None:
+    """Catches a 404 for a path of the service itself, and the name of another permission."""
+    text = "[internal]\ncollection = 'internal'\nowners = false\npermission = 'PAYOUTS'\n"
+    api = serve_queues(watched, tmp_path, text)
+    for path in ("/admin/jobs/stats", "/admin/jobs/queue"):
+        refused = api.get(path, token=api.token("ada", role))
+        assert (refused.status_code, refused.json["error"]["message"]) == (
+            403,
+            "This needs PAYOUTS.",
+        )
+
+
 def test_queue_that_is_closed_to_owners_looks_missing_to_them(queues_api: Api) -> None:
     user, admin = queues_api.token("ada", "user"), queues_api.token()
     for path, query in (("/jobs", {}), ("/jobs/internal", {}), ("/job", {"id": "internal"})):
