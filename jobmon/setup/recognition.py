@@ -10,7 +10,7 @@ from jobmon.profiles import ProfileFile, load_profile, shipped_profiles
 from jobmon.profiles.parser import ParsedProfile
 from jobmon.setup.collection_sample import CollectionSample
 from jobmon.setup.profile_paths import list_inputs, list_rule_paths
-from jobmon.setup.vocabulary import STATUS, is_known, normalize
+from jobmon.setup.vocabulary import STATUS, find_status, is_known, normalize
 
 Content = dict[str, Any]
 
@@ -120,7 +120,8 @@ def _match(
         sample = resample(parsed.where)
     least_share = _find_least_share(name, parsed, sample) if sample.documents else 0.0
     used = _list_used_fields(parsed)
-    if least_share < _MOSTLY or _has_unread_status(sample, used):
+    reads_status = parsed.status.path is not None
+    if least_share < _MOSTLY or (not reads_status and _has_unread_status(sample, used)):
         return
     present = used & sample.top_level
     distinctive = present - _COMMON
@@ -184,9 +185,9 @@ def _has_unread_status(sample: CollectionSample, used: set[str]) -> bool:
     """
 
     def is_status(path: str) -> bool:
-        counts = sample.fields[path].value_counts
-        has_words = counts is not None and any(map(is_known, counts))
-        return normalize(path) in STATUS and has_words and sample.share(path) >= _MOSTLY
+        names = [name for name in sample.fields[path].value_counts or () if is_known(name)]
+        has_meanings = len({find_status(name, names) for name in names}) > 1
+        return normalize(path) in STATUS and has_meanings and sample.share(path) >= _MOSTLY
 
     return any(map(is_status, sample.top_level - used))
 

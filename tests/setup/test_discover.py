@@ -180,6 +180,27 @@ def test_program_with_a_status_is_no_known_program_without_one(
     assert profile["status"]["names"] == states
 
 
+def test_known_program_with_another_field_that_is_named_like_a_status_stays_known(
+    database: MongoDb, search: Callable[..., Discovery]
+) -> None:
+    """Catches a field of the users that hides the profile of their program.
+
+    The profile of jobmon reads another status. In each job of Agenda, the field has one value.
+    """
+    queue = JobQueue(database)
+    for _ in range(5):
+        queue.enqueue("mail", {"to": "ada"})
+    load_sample(database, "agenda-6")
+    database.jobs.update_many({}, {"$set": {"stage": "new"}})
+    database.jobs.update_one({}, {"$set": {"stage": "done"}})
+    database.agendaJobs.update_many({}, {"$set": {"phase": "active"}})
+    candidates = [find_candidate(search(), collection) for collection in ("jobs", "agendaJobs")]
+    assert [(candidate.profile, candidate.certainty) for candidate in candidates] == [
+        ("jobmon", Certainty.CERTAIN),
+        ("agenda-logs", Certainty.CERTAIN),
+    ]
+
+
 def test_known_program_that_wrote_few_fields_is_probable_by_its_collection_name(
     database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
