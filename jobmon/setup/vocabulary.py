@@ -239,7 +239,9 @@ def find_status(name: str, others: Iterable[str] = ()) -> str | None:
     status = _STATUS_WORDS.get(word)
     if word not in _SECOND_MEANINGS:
         return status
-    found = {find_status(other) for other in others if other != name}
+    # Two such words do not decide what the other one means.
+    clear = [other for other in others if _find_word(other) not in _SECOND_MEANINGS]
+    found = set(map(find_status, clear))
     if status not in found:
         return status
     second = _SECOND_MEANINGS[word]

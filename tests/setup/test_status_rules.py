@@ -296,6 +296,7 @@ STATUS_WORDS = [
     (("new", "processing", "consumed"), ("queued", "leased", "succeeded")),
     (("queued", "dequeued", "complete"), ("queued", "leased", "succeeded")),
     (("scheduled", "executing", "dequeued"), ("queued", "leased", "dequeued")),
+    (("NEW", "PUBLISHED", "CONSUMED", "REJECTED"), ("queued", "succeeded", "succeeded", "dlq")),
 ]
 
 
