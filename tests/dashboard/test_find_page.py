@@ -208,5 +208,5 @@ def test_text_and_names_never_become_markup(shop_api: Api, watched: Any) -> None
 
 def test_page_without_a_result_names_what_was_not_searched(admin: Viewer) -> None:
     text = read_text(read_find_page(admin, "never-seen"))
-    assert "Names of types were not searched: no collector keeps statistics." in text
-    assert "Names of errors were not searched: no collector keeps a history." in text
+    assert "Types were not searched: no collector keeps statistics." in text
+    assert "Errors were not searched: no collector keeps a history." in text

@@ -189,3 +189,18 @@ def test_missed_runs_that_are_unknown_do_not_look_like_none(
 def test_page_of_recurring_jobs_gives_the_reason_if_the_queue_has_none(admin: Viewer) -> None:
     page = admin.page("/dashboard/recurring")
     assert "No job of this kind of queue is known to run repeatedly." in page.text
+
+
+def test_row_of_a_job_without_an_id_has_an_element_id_of_its_own(
+    admin: Viewer, watched: Any
+) -> None:
+    """Catches that the second row gets the element id of the job `2`, which an update replaces."""
+    soon = datetime.now(UTC) + HOUR
+    watched.jobs.insert_many(
+        [
+            {"jobId": "2", "type": "a", "status": "queued", "nextRunAt": soon},
+            {"type": "a", "status": "queued", "nextRunAt": soon + HOUR},
+        ]
+    )
+    rows = [attrs["id"] for attrs in admin.page(PAGE).all("tr") if "id" in attrs]
+    assert rows == ["due-2", "row-2"]
