@@ -18,10 +18,10 @@ def make_chart_columns(
     """A column for each line of the charts: counts, and durations in ms.
 
     The column `at` has the start of each step in Unix seconds. The key `step` is the length of a
-    step in seconds, `complete` the number of completed steps: the step in progress is drawn dashed
-    or pale, because its count is still low. `gaps` are pairs of Unix seconds between which runs may
-    be missing. Counts that need one of the `unknown` fields are None, and so are all values of
-    steps that are not counted yet.
+    step in seconds, `completedSteps` the number of completed steps: the step in progress is drawn
+    dashed or pale, because its count is still low. `gaps` are pairs of Unix seconds between which
+    runs may be missing. Counts that need one of the `unknown` fields are None, and so are all
+    values of steps that are not counted yet.
     """
     columns = make_time_columns(history.activity, step, history)
     for start, activity in history.activity.items():
@@ -45,7 +45,7 @@ def make_time_columns(
     gaps = history.gaps
     return {
         "step": round(step.total_seconds()),
-        "complete": sum(start + step <= history.as_of for start in starts),
+        "completedSteps": sum(start + step <= history.as_of for start in starts),
         "at": [round(start.timestamp()) for start in starts],
         "gaps": [[time.timestamp() for time in (gap.start, gap.end) if time] for gap in gaps],
     }

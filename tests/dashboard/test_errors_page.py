@@ -123,7 +123,7 @@ def test_page_of_a_group_has_its_message_jobs_types_workers_and_chart(
     columns = admin.get(chart_address).json
     assert len(columns["at"]) == len(columns["errors"])
     assert sum(filter(None, columns["errors"])) == 1
-    assert columns["complete"] <= len(columns["at"])
+    assert columns["completedSteps"] <= len(columns["at"])
     assert read_text(admin.page(f"{PAGE}/{OTHER}")).count("could not be grouped") == 1
     assert admin.get(f"{PAGE}/0000000000000000").status_code == 404
 

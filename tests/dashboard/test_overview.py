@@ -503,7 +503,7 @@ def test_chart_columns_have_no_values_of_the_future() -> None:
     counted = replace(hour, as_of=minute(1))
     assert set(make_chart_columns(counted, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
     columns = make_chart_columns(counted, MINUTE)
-    assert columns.pop("complete") == 1  # the second minute has only begun
+    assert columns.pop("completedSteps") == 1  # the second minute has only begun
     assert columns.pop("step") == 60
     assert columns.pop("gaps") == []
     assert {name: values[:3] for name, values in columns.items()} == {

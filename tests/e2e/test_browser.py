@@ -446,7 +446,11 @@ def make_chart_data(succeeded: list[int | None], took_ms: int | None = 250) -> d
     columns: dict[str, Any] = dict.fromkeys(("enqueued", "failed", "dlq"), [None] * 60)
     percentiles = [f"{duration}P{rank}" for duration in ("wait", "run") for rank in (50, 95, 99)]
     columns |= dict.fromkeys(percentiles, [took_ms] * 60)
-    columns |= {"at": list(range(now - 3_600, now, 60)), "succeeded": succeeded, "complete": 59}
+    columns |= {
+        "at": list(range(now - 3_600, now, 60)),
+        "succeeded": succeeded,
+        "completedSteps": 59,
+    }
     columns["step"] = 60
     return columns | {"gaps": [], "marks": [], "previous": None}
 
@@ -483,6 +487,20 @@ def test_charts_draw_a_single_value_and_show_a_sentence_if_there_are_none(
         page.goto(f"{stack.url}/dashboard")
         expect(sentences.first).to_have_text(sentence)
         expect(page.locator("canvas")).to_have_count(0)  # no axis
+
+
+def test_description_of_a_chart_has_the_durations_of_its_legend(
+    visit: Visits, stack: Stack
+) -> None:
+    """Catches a description for screen readers that includes the step in progress."""
+    data = make_chart_data([1] * 60)
+    data |= {f"runP{rank}": [*[250] * 59, 900] for rank in (50, 95, 99)}
+    page = visit(f"{stack.url}/dashboard/sign-in")
+    page.route("**/dashboard/charts*", lambda route: route.fulfill(json=data))
+    page.goto(f"{stack.url}/dashboard")
+    description = re.compile("p50: 250 ms at the end, 250 ms at most")
+    expect(page.get_by_role("img").last).to_have_attribute("aria-label", description)
+    expect(page.locator(".chart-legend").last).to_contain_text("p50 250 ms")
 
 
 def test_page_whose_charts_are_refused_shows_the_reason_until_there_is_data(

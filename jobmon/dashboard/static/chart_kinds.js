@@ -62,12 +62,12 @@ export function explainEmpty(chart, data, range) {
  * begins at the last completed step.
  */
 export function plotColumns(chart, data) {
-  const { at, complete, step } = data;
+  const { at, completedSteps, step } = data;
   const columns = drawnColumns(chart, data);
-  const completed = columns.map((values) => values.map((value, index) => (index < complete ? value : null)));
+  const completed = columns.map((values) => values.map((value, index) => (index < completedSteps ? value : null)));
   const unfinished = columns.map((values, lineIndex) => {
-    const first = chart.lines[lineIndex].isBar ? complete : complete - 1;
-    return values.map((value, index) => (index >= first && isKnown(values[complete]) ? value : null));
+    const first = chart.lines[lineIndex].isBar ? completedSteps : completedSteps - 1;
+    return values.map((value, index) => (index >= first && isKnown(values[completedSteps]) ? value : null));
   });
   const previous = data.previous ? [data.previous[chart.compared[0]]] : [];
   return [at.map((start) => start + step / 2), ...completed, ...unfinished, ...previous];
@@ -112,19 +112,23 @@ export function valuesAt(chart, data, index) {
 
 /** The values of the legend while no step is under the cursor: the sums of counts, or the newest durations. */
 export function summaryValues(chart, data) {
-  const columns = chart.lines.map(({ column }) => data[column].slice(0, chart.isDuration ? data.complete : undefined));
-  if (data.previous) columns.push(data.previous[chart.compared[0]]);
-  return columns.map((values) => {
+  return summarizedColumns(chart, data).map((values) => {
     const knownValues = values.filter(isKnown);
     if (!knownValues.length) return chart.format(null);
     return chart.format(chart.isDuration ? knownValues.at(-1) : knownValues.reduce((sum, value) => sum + value, 0));
   });
 }
 
+/** The column of each line, durations of completed steps only, then the column of the period before. */
+function summarizedColumns(chart, data) {
+  const columns = chart.lines.map(({ column }) => data[column].slice(0, chart.isDuration ? data.completedSteps : undefined));
+  return data.previous ? [...columns, data.previous[chart.compared[0]]] : columns;
+}
+
 /** The time of a step, with a note if the step is in progress, or if runs may be missing from it. */
 export function describeTime(data, index) {
   const start = data.at[index];
-  const notes = index >= data.complete ? ["so far"] : [];
+  const notes = index >= data.completedSteps ? ["so far"] : [];
   if (data.gaps.some(([from, to]) => from < start + data.step && start < to)) notes.push("runs may be missing");
   return formatMinute(start) + (notes.length ? ` (${notes.join(", ")})` : "");
 }
@@ -148,9 +152,7 @@ export function marksAt({ marks, at }, index) {
 
 /** The whole chart in words, for screen readers. */
 export function describeChart(chart, data, labels) {
-  const columns = chart.lines.map(({ column }) => data[column]);
-  if (data.previous) columns.push(data.previous[chart.compared[0]]);
-  const lines = columns.map((values, lineIndex) => describeLine(labels[lineIndex], values, chart));
+  const lines = summarizedColumns(chart, data).map((values, lineIndex) => describeLine(labels[lineIndex], values, chart));
   const gaps = data.gaps.length ? " In a part of the range, runs may be missing." : "";
   const first = firstKnownStep(data);
   const start = first > 0 ? ` No data before ${formatMinute(data.at[first])}.` : "";

@@ -22,7 +22,7 @@ const charts = container ? makeCharts(container.dataset.charts) : [];
 let drawnCharts = []; // { chart, plot, showStep } of each chart that has something to draw
 let shape = ""; // what decides which elements the charts have; if it changes, everything is drawn again
 let etag = "";
-let data = null; // the answer: columns of the same length; `complete` is the number of completed steps
+let data = null; // the answer: columns of the same length; `completedSteps` is the number of completed steps
 let requestedAt = 0;
 
 if (container && window.uPlot) {
