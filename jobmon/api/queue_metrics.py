@@ -131,7 +131,7 @@ class QueueMetrics:
     def read(self, queues: Sequence[WatchedQueue]) -> list[Families]:
         """The metrics of each queue, as far as they can be read within `SCRAPE_WITHIN_S`.
 
-        All watched databases are checked first, because jobmon's own database may be slow.
+        Watched databases are checked first, so jobmon's own slow database delays no check.
         """
         deadline = time.monotonic() + SCRAPE_WITHIN_S
         checked = self._checks.read(queues, CHECK_WITHIN_S)
@@ -347,9 +347,9 @@ class QueueMetrics:
                 )
             help_text = "Jobs dead-lettered, by type."
             families.counter("jobmon_jobs_dead_lettered_total", help_text, tally.dlq, type=job_type)
-            help_text = "Time from when an attempt was due to its start, within 4 %, by type."
+            help_text = "Time from when an attempt was due to its start (±4%), by type."
             families.histogram("jobmon_attempt_wait_seconds", help_text, tally.wait, type=job_type)
-            help_text = "Time from an attempt's start to its end, within 4 %, by type."
+            help_text = "Time from an attempt's start to its end (±4%), by type."
             families.histogram("jobmon_attempt_run_seconds", help_text, tally.run, type=job_type)
 
 

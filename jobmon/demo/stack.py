@@ -60,7 +60,7 @@ def run_stack(port: int, state_folder: Path) -> None:
         signal.signal(stop_signal, stop)
     with suppress(KeyboardInterrupt), ExitStack() as cleanup:
         web = _start(port, state_folder, cleanup)
-        while not is_stopped:  # inside a destructor, Python ignores the KeyboardInterrupt
+        while not is_stopped:  # Python ignores an exception that `stop` raises in a `__del__`
             time.sleep(_POLL_EVERY_S)
             if web.poll() is not None:
                 raise StackError("The web service ended: see its last lines above.")
@@ -196,7 +196,7 @@ def _get_json(port: int, path: str, token: str = "") -> Any:
 
 def _print_how_to_use(port: int, settings: Settings, *, has_sample: bool) -> None:
     url = f"http://{HOST}:{port}{settings.path_prefix or ''}"
-    database = "the sample workload" if has_sample else "the database in JOBMON_MONGO_URI"
+    database = "the sample workload" if has_sample else "your database"
     lines = [f"\njobmon serves {database} at {url}\n"]
     if settings.jwt_secret_key is None:
         lines.append("Tokens come from your identity provider.")
