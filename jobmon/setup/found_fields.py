@@ -76,8 +76,13 @@ class FoundFields:
         self.retries = self.find(RETRY_COUNTS, is_number)
         self._remaining = self.find(REMAINING_COUNTS, is_number)
         self.max_attempts = self.find(MAX_ATTEMPTS, is_number)
-        if self.max_attempts is None and self._is_limit(self.attempts):
-            self.attempts, self.max_attempts = None, self.attempts
+        limit = self.attempts
+        if limit is not None and self.max_attempts is None and self._is_limit(limit):
+            self.attempts, self.max_attempts = None, limit
+            self.doubts.append(
+                f"{limit.path} is read as the limit of attempts, because every job that never "
+                "started has some: name it attemptCount if it counts runs"
+            )
         self.error = self.find(
             ERRORS, lambda sampled: sampled.has_only("string", "object", "array")
         )
@@ -86,14 +91,19 @@ class FoundFields:
         )
         self._running = self.find(STATE_FIELDS[JobStatus.LEASED], is_flag)
 
-    def _is_limit(self, attempts: SampledField | None) -> bool:
-        """Whether jobs that never started have attempts, and another field counts the retries."""
+    def _is_limit(self, attempts: SampledField) -> bool:
+        """Whether all jobs that never started have attempts; another field counts the retries.
+
+        A released job may have attempts without a start: then others that never started have none.
+        """
         started = self.dates["startedAt"]
-        if attempts is None or self.retries is None or started is None:
+        if self.retries is None or started is None:
             return False
         try:
-            query = {started.path: None, self.retries.path: 0, attempts.path: {"$gt": 0}}
-            return self._resample(query).documents > 0
+            waiting = {started.path: None, self.retries.path: 0}
+            if self._resample(waiting | {attempts.path: {"$in": [0, None]}}).documents:
+                return False
+            return self._resample(waiting | {attempts.path: {"$gt": 0}}).documents > 0
         except PyMongoError:
             return False
 
