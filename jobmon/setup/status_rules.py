@@ -140,6 +140,15 @@ class StateFields:
         is_error = self.error is not None and self.error.path in signs
         return None if is_error or self.finished is None else JobStatus.LEASED
 
+    def find_retries(self, signs: list[str]) -> Query:
+        """The query for jobs that are due again after they ended or failed; empty without a date.
+
+        `signs`: the fields of `list_signs` that such jobs have.
+        """
+        dates = (self._find_end_dates().get(JobStatus.DLQ), self.finished)
+        end = next((date for date in dates if date and date.path in signs), None)
+        return self._is_due_after(end)
+
     def count_set(self, sample: CollectionSample, sign: SampledField) -> int:
         """How many documents of a sample have a value that is no empty text and no unset date."""
         sampled = sample.fields.get(sign.path)
@@ -206,11 +215,18 @@ class StateFields:
 
     def _exclude_retries(self, failure: SampledField) -> Query:
         """The query for jobs that are not due again after the date of a failure."""
-        due, form = self.due, failure.date_form
-        is_death = not normalize(failure.path.rpartition(".")[2]).startswith("fail")
-        if due is None or form is None or due.date_form != form or is_death:
+        retries = self._is_due_after(failure)
+        return {"$expr": {"$not": [retries["$expr"]]}} if retries else {}
+
+    def _is_due_after(self, end: SampledField | None) -> Query:
+        """The query for jobs that are due after they ended or failed; empty if they have died."""
+        due = self.due
+        if due is None or end is None or end.date_form is None or due.date_form != end.date_form:
             return {}
-        return {"$expr": {"$not": [{"$gt": [f"${due.path}", f"${failure.path}"]}]}}
+        is_failure = normalize(end.path.rpartition(".")[2]).startswith("fail")
+        if end is not self.finished and not is_failure:
+            return {}
+        return {"$expr": {"$gt": [f"${due.path}", f"${end.path}"]}}
 
     def _is_always_true(self, rule: StatusRule) -> bool:
         """Whether all documents of the sample have a value where the rule requires one."""

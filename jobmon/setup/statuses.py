@@ -148,9 +148,8 @@ class StatusMeanings:
 
         None if no document could be read: then the meaning stays unknown.
         """
-        values = [value for value in (name, *_parse(name)) if label(value) == name]
         try:
-            sample = self.resample({self.status.path: {"$in": values}})
+            sample = self._read(name)
         except PyMongoError:
             return None
         if not sample.documents:
@@ -160,6 +159,11 @@ class StatusMeanings:
             for field in self.state.list_signs()
             if self.state.count_set(sample, field) == sample.documents
         ]
+
+    def _read(self, name: str, query: Document | None = None) -> CollectionSample:
+        """A sample of the documents with a status, which may be no text, that match a query."""
+        values = [value for value in (name, *_parse(name)) if label(value) == name]
+        return self.resample({self.status.path: {"$in": values}} | (query or {}))
 
     def _infer(self, name: str, known: set[str]) -> str | None:
         """The status that follows from the fields of such jobs, if no other status has these."""
@@ -171,10 +175,20 @@ class StatusMeanings:
         )
         if status is None or status in known or (status == JobStatus.QUEUED and not has_lease):
             return None
+        if status == JobStatus.DLQ and self._has_retries(name):
+            return None
         others = [
             other for other, signs in self._signs.items() if self.state.infer(signs) == status
         ]
         return status if others == [name] else None
+
+    def _has_retries(self, name: str) -> bool:
+        """Whether jobs with this status may be due again after they ended or failed."""
+        retries = self.state.find_retries(self._signs[name])
+        try:
+            return bool(retries) and self._read(name, retries).documents > 0
+        except PyMongoError:
+            return True
 
     def _explain_failed(self, name: str) -> tuple[str, str]:
         """(FAILED or DLQ, reason) for a status such as `error`.

@@ -234,6 +234,21 @@ def test_number_of_a_dead_or_cancelled_job_follows_from_its_own_date(
     assert list_statuses(candidate)[2:] == double(["succeeded", "dlq", "cancelled"])
 
 
+@pytest.mark.parametrize("end", ["failed_at", "finished_at"])
+@pytest.mark.parametrize("is_due_again", [True, False])
+def test_number_of_a_failed_job_that_is_due_again_is_not_that_of_a_dead_one(
+    end: str, *, is_due_again: bool, propose: Callable[..., Candidate]
+) -> None:
+    """Catches a job that waits for its retry and is shown as dead."""
+    job: Document = {"data": {}, "run_at": PAST, "started_at": None, "finished_at": None}
+    started = job | {"started_at": PAST}
+    failed = started | {end: NOW, "error": "boom", "run_at": FUTURE if is_due_again else PAST}
+    jobs = [job, started, started | {"finished_at": NOW}, failed]
+    candidate = propose("work", [job | {"state": n} for n, job in enumerate(jobs)])
+    assert list_statuses(candidate)[-2:] == double(["3" if is_due_again else "dlq"])
+    assert ("3 is unknown" in " ".join(candidate.doubts)) is is_due_again
+
+
 def test_outbox_without_arguments_is_possibly_a_queue(propose: Callable[..., Candidate]) -> None:
     message = {"Body": b"{}", "Topic": "order", "Dispatched": None}
     candidate = propose("app_outbox", [message, message | {"Dispatched": NOW}])
