@@ -385,13 +385,16 @@ def test_statuses_without_one_for_running_jobs_are_reported(
     assert ("no value of status is for jobs that run" in str(candidate.doubts)) is not has_running
 
 
+@pytest.mark.parametrize("failure", [{}, {"result": "failed"}], ids=["no outcome", "outcome"])
 def test_status_that_only_started_jobs_have_leaves_the_others_queued(
-    propose: Callable[..., Candidate],
+    failure: Document, propose: Callable[..., Candidate]
 ) -> None:
     job: Document = {"data": {}, "attempts": 0, "run_at": NOW}
-    jobs = [job, job | {"status": "running"}, job | {"status": "done"}]
+    jobs = [job, job | {"status": "running"}, job | {"status": "done"} | failure]
     candidate = propose("jobs", jobs)
-    assert list_statuses(candidate) == double(["queued", "leased", "succeeded"])
+    assert list_statuses(candidate) == double(
+        ["queued", "leased", "dlq" if failure else "succeeded"]
+    )
 
 
 @pytest.mark.parametrize(
