@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobmon.setup.users import ActionRights, OwnNames, QueueRoles, UserKind
+from jobmon.setup.users import ActionRights, OwnDatabaseNames, QueueRoles, UserKind
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/security.md").read_text()
@@ -172,7 +172,7 @@ def test_the_roles_are_those_of_init() -> None:
         role = (re.findall(r"`([\w.]+)`:", role_cell) or [role])[0]
         rows_by_role.setdefault(role, []).append((resource, re.findall(r"`(\w+)`", actions)))
     names = ["jobs", "job_attempts"]
-    created = QueueRoles("shop", names, OwnNames("own", "state")).privileges
+    created = QueueRoles("shop", names, OwnDatabaseNames("own", "state")).privileges
     assert set(rows_by_role) == set(created)
     for role, privileges in created.items():
         documented: dict[tuple[str, str], list[str]] = {}
@@ -198,7 +198,7 @@ def test_the_rights_for_actions_are_those_of_init() -> None:
         may_delete: QueueRoles(
             "shop",
             names,
-            OwnNames("own", "state"),
+            OwnDatabaseNames("own", "state"),
             ActionRights(collections=names, may_delete=may_delete),
         )
         for may_delete in (False, True)

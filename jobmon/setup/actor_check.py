@@ -166,8 +166,8 @@ def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[
 
 def _list_needed_rights(deployment: Deployment) -> Iterator[tuple[str, str, set[str]]]:
     """The rights that `jobmon init --actor` grants, as (database, collection, actions)."""
-    rights = deployment.list_action_rights(find_support(deployment.settings))
-    roles = replace(deployment.roles, own=deployment.own_names, actions=rights)
+    rights = deployment.action_rights(find_support(deployment.settings))
+    roles = replace(deployment.roles, own=deployment.own_database_names, actions=rights)
     for privilege in roles.privileges[roles.name(UserKind.ACTOR)]:
         resource = privilege["resource"]
         yield resource["db"], resource["collection"], set(privilege["actions"])

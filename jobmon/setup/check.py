@@ -54,7 +54,7 @@ from jobmon.web.rate_limit import require_shared_storage
 
 TOLERATED_CLOCK_DIFFERENCE = timedelta(seconds=1)
 _CLOCK_TRIES = 3
-NO_USER = "Put a user into the connection string; `jobmon init --reader USER` creates one."
+NO_USER_REMEDY = "Put a user into the connection string; `jobmon init --reader USER` creates one."
 
 
 def check_deployment(
@@ -75,7 +75,7 @@ def check_deployment(
             deployment = Deployment.inspect(settings, connection)
             yield from DeploymentCheck(deployment, connection, clock).findings()
     except (PyMongoError, OSError, ValueError) as error:
-        yield explain_failure(error, settings.mongo_uri, settings.uri_setting, NO_USER)
+        yield explain_failure(error, settings.mongo_uri, settings.uri_setting, NO_USER_REMEDY)
 
 
 def check_settings(settings: Settings, subject: str, queues: Sequence[str]) -> Iterator[Finding]:

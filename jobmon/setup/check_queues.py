@@ -14,7 +14,7 @@ from pymongo.errors import AutoReconnect, PyMongoError
 from jobmon.humanize import count
 from jobmon.settings import Settings, load_queues, select_queues
 from jobmon.setup.actor_check import check_requester
-from jobmon.setup.check import NO_USER, DeploymentCheck, check_deployment, check_settings
+from jobmon.setup.check import NO_USER_REMEDY, DeploymentCheck, check_deployment, check_settings
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import Finding, Level, describe_address, explain_failure, ok
 from jobmon.setup.rights import check_own_databases
@@ -59,7 +59,7 @@ def _check_own_deployment(own_connection: Connection) -> Iterator[Finding]:
         yield from check_own_databases(deployment)
         yield from check_requester(deployment)
     except (PyMongoError, OSError, ValueError) as error:
-        yield explain_failure(error, settings.mongo_uri, settings.uri_setting, NO_USER)
+        yield explain_failure(error, settings.mongo_uri, settings.uri_setting, NO_USER_REMEDY)
 
 
 def _check_queue(
@@ -76,6 +76,6 @@ def _check_queue(
     except (PyMongoError, OSError, ValueError) as error:
         if isinstance(error, AutoReconnect):
             unreachable[address] = error
-        return [explain_failure(error, queue.mongo_uri, queue.uri_setting, NO_USER)]
+        return [explain_failure(error, queue.mongo_uri, queue.uri_setting, NO_USER_REMEDY)]
     finally:
         connection.close()

@@ -23,7 +23,7 @@ from jobmon.setup.findings import (
 )
 from jobmon.setup.users import (
     ActionRights,
-    OwnNames,
+    OwnDatabaseNames,
     QueueRoles,
     UserKind,
     connection_string,
@@ -90,22 +90,22 @@ class Deployment:
         return QueueRoles(
             self.connection.database.name,
             self.connection.collection_names,
-            self.own_names if self.has_own_databases else None,
+            self.own_database_names if self.has_own_databases else None,
         )
 
     @property
-    def own_names(self) -> OwnNames:
+    def own_database_names(self) -> OwnDatabaseNames:
         """The names of jobmon's own databases, which may be in another deployment."""
-        return OwnNames(self.settings.rollup_db, self.settings.state_db)
+        return OwnDatabaseNames(self.settings.rollup_db, self.settings.state_db)
 
-    def list_action_rights(self, support: ActionSupport) -> ActionRights:
+    def action_rights(self, support: ActionSupport) -> ActionRights:
         """The rights of an actor's user for this queue; the queue must have actions."""
         is_jobmon_queue = support.transitions is None
         names = self.connection.collection_names
         return ActionRights(
-            # Actions change attempts only in the format of jobmon's own library.
+            # Only in the format of jobmon's library do actions change attempts.
             collections=names if is_jobmon_queue else names[:1],
-            has_controls=is_jobmon_queue,
+            may_pause=is_jobmon_queue,
             may_delete=self.settings.actions_allow_delete,
         )
 
@@ -171,8 +171,8 @@ class Deployment:
 
 @contextmanager
 def admin_client(settings: Settings, setting: str = ADMIN_URI) -> Iterator[MongoClient[Document]]:
-    """A client for the connection string in `setting`; database errors become SetupErrors."""
-    no_user = (
+    """A client for `settings.mongo_uri`; messages name `setting`. Raises SetupError."""
+    no_user_remedy = (
         f"Put an administrator into {setting}: "
         "mongodb://USER:PASSWORD@HOST/DATABASE?authSource=admin"
     )
@@ -184,7 +184,7 @@ def admin_client(settings: Settings, setting: str = ADMIN_URI) -> Iterator[Mongo
         with MongoClient[Document](uri, **options) as client:
             yield client
     except (PyMongoError, OSError, ValueError) as error:
-        raise SetupError(explain_failure(error, uri, setting, no_user)) from None
+        raise SetupError(explain_failure(error, uri, setting, no_user_remedy)) from None
 
 
 def explain_unsuitable_kind(name: str, kind: str, setting: str) -> Finding | None:
@@ -229,7 +229,7 @@ def find_jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> s
     if databases:
         return (
             f"There is a collection {jobs.name} in: {', '.join(databases)}. "
-            f"Name the database after the address in {setting}; the default is {DEFAULT_DATABASE}."
+            f"Add /DATABASE to the address in {setting}; the default is {DEFAULT_DATABASE}."
         )
     return None
 

@@ -62,10 +62,10 @@ def refused_setting(error: SettingsError) -> Finding:
     return problem("settings", str(error), remedy=SETTINGS_REMEDY)
 
 
-def explain_failure(error: Exception, uri: str, setting: str, no_user: str) -> Finding:
+def explain_failure(error: Exception, uri: str, setting: str, no_user_remedy: str) -> Finding:
     """The problem that the database at `uri`, the value of `setting`, cannot be queried.
 
-    `no_user` is the remedy if the database requires a user and the connection string has none.
+    `no_user_remedy`: what to do if the database requires a user and the address has none.
     """
     address = describe_address(uri)
     if isinstance(error, OperationFailure):
@@ -80,7 +80,7 @@ def explain_failure(error: Exception, uri: str, setting: str, no_user: str) -> F
         if error.code == UNAUTHORIZED:
             match = _NOT_AUTHORIZED.search(str(error))
             if match is None:
-                return problem("database", f"{address} requires a user.", remedy=no_user)
+                return problem("database", f"{address} requires a user.", remedy=no_user_remedy)
             return problem(
                 "rights",
                 f"The user in {setting} may not run {match['command']} on {match['database']}.",

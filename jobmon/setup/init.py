@@ -117,7 +117,7 @@ def _prepare_actions(plan: InitPlan, actions: ActionRights) -> Finding:
     """Create the indexes on the records of actions, and the list of paused types."""
     connection = plan.deployment.connection
     try:
-        if actions.has_controls:
+        if actions.may_pause:
             controls = connection.database[CONTROLS]
             no_types = {"$setOnInsert": {"types": list[str]()}}
             controls.update_one({"_id": PAUSED}, no_types, upsert=True)

@@ -105,7 +105,7 @@ def _find_action_rights(deployment: Deployment, options: InitOptions) -> ActionR
         raise SetupError(
             problem("actions", support.reason, remedy="Leave out --actor for this queue.")
         )
-    return deployment.list_action_rights(support)
+    return deployment.action_rights(support)
 
 
 def _read_sample(fields: ExpectedFields, kind: str, setting: str) -> Sample | None:

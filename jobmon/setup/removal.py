@@ -31,7 +31,8 @@ def remove(settings: Settings, *, dry_run: bool = False) -> Iterator[Finding]:
         yield from _list_other_indexes(deployment, created, dry_run=dry_run)
         yield ok(
             "databases",
-            f"{' and '.join(deployment.own_names)} are kept: they may hold data of other queues.",
+            f"{' and '.join(deployment.own_database_names)} are kept: they may hold data of other "
+            "queues.",
         )
 
 

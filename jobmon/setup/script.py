@@ -92,7 +92,7 @@ def action_lines(roles: QueueRoles) -> Iterator[str]:
     actions = roles.actions
     if actions is None:
         return
-    if actions.has_controls:
+    if actions.may_pause:
         controls = _collection(roles.database, CONTROLS)
         key, created = {"_id": PAUSED}, {"$setOnInsert": {"types": list[str]()}}
         yield f"{controls}.updateOne({_js(key)}, {_js(created)}, {{upsert: true}});"

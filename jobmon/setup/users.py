@@ -68,7 +68,7 @@ def list_state_rights(kind: UserKind, *, has_actions: bool) -> dict[str, tuple[s
     }
 
 
-class OwnNames(NamedTuple):
+class OwnDatabaseNames(NamedTuple):
     """The names of jobmon's own databases: JOBMON_ROLLUP_DB and JOBMON_STATE_DB."""
 
     rollups: str
@@ -79,12 +79,12 @@ class OwnNames(NamedTuple):
 class ActionRights:
     """The rights of the actor's user, which may update documents of these watched `collections`.
 
-    `has_controls`: the user may also update the list of paused types. `may_delete`: the user may
+    `may_pause`: the user may also update the list of paused types. `may_delete`: the user may
     also delete documents.
     """
 
     collections: Sequence[str]
-    has_controls: bool = True
+    may_pause: bool = True
     may_delete: bool = False
 
 
@@ -99,7 +99,7 @@ class QueueRoles:
 
     database: str
     collections: Sequence[str]
-    own: OwnNames | None  # None if jobmon's own databases are in another deployment
+    own: OwnDatabaseNames | None  # None if jobmon's own databases are in another deployment
     actions: ActionRights | None = None
 
     def name(self, kind: UserKind) -> str:
@@ -130,7 +130,7 @@ class QueueRoles:
         if self.own is not None and kind is not UserKind.ACTOR:
             rollup_rights = WRITING if kind is UserKind.COLLECTOR else ("find",)
             yield self._grant(self.own.rollups, "", rollup_rights)
-        if self.actions is not None and self.actions.has_controls:
+        if self.actions is not None and self.actions.may_pause:
             control_rights = ("find", "update") if kind is UserKind.ACTOR else ("find",)
             yield self._grant(self.database, CONTROLS, control_rights)
         if self.own is not None:

@@ -25,7 +25,14 @@ from jobmon.demo.workload import run_workload
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.setup.replica_set import start_replica_set
-from jobmon.setup.users import OwnNames, QueueRoles, User, UserKind, create_roles, create_users
+from jobmon.setup.users import (
+    OwnDatabaseNames,
+    QueueRoles,
+    User,
+    UserKind,
+    create_roles,
+    create_users,
+)
 from jobmon.store.connection import Connection
 
 from ..api import test_access as access
@@ -37,7 +44,7 @@ from ..support.waiting import eventually
 
 WATCHED, ROLLUP, STATE = "shop", "jobmon_rollups", "jobmon_state"
 COLLECTIONS = ("jobs", "job_attempts")
-ROLES = QueueRoles(WATCHED, COLLECTIONS, OwnNames(ROLLUP, STATE))
+ROLES = QueueRoles(WATCHED, COLLECTIONS, OwnDatabaseNames(ROLLUP, STATE))
 # Paths that begin with one of these get 503 if there is no collector.
 NEED_COLLECTOR = ("/admin/jobs/errors", "/admin/jobs/slowest", "/dashboard/errors/")
 PASSWORDS = {"reader": "the-readers-password", "collector": "the-collectors-password"}
