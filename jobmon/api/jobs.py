@@ -55,7 +55,7 @@ class RestOfPath(BaseConverter):
 def blueprint(lists: ListResponder, counter: owner_counts.OwnerJobCounter) -> Routes:
     """The routes of this module, and `GET /job/counts`."""
     routes = Routes("jobs", __name__, access=Access.SIGNED_IN)
-    routes.before_request(auth.require_owners)
+    routes.before_request(auth.require_known_queue)
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
 
     @routes.get("/jobs")

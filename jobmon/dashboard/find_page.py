@@ -80,7 +80,7 @@ def find_queue() -> BaseResponse | str:
 def find() -> BaseResponse | str:
     """Open the page that the text means, or list all choices; for a script, suggestions."""
     session.require_session()
-    auth.require_owners()
+    auth.require_known_queue()
     owner = None if auth.is_admin() else auth.subject()
     text = read_parameter("q").strip()
     meanings = find_meanings(current_queue(), text, owner)

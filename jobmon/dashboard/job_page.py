@@ -73,7 +73,7 @@ class JobPage:
     def page(self, job_id: str) -> Response | str:
         """One job, for its owner or an admin; with `format=json`, the same answer as the API's."""
         session.require_session()
-        auth.require_owners()
+        auth.require_known_queue()
         if read_parameter("format") == "json":
             return jsonify(JobDetail().dump(get_detailed_job(job_id)))
         document, now = get_callers_job(job_id), datetime.now(UTC)

@@ -59,7 +59,7 @@ class JobListPages:
     def own_jobs(self) -> Answer:
         """The caller's own jobs."""
         session.require_session()
-        auth.require_owners()
+        auth.require_known_queue()
         return self._list(auth.subject())
 
     def _list(self, owner: str | None) -> Answer:

@@ -92,7 +92,7 @@ class OverviewPage:
         """The overview; callers who may not see it are redirected to their own jobs."""
         session.require_session()
         if not auth.is_admin():
-            auth.require_owners()
+            auth.require_known_queue()
             return redirect(url_for("dashboard.own_jobs"))
         query = OverviewQuery.from_request()
         return render_template(

@@ -290,8 +290,8 @@ def permission_error(needed: str) -> ApiError:
     return ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {needed}.")
 
 
-def require_owners() -> None:
-    """Raise ApiError 404 if the queue is closed to owners and the caller has no permission for it.
+def require_known_queue() -> None:
+    """Raise ApiError 404 unless the caller may know of the queue (`may_know`).
 
     The error is the same for a queue that does not exist.
     """
@@ -345,7 +345,7 @@ def may_see(queue: Settings) -> bool:
 
 
 def may_know(queue: Settings) -> bool:
-    """Whether the request's token may see this queue, or own jobs in it."""
+    """Whether the caller may know that this queue exists: it may see it, or own jobs in it."""
     return queue.owners or may_see(queue)
 
 

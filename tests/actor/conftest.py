@@ -28,7 +28,7 @@ from jobmon.store.filter import JobFilter
 
 from ..conftest import SECRET
 from ..support.commands import database_uri, index_queue
-from ..support.watched_queue import temporary_database
+from ..support.queue_service import temporary_database
 
 ADA, BOB = Person(subject="ada", role="admin", address="10.0.0.1"), Person(subject="bob")
 OWN_COLLECTIONS = ("action_decisions", "action_progress", "action_outcomes", "action_leases")

@@ -16,8 +16,8 @@ from jobmon.settings.actions import JOBS_EDIT, JOBS_RETRY
 
 from ..conftest import SECRET, Api
 from ..support.commands import database_uri, index_queue
+from ..support.queue_service import temporary_database
 from ..support.waiting import eventually
-from ..support.watched_queue import temporary_database
 
 QUEUES_TOML = """
 [one]

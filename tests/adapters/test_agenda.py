@@ -17,15 +17,15 @@ from jobmon.store.mapping import Document
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
 from ..support.commands import database_uri
-from ..support.waiting import eventually
-from ..support.watched_queue import (
+from ..support.queue_service import (
     Answer,
     MongoDb,
-    WatchedQueue,
+    QueueService,
     drop_derived,
     init,
     temporary_database,
 )
+from ..support.waiting import eventually
 
 Ids = dict[str, str]
 
@@ -59,7 +59,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class AgendaQueue(WatchedQueue):
+class AgendaQueue(QueueService):
     """The service over the documents that Agenda wrote."""
 
     def __init__(self, mongod: Mongod, database: MongoDb, version: str, ids: Ids) -> None:
@@ -414,7 +414,7 @@ def test_the_jobs_of_a_standalone_server_are_polled(
         queue.close()
 
 
-def read_nonzero_counts(queue: WatchedQueue) -> dict[str, int]:
+def read_nonzero_counts(queue: QueueService) -> dict[str, int]:
     counts = queue.get("/admin/jobs/stats")["statusCounts"]
     return {status: count for status, count in counts.items() if count}
 

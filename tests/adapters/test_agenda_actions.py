@@ -18,7 +18,7 @@ from jobmon.store.filter import JobFilter
 from ..actor.conftest import ActingQueue
 from ..conftest import SECRET
 from ..support.commands import database_uri, index_queue
-from ..support.watched_queue import temporary_database
+from ..support.queue_service import temporary_database
 
 
 @pytest.mark.parametrize("version", [pytest.param("5", marks=pytest.mark.long), "6"])

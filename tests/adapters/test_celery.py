@@ -15,8 +15,8 @@ from jobmon.store.bson_json import to_iso
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
 from ..support.commands import database_uri
+from ..support.queue_service import Answer, QueueService, drop_derived, init, temporary_database
 from ..support.waiting import eventually
-from ..support.watched_queue import Answer, WatchedQueue, drop_derived, init, temporary_database
 
 Ids = dict[str, str]
 WORKER = "worker-1@shop"
@@ -65,7 +65,7 @@ ARGS = {
 }
 
 
-class Celery(WatchedQueue):
+class Celery(QueueService):
     """The service over the documents that Celery wrote."""
 
     def __init__(self, mongod: Mongod, database: Any, is_extended: bool, ids: Ids) -> None:

@@ -24,8 +24,8 @@ from ..conftest import NOW
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
 from ..support.commands import database_uri
+from ..support.queue_service import MongoDb, QueueService, init, temporary_database
 from ..support.waiting import eventually
-from ..support.watched_queue import MongoDb, WatchedQueue, init, temporary_database
 from .test_samples import load_sample
 
 Ids = dict[str, str]
@@ -76,7 +76,7 @@ error = { object = { code = "kind", message = "text" } }
 @pytest.fixture
 def shop(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
-) -> Iterator[WatchedQueue]:
+) -> Iterator[QueueService]:
     path = tmp_path / "shop.toml"
     path.write_text(SHOP_PROFILE)
     with temporary_database(mongo) as database:
@@ -97,7 +97,7 @@ def shop(
             ]
         )
         init(database_uri(mongod, database), PROFILE=str(path))
-        queue = WatchedQueue(
+        queue = QueueService(
             mongod,
             database,
             profile=str(path),
@@ -123,7 +123,7 @@ def log_end(database: MongoDb, job: str, at_s: float, **fields: Any) -> None:
     database.work_log.insert_one(event | fields)
 
 
-def test_attempts_of_a_job_are_read_from_its_events(shop: WatchedQueue) -> None:
+def test_attempts_of_a_job_are_read_from_its_events(shop: QueueService) -> None:
     job = shop.get("/jobs/b")
     assert job["attemptCount"] == 2
     first, second = job["attempts"]
@@ -145,7 +145,7 @@ def test_attempts_of_a_job_are_read_from_its_events(shop: WatchedQueue) -> None:
     assert (done["attemptNumber"], done["workerId"], done["durationMs"]) == (1, "h-1", 2_000)
 
 
-def test_runs_are_counted_from_the_events_that_end_them(shop: WatchedQueue) -> None:
+def test_runs_are_counted_from_the_events_that_end_them(shop: QueueService) -> None:
     # A first run has waited since the job's creation.
     waits, runs = {bucket(1_000): 1}, {bucket(2_000): 1}
     assert count_activity(shop.connection, *WINDOW)[NOW] == {
@@ -157,7 +157,7 @@ def test_runs_are_counted_from_the_events_that_end_them(shop: WatchedQueue) -> N
     }
 
 
-def test_every_query_of_a_log_has_an_index(shop: WatchedQueue) -> None:
+def test_every_query_of_a_log_has_an_index(shop: QueueService) -> None:
     with profiled(shop.database) as entries:
         shop.get("/jobs/b")
         count_activity(shop.connection, *WINDOW)
@@ -172,7 +172,7 @@ def test_every_query_of_a_log_has_an_index(shop: WatchedQueue) -> None:
     assert levels["fields"] == "warning"  # because of the malformed events
 
 
-def test_start_of_a_run_is_searched_up_to_a_day_before_its_end(shop: WatchedQueue) -> None:
+def test_start_of_a_run_is_searched_up_to_a_day_before_its_end(shop: QueueService) -> None:
     """Catches a query that reads all events of a job if the start of a run is missing."""
     start = {"of": {"job": "a"}, "what": "begin"}
     shop.database.work_log.insert_many(
@@ -186,7 +186,7 @@ def test_start_of_a_run_is_searched_up_to_a_day_before_its_end(shop: WatchedQueu
     assert count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run == runs
 
 
-def test_due_time_of_a_run_is_read_from_its_start_event(shop: WatchedQueue, tmp_path: Path) -> None:
+def test_due_time_of_a_run_is_read_from_its_start_event(shop: QueueService, tmp_path: Path) -> None:
     (tmp_path / "shop.toml").write_text(SHOP_PROFILE + 'eligibleAt = "due"\ntype = "name"\n')
     due = to_iso(NOW - timedelta(seconds=3))
     shop.database.work_log.update_many({"what": "begin"}, {"$set": {"due": due}})
@@ -202,7 +202,7 @@ def test_due_time_of_a_run_is_read_from_its_start_event(shop: WatchedQueue, tmp_
 
 
 def test_newest_runs_have_no_number_if_older_events_were_not_read(
-    shop: WatchedQueue, tmp_path: Path
+    shop: QueueService, tmp_path: Path
 ) -> None:
     """Catches the fourth run with the number 2."""
     profile = SHOP_PROFILE.replace('attemptNumber = "number"\n', "")
@@ -224,17 +224,17 @@ def test_newest_runs_have_no_number_if_older_events_were_not_read(
 @pytest.fixture
 def agenda_sample(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[WatchedQueue]:
+) -> Iterator[QueueService]:
     monkeypatch.setattr("jobmon.store.known_fields.CACHE_TTL_MS", 100)
     with temporary_database(mongo) as database:
         load_sample(database, "agenda-6")
         init(database_uri(mongod, database), PROFILE="agenda-logs")
-        queue = WatchedQueue(mongod, database, **AGENDA_SETTINGS)
+        queue = QueueService(mongod, database, **AGENDA_SETTINGS)
         yield queue
         queue.close()
 
 
-def test_events_of_the_sample_are_counted(agenda_sample: WatchedQueue) -> None:
+def test_events_of_the_sample_are_counted(agenda_sample: QueueService) -> None:
     """Catches events that are not counted because their jobs do not exist."""
     event = agenda_sample.database.agenda_logs.find_one({"event": "success"})
     start = floor(event["timestamp"].replace(tzinfo=UTC), MINUTE)
@@ -244,7 +244,7 @@ def test_events_of_the_sample_are_counted(agenda_sample: WatchedQueue) -> None:
     assert list(tallies.values()) == [Tally(outcomes={"failed": 1})]
 
 
-def test_runs_are_unknown_while_the_log_is_empty(agenda_sample: WatchedQueue) -> None:
+def test_runs_are_unknown_while_the_log_is_empty(agenda_sample: QueueService) -> None:
     """Catches runs that are counted from the jobs, and a second time once the log has events."""
     log, jobs = agenda_sample.database.agenda_logs, agenda_sample.database.agendaJobs
     (event,) = log.find({"event": "success"})
@@ -260,7 +260,7 @@ def test_runs_are_unknown_while_the_log_is_empty(agenda_sample: WatchedQueue) ->
         assert row["type"] == "every second"
 
 
-def test_job_without_events_shows_its_own_last_run(agenda_sample: WatchedQueue) -> None:
+def test_job_without_events_shows_its_own_last_run(agenda_sample: QueueService) -> None:
     (job,) = agenda_sample.get("/admin/jobs/queue", type="bad email")["data"]
     (attempt,) = agenda_sample.get(f"/jobs/{job['jobId']}")["attempts"]
     assert (attempt["status"], attempt["attemptNumber"]) == ("failed", None)
@@ -272,10 +272,10 @@ def agenda(
     mongod: Mongod,
     mongo: MongoClient[dict[str, Any]],
     run_agenda: Callable[..., Ids],
-) -> Iterator[tuple[WatchedQueue, Ids]]:
+) -> Iterator[tuple[QueueService, Ids]]:
     """The service over the documents of Agenda, and the job ids; a collector runs all the time."""
     with temporary_database(mongo) as database:
-        queue = WatchedQueue(mongod, database, **AGENDA_SETTINGS)
+        queue = QueueService(mongod, database, **AGENDA_SETTINGS)
         init(database_uri(mongod, database), "--create", PROFILE="agenda-logs")
         with queue.running_collector():
             ids = run_agenda("6", database_uri(mongod, database), logs=True)
@@ -283,7 +283,7 @@ def agenda(
         queue.close()
 
 
-def test_every_run_of_the_real_agenda_is_counted(agenda: tuple[WatchedQueue, Ids]) -> None:
+def test_every_run_of_the_real_agenda_is_counted(agenda: tuple[QueueService, Ids]) -> None:
     """Catches runs that are not counted: earlier runs of a job, and runs of removed jobs."""
     queue, _ = agenda
     event_counts = {
@@ -315,7 +315,7 @@ def test_every_run_of_the_real_agenda_is_counted(agenda: tuple[WatchedQueue, Ids
         assert (row["runMs"]["p50"] is None) == (row["succeeded"] + row["failed"] == 0)
 
 
-def test_every_run_of_the_real_agenda_is_shown(agenda: tuple[WatchedQueue, Ids]) -> None:
+def test_every_run_of_the_real_agenda_is_shown(agenda: tuple[QueueService, Ids]) -> None:
     queue, ids = agenda
     outcomes = {"start": "running", "success": "succeeded", "fail": "failed"}
     for case, job_id in ids.items():
@@ -346,7 +346,7 @@ def test_every_run_of_the_real_agenda_is_shown(agenda: tuple[WatchedQueue, Ids])
     assert "waited" not in dead.text  # the due time of a run is unknown
 
 
-def test_check_recommends_the_profile_that_reads_the_log(agenda: tuple[WatchedQueue, Ids]) -> None:
+def test_check_recommends_the_profile_that_reads_the_log(agenda: tuple[QueueService, Ids]) -> None:
     queue, _ = agenda
     findings = list(check_deployment(replace(queue.settings, profile="agenda")))
     (warning,) = (finding for finding in findings if "agenda_logs records" in finding.message)
@@ -409,7 +409,7 @@ def test_attempts_of_a_collection_are_read_with_rules_readings_and_computed_fiel
         )
         indexes = init(database_uri(mongod, database), PROFILE=str(path))
         assert {"runs(job, began)", "runs(ended)"} <= set(indexes)
-        queue = WatchedQueue(
+        queue = QueueService(
             mongod,
             database,
             profile=str(path),

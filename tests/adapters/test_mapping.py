@@ -20,8 +20,8 @@ from jobmon.store.bson_json import to_iso
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import assert_cheap, profiled
 from ..support.commands import database_uri
+from ..support.queue_service import Answer, QueueService, drop_derived, init, temporary_database
 from ..support.waiting import eventually
-from ..support.watched_queue import Answer, WatchedQueue, drop_derived, init, temporary_database
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 JOB_COUNT = 40
@@ -104,7 +104,7 @@ def make_attempt(number: int) -> Answer:
     }
 
 
-class Tasks(WatchedQueue):
+class Tasks(QueueService):
     """The service over the tasks, with settings from these variables (without `JOBMON_`)."""
 
     def __init__(self, mongod: Mongod, database: Any, variables: dict[str, str]) -> None:
@@ -406,7 +406,7 @@ def test_the_id_of_an_attempt_can_be_the_id_of_its_job(
     """Catches a 500 for a job whose attempts have its id as their `_id`."""
     now = datetime.now(UTC)
     with temporary_database(mongo) as database:
-        queue = WatchedQueue(mongod, database, attempt_fields={"jobId": "_id"})
+        queue = QueueService(mongod, database, attempt_fields={"jobId": "_id"})
         database.jobs.insert_one(
             {"jobId": "j", "type": "mail", "status": "leased", "createdAt": now}
         )

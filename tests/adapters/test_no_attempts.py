@@ -15,8 +15,8 @@ from jobmon.store.bson_json import to_iso
 
 from ..dashboard.conftest import signed_in
 from ..support.commands import database_uri
+from ..support.queue_service import Answer, QueueService, init, temporary_database
 from ..support.waiting import eventually
-from ..support.watched_queue import Answer, WatchedQueue, init, temporary_database
 
 FIELDS = {"type": "kind", "status": "state", "nextRunAt": "runAt", "finishedAt": "endedAt"}
 STATUSES = {"done": "succeeded", "waiting": "queued", "failed": "dlq", "again": "failed"}
@@ -47,7 +47,7 @@ def make_waiting_job(now: datetime) -> Answer:
 
 
 @pytest.fixture(scope="module")
-def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[QueueService]:
     now = datetime.now(UTC).replace(microsecond=0)
     with temporary_database(mongo) as database:
         database.jobs.insert_many(
@@ -59,7 +59,7 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
             ]
         )
         init(database_uri(mongod, database), **VARIABLES)
-        queue = WatchedQueue(mongod, database, job_fields=FIELDS, status_names=STATUSES)
+        queue = QueueService(mongod, database, job_fields=FIELDS, status_names=STATUSES)
         yield queue
         queue.close()
 
@@ -67,7 +67,7 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
 ACTIVITY = {"enqueued": 116, "succeeded": 100, "failed": 15, "dlq": 10}
 
 
-def check_counts(queue: WatchedQueue) -> None:
+def check_counts(queue: QueueService) -> None:
     assert queue.activity() == ACTIVITY
     (mail,) = queue.get("/admin/jobs/types")["data"]
     assert mail["finishedPerMinute"] > 1
@@ -76,11 +76,11 @@ def check_counts(queue: WatchedQueue) -> None:
     assert mail["waitMs"]["p50"] is None  # unknown, because the last attempt can be a retry
 
 
-def test_the_last_attempt_of_each_job_is_counted(queue: WatchedQueue) -> None:
+def test_the_last_attempt_of_each_job_is_counted(queue: QueueService) -> None:
     check_counts(queue)
 
 
-def test_the_collector_counts_the_last_attempt_of_each_job(queue: WatchedQueue) -> None:
+def test_the_collector_counts_the_last_attempt_of_each_job(queue: QueueService) -> None:
     with queue.running_collector():
         eventually(lambda: queue.activity() == ACTIVITY)
         check_counts(queue)
@@ -90,7 +90,7 @@ def test_the_collector_counts_the_last_attempt_of_each_job(queue: WatchedQueue) 
         assert "Nothing has finished" not in overview
 
 
-def test_a_job_without_recorded_attempts_shows_its_last_attempt(queue: WatchedQueue) -> None:
+def test_a_job_without_recorded_attempts_shows_its_last_attempt(queue: QueueService) -> None:
     job = queue.get("/jobs/done-7")
     assert job["attemptCount"] == 1  # at least
     assert job["reasons"] == {"attempts": "the queue does not record every attempt"}
@@ -121,7 +121,7 @@ def test_a_job_without_recorded_attempts_shows_its_last_attempt(queue: WatchedQu
 @pytest.fixture
 def three_jobs(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[WatchedQueue]:
+) -> Iterator[QueueService]:
     """The service over three succeeded jobs with the contract's field names, without attempts."""
     monkeypatch.setattr(known_fields, "CACHE_TTL_MS", 0)  # tests change which fields are known
     now = datetime.now(UTC)
@@ -132,13 +132,13 @@ def three_jobs(
             for number in range(3)
         )
         init(database_uri(mongod, database))
-        queue = WatchedQueue(mongod, database)
+        queue = QueueService(mongod, database)
         yield queue
         queue.close()
 
 
 def test_only_recorded_attempts_are_counted_if_there_are_any(
-    three_jobs: WatchedQueue, mongod: Mongod
+    three_jobs: QueueService, mongod: Mongod
 ) -> None:
     assert three_jobs.activity()["succeeded"] == 3
     now = datetime.now(UTC)
@@ -152,14 +152,14 @@ def test_only_recorded_attempts_are_counted_if_there_are_any(
     assert (recorded["attemptNumber"], derived["attemptNumber"]) == (1, None)
 
 
-def test_the_wait_is_known_if_the_last_attempt_is_the_first(three_jobs: WatchedQueue) -> None:
+def test_the_wait_is_known_if_the_last_attempt_is_the_first(three_jobs: QueueService) -> None:
     three_jobs.database.jobs.update_many({}, {"$set": {"attemptCount": 1}})
     (row,) = three_jobs.get("/admin/jobs/types")["data"]
     assert row["waitMs"]["p50"] == pytest.approx(3_000, rel=0.05)
     assert three_jobs.get("/jobs/done-0")["attempts"][0]["attemptNumber"] == 1
 
 
-def test_counts_are_null_if_no_finishedat_is_a_date(three_jobs: WatchedQueue) -> None:
+def test_counts_are_null_if_no_finishedat_is_a_date(three_jobs: QueueService) -> None:
     """Catches a count of 0, and a notice that nothing finishes."""
     three_jobs.database.jobs.update_many({}, {"$set": {"finishedAt": 1_234_567_890_000}})
     due = datetime.now(UTC) - timedelta(minutes=15)
@@ -172,7 +172,7 @@ def test_counts_are_null_if_no_finishedat_is_a_date(three_jobs: WatchedQueue) ->
     assert "Nothing has finished" not in signed_in(three_jobs.api).page("/dashboard").text
 
 
-def test_counts_are_null_if_dead_jobs_have_no_end(three_jobs: WatchedQueue) -> None:
+def test_counts_are_null_if_dead_jobs_have_no_end(three_jobs: QueueService) -> None:
     """Catches a failure rate of 0 if succeeded jobs have a finishedAt, but dead jobs have none."""
     assert three_jobs.activity() == {"enqueued": 3, "succeeded": 3, "failed": 0, "dlq": 0}
     three_jobs.database.jobs.insert_one({"jobId": "d", "status": "dlq", "type": "t"})
@@ -183,7 +183,7 @@ def test_counts_are_null_if_dead_jobs_have_no_end(three_jobs: WatchedQueue) -> N
     assert "dead jobs do not record when they finished" in overview
 
 
-def test_counts_are_null_if_finishedat_and_its_index_are_missing(three_jobs: WatchedQueue) -> None:
+def test_counts_are_null_if_finishedat_and_its_index_are_missing(three_jobs: QueueService) -> None:
     """Catches an error: `jobmon init` creates no index on a field that no document has."""
     three_jobs.database.jobs.update_many({}, {"$unset": {"finishedAt": 1}})
     three_jobs.database.jobs.drop_index("status_1_finishedAt_1__id_1")
@@ -237,7 +237,7 @@ def test_a_date_in_place_of_null_is_no_date(
             ]
         )
         init(database_uri(mongod, database), PROFILE=str(path))
-        queue = WatchedQueue(mongod, database, profile=str(path), jobs_collection="tasks")
+        queue = QueueService(mongod, database, profile=str(path), jobs_collection="tasks")
         waiting, dead = queue.get("/jobs/q0"), queue.get("/jobs/d")
         assert waiting["nextRunAt"] is waiting["finishedAt"] is dead["finishedAt"] is None
         assert waiting["attempts"] == []
@@ -271,7 +271,7 @@ def test_finishedat_is_used_only_with_the_statuses_of_only_in(
             {"_id": status, "status": status, "at": now, "changed": now} for status in statuses
         )
         init(database_uri(mongod, database), PROFILE=str(path))
-        tasks = WatchedQueue(mongod, database, profile=str(path), jobs_collection="tasks")
+        tasks = QueueService(mongod, database, profile=str(path), jobs_collection="tasks")
         hour_ago = to_iso(now - timedelta(hours=1))
         assert set(tasks.list_ids(finished_from=hour_ago)) == {"succeeded", "dlq"}
         assert tasks.activity() == {"enqueued": 4, "succeeded": 1, "failed": 1, "dlq": 1}
@@ -297,7 +297,7 @@ def test_runs_are_counted_from_changes_if_no_document_has_its_end(
     with temporary_database(mongo) as database:
         database.tasks.insert_many({"state": "waiting", "at": now} for _ in range(3))
         init(database_uri(mongod, database), PROFILE=str(path))
-        queue = WatchedQueue(mongod, database, profile=str(path), jobs_collection="tasks")
+        queue = QueueService(mongod, database, profile=str(path), jobs_collection="tasks")
         with queue.running_collector():
             for job, state in zip(database.tasks.find(), ("done", "bad", "done"), strict=True):
                 for new_state in ("running", state):
@@ -318,7 +318,7 @@ def test_no_job_is_known_to_be_due_if_only_results_are_stored(
     result = {"status": "SUCCESS", "date_done": datetime.now(UTC), "completedAt": datetime.now(UTC)}
     with temporary_database(mongo) as database:
         database.results.insert_one(result)
-        queue = WatchedQueue(mongod, database, profile=profile, jobs_collection="results")
+        queue = QueueService(mongod, database, profile=profile, jobs_collection="results")
         stats = queue.get("/admin/jobs/stats")
         assert (stats["dueJobs"], stats["scheduledJobs"]) == (due, due)
         assert ("dueJobs" in stats["reasons"]) is (due is None)
@@ -336,7 +336,7 @@ def test_embedded_attempts_are_read_with_the_attempt_field_names(
     ]
     with temporary_database(mongo) as database:
         database.jobs.insert_one({"jobId": "j", "log": runs})
-        queue = WatchedQueue(
+        queue = QueueService(
             mongod,
             database,
             job_fields={"attempts": "log"},

@@ -20,8 +20,8 @@ from ..dashboard.conftest import signed_in
 from ..support.commands import database_uri, index_queue
 from ..support.pages import Viewer
 from ..support.processes import end_process
+from ..support.queue_service import temporary_database
 from ..support.waiting import PATIENCE_S, eventually
-from ..support.watched_queue import temporary_database
 
 COLLECTIONS = {"agenda-5": "agendaJobs", "agenda-6": "agendaJobs", "pulse": "pulseJobs"}
 ROLES = {"admin": frozenset({ADMIN_DASHBOARD, JOBS_RETRY, JOBS_EDIT})}

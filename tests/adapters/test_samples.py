@@ -26,8 +26,8 @@ from jobmon.store.labels import OTHER
 
 from ..store.test_queries import profiled
 from ..support.commands import database_uri
+from ..support.queue_service import Answer, QueueService, init, temporary_database
 from ..support.waiting import eventually
-from ..support.watched_queue import Answer, WatchedQueue, init, temporary_database
 from .test_agenda import may_scan
 
 TYPES_WITHOUT_PAYLOAD = ("tick", "recovers", "every second", "fails hourly")
@@ -310,7 +310,7 @@ CASES = {
 }
 
 
-class Sample(WatchedQueue):
+class Sample(QueueService):
     """The service over a sample, with settings from these variables (without `JOBMON_`)."""
 
     def __init__(

@@ -17,8 +17,8 @@ from jobmon.setup.check import check_deployment
 from jobmon.store.bson_json import to_iso
 
 from ..support.commands import database_uri
+from ..support.queue_service import QueueService, init, temporary_database
 from ..support.waiting import eventually
-from ..support.watched_queue import WatchedQueue, init, temporary_database
 
 PAGE = Path(__file__).parents[2] / "docs" / "adapters.md"
 
@@ -40,7 +40,7 @@ def test_profiles_of_the_tutorial_are_valid_and_read_its_documents(
     with temporary_database(mongo) as database:
         database.work.insert_many(documents)
         init(database_uri(mongod, database), PROFILE=str(path))
-        shop = WatchedQueue(mongod, database, profile=str(path), jobs_collection="work")
+        shop = QueueService(mongod, database, profile=str(path), jobs_collection="work")
         stats = shop.get("/admin/jobs/stats")
         counts = {status: count for status, count in stats["statusCounts"].items() if count}
         assert counts == {"queued": 1, "leased": 1, "failed": 1, "succeeded": 1}

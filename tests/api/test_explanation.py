@@ -21,8 +21,8 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.live_stats import LiveStats
 
 from ..conftest import Api
+from ..support.queue_service import QueueService, temporary_database
 from ..support.waiting import eventually
-from ..support.watched_queue import WatchedQueue, temporary_database
 
 MINUTE = timedelta(minutes=1)
 MongoDb = Database[dict[str, Any]]
@@ -260,7 +260,7 @@ def test_explanation_claims_only_what_the_queue_records(
             job = {name: to_stored(value) for name, value in fields.items()}
             job |= AGENDA_FIELDS if profile == "agenda" else {}
             database[collection].insert_one({"_id": f"job{index}", **job})
-        queue = WatchedQueue(mongod, database, profile=profile, jobs_collection=collection)
+        queue = QueueService(mongod, database, profile=profile, jobs_collection=collection)
         texts = [get_explanation(queue.api, f"job{index}")["text"] for index in range(len(cases))]
         queue.close()
     assert [ignore_seconds(text) for text in texts] == [ignore_seconds(text) for _, text in cases]
@@ -270,11 +270,11 @@ def test_explanation_claims_only_what_the_queue_records(
 
 
 @pytest.fixture(scope="module")
-def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[QueueService]:
     """A queue with an hour of history, and a collector that counts it."""
     with temporary_database(mongo) as database:
         JobQueue(database).create_indexes()
-        queue = WatchedQueue(mongod, database)
+        queue = QueueService(mongod, database)
         create_indexes(queue.connection)
         now = datetime.now(UTC)
         database.job_attempts.insert_many(
@@ -318,7 +318,7 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
         queue.close()
 
 
-def test_a_due_job_starts_at_the_rate_of_its_type(queue: WatchedQueue) -> None:
+def test_a_due_job_starts_at_the_rate_of_its_type(queue: QueueService) -> None:
     def read_once_estimated() -> dict[str, Any]:
         explanation = get_explanation(queue.api, "mail11")
         return explanation if explanation["expectedStart"] else {}
@@ -337,14 +337,14 @@ def test_a_due_job_starts_at_the_rate_of_its_type(queue: WatchedQueue) -> None:
     assert timedelta(seconds=60) < delay < timedelta(minutes=3)
 
 
-def test_a_due_job_of_a_type_without_runs_is_type_stalled(queue: WatchedQueue) -> None:
+def test_a_due_job_of_a_type_without_runs_is_type_stalled(queue: QueueService) -> None:
     explanation = get_explanation(queue.api, "report")
     assert explanation["code"] == "type_stalled"
     assert explanation["ahead"] == 0
     assert "No attempt of its type runs, and none has ended for more than" in explanation["text"]
 
 
-def test_a_job_slower_than_99_percent_of_its_type_is_running_long(queue: WatchedQueue) -> None:
+def test_a_job_slower_than_99_percent_of_its_type_is_running_long(queue: QueueService) -> None:
     explanation = get_explanation(queue.api, "slow")
     assert explanation["code"] == "running_long"
     comparison = "99% of the runs of its type took up to about 1.9 s in the last hour"
@@ -352,7 +352,7 @@ def test_a_job_slower_than_99_percent_of_its_type_is_running_long(queue: Watched
 
 
 def test_running_job_is_explained_although_the_collector_has_just_stopped(
-    queue: WatchedQueue, monkeypatch: pytest.MonkeyPatch
+    queue: QueueService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a 500: without a collector, the history of a day cannot be read."""
 
@@ -364,7 +364,7 @@ def test_running_job_is_explained_although_the_collector_has_just_stopped(
 
 
 def test_a_job_is_explained_although_its_history_cannot_be_read(
-    queue: WatchedQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    queue: QueueService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def raise_disconnected(*_: object) -> None:
         raise AutoReconnect("away")

@@ -13,7 +13,7 @@ from jobmon.page_addresses import job_address
 
 from ..conftest import NOW, Api
 from ..dashboard.conftest import signed_in
-from ..support.watched_queue import WatchedQueue, temporary_database
+from ..support.queue_service import QueueService, temporary_database
 
 A_UUID = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
 TEXT_IDS = [
@@ -59,7 +59,7 @@ NON_TEXT_IDS = [
 ]
 
 
-def read_ids_by_cursors(queue: WatchedQueue) -> list[str]:
+def read_ids_by_cursors(queue: QueueService) -> list[str]:
     """The ids of all jobs, from pages of three."""
     ids, cursor = [], ""
     while cursor is not None:
@@ -81,7 +81,7 @@ def queue_and_ids(request: pytest.FixtureRequest, mongod: Any, mongo: Any) -> An
         database.job_attempts.insert_many(
             {"jobId": job_id, "attemptNumber": 1, "workerId": repr(job_id)} for job_id in ids
         )
-        queue = WatchedQueue(mongod, database, **mapping)
+        queue = QueueService(mongod, database, **mapping)
         yield queue, ids
         queue.close()
 
@@ -155,7 +155,7 @@ def test_job_whose_owner_is_in_an_array_or_a_document_belongs_to_nobody(
     mongod: Any, database: Database[dict[str, Any]]
 ) -> None:
     """The array can be the value of the owner's field, or lie on the path to this field."""
-    queue = WatchedQueue(mongod, database, job_fields={"createdBy": "by.id"})
+    queue = QueueService(mongod, database, job_fields={"createdBy": "by.id"})
     database.jobs.insert_many(
         {"jobId": name, "by": creator, "createdAt": NOW, "status": "queued"}
         for name, creator in (

@@ -19,7 +19,7 @@ from jobmon.setup.indexes import create_indexes
 from ..conftest import NOW
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import assert_cheap, profiled
-from ..support.watched_queue import WatchedQueue, temporary_database
+from ..support.queue_service import QueueService, temporary_database
 
 MISSING = object()
 BSON_VALUES = [
@@ -68,7 +68,7 @@ COUNT_BY_LABEL = Counter(
 
 
 @pytest.fixture(scope="module")
-def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[QueueService]:
     """A queue with two jobs for each of `BSON_VALUES`, as the status of one and the type of one."""
     with temporary_database(mongo) as database:
         database.jobs.insert_many(
@@ -78,7 +78,7 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
             for field in ("status", "type")
             for index, value in enumerate(BSON_VALUES)
         )
-        queue = WatchedQueue(mongod, database)
+        queue = QueueService(mongod, database)
         create_indexes(queue.connection)
         yield queue
         queue.close()
@@ -86,7 +86,7 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
 
 @pytest.mark.parametrize("field", ["status", "type"])
 def test_a_filter_by_a_label_finds_the_number_of_jobs_that_statistics_have(
-    queue: WatchedQueue, field: str
+    queue: QueueService, field: str
 ) -> None:
     stats = queue.get("/admin/jobs/stats")
     counts = Counter({label: count for label, count in stats["statusCounts"].items() if count})
@@ -103,7 +103,7 @@ def test_a_filter_by_a_label_finds_the_number_of_jobs_that_statistics_have(
     assert len(queue.list_ids(**{field: labels})) == sum(COUNT_BY_LABEL[label] for label in labels)
 
 
-def test_each_link_of_the_overview_to_a_type_finds_its_jobs(queue: WatchedQueue) -> None:
+def test_each_link_of_the_overview_to_a_type_finds_its_jobs(queue: QueueService) -> None:
     viewer = signed_in(queue.api)
     page = viewer.page("/dashboard?by=type")
     addresses = {link.get("href", "") for link in page.all("a")}
@@ -117,7 +117,7 @@ def test_each_link_of_the_overview_to_a_type_finds_its_jobs(queue: WatchedQueue)
         assert "No jobs match" not in answer.text, link
 
 
-def test_a_filter_by_a_label_reads_only_the_jobs_that_it_shows(queue: WatchedQueue) -> None:
+def test_a_filter_by_a_label_reads_only_the_jobs_that_it_shows(queue: QueueService) -> None:
     with profiled(queue.database) as entries:
         for query in ({"status": "true"}, {"type": ["1", "true"]}, {"status": "null"}):
             queue.get("/admin/jobs/queue", per_page=2, **query)
@@ -133,7 +133,7 @@ def test_status_names_are_used_by_counts_lists_and_details(
     mongod: Mongod, database: Database[dict[str, Any]]
 ) -> None:
     settings = {"job_fields": {"status": "done"}, "status_names": STATUS_NAMES}
-    queue = WatchedQueue(mongod, database, **settings)
+    queue = QueueService(mongod, database, **settings)
     values: list[dict[str, Any]] = [{"done": True}, {"done": False}, {"done": False}, {}]
     database.jobs.insert_many(
         {"jobId": f"job-{index}", "type": "mail", "createdAt": NOW, **value}

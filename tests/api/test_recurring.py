@@ -13,23 +13,23 @@ from jobmon.setup.indexes import create_indexes
 
 from ..adapters.test_samples import load_sample
 from ..store.test_queries import profiled
-from ..support.watched_queue import MongoDb, WatchedQueue, temporary_database
+from ..support.queue_service import MongoDb, QueueService, temporary_database
 
 PATH = "/admin/jobs/recurring"
 MINUTE = timedelta(minutes=1)
-MakeQueue = Callable[..., WatchedQueue]
+MakeQueue = Callable[..., QueueService]
 
 
 @pytest.fixture
 def make_queue(mongod: Mongod, database: MongoDb) -> Iterator[MakeQueue]:
     """A function that serves `database` by a profile; `changes` are other settings."""
-    queues: list[WatchedQueue] = []
+    queues: list[QueueService] = []
 
     def make(
         profile: str = "agenda", collection: str = "agendaJobs", **changes: Any
-    ) -> WatchedQueue:
+    ) -> QueueService:
         changes |= {"profile": profile, "jobs_collection": collection}
-        queues.append(WatchedQueue(mongod, database, **changes))
+        queues.append(QueueService(mongod, database, **changes))
         return queues[-1]
 
     yield make
@@ -38,7 +38,7 @@ def make_queue(mongod: Mongod, database: MongoDb) -> Iterator[MakeQueue]:
 
 
 @pytest.fixture(scope="module")
-def agenda_queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+def agenda_queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[QueueService]:
     """An Agenda queue with 62 recurring jobs among 3,060; some have the same nextRunAt."""
     with temporary_database(mongo) as database:
         now = datetime.now(UTC)
@@ -53,7 +53,7 @@ def agenda_queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator
             }
             for index in range(3_060)
         )
-        queue = WatchedQueue(mongod, database, profile="agenda", jobs_collection="agendaJobs")
+        queue = QueueService(mongod, database, profile="agenda", jobs_collection="agendaJobs")
         create_indexes(queue.connection)
         yield queue
         queue.close()
@@ -65,7 +65,7 @@ def _make_interval(index: int) -> Any:
     return None
 
 
-def list_all_jobs(queue: WatchedQueue, per_page: int) -> list[dict[str, Any]]:
+def list_all_jobs(queue: QueueService, per_page: int) -> list[dict[str, Any]]:
     jobs, cursor = [], ""
     while cursor is not None:
         page = queue.get(PATH, per_page=per_page, cursor=cursor)
@@ -78,7 +78,7 @@ def list_all_jobs(queue: WatchedQueue, per_page: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("per_page", [1, 7, 31, 100])
 def test_each_recurring_job_is_listed_once_and_jobs_with_an_interval_come_first(
-    agenda_queue: WatchedQueue, per_page: int
+    agenda_queue: QueueService, per_page: int
 ) -> None:
     collection = agenda_queue.database.agendaJobs
     order = [("nextRunAt", 1), ("_id", 1)]
@@ -95,7 +95,7 @@ def test_each_recurring_job_is_listed_once_and_jobs_with_an_interval_come_first(
     }
 
 
-def test_a_page_reads_no_job_that_does_not_recur(agenda_queue: WatchedQueue) -> None:
+def test_a_page_reads_no_job_that_does_not_recur(agenda_queue: QueueService) -> None:
     with profiled(agenda_queue.database) as entries:
         page = agenda_queue.get(PATH, per_page=10)
     assert page["meta"]["total"] == 62
@@ -113,7 +113,7 @@ def test_a_page_reads_no_job_that_does_not_recur(agenda_queue: WatchedQueue) -> 
 
 
 @pytest.mark.parametrize("cursor", ["x", "_interval.x", "_timezone.", "_interval", "._interval"])
-def test_bad_cursor_is_refused(agenda_queue: WatchedQueue, cursor: str) -> None:
+def test_bad_cursor_is_refused(agenda_queue: QueueService, cursor: str) -> None:
     answer = agenda_queue.api.get_as_admin(PATH, cursor=cursor)
     if cursor == "_interval":  # without a position, it means the beginning of the list
         assert answer.status_code == 200
@@ -122,7 +122,7 @@ def test_bad_cursor_is_refused(agenda_queue: WatchedQueue, cursor: str) -> None:
     assert list(answer.json["error"]["details"]) == ["cursor"]
 
 
-def test_only_overdue_jobs_have_overdue_since(agenda_queue: WatchedQueue) -> None:
+def test_only_overdue_jobs_have_overdue_since(agenda_queue: QueueService) -> None:
     jobs = list_all_jobs(agenda_queue, 100)
     overdue_ids = {job["jobId"] for job in jobs if job["repetition"]["overdueSince"]}
     late_query = {"nextRunAt": {"$ne": None, "$lt": datetime.now(UTC) - MINUTE}}

@@ -22,7 +22,7 @@ from jobmon.store.labels import OTHER
 
 from ..conftest import Api
 from ..support.error_history import ErrorHistory
-from ..support.watched_queue import MongoDb, WatchedQueue
+from ..support.queue_service import MongoDb, QueueService
 
 WORKERS, SLOWEST = "/admin/jobs/workers", "/admin/jobs/slowest"
 SAMPLES = Path(__file__).parents[1] / "adapters" / "samples"
@@ -262,7 +262,7 @@ def test_workers_of_other_programs_are_listed_or_unknown(
 ) -> None:
     content = json_util.loads((SAMPLES / f"{sample}.json").read_text())
     database[collection].insert_many(content["collections"][collection]["documents"])
-    queue = WatchedQueue(mongod, database, profile=profile, jobs_collection=collection)
+    queue = QueueService(mongod, database, profile=profile, jobs_collection=collection)
     create_indexes(queue.connection)
     answer = get_json(queue.api)
     if expected is None:

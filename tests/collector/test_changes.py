@@ -22,7 +22,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import FieldMapping
 
 from ..support.commands import database_uri
-from ..support.watched_queue import MongoDb
+from ..support.queue_service import MongoDb
 
 
 class ReadListener(CommandListener):

@@ -32,8 +32,8 @@ from jobmon.store.connection import Connection
 from jobmon.store.stats import QueueHealth
 
 from ..support.commands import database_uri
+from ..support.queue_service import MongoDb, temporary_database
 from ..support.waiting import eventually
-from ..support.watched_queue import MongoDb, temporary_database
 
 QUEUE_NAMES = ("a", "b", "c", "d")
 EMPTY_QUEUE_HEALTH = QueueHealth(

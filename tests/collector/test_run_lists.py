@@ -19,8 +19,8 @@ from jobmon.rollup.recurring_runs import MAX_RUNS, RECURRING_RUNS, load_runs, ru
 from jobmon.store.repetition import Repetition
 
 from ..api.test_recurring import PATH
+from ..support.queue_service import QueueService
 from ..support.waiting import eventually
-from ..support.watched_queue import WatchedQueue
 from .test_event_counter import Queue, SteppedCollector, agenda, make_queue, now, running_collector
 
 __all__ = ["agenda", "make_queue"]  # fixtures
@@ -226,7 +226,7 @@ def test_answers_have_the_runs_through_a_restart(
     with running_collector(agenda):
         jobs.run(job_id)
         eventually(lambda: len(jobs.read_stored_runs()[job_id]) == 4)
-        served = WatchedQueue.from_settings(agenda.settings)
+        served = QueueService.from_settings(agenda.settings)
         (listed_job,) = served.get(PATH)["data"]
         runs = listed_job["repetition"]["runs"]
         assert [run["status"] for run in runs] == ["succeeded", "failed", "succeeded", "succeeded"]

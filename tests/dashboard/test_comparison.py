@@ -25,8 +25,8 @@ from jobmon.rollup.windows import Window, WindowError
 
 from ..support.commands import database_uri
 from ..support.pages import Viewer
+from ..support.queue_service import QueueService, init, temporary_database
 from ..support.waiting import eventually
-from ..support.watched_queue import WatchedQueue, init, temporary_database
 from .conftest import MakeApi, signed_in
 from .test_overview import NOW, START, Steps, make_facts, make_history, minute, sample, tally
 
@@ -291,7 +291,7 @@ def test_addresses_of_the_page_keep_the_comparison(admin: Viewer, watched: Any) 
 
 
 @pytest.fixture
-def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[QueueService]:
     """A queue with 3 attempts in the last hour, and 12 in the hour before: 3 of the 12 failed."""
     now = datetime.now(UTC)
     with temporary_database(mongo) as database:
@@ -310,14 +310,14 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
                 }
             )
         init(database_uri(mongod, database))
-        queue = WatchedQueue(mongod, database)
+        queue = QueueService(mongod, database)
         with queue.running_collector():
             yield queue
         queue.close()
 
 
 @pytest.mark.real
-def test_page_and_charts_compare_the_same_numbers_as_the_api(queue: WatchedQueue) -> None:
+def test_page_and_charts_compare_the_same_numbers_as_the_api(queue: QueueService) -> None:
     admin = signed_in(queue.api)
 
     def read_page() -> str:

@@ -17,7 +17,7 @@ from jobmon.store.schedule import ScheduledStep, ScheduledWindow
 
 from ..conftest import NOW
 from ..support.pages import Viewer
-from ..support.watched_queue import MongoDb, WatchedQueue
+from ..support.queue_service import MongoDb, QueueService
 from .conftest import MakeApi, signed_in
 
 PAGE = "/dashboard/schedule"
@@ -128,7 +128,7 @@ def test_recurring_jobs_are_shown_with_their_interval_and_runs(
             "repeatAt": None,
         }
     )
-    queue = WatchedQueue(mongod, database, profile="agenda", jobs_collection="agendaJobs")
+    queue = QueueService(mongod, database, profile="agenda", jobs_collection="agendaJobs")
     create_indexes(queue.connection)
     viewer = signed_in(queue.api)
     page = viewer.page("/dashboard/recurring")

@@ -18,10 +18,10 @@ from jobmon.store.connection import Connection
 
 from ..support.commands import database_uri
 from ..support.processes import end_process
+from ..support.queue_service import MongoDb
 from ..support.receiver import SIGNING_SECRET, WebhookReceiver
 from ..support.services import start_collector
 from ..support.waiting import eventually
-from ..support.watched_queue import MongoDb
 
 pytestmark = pytest.mark.long
 

@@ -19,7 +19,7 @@ from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
 from ..support.commands import database_uri
-from ..support.watched_queue import MongoDb
+from ..support.queue_service import MongoDb
 
 RunCli = Callable[..., Result]
 

@@ -26,9 +26,9 @@ from jobmon.settings.receivers import parse_receivers
 
 from ..conftest import NOW
 from ..support.processes import run as run_process
+from ..support.queue_service import QueueService, temporary_database
 from ..support.receiver import SIGNING_SECRET, WebhookReceiver
 from ..support.waiting import PATIENCE_S
-from ..support.watched_queue import WatchedQueue, temporary_database
 
 SINCE = NOW - timedelta(minutes=7)
 NOT_STORED = NotificationState().version
@@ -39,9 +39,9 @@ HEALTH = [
 
 
 @pytest.fixture
-def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[QueueService]:
     with temporary_database(mongo) as database:
-        queue = WatchedQueue(mongod, database)
+        queue = QueueService(mongod, database)
         yield queue
         queue.close()
 
@@ -86,7 +86,7 @@ def test_command_without_receivers_or_a_secret_names_the_setting(
 
 
 def test_command_readyz_and_metrics_show_failures(
-    queue: WatchedQueue, run_notify: Callable[..., Result], receiver: WebhookReceiver
+    queue: QueueService, run_notify: Callable[..., Result], receiver: WebhookReceiver
 ) -> None:
     settings = {
         "MONGO_URI": queue.settings.mongo_uri,
@@ -133,7 +133,7 @@ def test_command_readyz_and_metrics_show_failures(
 
 
 def test_removed_receiver_is_no_longer_failing(
-    queue: WatchedQueue, receiver: WebhookReceiver
+    queue: QueueService, receiver: WebhookReceiver
 ) -> None:
     """Catches an alert about a receiver whose address was removed from the settings."""
     database = rollup_database(queue.connection)

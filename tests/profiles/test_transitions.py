@@ -15,7 +15,7 @@ from jobmon.profiles.stored_values import encode_date
 from jobmon.profiles.transitions import RequestedValue, Transition
 
 from ..adapters.test_samples import load_sample
-from ..support.watched_queue import WatchedQueue, temporary_database
+from ..support.queue_service import QueueService, temporary_database
 
 PROFILE = """\
 status = { path = "state", names = { done = "succeeded", new = "queued" } }
@@ -136,7 +136,7 @@ def test_transitions_of_agenda_lead_to_the_right_status(
         due_times = {"cron nightly": in_an_hour, "low": datetime.now(UTC)}
         for name, due_time in due_times.items():
             database.agendaJobs.update_one({"name": name}, {"$set": {"nextRunAt": due_time}})
-        queue = WatchedQueue(mongod, database, profile="agenda", jobs_collection="agendaJobs")
+        queue = QueueService(mongod, database, profile="agenda", jobs_collection="agendaJobs")
         for name, old_status, action, value, new_status, is_due in steps:
             assert old_status in transitions[action].statuses
             (job,) = queue.get("/admin/jobs/queue", type=name)["data"]

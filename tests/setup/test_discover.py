@@ -26,7 +26,7 @@ from jobmon.setup.recognition import Certainty
 
 from ..adapters.test_samples import CASES, Case, load_sample
 from ..support.commands import database_uri
-from ..support.watched_queue import WatchedQueue, init
+from ..support.queue_service import QueueService, init
 
 Document = dict[str, Any]
 MongoDb = Database[Document]
@@ -369,7 +369,7 @@ def test_unknown_queue_gets_a_profile_that_counts_each_status_correctly(
     }
     variables = {"PROFILE": str(path), "JOBS_COLLECTION": "work_items"}
     init(database_uri(mongod, database), **variables)
-    queue = WatchedQueue(mongod, database, profile=str(path), jobs_collection="work_items")
+    queue = QueueService(mongod, database, profile=str(path), jobs_collection="work_items")
     stats = queue.get("/admin/jobs/stats")
     assert {name: stats["statusCounts"][name] for name in STATUSES} == dict.fromkeys(STATUSES, 20)
     queue.close()
@@ -413,7 +413,7 @@ def test_dates_as_text_are_proposed_and_counted_in_each_form_of_utc(
     assert ("no time zone" in " ".join(candidate.doubts)) is (zone == "")
     path = tmp_path / "work_items.toml"
     path.write_text(candidate.text)
-    queue = WatchedQueue(mongod, database, profile=str(path), jobs_collection="work_items")
+    queue = QueueService(mongod, database, profile=str(path), jobs_collection="work_items")
     stats = queue.get("/admin/jobs/stats")
     # `pending` are 0, 6, 12, 18; `retry` are 3, 9, 15, 21: two of the eight are due in 5 hours.
     assert (stats["dueJobs"], stats["scheduledJobs"]) == (6, 2)

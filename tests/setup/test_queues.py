@@ -17,7 +17,7 @@ from jobmon.setup.deployment import Deployment
 
 from ..conftest import NOW
 from ..support.commands import all_names, database_uri, problems
-from ..support.watched_queue import MongoDb
+from ..support.queue_service import MongoDb
 
 Document = dict[str, Any]
 

@@ -14,7 +14,7 @@ from jobmon.setup.indexes import create_indexes
 
 from ..conftest import NOW
 from ..support.commands import database_uri, index_queue
-from ..support.watched_queue import WatchedQueue
+from ..support.queue_service import QueueService
 
 CASE_INSENSITIVE = {"locale": "en", "strength": 2}
 OWNERS = ("u-a", "u-A")
@@ -24,7 +24,7 @@ IDS = ("xk9ab", "xK9Ab")
 @pytest.fixture(params=["program's indexes", "jobmon's indexes", "both", "no indexes"])
 def queue(
     request: pytest.FixtureRequest, mongod: Mongod, database: Database[dict[str, Any]]
-) -> Iterator[WatchedQueue]:
+) -> Iterator[QueueService]:
     for name in ("jobs", "job_attempts"):
         database.create_collection(name, collation=CASE_INSENSITIVE)
     for index, (owner, job_id) in enumerate(zip(OWNERS, IDS, strict=True)):
@@ -39,18 +39,18 @@ def queue(
             }
         )
         database.job_attempts.insert_one({"jobId": job_id, "attemptNumber": 1, "workerId": owner})
-    watched_queue = WatchedQueue(mongod, database)
+    service = QueueService(mongod, database)
     if request.param in ("program's indexes", "both"):
         database.jobs.create_index([("jobId", 1)])
         database.jobs.create_index([("createdBy", 1), ("createdAt", -1), ("_id", -1), ("type", 1)])
         database.job_attempts.create_index([("jobId", 1), ("attemptNumber", 1)])
     if request.param in ("jobmon's indexes", "both"):
-        create_indexes(watched_queue.connection)
-    yield watched_queue
-    watched_queue.close()
+        create_indexes(service.connection)
+    yield service
+    service.close()
 
 
-def test_the_case_of_a_job_id_and_of_an_owner_must_match(queue: WatchedQueue) -> None:
+def test_the_case_of_a_job_id_and_of_an_owner_must_match(queue: QueueService) -> None:
     for owner, job_id in zip(OWNERS, IDS, strict=True):
         job = queue.api.get_as_owner(f"/jobs/{job_id}", owner).json
         assert (job["jobId"], job["createdBy"]) == (job_id, owner)
@@ -64,7 +64,7 @@ def test_the_case_of_a_job_id_and_of_an_owner_must_match(queue: WatchedQueue) ->
 
 @pytest.mark.parametrize("sort", ["createdAt", "-createdAt"])
 def test_lists_totals_and_exports_compare_filters_case_sensitively(
-    queue: WatchedQueue, sort: str
+    queue: QueueService, sort: str
 ) -> None:
     for index, owner in enumerate(OWNERS):
         page = queue.api.get_as_owner("/jobs", owner, sort=sort).json
@@ -83,7 +83,7 @@ def test_lists_totals_and_exports_compare_filters_case_sensitively(
     assert queue.list_ids(owner=OWNERS[0], type="Mail") == []
 
 
-def test_counts_distinguish_values_that_differ_in_case(queue: WatchedQueue) -> None:
+def test_counts_distinguish_values_that_differ_in_case(queue: QueueService) -> None:
     stats = queue.get("/admin/jobs/stats")
     assert {name: count for name, count in stats["statusCounts"].items() if count} == {
         "queued": 1,

@@ -14,13 +14,13 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store import running_jobs
 from jobmon.store.running_jobs import RunningJobReader
 
-from ..support.watched_queue import MongoDb, WatchedQueue, temporary_database
+from ..support.queue_service import MongoDb, QueueService, temporary_database
 from .test_queries import profiled
 
 SECOND = timedelta(seconds=1)
 
 
-class BusyQueue(WatchedQueue):
+class BusyQueue(QueueService):
     """A queue with 2,000 finished jobs and 40 running jobs, whose leases end one second apart.
 
     The first five leases have expired. In jobmon's own queue, only the attempt has the start.
@@ -118,7 +118,7 @@ def test_the_first_expired_lease_is_found_by_one_index_key(queue: BusyQueue) -> 
 
 def test_running_jobs_are_unknown_without_the_index(mongod: Mongod, database: MongoDb) -> None:
     database.jobs.insert_one({"status": "leased", "leasedBy": "w1"})
-    queue = WatchedQueue(mongod, database)
+    queue = QueueService(mongod, database)
     running = RunningJobReader(queue.connection).read()
     queue.close()
     assert running.jobs == ()
@@ -132,7 +132,7 @@ def test_odd_values_are_unknown_and_hide_no_job(mongod: Mongod, database: MongoD
     started, job_id = datetime.now(UTC).replace(microsecond=0), str(long_job["jobId"])
     attempt = {"jobId": job_id, "attemptNumber": 1, "startedAt": started}
     database.job_attempts.insert_one(attempt)
-    queue = WatchedQueue(mongod, database)
+    queue = QueueService(mongod, database)
     create_indexes(queue.connection)
     jobs = RunningJobReader(queue.connection).read().jobs
     queue.close()

@@ -16,14 +16,14 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.bson_json import to_iso
 from jobmon.store.schedule import ScheduleReader
 
-from ..support.watched_queue import MongoDb, WatchedQueue, temporary_database
+from ..support.queue_service import MongoDb, QueueService, temporary_database
 from .test_queries import assert_cheap, profiled
 
 parse_date = datetime.fromisoformat
 SCHEDULED = {"condition": "scheduled", "sort": "nextRunAt"}
 
 
-class ScheduledQueue(WatchedQueue):
+class ScheduledQueue(QueueService):
     """A queue with 80 scheduled jobs, ten for each of eight due times, and with other jobs.
 
     One of the other jobs is due in the year 10000.
@@ -186,7 +186,7 @@ def test_steps_after_the_last_job_that_was_read_are_unknown(
 
 def test_schedule_is_unknown_without_its_index(mongod: Mongod, database: MongoDb) -> None:
     database.jobs.insert_one({"status": "queued", "nextRunAt": datetime.now(UTC)})
-    queue = WatchedQueue(mongod, database)
+    queue = QueueService(mongod, database)
     answer = queue.get("/admin/jobs/schedule")
     assert answer["windows"] is None
     assert "jobmon init" in answer["reasons"]["windows"]
@@ -196,7 +196,7 @@ def test_schedule_is_unknown_without_its_index(mongod: Mongod, database: MongoDb
 def test_schedule_is_unknown_if_documents_have_no_due_times(
     mongod: Mongod, database: MongoDb
 ) -> None:
-    queue = WatchedQueue(mongod, database, profile="celery", jobs_collection="celery_taskmeta")
+    queue = QueueService(mongod, database, profile="celery", jobs_collection="celery_taskmeta")
     answer = queue.get("/admin/jobs/schedule")
     assert answer["windows"] is None
     assert answer["reasons"]["windows"] == "the documents do not record when a job is due"

@@ -23,7 +23,7 @@ from jobmon.store.search import SearchTerm, matches_filter
 
 from ..conftest import DATE, NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
-from ..support.watched_queue import WatchedQueue
+from ..support.queue_service import QueueService
 from .test_queries import list_stages, profiled
 
 MongoDb = Database[dict[str, Any]]
@@ -383,7 +383,7 @@ def test_a_search_without_its_index_is_refused_in_a_large_queue(
     settings = Settings(
         mongo_uri=database_uri(mongod, database), search_fields=("payload.country",)
     )
-    queue = WatchedQueue.from_settings(settings)
+    queue = QueueService.from_settings(settings)
     try:
         assert len(queue.list_ids(**{"payload.country": "de"})) == 5
         monkeypatch.setattr("jobmon.store.list_plan.MAX_SCANNED", 4)
@@ -465,7 +465,7 @@ def test_a_search_of_mapped_documents_finds_jobs_in_list_order(
         parent[name_in_parent] = ("ada", "Ada")[number % 2]
         jobs.insert_one(document)
     matches = list(jobs.find({path: "ada"}, collation={"locale": "simple"}))
-    queue = WatchedQueue.from_settings(settings)
+    queue = QueueService.from_settings(settings)
     try:
         create_indexes(queue.connection)
         with profiled(database) as entries:

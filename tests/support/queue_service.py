@@ -45,7 +45,7 @@ def init(uri: str, *options: str, **settings: str) -> list[str]:
     return [index for index, outcome in outcomes.items() if not outcome.startswith("not created")]
 
 
-class WatchedQueue:
+class QueueService:
     """The service over a database, with methods for an admin's requests; `changes` are settings."""
 
     def __init__(self, mongod: Mongod, database: MongoDb, **changes: Any) -> None:
