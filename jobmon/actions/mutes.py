@@ -145,7 +145,9 @@ class ActiveMutes:
 
         def select_unmuted(check: Check) -> tuple[Notice, ...]:
             return tuple(
-                notice for notice in check.notices if not self.is_muted(check.kind, notice.counted)
+                notice
+                for notice in check.notices
+                if not self.is_muted(check.kind, notice.about_types)
             )
 
         return [replace(check, notices=select_unmuted(check)) for check in checks]

@@ -17,7 +17,7 @@ from jobmon.diagnosis.evidence import (
 from jobmon.diagnosis.evidence_reader import (
     explain_missing_history,
     find_pauses,
-    gather_blocks,
+    gather_base_evidence,
     read_history,
     read_recent,
 )
@@ -70,7 +70,7 @@ def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Expla
             has_other_pauses=queue_facts.has_other_pauses,
         )
     elif facts.status == JobStatus.LEASED:
-        queue_facts = QueueFacts(runs=_read_runs(queue, facts.job_type, now))
+        queue_facts = QueueFacts(runs=_read_periods(queue, facts.job_type, now))
     return explain(facts, queue_facts, now)
 
 
@@ -158,7 +158,7 @@ def _read_type_activity(queue: WatchedQueue, job: JobFacts, now: datetime) -> Qu
     if stats is None or missing is not None:
         return QueueFacts(evidence=missing or NO_CURRENT_STATS)
     try:
-        evidence = gather_blocks(queue, stats, now)
+        evidence = gather_base_evidence(queue, stats, now)
         stalled_after = evidence.rules.for_type(job.job_type).stalled_after
         recent = read_recent(queue, evidence, stalled_after, now)
         evidence = replace(evidence, recent={stalled_after: recent})
@@ -186,7 +186,7 @@ def _read_steps(
         return COUNTED_TOGETHER
 
 
-def _read_runs(
+def _read_periods(
     queue: WatchedQueue, job_type: str, now: datetime
 ) -> tuple[tuple[str, Activity], ...]:
     """The activity of a type in the last hour and, if that has too few runs, in the last day.

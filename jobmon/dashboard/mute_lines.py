@@ -42,7 +42,7 @@ def list_mute_lines(checks: Sequence[Check], mutes: ActiveMutes) -> list[MuteLin
         MuteLine(mute=mute, notice=notice)
         for check in checks
         for notice in check.notices
-        for mute in mutes.find(check.kind, notice.counted)
+        for mute in mutes.find(check.kind, notice.about_types)
         if _is_about(mute, notice)
     ]
     with_notice = {line.mute.id for line in lines}

@@ -224,7 +224,7 @@ def _check_stalled_types(evidence: Evidence) -> Check:
         types=None if is_one else TypeCondition.STALLED,
         type_name=job_type if is_one else "",
         count=len(stalled),
-        counted=frozenset(stalled),
+        about_types=frozenset(stalled),
     )
     return Check(kind=kind, notices=(notice,), not_checked=reason)
 
@@ -267,7 +267,7 @@ def _check_oldest_due(evidence: Evidence) -> Check:
         jobs=due_jobs if is_linked else None,
         type_name=longest if len(overdue) == 1 else "",
         count=len(overdue),
-        counted=frozenset(overdue),
+        about_types=frozenset(overdue),
     )
     return Check(kind=kind, notices=(notice,), not_checked=reason)
 
@@ -298,7 +298,7 @@ def _check_new_dead(evidence: Evidence) -> Check:
         since=find_first_death(evidence),
         jobs=dead_jobs,
         count=count,
-        counted=frozenset(dead),
+        about_types=frozenset(dead),
     )
     return Check(kind=kind, notices=(notice,), not_checked=not_checked)
 
@@ -366,7 +366,7 @@ def _check_failures(evidence: Evidence) -> Check:
         types=TypeCondition.FAILING,
         type_name=job_type if len(failing) == 1 else "",
         count=len(failing),
-        counted=frozenset(failing),
+        about_types=frozenset(failing),
     )
     return Check(kind=kind, notices=(notice,), not_checked=not_checked)
 

@@ -83,7 +83,7 @@ def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
     hour = series.window(now - HOUR, now, MINUTE)
     day = series.window(now - DAY, now, 10 * MINUTE)
     evidence = replace(
-        gather_blocks(queue, queue.stats.stats(), now),
+        gather_base_evidence(queue, queue.stats.stats(), now),
         samples=series.samples(hour),
         first_build=series.rollup.first_build(),
         leader=series.rollup.leader(),
@@ -130,7 +130,7 @@ def explain_missing_history(queue: EvidenceSources, stats: QueueStats | None) ->
 
 def gather_forecast_evidence(queue: EvidenceSources, stats: QueueStats, now: datetime) -> Evidence:
     """Read only what a forecast needs; raises PyMongoError."""
-    evidence = gather_blocks(queue, stats, now)
+    evidence = gather_base_evidence(queue, stats, now)
     if isinstance(evidence.blocks, Missing):
         return evidence
     start = evidence.blocks_start
@@ -138,7 +138,7 @@ def gather_forecast_evidence(queue: EvidenceSources, stats: QueueStats, now: dat
     return replace(evidence, samples=queue.series.samples(window))
 
 
-def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> Evidence:
+def gather_base_evidence(queue: EvidenceSources, stats: QueueStats, now: datetime) -> Evidence:
     """The evidence for a forecast, without samples; without a collector no history is read."""
     series = queue.series
     # The present minute and the one before are left out: the collector may still count them.

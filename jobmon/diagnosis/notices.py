@@ -62,7 +62,7 @@ class Notice:
     `since` is when it began, UTC; None if that is unknown. `jobs`, `types`: what the page of the
     notice lists; None if it has no such page. `type_name`: the type whose page shows it, if it is
     about one type and not about dead jobs. `count`: how many jobs or types it is about; None if
-    unknown. `counted`: the types that it is about, for `KINDS_BY_TYPE`.
+    unknown. `about_types`: the types that it is about, for `KINDS_BY_TYPE`.
     """
 
     level: Level
@@ -72,7 +72,7 @@ class Notice:
     types: TypeCondition | None = None
     type_name: str = ""
     count: int | None = None
-    counted: frozenset[str] = frozenset()
+    about_types: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ def check_paused_types(evidence: Evidence) -> Check:
         types=TypeCondition.PAUSED,
         type_name=longest if len(pauses) == 1 else "",
         count=len(pauses),
-        counted=frozenset(pauses),
+        about_types=frozenset(pauses),
     )
     return Check(kind=kind, notices=(notice,))
 

@@ -1,4 +1,4 @@
-"""Selects the notices of a queue for one receiver: by its level and types, and without mutes."""
+"""Selects the notices of a queue for one receiver: by its level and types, without muted ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +15,7 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.series import History
 from jobmon.settings.name_patterns import matches_any
 from jobmon.settings.receivers import ReceiverAddress
+from jobmon.store.labels import OTHER
 
 MAX_TYPES = 100  # a problem with more types is kept without types
 MAX_TEXT_LENGTH = 500  # characters
@@ -69,11 +70,11 @@ def find_problems(
     with_muted = _select_problems(checks, kinds, receiver, redactor)
     problems, muted = dict(with_muted.problems), {}
     for check in checks if mutes.mutes else ():
-        counted = frozenset(name for notice in check.notices for name in notice.counted)
+        names = frozenset(name for notice in check.notices for name in notice.about_types)
         if check.kind not in problems:
             continue
-        types = mutes.select_muted(check.kind, counted)
-        is_muted = mutes.is_muted(check.kind, counted)
+        types = mutes.select_muted(check.kind, names)
+        is_muted = mutes.is_muted(check.kind, names)
         if is_muted or types:
             del problems[check.kind]
             muted[check.kind] = frozenset(map(redactor.redact, types))
@@ -102,7 +103,7 @@ def _select_problems(
         for notice in check.notices:
             if receiver.level in (notice.level, Level.WATCH):
                 text = redactor.redact(notice.text[:MAX_TEXT_LENGTH])
-                types = notice.counted if len(notice.counted) <= MAX_TYPES else frozenset()
+                types = notice.about_types if len(notice.about_types) <= MAX_TYPES else frozenset()
                 problems[check.kind] = Problem(
                     kind=check.kind,
                     level=notice.level,
@@ -124,12 +125,21 @@ def _select_types(evidence: Evidence, is_selected: Callable[[str], bool]) -> Evi
     def select(by_type: Mapping[str, T]) -> dict[str, T]:
         return {type_name: value for type_name, value in by_type.items() if is_selected(type_name)}
 
-    def select_history(history: History[str] | Missing) -> History[str] | Missing:
+    def select_history(
+        history: History[str] | Missing, also: frozenset[str] = frozenset()
+    ) -> History[str] | Missing:
         if isinstance(history, Missing):
             return history
-        return replace(history, activity=select(history.activity))
+        others = {name: history.activity[name] for name in also & history.activity.keys()}
+        return replace(history, activity=select(history.activity) | others)
 
+    # Runs in `(other)` may be of any type: without them, a type would look stalled.
+    recent = {
+        length: select_history(history, frozenset({OTHER}))
+        for length, history in evidence.recent.items()
+    }
     health = evidence.stats.health
+    is_none_dead = evidence.new_dead is not None and not evidence.new_dead.value
     return replace(
         evidence,
         stats=replace(
@@ -137,8 +147,8 @@ def _select_types(evidence: Evidence, is_selected: Callable[[str], bool]) -> Evi
             health=replace(health, overdue_by_type=select(health.overdue_by_type)),
         ),
         hour_by_type=select_history(evidence.hour_by_type),
-        recent={length: select_history(history) for length, history in evidence.recent.items()},
+        recent=recent,
         hour_by_minute=_NOT_SELECTED,
-        new_dead=None,
+        new_dead=evidence.new_dead if is_none_dead else None,
         pauses=select(evidence.pauses),
     )

@@ -15,7 +15,7 @@ from jobmon import __version__
 from jobmon.download import DeadlineHandler
 from jobmon.notify.message import Message
 
-TIMEOUT_S = 10.0  # for the whole attempt; only the last connection may take longer
+TIMEOUT_S = 10.0  # for the whole attempt, but each connection may take as long
 
 
 class DeliveryError(Exception):

@@ -33,7 +33,7 @@ _INDEXES_TTL_S = 10.0
 
 @dataclass(frozen=True)
 class StoredIndex:
-    """An index, by its keys with the documents' names: it may have fields beyond the contract."""
+    """An index, by its keys as the documents name them: it may have fields that jobmon does not."""
 
     keys: Keys
 

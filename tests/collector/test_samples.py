@@ -96,7 +96,7 @@ def test_samples_are_deleted_by_span_and_age(connection: Connection, samples: Qu
     samples.write(NOW, make_sample(2))
     reader = RollupReader(connection)
     counts = {span: len(reader.samples(span, *ALL_TIME)) for span in SPANS}
-    # Ten minutes are kept as long as minutes, and six hours as long as hours.
+    # Spans of ten minutes are kept like minutes, of six hours like hours.
     assert counts == {MINUTE: 1, 10 * MINUTE: 1, HOUR: 2, 6 * HOUR: 2, DAY: 3}
 
 

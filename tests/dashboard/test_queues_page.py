@@ -97,7 +97,7 @@ def test_queue_with_only_muted_notices_is_not_all_clear(queues_api: Api) -> None
 def test_queue_without_queued_jobs_has_no_oldest_job(
     queues_api: Api, queued: int | None, oldest_ms: int | None, shown: str
 ) -> None:
-    """Catches an age of 0 ms where the jobs could not be counted and none is queued."""
+    """Catches an age of 0 ms for no queued job, if the jobs could not be counted."""
     counts = None if queued is None else dict.fromkeys(JobStatus, 0) | {JobStatus.QUEUED: queued}
     summary = QueueSummary(status_counts=counts, oldest_queued_ms=oldest_ms)
     row = QueueRow(name="mails", environment=None, address="/", summary=summary)

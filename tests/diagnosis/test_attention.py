@@ -619,7 +619,7 @@ def test_notices_by_type_name_the_types_that_they_count() -> None:
     """Catches a notification that lacks a second type, or that names a type without a problem."""
     steps: dict[int, Step] = {59: {"a": (0, 40, 2), "b": (40, 0, 0), "c": (0, 40, 0)}}
     by_kind = {
-        check.kind: (notice.count, notice.counted)
+        check.kind: (notice.count, notice.about_types)
         for check in run_checks(make_evidence({("leased", "a"): 1}, steps, expired_leases=3))
         for notice in check.notices
     }
@@ -769,7 +769,7 @@ def test_paused_types_are_a_notice_and_are_not_stalled() -> None:
     assert not stalled_types(queue)
     (notice,) = [notice for notice in list_notices(queue) if "paused" in notice.text]
     assert notice.text == "2 types are paused, the longest for 2 h: mail"
-    assert (notice.types, notice.counted) == (TypeCondition.PAUSED, {"mail", "sms"})
+    assert (notice.types, notice.about_types) == (TypeCondition.PAUSED, {"mail", "sms"})
     assert "sms is paused" in texts(replace(queue, pauses={"sms": TypePause()}))
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from jobmon.actions.mutes import ActiveMutes, Mute
 from jobmon.actions.request import Person
 from jobmon.diagnosis.notices import CheckKind, Level
+from jobmon.domain import CappedCount
 from jobmon.notify.problems import FoundProblems, find_problems
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.gaps import Gap, GapReason
@@ -54,6 +55,27 @@ def test_a_receiver_of_some_types_gets_only_notices_about_these_types() -> None:
         CheckKind.FAILURES: "100% of mail.a attempts failed in the last hour",
     }
     assert all(problem.types == {"mail.a"} for problem in found.problems.values())
+
+
+def test_a_receiver_of_some_types_gets_no_notice_about_jobs_that_were_all_retried() -> None:
+    receiver = ReceiverAddress(name="a", url="https://a/", types=("mail.*",))
+    retried = replace(EVIDENCE, new_dead=CappedCount(0, True))
+    assert CheckKind.DEAD not in find_problems(retried, receiver, REDACTOR).problems
+
+
+def test_a_type_whose_runs_may_be_counted_as_other_is_not_stalled_for_its_receiver() -> None:
+    """Catches a false alarm only for a receiver of some types; the page shows no notice."""
+    evidence = make_evidence(
+        {("queued", "mail.a"): 1},
+        {59: {"(other)": (5, 0, 0)}},
+        due=1,
+        overdue_by_type=overdue_since(**{"mail.a": timedelta(hours=1)}),
+    )
+    for types in ((), ("mail.*",)):
+        receiver = ReceiverAddress(name="a", url="https://a/", types=types)
+        found = find_problems(evidence, receiver, REDACTOR)
+        assert CheckKind.STALLED not in found.problems
+        assert CheckKind.STALLED in found.unknown
 
 
 def test_a_mute_of_some_paused_types_does_not_hide_the_others() -> None:
