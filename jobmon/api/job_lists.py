@@ -161,11 +161,14 @@ class ListResponder:
             return export(JOB_ROWS, iter([jobs]), query.format, [reason] if reason else ())
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
-            reasons = dict.fromkeys([job_filter.reason] if job_filter.reason else ())
+            reasons = [job_filter.reason] if job_filter.reason else []
+
+            def note_skip() -> None:
+                if SKIPPING not in reasons:
+                    reasons.append(SKIPPING)
+
             batches = queue.lists.batches(
-                job_filter,
-                oldest_first=query.oldest_first,
-                on_skip=lambda: reasons.setdefault(SKIPPING),
+                job_filter, oldest_first=query.oldest_first, on_skip=note_skip
             )
             return export(JOB_ROWS, batches, query.format, reasons)
 

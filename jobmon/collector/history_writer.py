@@ -102,9 +102,9 @@ class HistoryWriter:
         self._longest_query = 6 * HOUR  # the longest time whose activity is counted in one query
         self._expired_on: datetime | None = None
         self._has_warned = self._has_indexes = False
-        # Windows that no collector has counted, and `_events_start` when they were listed.
+        # Windows that no collector has counted, and `_first_minute` when they were listed.
         self._missed: Iterator[tuple[datetime, datetime, timedelta]] = iter(())
-        self._listed_events_start: datetime | None = None
+        self._listed_first_minute: datetime | None = None
         self._has_missed = True
         # Larger spans (length, start) to sum later: their earlier parts are not counted yet.
         self._unsummed: set[tuple[timedelta, datetime]] = set()
@@ -133,12 +133,12 @@ class HistoryWriter:
 
     def _count_once(self, now: datetime, stop: threading.Event) -> bool:
         """Count young minutes, and missed spans for a second; returns whether to go on soon."""
-        if self._events_start is not None and not self._has_indexes:
+        if self._first_minute is not None and not self._has_indexes:
             count_activity(self._connection, now, now, MINUTE)  # checks the indexes
             self._has_indexes = True
         # For example, changes were lost, or this process or its machine was suspended.
         is_late = self._counted_at is not None and now > self._counted_at + FINAL_AFTER
-        if is_late or self._listed_events_start != self._events_start:
+        if is_late or self._listed_first_minute != self._first_minute:
             self._restart_missed(now)
         is_behind = self._event_counter is not None and self._event_counter.is_behind
         self._count_young(now)
@@ -159,10 +159,10 @@ class HistoryWriter:
     def _restart_missed(self, now: datetime) -> None:
         """Begin again with the windows that no collector has counted."""
         self._missed, self._has_missed = self._list_missed(now), True
-        self._listed_events_start, self._counted_from = self._events_start, None
+        self._listed_first_minute, self._counted_from = self._first_minute, None
 
     @property
-    def _events_start(self) -> datetime | None:
+    def _first_minute(self) -> datetime | None:
         """The first minute that is counted from changes; None if changes are not counted."""
         return None if self._event_counter is None else self._event_counter.first_minute
 
@@ -265,9 +265,9 @@ class HistoryWriter:
     def _count(self, start: datetime, end: datetime, span: timedelta) -> bool:
         """Count from `start` to before `end` in spans; returns whether any bucket changed.
 
-        Spans from `_events_start` on are not counted here: the `EventCounter` counts them.
+        Spans from `_first_minute` on are not counted here: the `EventCounter` counts them.
         """
-        end = end if self._events_start is None else min(end, floor(self._events_start, span))
+        end = end if self._first_minute is None else min(end, floor(self._first_minute, span))
         with self._slots:
             counted = self._count_in_pieces(start, end, span)
             stored = self._read_buckets(span, counted)

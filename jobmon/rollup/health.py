@@ -67,7 +67,7 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
         try:
             return _check_queue(queue.queue, watched, RollupReader(watched, own))
         except PyMongoError as error:
-            message = f"jobmon's own database: {type(error).__name__}"
+            message = f"jobmon's own database, or the watched one: {type(error).__name__}"
             return CollectorHealth(
                 queue=queue.queue, is_good=False, message=message, can_restart_help=False
             )
@@ -115,10 +115,10 @@ def _check_queue(queue: str, watched: Connection, reader: RollupReader) -> Colle
 
 
 def _lacks_indexes(watched: Connection) -> bool:
-    """Whether an index is missing that the history needs; False if that is unknown."""
+    """Whether an index is missing that the history needs."""
     now = datetime.now(UTC)
     try:
         count_activity(watched, now, now, MINUTE)
-    except PyMongoError as error:
-        return isinstance(error, OperationFailure) and is_bad_hint(error)
+    except OperationFailure as error:
+        return is_bad_hint(error)
     return False
