@@ -10,7 +10,7 @@ from jobmon.profiles import ProfileFile, load_profile, shipped_profiles
 from jobmon.profiles.parser import ParsedProfile
 from jobmon.setup.collection_sample import CollectionSample
 from jobmon.setup.profile_paths import list_inputs, list_rule_paths
-from jobmon.setup.vocabulary import STATUS, find_status, is_known, normalize
+from jobmon.setup.vocabulary import PHASES, STATUS, find_status, is_known, normalize
 
 Content = dict[str, Any]
 
@@ -185,9 +185,13 @@ def _has_unread_status(sample: CollectionSample, used: set[str]) -> bool:
     """
 
     def is_status(path: str) -> bool:
-        names = [name for name in sample.fields[path].value_counts or () if is_known(name)]
-        has_meanings = len({find_status(name, names) for name in names}) > 1
-        return normalize(path) in STATUS and has_meanings and sample.share(path) >= _MOSTLY
+        words = [word for word in sample.fields[path].value_counts or () if is_known(word)]
+        meanings = {find_status(word, words) for word in words}
+        name = normalize(path)
+        # One phase for all jobs may be anything; one status may be that of jobs that all failed.
+        least_meanings = 2 if name in PHASES else 1
+        has_meanings = len(meanings) >= least_meanings
+        return name in STATUS and has_meanings and sample.share(path) >= _MOSTLY
 
     return any(map(is_status, sample.top_level - used))
 

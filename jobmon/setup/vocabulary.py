@@ -33,6 +33,7 @@ STATUS = _split(
     "currentstatus statusname statuscode statusvalue statusstate statusphase statuscurrent "
     "statecode statevalue statestatus statephase"
 )
+PHASES = _split("phase stage")  # names in STATUS that other fields have, too
 # How an ended job ended, if its status does not show it.
 OUTCOMES = _split(
     "conclusion outcome substatus substate endstate result resultstatus finalstatus exitstatus"

@@ -180,6 +180,22 @@ def test_program_with_a_status_is_no_known_program_without_one(
     assert profile["status"]["names"] == states
 
 
+@pytest.mark.parametrize(
+    ("state", "status"), [("failed", "dlq"), ("completed", "succeeded"), ("pending", "queued")]
+)
+def test_one_status_of_all_jobs_is_enough_for_another_program(
+    state: str, status: str, database: MongoDb, search: Callable[..., Discovery]
+) -> None:
+    """Catches dead jobs that are shown as waiting, because no job has another status."""
+    dates = {"nextRunAt": NOW, "lastRunAt": NOW, "lastFinishedAt": NOW}
+    job = {"name": "mail", "data": {}, "priority": 5, "status": state} | dates
+    database.scheduler_jobs.insert_many(dict(job) for _ in range(20))
+    candidate = find_candidate(search(), "scheduler_jobs")
+    assert candidate.text is not None
+    profile = parse_file(candidate.stem, candidate.text).content
+    assert profile["status"]["names"] == {state: status}
+
+
 def test_known_program_with_another_field_that_is_named_like_a_status_stays_known(
     database: MongoDb, search: Callable[..., Discovery]
 ) -> None:
