@@ -149,11 +149,14 @@ class _Proposer:
             is_clear = len(signs) >= 2 and bool(statuses) and has_job_sign and state.is_clear
         if found.payload is not None:
             reasons.append(f"{found.payload.path} may hold arguments")
+        paths = (found.payload, found.dates["nextRunAt"], found.attempts, found.dates["createdAt"])
+        partial = [item.path for item in paths if item and 0.5 < self._sample.share(item.path) < 1]
+        where = self._make_where(partial[0]) if partial else []
         return Proposal(
             certainty=Certainty.PROBABLE if is_clear else Certainty.POSSIBLE,
             reasons=reasons,
             doubts=self._doubts,
-            profile=self._format_rules(rules),
+            profile=self._format_rules(rules, where),
         )
 
     def _is_log(self, statuses: list[str]) -> bool:
@@ -177,8 +180,17 @@ class _Proposer:
             doubts=self._doubts,
         )
         meanings = found.find()
-        if rules := found.make_rules(meanings):
-            return self._format_rules(rules, anchor=status.path)
+        names = {meaning for meaning, _ in meanings.values()}
+        rules = found.make_rules(meanings)
+        null = ("other" if rules else "null") if JobStatus.QUEUED in names else JobStatus.QUEUED
+        is_partial = self._sample.share(status.path) < 1
+        where = self._make_where(status.path, null) if is_partial else []
+        jobs = status.present if where else self._sample.documents
+        is_waiting = null == JobStatus.QUEUED and status.documents < jobs
+        if rules and is_waiting:
+            rules.insert(-1, StatusRule(null, {status.path: "$null"}))
+        if rules:
+            return self._format_rules(rules, where)
         lines = ["", "[status]", f"path = {_quote(status.path)}", "", "[status.names]"]
         for name in statuses:
             if name in meanings:
@@ -186,26 +198,32 @@ class _Proposer:
                 lines.append(f"{_quote(name)} = {_quote(meaning)}  # {reason}")
             else:
                 lines.append(f'# {_quote(name)} = "…"  # unsure{found.describe(name)}')
-        names = {meaning for meaning, _ in meanings.values()}
-        where = self._make_where(status.path)
-        if not where and self._sample.share(status.path) < 1 and JobStatus.QUEUED not in names:
+        if is_waiting:
             lines.append('null = "queued"  # unsure: documents without a status may wait')
-            names.add(JobStatus.QUEUED)
+            names.add(null)
         return self._format(where + lines, names)
 
-    def _format_rules(self, rules: list[StatusRule], anchor: str | None = None) -> str:
-        found = self._found
-        paths = (found.payload, found.dates["nextRunAt"], found.attempts, found.dates["createdAt"])
-        anchors = [anchor] if anchor else [item.path for item in paths if item]
-        partial = [path for path in anchors if 0.5 < self._sample.share(path) < 1]
-        where = self._make_where(partial[0]) if partial else []
+    def _format_rules(self, rules: list[StatusRule], where: list[str]) -> str:
         lines = ["", "# The first rule that matches counts.", "status = ["]
         lines += [*(rule.format() for rule in rules), "]"]
         return self._format(where + lines, {rule.status for rule in rules})
 
-    def _make_where(self, path: str) -> list[str]:
-        """The line that leaves out documents without this path, if they are no jobs."""
-        if self._sample.share(path) == 1 or not self._has_other_documents(path):
+    def _make_where(self, path: str, status: str | None = None) -> list[str]:
+        """The line that leaves out documents without this path, if they are no jobs; adds a doubt.
+
+        They are none if they lack other fields of jobs, too. `status`: that of jobs without `path`.
+        """
+        try:
+            others = self._resample({path: {"$exists": False}})
+        except PyMongoError:
+            return []
+        least_share = MOST_DOCUMENTS * self._sample.share(path)
+        common = {used for used in self._found.used if self._sample.share(used) >= least_share}
+        is_other = any(others.share(used) < MOST_DOCUMENTS for used in common - {path})
+        if others.documents and (is_other or status is not None):
+            meaning = "left out" if is_other else f"jobs with the status {status}"
+            self._doubts.append(f"documents without {path} are {meaning}")
+        if not (others.documents and is_other):
             return []
         where = f'{{ {_quote(path)} = {{ "$exists" = true }} }}'
         return [f"where = {where}  # documents without {path} are no jobs"]
@@ -232,20 +250,6 @@ class _Proposer:
             lines += [f"{_quote(path)} = {_quote(form)}" for path, form in self._readings.items()]
         lines += ["", "[fields]", *fields, "", "[attempts]", 'in = "job"', ""]
         return "\n".join(lines)
-
-    def _has_other_documents(self, status: str) -> bool:
-        """Whether documents without a status lack other fields of jobs, too; adds a doubt."""
-        try:
-            others = self._resample({status: {"$exists": False}})
-        except PyMongoError:
-            return False
-        least_share = MOST_DOCUMENTS * self._sample.share(status)
-        common = [path for path in self._found.used if self._sample.share(path) >= least_share]
-        is_other = any(others.share(path) < MOST_DOCUMENTS for path in common if path != status)
-        if others.documents and (is_other or self._found.status is not None):
-            meaning = "left out" if is_other else "jobs with the status null"
-            self._doubts.append(f"documents without {status} are {meaning}")
-        return bool(others.documents) and is_other
 
     def _map_fields(self, statuses: set[str]) -> list[str]:
         lines = [_format_line("jobId", '"_id"', "every document has it"), self._map_type()]

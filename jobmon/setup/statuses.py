@@ -110,8 +110,6 @@ class StatusMeanings:
         rules += [
             StatusRule(meanings.get(name, (name,))[0], {self.status.path: name}) for name in names
         ]
-        if JobStatus.QUEUED not in by_meaning and self.state.sample.share(self.status.path) < 1:
-            rules.append(StatusRule(JobStatus.QUEUED, {self.status.path: "$null"}))
         return [*rules, StatusRule("other", {})]
 
     def _list_lease_rules(self, waiting: list[str]) -> list[StatusRule]:

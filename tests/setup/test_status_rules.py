@@ -395,6 +395,35 @@ def test_status_that_only_started_jobs_have_leaves_the_others_queued(
     assert list_statuses(candidate) == double(
         ["queued", "leased", "dlq" if failure else "succeeded"]
     )
+    assert "documents without status are jobs with the status queued" in candidate.doubts
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "shown"),
+    [({}, "null", "-"), ({"result": "failed"}, "other", "other")],
+    ids=["names", "rules"],
+)
+def test_the_doubt_about_jobs_without_a_status_names_the_one_that_they_get(
+    failure: Document, status: str, shown: str, propose: Callable[..., Candidate]
+) -> None:
+    job: Document = {"data": {}, "attempts": 0, "run_at": NOW}
+    jobs = [job | {"status": name} for name in ("queued", "running", "done")]
+    candidate = propose("jobs", [job, *jobs, jobs[2] | failure])
+    assert list_statuses(candidate)[0] == shown
+    assert f"documents without status are jobs with the status {status}" in candidate.doubts
+
+
+def test_documents_that_are_no_jobs_are_not_queued_in_a_queue_with_outcomes(
+    propose: Callable[..., Candidate],
+) -> None:
+    """Catches notes that are shown as waiting jobs, because they are more than the jobs."""
+    job: Document = {"data": {}, "attempts": 0, "run_at": NOW}
+    jobs = [job | {"status": "running"}, job | {"status": "done"}]
+    jobs += [job | {"status": "done", "result": "failed"}]
+    candidate = propose("jobs", [*jobs, *([{"note": "", "title": ""}] * 3)])
+    assert list_statuses(candidate) == double(["leased", "succeeded", "dlq"])
+    assert "documents without status are left out" in candidate.doubts
+    assert '"queued"' not in str(candidate.text)
 
 
 @pytest.mark.parametrize(
