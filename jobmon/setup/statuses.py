@@ -89,9 +89,8 @@ class StatusMeanings:
 
     def make_rules(self, meanings: dict[str, tuple[str, str]]) -> list[StatusRule]:
         """Rules, if other fields show which jobs run or how a job ended; else none. Adds doubts."""
-        # In a rule, a text with a `$` is a constant, and the label of a number matches no number.
-        is_text = self.status.has_only("string")
-        names = [name for name in self.names if is_text and not name.startswith("$")]
+        is_text = self.status.has_only("string")  # the label of a number matches no number
+        names = [name for name in self.names if is_text and _has_rule(name)]
         by_meaning: dict[str, list[str]] = {}
         for name in names:
             by_meaning.setdefault(meanings.get(name, (name,))[0], []).append(name)
@@ -136,7 +135,7 @@ class StatusMeanings:
             return
         for name in sorted(outcome.value_counts or ()):
             meaning = JobStatus.DLQ if is_failure(name) else find_status(name)
-            if meaning in (JobStatus.DLQ, JobStatus.CANCELLED) and not name.startswith("$"):
+            if meaning in (JobStatus.DLQ, JobStatus.CANCELLED) and _has_rule(name):
                 when = {self.status.path: {"$in": ended}, outcome.path: name}
                 self.doubts.append(
                     f"jobs with {', '.join(ended)} count as {meaning} if {outcome.path} is {name}"
@@ -247,6 +246,14 @@ class StatusMeanings:
     def _make_query(self, status: JobStatus) -> Document:
         names = [name for name in self.names if find_status(name, self.names) == status]
         return {self.status.path: {"$in": names}}
+
+
+def _has_rule(name: str) -> bool:
+    """Whether a rule can have this label: `$` starts a constant, and no text has a label's quotes.
+
+    `label` quotes the empty text, for instance.
+    """
+    return not name.startswith(("$", '"'))
 
 
 def _parse(name: str) -> list[Any]:

@@ -15,6 +15,7 @@ from jobmon.profiles import parse_file
 from jobmon.setup.discover import discover
 from jobmon.setup.discovery_report import Candidate, Discovery
 from jobmon.setup.recognition import Certainty
+from jobmon.store.labels import label
 
 from ..support.commands import database_uri
 
@@ -365,14 +366,22 @@ def test_outcome_makes_no_rules_for_numbers(propose: Callable[..., Candidate]) -
     assert "other" not in list_statuses(candidate)
 
 
-def test_text_with_a_dollar_sign_gets_no_rule(propose: Callable[..., Candidate]) -> None:
-    """Catches a rule that compares with a constant, so that the profile cannot be read."""
+@pytest.mark.parametrize("text", ["$done", "", "done*"])
+def test_text_that_a_rule_cannot_have_gets_none(
+    text: str, propose: Callable[..., Candidate]
+) -> None:
+    """Catches a rule that compares with a constant, so that the profile cannot be read.
+
+    The label of an empty text, and of one with a star, has quotes: a rule would match no job.
+    """
     job: Document = {"data": {}, "attempts": 1, "run_at": PAST, "conclusion": None}
-    jobs = [job | {"status": status} for status in ("queued", "running", "$done")]
+    jobs = [job | {"status": status} for status in ("queued", "running", text)]
     ends = ("$failure", "failure")
     jobs += [job | {"status": "done", "conclusion": end} for end in ends]
     statuses = ["queued", "leased", "other", "succeeded", "dlq"]
-    assert list_statuses(propose("jobs", jobs)) == double(statuses)
+    candidate = propose("jobs", jobs)
+    assert list_statuses(candidate) == double(statuses)
+    assert json.dumps(label(text)) not in str(candidate.text)
 
 
 @pytest.mark.parametrize("has_running", [True, False])
