@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from pymongo.errors import PyMongoError
 
@@ -79,10 +80,6 @@ class FoundFields:
         limit = self.attempts
         if limit is not None and self.max_attempts is None and self._is_limit(limit):
             self.attempts, self.max_attempts = None, limit
-            self.doubts.append(
-                f"{limit.path} is read as the limit of attempts, because every job that never "
-                "started has some: name it attemptCount if it counts runs"
-            )
         self.error = self.find(
             ERRORS, lambda sampled: sampled.has_only("string", "object", "array")
         )
@@ -95,17 +92,30 @@ class FoundFields:
         """Whether all jobs that never started have attempts; another field counts the retries.
 
         A released job may have attempts without a start: then others that never started have none.
+        Adds a doubt, unless some have 0: a limit is not 0, but it may be missing.
         """
         started = self.dates["startedAt"]
         if self.retries is None or started is None:
             return False
+        waiting = {started.path: None, self.retries.path: 0}
+
+        def has(condition: Any) -> bool:
+            return self._resample(waiting | {attempts.path: condition}).documents > 0
+
         try:
-            waiting = {started.path: None, self.retries.path: 0}
-            if self._resample(waiting | {attempts.path: {"$in": [0, None]}}).documents:
+            if has(0) or not has({"$gt": 0}):
                 return False
-            return self._resample(waiting | {attempts.path: {"$gt": 0}}).documents > 0
+            is_limit = not has(None)
         except PyMongoError:
             return False
+        self.doubts.append(
+            f"{attempts.path} is read as the limit of attempts, because every job that never "
+            "started has some: replace maxAttempts with attemptCount if it counts runs"
+            if is_limit
+            else f"{attempts.path} is read as the count of attempts, because some jobs that never "
+            "started have none: replace attemptCount with maxAttempts if it is their limit"
+        )
+        return is_limit
 
     def _read_removal_as_end(self) -> None:
         """Read the date of a removal as the end, if no other date is one; adds a doubt."""

@@ -522,20 +522,26 @@ def test_attempts_of_jobs_that_never_started_are_a_limit(
     profile = parse_file("x", str(candidate.text)).content
     assert "attemptCount" not in profile["fields"]
     assert profile["fields"]["maxAttempts"] == "attempts"
-    assert "attempts is read as the limit" in " ".join(candidate.doubts)
+    doubts = " ".join(candidate.doubts)
+    assert "attempts is read as the limit" in doubts
+    assert "replace maxAttempts with attemptCount" in doubts
 
 
-@pytest.mark.parametrize("unused", [{"attempts": 0}, {}], ids=["0", "missing"])
+@pytest.mark.parametrize(
+    ("unused", "is_clear"), [({"attempts": 0}, True), ({}, False)], ids=["0", "missing"]
+)
 def test_attempts_of_a_released_job_are_no_limit(
-    unused: Document, propose: Callable[..., Candidate]
+    unused: Document, is_clear: bool, propose: Callable[..., Candidate]
 ) -> None:
     """Catches jobs without their attempts, because one was released before its start."""
     job: Document = {"task": "mail", "args": [], "retries": 0, "started": None}
     jobs = [job | {"state": "queued"} | unused, job | {"state": "queued", "attempts": 1}]
     jobs += [job | {"state": "active", "started": PAST, "attempts": 1}]
-    fields = parse_file("x", str(propose("jobs", jobs).text)).content["fields"]
+    candidate = propose("jobs", jobs)
+    fields = parse_file("x", str(candidate.text)).content["fields"]
     assert fields["attemptCount"] == "attempts"
     assert "maxAttempts" not in fields
+    assert ("attempts is read as the count" not in " ".join(candidate.doubts)) is is_clear
 
 
 def test_message_in_one_field_is_the_payload_and_names_its_queue(
