@@ -219,7 +219,9 @@ class _Proposer:
             return []
         least_share = MOST_DOCUMENTS * self._sample.share(path)
         common = {used for used in self._found.used if self._sample.share(used) >= least_share}
-        is_other = any(others.share(used) < MOST_DOCUMENTS for used in common - {path})
+        runs = (self._found.outcome, *self._found.make_state_fields().list_signs())
+        common -= {path, *(item.path for item in runs if item)}  # jobs that wait have no run
+        is_other = any(others.share(used) < MOST_DOCUMENTS for used in common)
         if others.documents and (is_other or status is not None):
             meaning = "left out" if is_other else f"jobs with the status {status}"
             self._doubts.append(f"documents without {path} are {meaning}")

@@ -395,12 +395,14 @@ def test_statuses_without_one_for_running_jobs_are_reported(
 
 
 @pytest.mark.parametrize("failure", [{}, {"result": "failed"}], ids=["no outcome", "outcome"])
+@pytest.mark.parametrize("start", [{}, {"started_at": NOW}], ids=["no start", "start"])
 def test_status_that_only_started_jobs_have_leaves_the_others_queued(
-    failure: Document, propose: Callable[..., Candidate]
+    start: Document, failure: Document, propose: Callable[..., Candidate]
 ) -> None:
+    """Catches waiting jobs that are left out, because they have no field of a run."""
     job: Document = {"data": {}, "attempts": 0, "run_at": NOW}
-    jobs = [job, job | {"status": "running"}, job | {"status": "done"} | failure]
-    candidate = propose("jobs", jobs)
+    running, done = (job | start | {"status": status} for status in ("running", "done"))
+    candidate = propose("jobs", [job, running, done | failure])
     assert list_statuses(candidate) == double(
         ["queued", "leased", "dlq" if failure else "succeeded"]
     )
